@@ -1,0 +1,149 @@
+"""The index over item vectors: of what kind, how it is built, written, read and searched.
+
+faiss is known here and in the siblings index/ann_*.py, and nowhere else.
+"""
+
+from pathlib import Path
+from threading import Lock
+from typing import Literal, Protocol, Self
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from index.ann_flat import FlatIndex
+from index.ann_gpu import LIMIT, GpuIndex, cloner
+from index.ann_ivf import IvfIndex, assign_lists, build_lists
+from index.merge import Hits
+
+
+class IndexSpec(BaseModel):
+    """What kind of index, with every parameter that building and searching it needs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["flat", "ivf"] = "flat"
+    head: int = Field(0, ge=0, description="ivf: items that are scanned for every request")
+    lists: int = Field(0, ge=0, description="ivf: lists that hold the other items")
+    margin: float = Field(
+        0.0,
+        description="ivf: standard deviations that the best item of a list is taken to lie above "
+        "its middle; the larger, the more lists are probed",
+    )
+    probes: int = Field(
+        0, ge=0, le=LIMIT, description="ivf on a GPU: lists that are probed for each interest"
+    )
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        given = self.model_fields_set - {"kind"}
+        if self.kind == "flat" and given and self != IndexSpec():
+            raise ValueError(f"a flat index takes no {', '.join(sorted(given))}; leave it out")
+        if self.kind == "ivf" and not (self.lists and self.probes):
+            raise ValueError("an ivf index needs lists and probes, both at least 1")
+        return self
+
+
+class ItemIndex(Protocol):
+    """Item vectors that can be searched by inner product."""
+
+    def search(self, interests: NDArray[np.float32], k: int) -> Hits:
+        """Hits among which are the k best items of each request, but for the approximation.
+
+        interests (B, K, D), finite; an item's score is its best over the K. k at least 1; there
+        may be more hits than k, and fewer where there are fewer items. Scores are exact.
+        """
+        ...
+
+    def write(self, path: Path) -> None: ...
+
+
+def build_index(
+    vectors: NDArray[np.float32],
+    spec: IndexSpec,
+    demand: NDArray[np.int64] | None = None,
+    assigned: NDArray[np.int64] | None = None,
+) -> FlatIndex | IvfIndex:
+    """The index over vectors (N + 1, D), row 0 padding. Head and lists are cut to the N items.
+
+    demand (N + 1,): how often each row answers requests. The head is made of those that are wanted
+    most; among equals, and where demand is not known, of the longest.
+    assigned (N,): what assign_lists says, for a caller that has asked it already.
+    """
+    if spec.kind == "flat":
+        return FlatIndex(vectors)
+    norms = np.linalg.norm(vectors[1:], axis=1)
+    wanted = norms if demand is None else demand[1:]
+    head = np.lexsort((-norms, -wanted))[: spec.head] + 1
+    if assigned is None:
+        assigned = assign_lists(vectors, spec.lists)
+    return IvfIndex(build_lists(vectors, assigned, spec.lists, head), vectors, spec.margin)
+
+
+_READING = Lock()  # faiss's limits are global
+
+
+def read_index(
+    path: Path, vectors: NDArray[np.float32], spec: IndexSpec, device: str = "cpu"
+) -> ItemIndex:
+    """The index that was built over these vectors with this spec. The file is memory-mapped.
+
+    device: "cpu" or "cuda:<number>".
+    Raises ValueError or RuntimeError if the file is damaged or of other vectors or another spec,
+    or the device is not there.
+    """
+    clone = None if device == "cpu" else cloner(device)
+    index = _read_mapped(path, _least_bytes(vectors, spec))
+    _check(index, vectors, spec)
+    host: FlatIndex | IvfIndex
+    if isinstance(index, faiss.IndexIVF):
+        host = IvfIndex(index, vectors, spec.margin)
+    else:
+        host = FlatIndex(vectors)
+    return host if clone is None else GpuIndex(host, vectors, spec.probes, clone)
+
+
+def _least_bytes(vectors: NDArray[np.float32], spec: IndexSpec) -> int:
+    """What a file of these vectors takes, but for some of its headers."""
+    items, dim = len(vectors) - 1, vectors.shape[1]
+    flat = 45 + 4 * items * dim
+    listed = items - min(spec.head, items)
+    lists = 90 + 4 * min(spec.lists, items) * dim + (2 * dim + 8) * listed
+    return int(flat if spec.kind == "flat" else lists)
+
+
+def _read_mapped(path: Path, least_bytes: int) -> faiss.Index:
+    size_bytes = path.stat().st_size
+    if size_bytes < least_bytes:  # faiss would read past the end of what is mapped, and crash
+        raise ValueError(f"{size_bytes:,} bytes, at least {least_bytes:,} are needed")
+    with _READING:
+        faiss.set_deserialization_vector_byte_limit(size_bytes)
+        faiss.set_deserialization_loop_limit(size_bytes)
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+
+
+def _check(index: faiss.Index, vectors: NDArray[np.float32], spec: IndexSpec) -> None:
+    items, dim = len(vectors) - 1, vectors.shape[1]
+    needed: dict[str, object] = {
+        "kind": faiss.IndexFlatIP if spec.kind == "flat" else faiss.IndexIVFScalarQuantizer,
+        "metric": faiss.METRIC_INNER_PRODUCT,
+        "dimension": dim,
+        "items": items - (min(spec.head, items) if spec.kind == "ivf" else 0),
+        "trained": True,
+    }
+    found: dict[str, object] = {
+        "kind": type(index),
+        "metric": index.metric_type,
+        "dimension": index.d,
+        "items": index.ntotal,
+        "trained": index.is_trained,
+    }
+    if isinstance(index, faiss.IndexIVFScalarQuantizer):
+        needed["lists"], found["lists"] = min(spec.lists, items), index.nlist
+        needed["codec"], found["codec"] = faiss.ScalarQuantizer.QT_fp16, index.sq.qtype
+    wrong = [name for name in needed if found[name] != needed[name]]
+    if wrong:
+        raise ValueError(
+            ", ".join(f"{name}: {found[name]} found, {needed[name]} needed" for name in wrong)
+        )

@@ -1,0 +1,212 @@
+"""Approximate search: a head of items scanned for every request, and lists probed where it pays.
+
+The head holds the items that requests are answered with most, or else the longest: their k-th best
+score is the bar that any other item must pass. The others lie in lists, by k-means under L2: under
+the inner product, a few long vectors would draw everything to their lists. All K interests of a
+request share the bar, so they do not probe equally: probed are those (interest, list) pairs that
+may hold something above it, be they many or none.
+"""
+
+from copy import copy
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from index.ann_flat import FlatIndex, leaders, score
+from index.merge import Hits, Line, stack
+from index.rounding import RoundedMatrix, round_interests
+
+_BATCH = 32  # requests at a time, to bound the memory that their scores take
+_ROUNDS = 10  # of k-means
+_SAMPLE = 64  # vectors a list that k-means is trained on
+_SEED = 1
+
+
+class IvfIndex:
+    """A head and lists. Any number of threads may search.
+
+    faiss_index: the lists, which hold every row but those of the head.
+    """
+
+    def __init__(self, lists: faiss.IndexIVF, vectors: NDArray[np.float32], margin: float) -> None:
+        """vectors (N + 1, D), row 0 padding; may be memory-mapped.
+
+        margin: how far above a list's middle its best item for an interest is taken to lie, in
+        standard deviations of its items; the larger, the more lists are probed.
+        Raises ValueError if the lists are not over these vectors.
+        """
+        self.faiss_index = lists
+        lists.nprobe = 1
+        lists.parallel_mode = 1  # over the lists of a query, which is one: all stays on this thread
+        self._vectors = np.asarray(vectors)
+        rows, sizes = _members(lists)
+        self.head = _others(rows, len(vectors))
+        means = lists.quantizer.reconstruct_n(0, lists.nlist)
+        if not np.isfinite(means).all():
+            raise ValueError("lists: a mean that is not finite; build the index again")
+        self._scanned = RoundedMatrix(np.concatenate([self._vectors[self.head], means]))
+        self._deviations = _deviations(self._vectors[rows], sizes, means)
+        self._reach = np.float32(margin) * self._deviations
+
+    def with_margin(self, margin: float) -> "IvfIndex":
+        """The same index with another margin; the two share all else."""
+        other = copy(self)
+        other._reach = np.float32(margin) * self._deviations
+        return other
+
+    @cached_property
+    def _exact(self) -> FlatIndex:
+        return FlatIndex(self._vectors)
+
+    def search(self, interests: NDArray[np.float32], k: int) -> Hits:
+        """Exact search where the head is too small to set a bar for k."""
+        if 2 * k > len(self.head):
+            return self._exact.search(interests, k)
+        lines: list[Line] = []
+        for first in range(0, len(interests), _BATCH):
+            lines += self._search(interests[first : first + _BATCH], k)
+        return stack(lines)
+
+    def _search(self, interests: NDArray[np.float32], k: int) -> list[Line]:
+        rounded = round_interests(interests)
+        head, lists = slice(len(self.head)), slice(len(self.head), None)
+        products = self._scanned.products(rounded)
+        maxima = products[:, :, head].max(axis=1) * self._scanned.scale(rounded, head)
+        # (B, K, lists): the best score that a list may hold for an interest
+        hopes = products[:, :, lists].astype(np.float32)
+        hopes *= self._scanned.scale(rounded, lists)[:, None]
+        hopes += rounded.norms[:, :, None] * self._reach
+        errors = self._scanned.errors(rounded)
+        return [
+            self._answer(request, hope, *leaders(best, error, k))
+            for request, hope, best, error in zip(interests, hopes, maxima, errors, strict=True)
+        ]
+
+    def _answer(
+        self,
+        interests: NDArray[np.float32],
+        hopes: NDArray[np.float32],
+        leading: NDArray[np.int64],
+        bar: float,
+    ) -> Line:
+        rows = self.head.take(leading)
+        pairs = np.flatnonzero(hopes > bar)
+        if len(pairs):
+            rows = np.concatenate([rows, self._probe(interests, pairs, bar)])
+            rows.sort()
+            once = np.empty(len(rows), dtype=bool)
+            once[:1] = True
+            np.not_equal(rows[1:], rows[:-1], out=once[1:])
+            rows = rows[once]
+        return score(self._vectors, rows, interests)
+
+    def _probe(
+        self, interests: NDArray[np.float32], pairs: NDArray[np.int64], bar: float
+    ) -> NDArray[np.int64]:
+        """Rows that pass the bar in the lists that pairs name, interest * lists + list each."""
+        which, places = np.divmod(pairs, self.faiss_index.nlist)
+        lists: Any = self.faiss_index  # whose stub has another signature than its Python method
+        _, _, rows = lists.range_search_preassigned(
+            interests.take(which, axis=0), bar, places[:, None], None
+        )
+        found: NDArray[np.int64] = rows
+        return found
+
+    def write(self, path: Path) -> None:
+        faiss.write_index(self.faiss_index, str(path))
+
+
+def assign_lists(vectors: NDArray[np.float32], lists: int) -> NDArray[np.int64]:
+    """The list (N,) of each row of vectors (N + 1, D) but 0: its nearest centroid of k-means.
+
+    lists: cut to N.
+    """
+    items = vectors[1:]
+    kmeans = faiss.Kmeans(
+        items.shape[1],
+        min(lists, len(items)),
+        niter=_ROUNDS,
+        seed=_SEED,
+        min_points_per_centroid=1,
+        max_points_per_centroid=_SAMPLE,
+    )
+    kmeans.train(items)
+    return kmeans.assign(items)[1]
+
+
+def build_lists(
+    vectors: NDArray[np.float32],
+    assigned: NDArray[np.int64],
+    lists: int,
+    head: NDArray[np.int64],
+) -> faiss.IndexIVF:
+    """Lists of all rows of vectors (N + 1, D) but 0 and the head's, in half precision.
+
+    assigned (N,), lists: of assign_lists. For an interest, a list lies at the mean of its members.
+    """
+    items, dim = vectors[1:], vectors.shape[1]
+    lists = min(lists, len(items))
+    listed = np.ones(len(items), dtype=bool)
+    listed[head - 1] = False
+    rows, members, places = np.flatnonzero(listed) + 1, items[listed], assigned[listed]
+    quantizer = faiss.IndexFlatIP(dim)
+    quantizer.add(_means(members, places, lists))
+    # Not the residuals: their products would want the list's added.
+    index = faiss.IndexIVFScalarQuantizer(
+        quantizer, dim, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
+    )
+    index.is_trained = True  # there is nothing to learn for half precision
+    index.add_core(len(rows), faiss.swig_ptr(members), faiss.swig_ptr(rows), faiss.swig_ptr(places))
+    return index
+
+
+def _means(
+    members: NDArray[np.float32], assigned: NDArray[np.int64], lists: int
+) -> NDArray[np.float32]:
+    """(lists, D): zero where a list is empty."""
+    sizes = np.bincount(assigned, minlength=lists)
+    sums = np.zeros((lists, members.shape[1]), np.float32)
+    filled = np.flatnonzero(sizes)
+    if len(filled):
+        ordered = members[np.argsort(assigned, kind="stable")]
+        sums[filled] = np.add.reduceat(ordered, (np.cumsum(sizes) - sizes)[filled])
+    return sums / np.maximum(sizes, 1).astype(np.float32)[:, None]
+
+
+def _members(lists: faiss.IndexIVF) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of all lists, one list after the other, and the size of each."""
+    inverted = lists.invlists
+    assert inverted is not None, "an index that was built or read has lists; this is a bug"
+    sizes = np.array([inverted.list_size(place) for place in range(lists.nlist)])
+    rows = [
+        faiss.rev_swig_ptr(inverted.get_ids(place), int(size))
+        for place, size in enumerate(sizes)
+        if size
+    ]
+    return np.concatenate([np.empty(0, np.int64), *rows]), sizes
+
+
+def _others(rows: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """Those of 1..total - 1 that are not among the rows."""
+    if len(rows) and not 0 < rows.min() <= rows.max() < total:
+        raise ValueError(f"lists: a row that is no item; the items are 1 to {total - 1:,}")
+    times = np.bincount(rows, minlength=total)
+    if times.max() > 1:
+        raise ValueError("lists: a row that stands twice; each may once")
+    return np.flatnonzero(times == 0)[1:]
+
+
+def _deviations(
+    members: NDArray[np.float32], sizes: NDArray[np.int64], means: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(lists,): standard deviation of a component of a list's members, list after list."""
+    place = np.repeat(np.arange(len(sizes)), sizes)
+    squares = np.bincount(place, np.vecdot(members, members), minlength=len(sizes))
+    # E|x - m|^2 = E|x|^2 - |m|^2
+    spread = squares / np.maximum(sizes, 1) - np.vecdot(means, means)
+    deviations: NDArray[np.float32] = np.sqrt(np.maximum(spread, 0) / means.shape[1])
+    return deviations.astype(np.float32)

@@ -1,0 +1,115 @@
+"""The items of a release: opaque id <-> row, category, title, and popularity order.
+
+Row 0 is padding and no item. Rows 1..N are in falling order of popularity, so the most popular
+items are simply the first rows, and a log-uniform sampler over rows is one over popularity.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+PADDING = 0
+
+_SCHEMA = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("popularity", pa.int64()),
+        ("category", pa.string()),
+        ("title", pa.string()),
+    ]
+)
+
+
+class CatalogError(ValueError):
+    """The items do not make a catalogue."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """N items; the item of row r stands at position r - 1 of each field.
+
+    popularity: interactions of each item in the log that was trained on, never rising.
+    categories, titles: None where not known.
+    """
+
+    ids: Sequence[str]
+    popularity: NDArray[np.int64]
+    categories: Sequence[str | None]
+    titles: Sequence[str | None]
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.ids), len(self.popularity), len(self.categories), len(self.titles)}
+        if len(sizes) != 1:
+            raise CatalogError(
+                f"catalog: fields of {sorted(sizes)} items; all must be equally long"
+            )
+        if not self.ids:
+            raise CatalogError("catalog: no items; at least one is needed")
+        if np.any(np.diff(self.popularity) > 0):
+            raise CatalogError(
+                "catalog: popularity rises with the row; sort the most popular first"
+            )
+        if self.popularity[-1] < 0:
+            raise CatalogError("catalog: popularity is negative; it counts interactions")
+        if len(self._row_of) != len(self.ids):
+            raise CatalogError("catalog: an item id appears twice; ids must be unique")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {item_id: row for row, item_id in enumerate(self.ids, start=1)}
+
+    def rows(self, item_ids: Iterable[str]) -> list[int]:
+        """The row of each id, in the order given; PADDING for an id not in the catalogue."""
+        row_of = self._row_of
+        return [row_of.get(item_id, PADDING) for item_id in item_ids]
+
+    def id(self, row: int) -> str:
+        """The id of a row of 1..N."""
+        return self.ids[row - 1]
+
+    def write(self, path: Path) -> None:
+        columns = [list(self.ids), self.popularity, list(self.categories), list(self.titles)]
+        pq.write_table(
+            pa.Table.from_arrays(
+                [pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA
+            ),
+            path,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "Catalog":
+        """Raises CatalogError if the file is not a catalogue."""
+        try:
+            with pq.ParquetFile(path) as file:
+                table = file.read()
+            table.validate(full=True)
+        except (pa.ArrowException, OSError) as error:
+            raise CatalogError(f"catalog: {path.name} cannot be read ({error})") from error
+        if not table.schema.equals(_SCHEMA):
+            raise CatalogError(
+                f"catalog: {path.name} has columns {_columns(table.schema)}; "
+                f"they must be {_columns(_SCHEMA)}"
+            )
+        if table["item_id"].null_count or table["popularity"].null_count:
+            raise CatalogError(
+                "catalog: an item lacks its id or its popularity; every item has both"
+            )
+        return cls(
+            ids=table["item_id"].to_pylist(),
+            popularity=table["popularity"].to_numpy(),
+            categories=table["category"].to_pylist(),
+            titles=table["title"].to_pylist(),
+        )
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema)

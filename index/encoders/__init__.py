@@ -1,0 +1,28 @@
+"""Rows of a history -> K interest vectors: the forward flow, and all of a model that is shipped.
+
+Notation for shapes, here and in the families: B batch, L history length, K interests, D dimension.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from index.encoders.attention import Re4Encoder
+from index.encoders.interface import Encoder, History, Interests
+
+ENCODERS: Mapping[str, type[Encoder]] = {
+    "re4": Re4Encoder,
+}
+
+
+class UnknownEncoderError(ValueError):
+    """No encoder has the name asked for."""
+
+
+def build_encoder(name: str, arguments: Mapping[str, Any]) -> Encoder:
+    """The encoder called `name` with fresh weights, drawn from torch's global generator."""
+    if name not in ENCODERS:
+        raise UnknownEncoderError(f"encoder: no {name!r}; choose one of {', '.join(ENCODERS)}")
+    return ENCODERS[name](**arguments)
+
+
+__all__ = ["ENCODERS", "Encoder", "History", "Interests", "UnknownEncoderError", "build_encoder"]

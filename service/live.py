@@ -1,0 +1,161 @@
+"""The release in use: watch `current`, load what it names aside, swap one reference."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from index.release import CURRENT, RELEASES, Release, ReleaseError, open_release, read_current
+from index.retriever import Query
+from service.metrics import Metrics
+
+_FIRST_RETRY_S = 2.0
+_LAST_RETRY_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What `current` holds, and when it was written: a name written again is a new try."""
+
+    id: str | None
+    written_ns: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What `current` names could not be loaded; it is not tried again before retry_at."""
+
+    pointer: Pointer
+    message: str
+    failed_at: datetime
+    attempts: int
+    retry_at: float
+
+
+class LiveRelease:
+    """Holds the release in use, or None before the first.
+
+    A request reads `release` once, so an old encoder never meets a new index. Whatever goes wrong
+    with a new release leaves the old one in use. clock: seconds that never go back.
+    """
+
+    def __init__(
+        self, root: Path, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._root = root
+        self._metrics = metrics
+        self._clock = clock
+        self._loading = asyncio.Lock()
+        self.release: Release | None = None
+        self.loaded_at: datetime | None = None
+        self.failure: Failure | None = None
+
+    async def watch(self, interval_s: float) -> None:
+        """Load each release that `current` comes to name, for ever."""
+        while True:
+            with suppress(ReleaseError):  # logged, and kept in `failure`
+                await self.refresh()
+            await asyncio.sleep(interval_s)
+
+    async def refresh(self, now: bool = False) -> bool:
+        """Load what `current` names; whether that is another release than before.
+
+        A name that failed waits its time, unless `now`, or `current` has been written since.
+        Raises ReleaseError if loading fails; the release in use stays.
+        """
+        async with self._loading:
+            pointer, unreadable = await asyncio.to_thread(_read_pointer, self._root)
+            if unreadable is None and pointer.id == (self.release and self.release.id):
+                self._settle()
+                return False
+            if not (now or self._is_due(pointer)):
+                return False
+            try:
+                if unreadable is not None:
+                    raise unreadable
+                await self._load(pointer)
+            except ReleaseError as error:
+                self._failed(pointer, error)
+                raise
+        return True
+
+    async def _load(self, pointer: Pointer) -> None:
+        if pointer.id is None:
+            raise ReleaseError(f"{self._root / CURRENT}: is gone; publish or roll back")
+        start = self._clock()
+        release = await asyncio.to_thread(_open, self._root / RELEASES / pointer.id)
+        if self.release is not None:
+            self._metrics.release.remove(self.release.id)
+        self.release = release
+        self.loaded_at = datetime.now(UTC)
+        self._metrics.release.labels(release.id).set(1)
+        self._metrics.release_loaded.set(self.loaded_at.timestamp())
+        self._metrics.reloads["loaded"].inc()
+        self._settle()
+        log.info(
+            "release loaded",
+            extra={
+                "release": release.id,
+                "items": len(release.retriever.catalog),
+                "seconds": round(self._clock() - start, 3),
+            },
+        )
+
+    def _is_due(self, pointer: Pointer) -> bool:
+        failure = self.failure
+        return failure is None or failure.pointer != pointer or self._clock() >= failure.retry_at
+
+    def _settle(self) -> None:
+        self.failure = None
+        self._metrics.reload_failing.set(0)
+
+    def _failed(self, pointer: Pointer, error: ReleaseError) -> None:
+        last = self.failure
+        attempts = last.attempts + 1 if last and last.pointer == pointer else 1
+        wait_s = min(_FIRST_RETRY_S * 2 ** (attempts - 1), _LAST_RETRY_S)
+        self.failure = Failure(
+            pointer, str(error), datetime.now(UTC), attempts, self._clock() + wait_s
+        )
+        self._metrics.reloads["failed"].inc()
+        self._metrics.reload_failing.set(1)
+        log.error(
+            "release refused",
+            extra={
+                "release": pointer.id,
+                "in_use": self.release and self.release.id,
+                "error": str(error),
+                "retry_in_s": wait_s,
+            },
+        )
+
+
+def _read_pointer(root: Path) -> tuple[Pointer, ReleaseError | None]:
+    """What `current` holds, or why that cannot be told."""
+    try:
+        written_ns = (root / CURRENT).stat().st_mtime_ns
+    except OSError:
+        written_ns = 0
+    try:
+        return Pointer(read_current(root), written_ns), None
+    except ReleaseError as error:
+        return Pointer(None, written_ns), error
+
+
+def _open(folder: Path) -> Release:
+    """Verify, load and answer once: what the first request would wait for or fail on is done."""
+    try:
+        release = open_release(folder)
+        most_popular = release.retriever.catalog.id(1)
+        release.retriever.recommend([Query([most_popular])])
+    except ReleaseError:
+        raise
+    except Exception as error:
+        log.exception("release cannot be opened", extra={"release": folder.name})
+        raise ReleaseError(f"{folder.name}: cannot be opened ({type(error).__name__})") from error
+    return release

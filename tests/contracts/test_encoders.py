@@ -1,0 +1,182 @@
+"""What every encoder holds, whatever its family, and what Re4's forward flow is."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from index.encoders import (
+    ENCODERS,
+    Encoder,
+    History,
+    Interests,
+    UnknownEncoderError,
+    build_encoder,
+)
+from index.padding import pad_histories
+
+ITEMS, DIM, INTERESTS = 30, 8, 3
+HISTORIES = [[4], [1, 2, 3, 4, 5], [7, 7, 9], [30, 29], [5, 1, 4, 2, 3]]
+SWITCHES: dict[str, dict[str, Any]] = {"re4, tanh head": {"head": "tanh"}}
+VARIANTS = [*ENCODERS, *SWITCHES]
+
+
+@pytest.fixture(params=VARIANTS)
+def encoder(request: pytest.FixtureRequest) -> Encoder:
+    return make(request.param)
+
+
+def make(variant: str, seed: int = 0) -> Encoder:
+    name = variant.partition(",")[0]
+    arguments = {"dim": DIM, "interests": INTERESTS, **SWITCHES.get(variant, {})}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build_encoder(name, arguments).eval()
+
+
+def table() -> Tensor:
+    vectors = torch.randn(ITEMS + 1, DIM, generator=torch.Generator().manual_seed(1))
+    vectors[0] = 0
+    return vectors
+
+
+def history(histories: list[list[int]], length: int = 5, vectors: Tensor | None = None) -> History:
+    rows = torch.from_numpy(pad_histories(histories, length))
+    return History(rows, (table() if vectors is None else vectors)[rows], rows != 0)
+
+
+def encode(encoder: Encoder, histories: list[list[int]], length: int = 5) -> Interests:
+    with torch.inference_mode():
+        return encoder(history(histories, length))
+
+
+def assert_close(given: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-6)
+
+
+# --- every encoder ---
+
+
+def test_shapes_and_types(encoder: Encoder) -> None:
+    assert (encoder.interests, encoder.dim) == (INTERESTS, DIM)
+    interests = encode(encoder, HISTORIES, 7)
+    assert interests.vectors.shape == interests.raw.shape == (len(HISTORIES), INTERESTS, DIM)
+    assert interests.attention.shape == (len(HISTORIES), INTERESTS, 7)
+    assert all(part.dtype == torch.float32 and part.isfinite().all() for part in interests)
+
+
+def test_attention_is_a_share_and_none_goes_to_padding(encoder: Encoder) -> None:
+    attention = encode(encoder, HISTORIES).attention
+    mask = history(HISTORIES).mask[:, None, :].expand_as(attention)
+    assert_close(attention.sum(-1), torch.ones(len(HISTORIES), INTERESTS))
+    assert (attention >= 0).all()
+    assert (attention[~mask] == 0).all()
+
+
+def test_more_padding_changes_nothing(encoder: Encoder) -> None:
+    short, long = encode(encoder, HISTORIES, 5), encode(encoder, HISTORIES, 12)
+    assert_close(long.vectors, short.vectors)
+    assert_close(long.raw, short.raw)
+    assert_close(long.attention[:, :, -5:], short.attention)
+    assert (long.attention[:, :, :-5] == 0).all()
+
+
+def test_a_batch_gives_what_each_alone_gives(encoder: Encoder) -> None:
+    together = encode(encoder, HISTORIES)
+    for line, alone in enumerate(HISTORIES):
+        single = encode(encoder, [alone])
+        assert_close(together.vectors[line], single.vectors[0])
+        assert_close(together.attention[line], single.attention[0])
+
+
+def test_answers_repeat_to_the_bit(encoder: Encoder) -> None:
+    first, again = encode(encoder, HISTORIES), encode(encoder, HISTORIES)
+    assert all(torch.equal(*parts) for parts in zip(first, again, strict=True))
+
+
+def test_the_seed_makes_the_weights(encoder: Encoder, request: pytest.FixtureRequest) -> None:
+    variant = request.node.callspec.params["encoder"]
+    same, other = make(variant), make(variant, seed=1)
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, same.state_dict()[name])
+    assert not torch.equal(encode(other, HISTORIES).vectors, encode(encoder, HISTORIES).vectors)
+
+
+def test_saved_and_loaded_weights_answer_to_the_bit(
+    encoder: Encoder, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    save_file(encoder.state_dict(), tmp_path / "weights")
+    loaded = make(request.node.callspec.params["encoder"], seed=2)
+    loaded.load_state_dict(load_file(tmp_path / "weights"))
+    expected, given = encode(encoder, HISTORIES), encode(loaded, HISTORIES)
+    assert all(torch.equal(*parts) for parts in zip(given, expected, strict=True))
+
+
+def test_the_gradient_reaches_every_weight_and_every_item_read(encoder: Encoder) -> None:
+    vectors = table().requires_grad_()
+    interests = encoder(history(HISTORIES, vectors=vectors))
+    weights = torch.randn(interests.vectors.shape, generator=torch.Generator().manual_seed(3))
+    (interests.vectors * weights).sum().backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+    assert vectors.grad is not None
+    read = sorted({row for items in HISTORIES for row in items})
+    assert vectors.grad.any(dim=1).nonzero().flatten().tolist() == read
+
+
+def test_interests_differ(encoder: Encoder) -> None:
+    vectors = encode(encoder, [[1, 2, 3, 4, 5]]).vectors[0]
+    assert all(not torch.equal(vectors[0], other) for other in vectors[1:])
+
+
+def test_all_state_is_saved(encoder: Encoder) -> None:
+    """A release is opened from its weights alone."""
+    assert {*dict(encoder.named_buffers())} <= {*encoder.state_dict()}
+
+
+def test_an_unknown_name_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UnknownEncoderError, match=r"no 'Re4'; choose one of .*re4"):
+        build_encoder("Re4", {})
+
+
+# --- Re4 ---
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("re4")])
+def test_re4_does_not_know_the_order_of_a_history(variant: str) -> None:
+    encoder = make(variant)
+    expected = encode(encoder, [[1, 2, 3, 4, 5]])
+    order = [3, 0, 4, 1, 2]
+    given = encode(encoder, [[[1, 2, 3, 4, 5][place] for place in order]])
+    assert_close(given.vectors, expected.vectors)
+    assert_close(given.attention, expected.attention[:, :, order])
+
+
+def test_re4_is_its_equations() -> None:
+    """Eq. 1 and 2, item by item."""
+    encoder = make("re4")
+    weights = {name: tensor.numpy() for name, tensor in encoder.state_dict().items()}
+    given = encode(encoder, HISTORIES)
+    for line, items in enumerate(HISTORIES):
+        x = table().numpy()[items]
+        for k in range(INTERESTS):
+            logits = [
+                weights["score.weight"][k] @ np.tanh(weights["project.weight"] @ x_j) for x_j in x
+            ]
+            shares = np.exp(logits) / np.exp(logits).sum()
+            z = sum(a * (weights["value.weight"] @ x_j) for a, x_j in zip(shares, x, strict=True))
+            np.testing.assert_allclose(given.attention[line, k, -len(x) :], shares, rtol=1e-5)
+            np.testing.assert_allclose(given.vectors[line, k], z, rtol=1e-4, atol=1e-6)
+
+
+def test_re4_without_a_head_searches_with_what_the_backward_flows_see() -> None:
+    plain, headed = encode(make("re4"), HISTORIES), encode(make("re4, tanh head"), HISTORIES)
+    assert torch.equal(plain.vectors, plain.raw)
+    assert not torch.equal(headed.vectors, headed.raw)
+    assert (headed.vectors.abs() <= 1).all()

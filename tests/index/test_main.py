@@ -1,0 +1,191 @@
+"""python -m index: what it prints, how it refuses, and with which exit code."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from index.__main__ import cli
+from index.release import INDEX, VECTORS, open_release, read_current, read_manifest, write_manifest
+
+MakeDraft = Callable[..., Path]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments: object) -> list[str]:
+    """The lines of stdout."""
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout.splitlines()
+
+
+def refuse(*arguments: object) -> str:
+    """What is said on stderr, which is one sentence."""
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    (sentence,) = result.stderr.splitlines()
+    assert sentence.startswith("Error: ")
+    return sentence
+
+
+def unbuilt(draft: Path) -> Path:
+    """The draft as training leaves it."""
+    manifest = read_manifest(draft)
+    files = {name: file for name, file in manifest.files.items() if name != INDEX}
+    (draft / INDEX).unlink()
+    write_manifest(draft, manifest.model_copy(update={"files": files, "index": None}))
+    return draft
+
+
+@pytest.fixture
+def root(make_draft: MakeDraft, tmp_path: Path) -> Path:
+    """With the releases first and second, the latter live."""
+    for name in ("first", "second"):
+        succeed("publish", make_draft(name))
+    return tmp_path
+
+
+def test_build_and_publish_end_with_the_path_they_made(
+    make_draft: MakeDraft, tmp_path: Path
+) -> None:
+    draft = unbuilt(make_draft("first"))
+    assert succeed("build", draft, "--recall", "0.9")[-1] == str(draft)
+    assert open_release(draft).manifest.index is not None
+    folder = succeed("publish", draft)[-1]
+    assert folder == str(tmp_path / "releases" / "first")
+    assert open_release(Path(folder)).id == "first"
+
+
+def test_publish_refuses_what_the_gate_refuses_unless_forced(
+    make_draft: MakeDraft, root: Path
+) -> None:
+    draft = make_draft("third", items=20)
+    assert "the catalogue has 20 items, -50.0%" in refuse("publish", draft)
+    assert read_current(root) == "second"
+    succeed("publish", draft, "--force")
+    assert read_current(root) == "third"
+
+
+def test_the_gate_is_set_by_options(make_draft: MakeDraft, root: Path) -> None:
+    poor = make_draft("third", items=20, metrics={"test": {"recall@20": 0.1, "recall@50": 0.2}})
+    loose = ["--size-change", "0.5", "--metric-drop", "0.5", "--split", "test"]
+    assert "no offline metric" in refuse("publish", poor, *loose)
+    succeed("publish", poor, *loose, "--force")
+    poorer = make_draft("fourth", items=20, metrics={"test": {"recall@20": 0.04, "recall@50": 0.2}})
+    succeed("publish", poorer, *loose)
+    assert "recall@20 (test) is 0.0100" in refuse(
+        "publish", make_draft("fifth", items=20, metrics={"test": {"recall@20": 0.01}}), *loose
+    )
+
+
+def test_publish_keeps_as_many_as_asked(make_draft: MakeDraft, root: Path) -> None:
+    succeed("publish", make_draft("third"), "--keep", "1")
+    assert [line.split()[0] for line in succeed("list", "--root", root)] == ["second", "*"]
+
+
+def test_list_shows_each_release_on_a_line(root: Path) -> None:
+    first, second = succeed("list", "--root", root)
+    assert first.startswith("  first  2026-01-02 00:00 UTC  40 items  ")
+    assert first.endswith("flat ANN recall@50 1.0000  validation recall@50 0.2000")
+    assert second.startswith("* second  ")
+
+
+def test_verify_says_which_are_bad_and_how_many(root: Path) -> None:
+    lines = succeed("verify", "--root", root)
+    assert lines == ["first: sound", "second: sound", "2 verified, 0 bad"]
+    (root / "releases" / "first" / VECTORS).write_bytes(b"")
+    result = run("verify", "--root", root)
+    assert result.exit_code == 1
+    bad, sound, summary = result.stdout.splitlines()
+    assert bad.startswith("first: item_vectors.npy has 0 bytes")
+    assert (sound, summary) == ("second: sound", "2 verified, 1 bad")
+    assert succeed("verify", "--root", root, "--to", "second")[-1] == "1 verified, 0 bad"
+    assert run("verify", "--root", root, "--to", "third").exit_code == 1
+
+
+def test_rollback_ends_with_the_path_of_what_is_live(root: Path) -> None:
+    assert succeed("rollback", "--root", root) == [str(root / "releases" / "first")]
+    assert read_current(root) == "first"
+    succeed("rollback", "--root", root, "--to", "second")
+    assert read_current(root) == "second"
+
+
+def test_prune_says_what_it_deleted(make_draft: MakeDraft, root: Path) -> None:
+    succeed("publish", make_draft("third"))
+    assert succeed("prune", "--root", root, "--keep", "1") == ["first: deleted", "1 deleted"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["build", "{root}/none"], "no manifest.json"),
+        (["publish", "{root}/drafts/none"], "no manifest.json"),
+        (["publish", "{root}/releases/first"], "not a draft"),
+        (["publish", "{root}/none/drafts/first"], "has neither"),
+        (["list", "--root", "{root}/none"], "has neither"),
+        (["verify", "--root", "{root}/none"], "has neither"),
+        (["rollback", "--root", "{root}/none"], "has neither"),
+        (["prune", "--root", "{root}/none"], "has neither"),
+        (["rollback", "--root", "{root}", "--to", "third"], "no manifest.json"),
+        (["rollback", "--root", "{root}", "--to", "../first"], "no release's id"),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_changes_nothing(
+    root: Path, arguments: list[str], said: str
+) -> None:
+    before = sorted(root.rglob("*"))
+    assert said in refuse(*(argument.format(root=root) for argument in arguments))
+    assert sorted(root.rglob("*")) == before
+    assert read_current(root) == "second"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build", "draft", "--recall", "0"],
+        ["build", "draft", "--recall", "1.1"],
+        ["build", "draft", "--recall", "nan"],
+        ["publish", "draft", "--keep", "0"],
+        ["publish", "draft", "--metric-drop", "-0.1"],
+        ["prune", "--root", ".", "--keep", "x"],
+        ["list"],
+        ["publish"],
+        ["deploy"],
+    ],
+)
+def test_an_argument_that_is_not_allowed_is_refused(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+
+
+@pytest.mark.parametrize("command", ["build", "publish", "list", "verify", "rollback", "prune"])
+def test_help_gives_every_option_a_meaning_and_a_default(command: str) -> None:
+    assert command in "\n".join(succeed("--help"))
+    assert succeed(command, "--help")
+    for option in cli.commands[command].params:
+        if "--" in option.opts[0]:
+            assert getattr(option, "help", None), f"{option.name} has no help"
+            assert option.required or option.default is not None or option.name == "to"
+
+
+def test_the_module_runs_and_refuses_without_a_traceback(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "index", "publish", tmp_path / "drafts" / "none"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("Error: ")
+    assert len(ended.stderr.splitlines()) == 1
+    assert not (tmp_path / "drafts").exists()

@@ -1,0 +1,159 @@
+"""Small releases as publish would leave them, and the app over them with a real Redis beside it."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from fastapi import FastAPI
+
+from index.ann import IndexSpec, build_index
+from index.catalog import Catalog
+from index.encoders import build_encoder
+from index.release import (
+    CURRENT,
+    INDEX,
+    RELEASES,
+    DataWindow,
+    EncoderSpec,
+    Manifest,
+    Measured,
+    digest,
+    replace_text,
+    write_manifest,
+    write_parts,
+)
+from service.app import create_app
+from service.settings import PREFIX, Settings
+
+DIM, INTERESTS, LENGTH, ITEMS = 8, 3, 5, 40
+
+Publish = Callable[..., Path]
+Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name, which pytest's own may not."""
+    folder = Path(tempfile.mkdtemp(prefix="re4-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where releases/ and `current` are; empty at first."""
+    return tmp_path
+
+
+@pytest.fixture
+def publish(root: Path) -> Publish:
+    """A function that writes release `id`, if it is not there, and makes it current.
+
+    Another id gives other answers.
+    """
+
+    def write(release_id: str = "first", current: bool = True) -> Path:
+        folder = root / RELEASES / release_id
+        if not folder.exists():
+            write_release(folder, release_id)
+        if current:
+            replace_text(root / CURRENT, f"{release_id}\n")
+        return folder
+
+    return write
+
+
+def write_release(folder: Path, release_id: str) -> None:
+    seed = sum(release_id.encode())
+    generator = np.random.default_rng(seed)
+    vectors = generator.standard_normal((ITEMS + 1, DIM), dtype=np.float32)
+    vectors[0] = 0
+    arguments = {"dim": DIM, "interests": INTERESTS}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = build_encoder("re4", arguments).eval()
+    catalog = Catalog(
+        ids=[f"item-{row}" for row in range(1, ITEMS + 1)],
+        popularity=np.arange(ITEMS, 0, -1),
+        categories=[None] * ITEMS,
+        titles=[None] * ITEMS,
+    )
+    interests = generator.standard_normal((4, INTERESTS, DIM), dtype=np.float32)
+    files = dict(write_parts(folder, encoder, vectors, catalog, interests))
+    build_index(vectors, IndexSpec()).write(folder / INDEX)
+    files[INDEX] = digest(folder / INDEX)
+    manifest = Manifest(
+        id=release_id,
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        code_version="test",
+        encoder=EncoderSpec(name="re4", arguments=arguments, history_length=LENGTH),
+        data=DataWindow(interactions=900, users=30, items=ITEMS, first=0.0, last=9.5),
+        training={"seed": seed},
+        metrics={"validation": {"recall@50": 0.2}},
+        index=Measured(spec=IndexSpec(), recall=1.0, k=50, queries=4, microseconds=5.0),
+        files=files,
+    )
+    write_manifest(folder, manifest)
+
+
+@pytest.fixture
+def settings(root: Path, short_path: Path) -> Callable[..., Settings]:
+    """Settings for a test: `current` is looked at all the time, and Redis has time on a busy box."""
+
+    def make(**changes: Any) -> Settings:
+        given: dict[str, Any] = {
+            "releases": root,
+            "history_folder": short_path,
+            "history_timeout_ms": 2000,
+            "history_budget_ms": 5000,
+            "reload_interval_s": 0.01,
+            "drain_s": 0,
+        }
+        return Settings(**{**given, **changes})
+
+    return make
+
+
+@asynccontextmanager
+async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://service") as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def serve(settings: Callable[..., Settings], publish: Publish) -> Serve:
+    """A function that serves release `first` in this process, by the settings given."""
+
+    @asynccontextmanager
+    async def running(**changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+        publish()
+        app = create_app(settings(**changes))
+        async with client_of(app) as client:
+            await app.state.service.live.refresh()
+            yield client
+
+    return running

@@ -1,0 +1,199 @@
+"""The engine answers in batches, in order, within its bounds, and for those who still wait."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from index.release import Release
+from index.retriever import Answer, Query, Retriever, Timings
+from service.engine import Engine, Served
+from service.errors import ClientGoneError, NotReadyError, OverloadedError
+from service.live import LiveRelease
+from service.metrics import Metrics
+
+pytestmark = pytest.mark.anyio
+
+Publish = Callable[..., Path]
+Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture
+async def live(root: Path, publish: Publish) -> LiveRelease:
+    publish()
+    live = LiveRelease(root, Metrics())
+    await live.refresh()
+    return live
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[Query]]:
+    """What the retriever was asked, batch by batch. A query for k = 13 breaks it."""
+    seen: list[list[Query]] = []
+    really = Retriever.recommend
+
+    def recommend(
+        self: Retriever, queries: Sequence[Query], timings: Timings | None = None
+    ) -> list[Answer]:
+        seen.append(list(queries))
+        if any(query.k == 13 for query in queries):
+            raise ZeroDivisionError
+        return really(self, queries, timings)
+
+    monkeypatch.setattr(Retriever, "recommend", recommend)
+    return seen
+
+
+def engine_of(live: LiveRelease, **limits: Any) -> Engine:
+    chosen = {"queue_limit": 10, "batch_limit": 4, "deadline_s": 1e9}
+    return Engine(live, live._metrics, **{**chosen, **limits})
+
+
+def here() -> bool:
+    return False
+
+
+def query(k: int) -> Query:
+    return Query(["item-1"], k)
+
+
+async def ask(engine: Engine, count: int) -> list[Served | BaseException]:
+    """Answers to `count` queries that come at once; the first wants 1 item, the last `count`."""
+    asked = [engine.answer(query(k), here) for k in range(1, count + 1)]
+    return await asyncio.gather(*asked, return_exceptions=True)
+
+
+def refused(live: LiveRelease, reason: str) -> float:
+    return float(live._metrics.refused[reason]._value.get())  # type: ignore[index]
+
+
+async def test_what_waits_together_is_answered_together(
+    live: LiveRelease, batches: list[list[Query]]
+) -> None:
+    served = await ask(engine_of(live), 10)
+
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert [query.k for batch in batches for query in batch] == list(range(1, 11)), "in order"
+    assert [len(each.answer.rows) for each in served] == list(range(1, 11)), "to whom it belongs"
+
+
+async def test_a_query_alone_does_not_wait_for_others(
+    live: LiveRelease, batches: list[list[Query]]
+) -> None:
+    engine = engine_of(live)
+    for k in (1, 2, 3):
+        await engine.answer(query(k), here)
+
+    assert [len(batch) for batch in batches] == [1, 1, 1]
+
+
+async def test_more_than_may_wait_are_refused_at_once(live: LiveRelease) -> None:
+    served = await ask(engine_of(live, queue_limit=3), 8)
+
+    assert [isinstance(each, Served) for each in served] == [True] * 3 + [False] * 5
+    assert all(isinstance(each, OverloadedError) for each in served[3:])
+    assert refused(live, "queue_full") == 5
+
+
+async def test_there_is_room_again_when_the_queue_is_empty(live: LiveRelease) -> None:
+    engine = engine_of(live, queue_limit=3)
+    for _ in range(3):
+        assert all(isinstance(each, Served) for each in await ask(engine, 3))
+
+
+async def test_nothing_is_computed_for_a_client_that_has_gone(
+    live: LiveRelease, batches: list[list[Query]]
+) -> None:
+    engine = engine_of(live)
+    gone = engine.answer(query(1), lambda: True)
+    cancelled = asyncio.ensure_future(engine.answer(query(2), here))
+    answers = asyncio.gather(gone, engine.answer(query(3), here), return_exceptions=True)
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    first, second = await answers
+
+    assert isinstance(first, ClientGoneError)
+    assert isinstance(second, Served)
+    assert [[query.k for query in batch] for batch in batches] == [[3]]
+    assert refused(live, "client_gone") == 2
+
+
+async def test_who_has_waited_too_long_is_refused(
+    live: LiveRelease, batches: list[list[Query]]
+) -> None:
+    [served] = await ask(engine_of(live, deadline_s=-1.0), 1)
+
+    assert isinstance(served, OverloadedError)
+    assert not batches
+    assert refused(live, "deadline") == 1
+
+
+async def test_a_query_that_breaks_the_retriever_spoils_no_other(
+    live: LiveRelease, batches: Any
+) -> None:
+    engine = engine_of(live)
+    served = await asyncio.gather(
+        *(engine.answer(query(k), here) for k in (3, 13, 5)), return_exceptions=True
+    )
+
+    assert [type(each) for each in served] == [Served, ZeroDivisionError, Served]
+    assert [len(served[i].answer.rows) for i in (0, 2)] == [3, 5]
+
+
+async def test_a_batch_is_answered_by_one_release(live: LiveRelease, batches: Any) -> None:
+    """Also by the newest: what waits has no release yet."""
+    engine = engine_of(live)
+    waiting = [asyncio.ensure_future(engine.answer(query(k), here)) for k in (1, 2)]
+    await asyncio.sleep(0)
+    assert live.release is not None
+    live.release = Release(
+        live.release.manifest.model_copy(update={"id": "other"}), live.release.retriever
+    )
+    served = await asyncio.gather(*waiting)
+
+    assert {each.release.id for each in served} == {"other"}
+
+
+async def test_without_a_release_nothing_is_admitted(root: Path) -> None:
+    engine = engine_of(LiveRelease(root, Metrics()))
+    with pytest.raises(NotReadyError):
+        engine.admit()
+    with pytest.raises(NotReadyError):
+        await engine.answer(query(1), here)
+
+
+# --- over HTTP ---
+
+
+async def test_a_full_queue_is_told_with_503(serve: Serve) -> None:
+    async with serve(queue_limit=1) as client:
+        asked = [client.post("/recommend", json={"sequence": ["item-1"]}) for _ in range(20)]
+        responses = await asyncio.gather(*asked)
+
+    refusals = [response for response in responses if response.status_code == 503]
+    assert refusals
+    assert {response.status_code for response in responses} == {200, 503}
+    for response in refusals:
+        assert response.headers["retry-after"] == "1"
+        assert response.json()["error"]["code"] == "overloaded"
+
+
+async def test_a_bug_is_told_with_500_in_the_same_shape(
+    serve: Serve, batches: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve() as client:
+        response = await client.post("/recommend", json={"user_id": "secret-user", "k": 13})
+        after = await client.post("/recommend", json={"sequence": ["item-1"]})
+        metrics = (await client.get("/metrics")).text
+
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "internal"
+    assert "ZeroDivision" not in response.text
+    assert after.status_code == 200
+    assert 're4_requests_total{route="/recommend",status="500"} 1.0' in metrics
+    assert "request failed" in caplog.text
+    assert "secret-user" not in caplog.text

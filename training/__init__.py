@@ -1,0 +1,1 @@
+"""From a log to a draft: read, split, fit, evaluate."""

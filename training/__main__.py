@@ -1,0 +1,151 @@
+"""python -m training fit | evaluate | synthetic"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import click
+import torch
+from pydantic.fields import FieldInfo
+from tqdm import tqdm
+
+from index.release import ReleaseError
+from training.config import ConfigError, FitConfig, read_config
+from training.evaluate import Part, evaluate_release
+from training.fit import fit
+from training.interactions import LogError
+from training.synthetic import write_synthetic
+from training.trainer import DivergedError, OnStep, Progress, Trainer
+
+_IN = click.Path(exists=True, path_type=Path)
+_OUT = click.Path(file_okay=False, path_type=Path)
+
+
+class _Commands(click.Group):
+    """Refusals are one sentence and an exit code, not a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ConfigError, DivergedError, LogError, ReleaseError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+def _click_type(annotation: Any) -> Any:
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType):
+        return next(a for a in get_args(annotation) if a is not type(None))
+    return annotation
+
+
+def _option(name: str, field: FieldInfo) -> Callable[[Any], Any]:
+    several = get_origin(field.annotation) is tuple
+    default = "all" if several else field.default
+    return click.option(
+        f"--{name.replace('_', '-')}",
+        name,
+        type=str if several else _click_type(field.annotation),
+        multiple=several,
+        help=f"{field.description}  [default: {'none' if default is None else default}]",
+    )
+
+
+def _fit_options(command: Any) -> Any:
+    """An option a field of FitConfig; those not given are left to --config and the defaults."""
+    for name, field in reversed(FitConfig.model_fields.items()):
+        command = _option(name, field)(command)
+    return command
+
+
+@click.group(cls=_Commands)
+def main() -> None:
+    """From a log to a draft."""
+
+
+@main.command("fit")
+@click.argument("log", type=_IN)
+@click.option("--root", type=_OUT, required=True, help="folder of drafts and releases")
+@click.option("--items", type=_IN, help="file of item titles and categories")
+@click.option("--config", "config_file", type=_IN, help="TOML file of the options below; flags win")
+@click.option("--threads", type=click.IntRange(1), help="of torch  [default: one a core]")
+@_fit_options
+def fit_command(
+    log: Path,
+    root: Path,
+    items: Path | None,
+    config_file: Path | None,
+    threads: int | None,
+    **options: Any,
+) -> None:
+    """Train on LOG and write a draft, whose path is the last line printed.
+
+    LOG is a CSV or Parquet file with user_id, item_id and timestamp, or a public format. A fit that
+    was interrupted continues when the same command is given again.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    config = read_config(config_file, given)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    click.echo(fit(log, root, config, items, _progress_bar))
+
+
+def _progress_bar(trainer: Trainer) -> OnStep:
+    per_epoch = len(trainer)
+    bar = tqdm(
+        desc="fit",
+        total=per_epoch * trainer.epochs,
+        initial=per_epoch * trainer.progress.epoch,
+        unit=" samples",
+        unit_scale=True,
+    )
+
+    def on_step(examples: int, progress: Progress) -> None:
+        bar.set_description(f"epoch {progress.epoch + 1}", refresh=False)
+        best = progress.best.get(trainer.select_on)
+        bar.set_postfix(
+            {
+                "loss": f"{progress.mean('loss'):.4f}",
+                f"best {trainer.select_on}": "-" if best is None else f"{best:.4f}",
+            },
+            refresh=False,
+        )
+        bar.update(examples)
+
+    return on_step
+
+
+@main.command("evaluate")
+@click.argument("release", type=_IN)
+@click.argument("log", type=_IN)
+@click.option(
+    "--split",
+    type=click.Choice(["unseen-users"]),
+    help="protocol  [default: the one the release was fitted with]",
+)
+@click.option("--format", default="auto", show_default=True, help="file format of the log")
+@click.option("--part", type=click.Choice(get_args(Part)), default="test", show_default=True)
+def evaluate_command(release: Path, log: Path, split: str | None, format: str, part: Part) -> None:
+    """Evaluate RELEASE (or a draft) on LOG. The last line is one JSON object of metrics.
+
+    A draft without an index is evaluated with exact search, anything else with the index it has.
+    """
+    click.echo(json.dumps(evaluate_release(release, log, part, format)))
+
+
+@main.command("synthetic")
+@click.option("--out", type=_OUT, required=True, help="folder for interactions and items")
+@click.option("--users", type=click.IntRange(10), default=2000, show_default=True)
+@click.option("--items", type=click.IntRange(50), default=1000, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--control", is_flag=True, help="the same without structure: nothing to be found")
+def synthetic_command(out: Path, users: int, items: int, seed: int, control: bool) -> None:
+    """Write interactions.parquet and items.parquet with planted interests."""
+    write_synthetic(out, users, items, seed, control)
+    click.echo(out / "interactions.parquet")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m training")

@@ -1,0 +1,117 @@
+"""What a fit can be told. Frozen, unknown keys refused, stored whole in the release manifest."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from training.negatives import SamplerName
+from training.objectives.re4 import AuxiliaryNorm, Contrast
+
+
+class ConfigError(ValueError):
+    """The settings of a fit are not ones it can run with."""
+
+
+class FitConfig(BaseModel):
+    """One training run. Descriptions are the command line's help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # the log
+    format: str = Field(
+        "auto", description="file format of the log; auto looks at name and content"
+    )
+    events: tuple[str, ...] = Field((), description="event types to keep; none given keeps all")
+    min_weight: float | None = Field(None, description="least weight (rating) to keep")
+    min_user: int = Field(
+        5, ge=1, description="users with fewer interactions are left out (k-core)"
+    )
+    min_item: int = Field(
+        5, ge=1, description="items with fewer interactions are left out (k-core)"
+    )
+    split: Literal["unseen-users"] = Field("unseen-users", description="protocol of evaluation")
+    test_fraction: float = Field(
+        0.1, gt=0, lt=0.5, description="share of users for test, and as many again for validation"
+    )
+    split_seed: int = Field(0, description="which users are in test and validation")
+
+    # the encoder
+    encoder: str = Field("re4", description="model that turns a history into interests")
+    interests: int = Field(8, ge=1, le=64, description="K, interest vectors a user")
+    history: int = Field(20, ge=1, le=1000, description="L, newest items the encoder sees")
+    dim: int = Field(64, ge=1, le=1024, description="D, length of a vector")
+    hidden: int = Field(256, ge=1, description="width of the attention")
+    head: Literal["none", "tanh"] = Field("none", description="output head; the paper has none")
+
+    # the loss
+    sampler: SamplerName = Field("uniform", description="negatives: sampled, or the full softmax")
+    negatives: int = Field(2000, ge=1, description="sampled negatives, shared by a batch")
+    recontrast: float = Field(
+        0.1, ge=0, description="coefficient of Re4's re-contrast loss; 0 is off"
+    )
+    reattend: float = Field(0.1, ge=0, description="coefficient of Re4's re-attend loss; 0 is off")
+    reconstruct: float = Field(
+        0.1, ge=0, description="coefficient of Re4's re-construct loss; 0 is off"
+    )
+    temperature: float = Field(0.02, gt=0, description="of the re-contrast loss")
+    gamma: float | None = Field(
+        None, gt=0, lt=1, description="attention that makes an item positive; none is 1/length"
+    )
+    auxiliary_norm: AuxiliaryNorm = Field(
+        "positives", description="what re-contrast and re-construct are averaged over"
+    )
+    recontrast_denominator: Contrast = Field(
+        "paper", description="other positives in re-contrast's denominator: not, or as released"
+    )
+    reconstruct_hidden: int = Field(32, ge=1, description="D_b, width of the re-construct decoder")
+
+    # the optimisation
+    epochs: int = Field(30, ge=1, description="passes over the examples, at most")
+    patience: int = Field(
+        3, ge=1, description="epochs without a better validation metric before stopping"
+    )
+    patience_steps: int = Field(400, ge=0, description="steps without one that it takes besides")
+    batch_size: int | None = Field(
+        None, ge=2, description="examples a step; none is a hundredth of an epoch, 64 to 1024"
+    )
+    learning_rate: float = Field(0.005, gt=0, description="of Adam")
+    beta1: float = Field(0.9, ge=0, lt=1, description="of Adam")
+    beta2: float = Field(0.99, ge=0, lt=1, description="of Adam")
+    weight_decay: float = Field(0.0, ge=0, description="L2 of Adam; not on sparsely updated items")
+    table_std: float = Field(0.1, gt=0, description="standard deviation of fresh item vectors")
+    dropout: float = Field(
+        0.3, ge=0, lt=1, description="share of each history vector's entries dropped"
+    )
+    sparse_above: int = Field(
+        100_000, ge=0, description="items above which a step updates only the items it saw"
+    )
+    seed: int = Field(0, ge=0, description="of weights, order and negatives")
+    select_on: Literal["recall@20", "recall@50", "ndcg@20", "ndcg@50", "hit@20", "hit@50"] = Field(
+        "recall@50", description="validation metric that stops and selects"
+    )
+    validation_users: int = Field(
+        5000, ge=1, description="validation users evaluated each epoch, at most"
+    )
+
+
+def read_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
+    """A TOML file's settings, then `overrides`.
+
+    Raises ConfigError for a key that does not exist or a value that is not allowed.
+    """
+    settings: dict[str, Any] = {}
+    if path is not None:
+        try:
+            settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: not a readable TOML file ({error})") from error
+    try:
+        return FitConfig.model_validate(settings | overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        known = ", ".join(sorted(FitConfig.model_fields))
+        hint = f"; known are {known}" if first["type"] == "extra_forbidden" else ""
+        raise ConfigError(f"{key} = {first['input']!r}: {first['msg']}{hint}") from error

@@ -1,0 +1,158 @@
+"""Evaluation through the Retriever that serves: metrics, and the health of the interests."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.ann import IndexSpec, build_index
+from index.catalog import Catalog
+from index.encoders import Encoder
+from index.release import Manifest, open_release, read_manifest, read_parts, verify_files
+from index.retriever import Query, Retriever
+from training.config import FitConfig
+from training.interactions import PackedLog, pack
+from training.metrics import METRICS
+from training.readers import read_log
+from training.splits import HeldOut, held_out, unseen_users
+
+CUTOFFS = (20, 50)
+Part = Literal["test", "validation"]
+_BATCH = 256
+_HEALTH_USERS = 1000
+
+
+class Case(NamedTuple):
+    """A user to evaluate on: what the model is shown, oldest first, and the rows it should find."""
+
+    history: list[int]
+    relevant: list[int]
+
+
+def cases(log: PackedLog, held_out: HeldOut) -> list[Case]:
+    return [
+        Case(log.rows[start:cut].tolist(), log.rows[cut:end].tolist())
+        for start, cut, end in zip(held_out.starts, held_out.cuts, held_out.ends, strict=True)
+    ]
+
+
+def exact(
+    catalog: Catalog, encoder: Encoder, vectors: NDArray[np.float32], history_length: int
+) -> Retriever:
+    """A retriever with exact search, for weights that have no index yet."""
+    index = build_index(vectors, IndexSpec(kind="flat"))
+    return Retriever(catalog, encoder, vectors, index, history_length)
+
+
+def open_retriever(folder: Path) -> tuple[Manifest, Retriever]:
+    """Of a release or built draft with the index it has, of a draft without one with exact search.
+
+    Raises ReleaseError if it cannot be opened.
+    """
+    manifest = read_manifest(folder)
+    if manifest.index is not None:
+        release = open_release(folder)
+        return release.manifest, release.retriever
+    verify_files(folder, manifest)
+    encoder, vectors, catalog = read_parts(folder, manifest)
+    return manifest, exact(catalog, encoder, vectors, manifest.encoder.history_length)
+
+
+def evaluate_release(
+    folder: Path, log_path: Path, part: Part, format: str = "auto"
+) -> dict[str, float]:
+    """Metrics on users of a log that the release or draft was not trained on.
+
+    The log is filtered and split as the fit did it: the same users of the same log are held out.
+    Raises ReleaseError or LogError.
+    """
+    manifest, retriever = open_retriever(folder)
+    config = FitConfig.model_validate(manifest.training)
+    interactions = read_log(log_path, format, config.events or None, config.min_weight)
+    core = interactions.k_core(config.min_user, config.min_item)
+    log = pack(core, retriever.catalog)
+    split = unseen_users(log.user_ids, config.test_fraction, config.split_seed)
+    users = split.test if part == "test" else split.validation
+    return evaluate(retriever, cases(log, held_out(log, users)))
+
+
+def evaluate(
+    retriever: Retriever, cases: list[Case], exclude_seen: bool = False
+) -> dict[str, float]:
+    """Each metric at each cutoff, mean over the users; how many there were; and interest health."""
+    depth = max(CUTOFFS)
+    totals = dict.fromkeys([f"{name}@{n}" for name in METRICS for n in CUTOFFS], 0.0)
+    for case, ranked in zip(cases, _rankings(retriever, cases, depth, exclude_seen), strict=True):
+        for name, metric in METRICS.items():
+            for n in CUTOFFS:
+                totals[f"{name}@{n}"] += metric(ranked, case.relevant, n)
+    means = {name: total / len(cases) for name, total in totals.items()}
+    return means | {"users": float(len(cases))} | interest_health(retriever, cases[:_HEALTH_USERS])
+
+
+def _rankings(
+    retriever: Retriever, cases: list[Case], k: int, exclude_seen: bool
+) -> Iterator[list[int]]:
+    ids = retriever.catalog.ids
+    for start in range(0, len(cases), _BATCH):
+        queries = [
+            Query([ids[row - 1] for row in case.history], k, exclude_seen)
+            for case in cases[start : start + _BATCH]
+        ]
+        for answer in retriever.recommend(queries):
+            yield answer.rows.tolist()
+
+
+def interest_health(retriever: Retriever, cases: list[Case], n: int = 50) -> dict[str, float]:
+    """Whether the K interests of a user are several.
+
+    interest_cosine: mean cosine between two interests of a user; 1 is collapse.
+    interest_entropy: of the share of a user's n best items that each interest won, over log K; 0 is
+    one interest winning all.
+    interest_union: distinct items among the n best of each interest, over K * n.
+    All are those of one vector (1, 0, 1) where K is 1.
+    """
+    cosines, entropies, unions = [], [], []
+    for start in range(0, len(cases), _BATCH):
+        batch = cases[start : start + _BATCH]
+        interests = retriever.encode([case.history for case in batch])
+        cosines.append(_pairwise_cosine(interests))
+        answers = retriever.recommend(
+            [Query([retriever.catalog.id(row) for row in case.history], n, False) for case in batch]
+        )
+        entropies += [_entropy(answer.interests, interests.shape[1]) for answer in answers]
+        unions += [_union(retriever, user, n) for user in interests]
+    return {
+        "interest_cosine": float(np.concatenate(cosines).mean()),
+        "interest_entropy": float(np.mean(entropies)),
+        "interest_union": float(np.mean(unions)),
+    }
+
+
+def _pairwise_cosine(interests: NDArray[np.float32]) -> NDArray[np.float32]:
+    count = interests.shape[1]
+    if count == 1:
+        return np.ones(len(interests), dtype=np.float32)
+    unit = interests / np.maximum(np.linalg.norm(interests, axis=2, keepdims=True), 1e-12)
+    total = (unit @ unit.transpose(0, 2, 1)).sum(axis=(1, 2)) - count
+    mean: NDArray[np.float32] = total / (count * (count - 1))
+    return mean
+
+
+def _entropy(winners: NDArray[np.int64], count: int) -> float:
+    if count == 1 or not len(winners):
+        return 0.0
+    share = np.bincount(winners, minlength=count) / len(winners)
+    share = share[share > 0]
+    return float(-(share * np.log(share)).sum() / math.log(count))
+
+
+def _union(retriever: Retriever, interests: NDArray[np.float32], n: int) -> float:
+    """interests (K, D), each searched for alone."""
+    hits = retriever.index.search(interests[:, None, :], n)
+    rows = hits.rows[:, :n]
+    found = int(np.count_nonzero(rows > 0))
+    return len(np.unique(rows[rows > 0])) / max(found, 1)

@@ -1,0 +1,169 @@
+"""A log to a draft: read, filter, split, train, write."""
+
+import fcntl
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from index.catalog import Catalog
+from index.encoders import ENCODERS
+from index.release import (
+    Canary,
+    DataWindow,
+    EncoderSpec,
+    Manifest,
+    digest,
+    fsync,
+    write_manifest,
+    write_parts,
+)
+from training.config import ConfigError, FitConfig
+from training.evaluate import Case, cases, exact
+from training.interactions import LogError, PackedLog, prepare
+from training.items import read_items
+from training.model import encoder_arguments
+from training.readers import read_log
+from training.splits import held_out, unseen_users
+from training.trainer import Fitted, OnStep, Trainer
+
+HISTORY = "history.jsonl"
+_INTERESTS = 2000  # held-out users whose interests travel with the draft, for tuning its index
+_CANARIES = 8
+
+
+class Prepared(NamedTuple):
+    """A log ready to train on: all of it, the training users' part, and the validation cases."""
+
+    catalog: Catalog
+    log: PackedLog
+    train: PackedLog
+    validation: list[Case]
+
+
+def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> Prepared:
+    """Raises LogError if the log cannot be used or is too small to split."""
+    interactions = read_log(log_path, config.format, config.events or None, config.min_weight)
+    items = read_items(items_path) if items_path else None
+    catalog, log = prepare(interactions, config.min_user, config.min_item, items)
+    split = unseen_users(log.user_ids, config.test_fraction, config.split_seed)
+    validation = cases(log, held_out(log, split.validation[: config.validation_users]))
+    train = log.take(split.train)
+    if not validation or np.diff(train.offsets).max() < 2:
+        raise LogError(
+            f"{log_path.name}: users of one interaction leave nothing to predict; "
+            "give a log in which users have at least 2"
+        )
+    return Prepared(catalog, log, train, validation)
+
+
+def fit(
+    log_path: Path,
+    root: Path,
+    config: FitConfig,
+    items_path: Path | None = None,
+    watch: Callable[[Trainer], OnStep] = lambda trainer: lambda examples, progress: None,
+) -> Path:
+    """Train on a log and write <root>/drafts/<id>; returns that folder.
+
+    A run that was killed continues when the same call is made again, to the metrics it would have
+    reached unbroken. watch is called once before training and gives what is called after each step.
+    Raises LogError, ConfigError, or DivergedError; then no draft is there.
+    """
+    if config.encoder not in ENCODERS:
+        raise ConfigError(f"encoder: no {config.encoder!r}; choose one of {', '.join(ENCODERS)}")
+    prepared = prepare_log(log_path, items_path, config)
+    drafts = root / "drafts"
+    fingerprint = _fingerprint(config, prepared)
+    with _working_folder(drafts / f".fit-{fingerprint}") as folder:
+        trainer = Trainer(config, prepared.catalog, prepared.train, prepared.validation, folder)
+        fitted = trainer.run(watch(trainer))
+        return write_draft(drafts, fingerprint, config, prepared, fitted)
+
+
+def write_draft(
+    drafts: Path, fingerprint: str, config: FitConfig, prepared: Prepared, fitted: Fitted
+) -> Path:
+    """The folder appears whole or not at all."""
+    created = datetime.now(UTC)
+    name = f"{created:%Y%m%dT%H%M%SZ}-{config.encoder}-{fingerprint[:6]}"
+    aside = drafts / f".{name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    sample = [case.history for case in prepared.validation[:_INTERESTS]]
+    retriever = exact(prepared.catalog, fitted.encoder, fitted.vectors, config.history)
+    interests = np.concatenate(
+        [retriever.encode(sample[start : start + 256]) for start in range(0, len(sample), 256)]
+    )
+    files = write_parts(aside, fitted.encoder, fitted.vectors, prepared.catalog, interests)
+    records = "".join(json.dumps(record) + "\n" for record in fitted.history)
+    (aside / HISTORY).write_text(records, encoding="utf-8")
+    ids = prepared.catalog.ids
+    manifest = Manifest(
+        id=name,
+        created=created,
+        code_version=code_version(),
+        encoder=EncoderSpec(
+            name=config.encoder,
+            arguments=encoder_arguments(config),
+            history_length=config.history,
+        ),
+        data=DataWindow(
+            interactions=len(prepared.log.rows),
+            users=len(prepared.log),
+            items=len(prepared.catalog),
+            first=float(prepared.log.times.min()),
+            last=float(prepared.log.times.max()),
+        ),
+        training=config.model_dump(mode="json"),
+        metrics={"validation": fitted.metrics},
+        canaries=tuple(
+            Canary(history=tuple(ids[row - 1] for row in history)) for history in sample[:_CANARIES]
+        ),
+        files=dict(files) | {HISTORY: digest(aside / HISTORY)},
+    )
+    write_manifest(aside, manifest)
+    draft = aside.rename(drafts / name)
+    fsync(drafts)
+    return draft
+
+
+def code_version() -> str:
+    """The installed version, and the commit where the code is a git checkout."""
+    commit = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    return version("re4") + (f"+{commit}" if commit else "")
+
+
+def _fingerprint(config: FitConfig, prepared: Prepared) -> str:
+    """What makes a run this run: its settings and its data."""
+    sha256 = hashlib.sha256(config.model_dump_json().encode())
+    sha256.update("\0".join(prepared.catalog.ids).encode())
+    sha256.update(prepared.log.offsets.tobytes() + prepared.log.rows.tobytes())
+    return sha256.hexdigest()[:16]
+
+
+@contextmanager
+def _working_folder(folder: Path) -> Iterator[Path]:
+    """The folder of a run's checkpoints: this process's alone, and gone when the run is done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{folder.name}: this very fit is running; wait for it, or change the settings"
+            ) from None
+        yield folder
+        shutil.rmtree(folder)
