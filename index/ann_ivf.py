@@ -45,11 +45,11 @@ class IvfIndex:
         self._vectors = np.asarray(vectors)
         rows, sizes = _members(lists)
         self.head = _others(rows, len(vectors))
-        means = lists.quantizer.reconstruct_n(0, lists.nlist)
-        if not np.isfinite(means).all():
-            raise ValueError("lists: a mean that is not finite; build the index again")
+        members, means = self._vectors[rows], lists.quantizer.reconstruct_n(0, lists.nlist)
+        if not np.abs(means).max() <= 1.01 * np.abs(members).max(initial=0):
+            raise ValueError("lists: a mean beyond its members; build the index again")
         self._scanned = RoundedMatrix(np.concatenate([self._vectors[self.head], means]))
-        self._deviations = _deviations(self._vectors[rows], sizes, means)
+        self._deviations = _deviations(members, sizes, means)
         self._reach = np.float32(margin) * self._deviations
 
     def with_margin(self, margin: float) -> "IvfIndex":

@@ -35,6 +35,7 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -223,14 +224,22 @@ def write_parts(
 ) -> Mapping[str, FileDigest]:
     """Write all that training makes into a new folder, and return its digests for the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()},
-        folder / ENCODER,
-    )
+    write_tensors(folder / ENCODER, encoder.state_dict())
     np.save(folder / VECTORS, vectors, allow_pickle=False)
     np.save(folder / INTERESTS, interests, allow_pickle=False)
     catalog.write(folder / CATALOG)
     return {name: digest(folder / name) for name in (ENCODER, VECTORS, INTERESTS, CATALOG)}
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None = None
+) -> None:
+    """Raises OSError if the file cannot be written whole."""
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, about)
+    except SafetensorError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(f"{path.name}: {error}; free space on the disk, then try again") from error
 
 
 # --- reading ---

@@ -34,6 +34,10 @@ def _integer_products_work() -> bool:
 _BYTES = _integer_products_work()
 
 
+def _bytes_for(dim: int) -> bool:
+    return _BYTES and dim > 1  # of vectors of one component torch leaves the products unset
+
+
 class RoundedInterests(NamedTuple):
     """B requests of K interests: interest = code * the request's step, nearly.
 
@@ -51,7 +55,7 @@ def round_interests(interests: NDArray[np.float32]) -> RoundedInterests:
     """interests (B, K, D), finite."""
     requests, _, dim = interests.shape
     norms = np.sqrt(np.vecdot(interests, interests))
-    if not _BYTES:
+    if not _bytes_for(dim):
         ones = np.ones(requests, np.float32)
         return RoundedInterests(interests.reshape(-1, dim), ones, norms, 0 * ones)
     largest = np.abs(interests).reshape(requests, -1).max(axis=1)
@@ -68,13 +72,14 @@ class RoundedMatrix:
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
         """vectors (M, D), finite."""
-        self._codes: Codes = np.empty(vectors.shape, np.int8) if _BYTES else vectors
+        self._bytes = _bytes_for(vectors.shape[1])
+        self._codes: Codes = np.empty(vectors.shape, np.int8) if self._bytes else vectors
         self._steps = np.ones(len(vectors), np.float32)
         self._norm = self._error = 0.0
         for first in range(0, len(vectors), _CHUNK):
             part = slice(first, first + _CHUNK)
             self._norm = max(self._norm, _longest(vectors[part]))
-            if _BYTES:
+            if self._bytes:
                 self._round(vectors, part)
 
     def _round(self, vectors: NDArray[np.float32], part: slice) -> None:
@@ -90,7 +95,7 @@ class RoundedMatrix:
     def products(self, interests: RoundedInterests, part: slice = slice(None)) -> Codes:
         """(B, K, M): interest . vector, but for their scale."""
         codes = self._codes[part]
-        if _BYTES:
+        if self._bytes:
             product: Codes = torch._int_mm(
                 torch.from_numpy(interests.codes), torch.from_numpy(codes).T
             ).numpy()

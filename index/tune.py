@@ -82,7 +82,9 @@ def tune(
     with _one_thread():
         exact = FlatIndex(vectors)
         if len(interests) < _ENOUGH:
-            return exact, _measure(exact, IndexSpec(), _Sample.of(exact, interests, k), ())
+            everyone = _Sample.of(exact, interests, k)
+            progress(_exact_candidate(exact, everyone).said)
+            return exact, _measure(exact, IndexSpec(), everyone, ())
         answers = _Sample.of(exact, interests[::2], k).answers
         demand = np.bincount(answers.ravel(), minlength=len(vectors))
         tuning, report = (_Sample.of(exact, interests[start::4], k) for start in (1, 3))
@@ -140,7 +142,7 @@ def _ivf_candidates(
     recall: float,
     exact: _Candidate,
 ) -> Iterator[_Candidate]:
-    """Those that are good enough, of many heads, then of fewer and more lists with the best head."""
+    """Those that are good enough: of all heads, then of fewer and more lists with the best."""
     items = len(vectors) - 1
     usual = 2 ** round(np.log2(1.5 * items**0.5))
     heads = [head for head in _HEADS if 4 * tuning.k <= head <= items // 3]

@@ -149,7 +149,8 @@ class Surround:
                 raise
             await _response(error)(scope, receive, watched_send)
         finally:
-            self._requests.labels(_route(scope), status).inc()
+            if status:
+                self._requests.labels(_route(scope), status).inc()
 
 
 def _route(scope: Scope) -> str:

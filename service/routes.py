@@ -88,18 +88,15 @@ def _is_gone(request: Request) -> bool:
 
 def _recommendations(served: Served, degraded: bool) -> dict[str, Any]:
     answer = served.answer
-    ids = served.release.retriever.catalog.ids
+    catalog = served.release.retriever.catalog
+    # One loop in C over ids that lie all about in memory: the processor fetches several at a time.
+    ids = list(map(catalog.ids.__getitem__, (answer.rows - 1).tolist()))
     personal = answer.source == "interests"
+    interests = answer.interests.tolist() if personal else [None] * len(ids)
     return {
         "items": [
-            {
-                "item_id": ids[row - 1],
-                "score": score,
-                "interest": interest if personal else None,
-            }
-            for row, score, interest in zip(
-                answer.rows.tolist(), answer.scores.tolist(), answer.interests.tolist(), strict=True
-            )
+            {"item_id": item_id, "score": score, "interest": interest}
+            for item_id, score, interest in zip(ids, answer.scores.tolist(), interests, strict=True)
         ],
         "release": served.release.id,
         "source": answer.source,
@@ -171,6 +168,9 @@ async def release(request: Request) -> Response:
     )
 
 
+_INDEX = {"spec", "recall", "k", "microseconds"}
+
+
 def _facts(release: Release, live: LiveRelease) -> dict[str, Any]:
     manifest = release.manifest
     return {
@@ -181,7 +181,8 @@ def _facts(release: Release, live: LiveRelease) -> dict[str, Any]:
         "encoder": manifest.encoder.name,
         "interests": release.retriever.encoder.interests,
         "items": len(release.retriever.catalog),
-        "index": manifest.index.model_dump(mode="json") if manifest.index else None,
+        "index": manifest.index.model_dump(mode="json", include=_INDEX) if manifest.index else None,
+        "data": manifest.data.model_dump(mode="json"),
         "metrics": manifest.metrics,
     }
 

@@ -19,18 +19,23 @@ EVENTS_LIMIT = 1000
 K_LIMIT = 1000
 
 
-def _short_enough(text: str) -> str:
-    # A character is at most four bytes, so only long ones need counting.
-    if len(text) * 4 > ID_LIMIT_BYTES and (size := len(text.encode())) > ID_LIMIT_BYTES:
-        raise ValueError(f"id of {size} bytes in UTF-8, at most {ID_LIMIT_BYTES} are allowed")
+def _short(text: str) -> str:
+    if not text.isascii() and (size := len(text.encode())) > ID_LIMIT_BYTES:
+        raise ValueError(f"an id of {size} bytes in UTF-8; at most {ID_LIMIT_BYTES} are allowed")
     return text
 
 
-Id = Annotated[
-    str,
-    Field(min_length=1, max_length=ID_LIMIT_BYTES),
-    AfterValidator(_short_enough),
-]
+def _all_short(texts: list[str]) -> list[str]:
+    # One look at all of them: most are ASCII, of which pydantic has counted the bytes.
+    if not "".join(texts).isascii():
+        for text in texts:
+            _short(text)
+    return texts
+
+
+_Text = Annotated[str, Field(min_length=1, max_length=ID_LIMIT_BYTES)]
+Id = Annotated[_Text, AfterValidator(_short)]
+Ids = Annotated[list[_Text], Field(max_length=SEQUENCE_LIMIT), AfterValidator(_all_short)]
 
 
 class _Input(BaseModel):
@@ -45,7 +50,7 @@ class RecommendRequest(_Input):
     """For whom: a user, whose stored history is read, or a sequence, or both."""
 
     user_id: Id | None = Field(None, description="whose stored history to start from")
-    sequence: Annotated[list[Id], Field(max_length=SEQUENCE_LIMIT)] | None = Field(
+    sequence: Ids | None = Field(
         None, description="item ids, oldest first; with user_id, they follow the stored history"
     )
     k: int = Field(50, ge=1, le=K_LIMIT, description="items wanted")
@@ -138,8 +143,9 @@ class ReleaseFacts(_Output):
     encoder: str
     interests: int
     items: int
-    index: dict[str, object]
-    metrics: dict[str, dict[str, float]]
+    index: dict[str, object] = Field(description="kind and parameters, and what was measured")
+    data: dict[str, float] = Field(description="size and time of the log that was trained on")
+    metrics: dict[str, dict[str, float]] = Field(description="split -> metric -> value")
 
 
 class ReleaseState(_Output):

@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     queue_limit: int = Field(
         256, ge=1, description="requests that may wait for the engine; more are refused with 503"
     )
-    batch_limit: int = Field(8, ge=1, description="requests that the engine answers in one go")
+    batch_limit: int = Field(16, ge=1, description="requests that the engine answers in one go")
     deadline_ms: int = Field(
         1000, ge=1, description="milliseconds a request may wait for the engine before its 503"
     )

@@ -1,4 +1,4 @@
-"""python -m training fit | evaluate | synthetic"""
+"""python -m training fit | evaluate | compare | reproduce | synthetic"""
 
 import json
 from collections.abc import Callable
@@ -11,11 +11,17 @@ import torch
 from pydantic.fields import FieldInfo
 from tqdm import tqdm
 
+from index.encoders import ENCODERS
 from index.release import ReleaseError
+from training.compare import POP, TRIALS, compare, setting
 from training.config import ConfigError, FitConfig, read_config
 from training.evaluate import Part, evaluate_release
+from training.experiments import Laboratory
 from training.fit import fit
 from training.interactions import LogError
+from training.presets import PresetName
+from training.protocols import ProtocolName
+from training.sweeps import SWEEPS
 from training.synthetic import write_synthetic
 from training.trainer import DivergedError, OnStep, Progress, Trainer
 
@@ -65,11 +71,21 @@ def main() -> None:
     """From a log to a draft."""
 
 
+_PRESET = click.option(
+    "--preset",
+    type=click.Choice(get_args(PresetName)),
+    default="best",
+    show_default=True,
+    help="settings where none are given: the best found, or the paper's own",
+)
+
+
 @main.command("fit")
 @click.argument("log", type=_IN)
 @click.option("--root", type=_OUT, required=True, help="folder of drafts and releases")
 @click.option("--items", type=_IN, help="file of item titles and categories")
 @click.option("--config", "config_file", type=_IN, help="TOML file of the options below; flags win")
+@_PRESET
 @click.option("--threads", type=click.IntRange(1), help="of torch  [default: one a core]")
 @_fit_options
 def fit_command(
@@ -77,6 +93,7 @@ def fit_command(
     root: Path,
     items: Path | None,
     config_file: Path | None,
+    preset: PresetName,
     threads: int | None,
     **options: Any,
 ) -> None:
@@ -86,7 +103,7 @@ def fit_command(
     was interrupted continues when the same command is given again.
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    config = read_config(config_file, given)
+    config = read_config(config_file, given, preset)
     if threads is not None:
         torch.set_num_threads(threads)
     click.echo(fit(log, root, config, items, _progress_bar))
@@ -122,17 +139,92 @@ def _progress_bar(trainer: Trainer) -> OnStep:
 @click.argument("log", type=_IN)
 @click.option(
     "--split",
-    type=click.Choice(["unseen-users"]),
+    type=click.Choice(get_args(ProtocolName)),
     help="protocol  [default: the one the release was fitted with]",
 )
 @click.option("--format", default="auto", show_default=True, help="file format of the log")
 @click.option("--part", type=click.Choice(get_args(Part)), default="test", show_default=True)
-def evaluate_command(release: Path, log: Path, split: str | None, format: str, part: Part) -> None:
+def evaluate_command(
+    release: Path, log: Path, split: ProtocolName | None, format: str, part: Part
+) -> None:
     """Evaluate RELEASE (or a draft) on LOG. The last line is one JSON object of metrics.
 
     A draft without an index is evaluated with exact search, anything else with the index it has.
     """
-    click.echo(json.dumps(evaluate_release(release, log, part, format)))
+    click.echo(json.dumps(evaluate_release(release, log, part, format, split)))
+
+
+_SEEDS = click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+_KEPT = click.option(
+    "--out", type=_OUT, required=True, help="folder of runs, which are made once, and of reports"
+)
+_SET = click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="setting of fit, for all systems"
+)
+
+
+def _laboratory(log: Path, out: Path) -> Laboratory:
+    return Laboratory(log, out, lambda text: click.echo(text, err=True))
+
+
+@main.command("compare")
+@click.argument("log", type=_IN)
+@click.option(
+    "--encoders",
+    default=",".join([*ENCODERS, POP]),
+    show_default=True,
+    help="systems, with commas between; re4:recontrast=0;interests=4 for settings of one",
+)
+@_SEEDS
+@click.option("--split", type=click.Choice(get_args(ProtocolName)), default="unseen-users")
+@click.option(
+    "--trials",
+    type=click.IntRange(1, len(TRIALS)),
+    default=2,
+    show_default=True,
+    help="settings tried on validation for each system",
+)
+@_PRESET
+@_SET
+@_KEPT
+def compare_command(
+    log: Path,
+    encoders: str,
+    seeds: int,
+    split: ProtocolName,
+    trials: int,
+    preset: PresetName,
+    settings: tuple[str, ...],
+    out: Path,
+) -> None:
+    """Train and evaluate systems side by side on LOG. The last line is the table's path."""
+    from training.report import write_comparison  # brings matplotlib, which other commands need not
+
+    common = {"split": split} | dict(map(setting, settings))
+    laboratory = _laboratory(log, out)
+    systems = compare(laboratory, encoders.split(","), seeds, trials, common, preset)
+    click.echo(write_comparison(out, systems, click.echo))
+
+
+@main.command("reproduce")
+@click.argument("name", type=click.Choice(list(SWEEPS)))
+@click.argument("log", type=_IN)
+@_SEEDS
+@click.option(
+    "--data-set",
+    type=click.Choice(["book", "ml-1m", "gowalla"]),
+    help="what LOG is, to have the paper's printed values beside ours",
+)
+@_SET
+@_KEPT
+def reproduce_command(
+    name: str, log: Path, seeds: int, data_set: str | None, settings: tuple[str, ...], out: Path
+) -> None:
+    """Rerun a table or figure of the Re4 paper on LOG."""
+    from training.reproduce import reproduce  # matplotlib and scikit-learn
+
+    common = dict(map(setting, settings))
+    click.echo(reproduce(_laboratory(log, out), name, seeds, common, data_set))
 
 
 @main.command("synthetic")

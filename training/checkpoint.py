@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from index.release import fsync
+from index.release import fsync, write_tensors
 
 _MODULE = "module:"
 
@@ -30,11 +29,8 @@ def save(
         for name, value in _flatten(optimizer, number):
             (tensors if isinstance(value, Tensor) else scalars)[name] = value
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()},
-        aside,
-        {"about": json.dumps(about), "scalars": json.dumps(scalars)},
-    )
+    described = {"about": json.dumps(about), "scalars": json.dumps(scalars)}
+    write_tensors(aside, tensors, described)
     fsync(aside)
     aside.replace(path)
 

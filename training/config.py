@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from training.negatives import SamplerName
 from training.objectives.re4 import AuxiliaryNorm, Contrast
+from training.objectives.softmax import Selection
+from training.presets import PresetName, preset_of
+from training.protocols import ProtocolName
 
 
 class ConfigError(ValueError):
@@ -31,7 +34,7 @@ class FitConfig(BaseModel):
     min_item: int = Field(
         5, ge=1, description="items with fewer interactions are left out (k-core)"
     )
-    split: Literal["unseen-users"] = Field("unseen-users", description="protocol of evaluation")
+    split: ProtocolName = Field("unseen-users", description="protocol of evaluation")
     test_fraction: float = Field(
         0.1, gt=0, lt=0.5, description="share of users for test, and as many again for validation"
     )
@@ -42,20 +45,36 @@ class FitConfig(BaseModel):
     interests: int = Field(8, ge=1, le=64, description="K, interest vectors a user")
     history: int = Field(20, ge=1, le=1000, description="L, newest items the encoder sees")
     dim: int = Field(64, ge=1, le=1024, description="D, length of a vector")
-    hidden: int = Field(256, ge=1, description="width of the attention")
-    head: Literal["none", "tanh"] = Field("none", description="output head; the paper has none")
+    hidden: int = Field(256, ge=1, description="width of attention, perceptron or GRU")
+    head: Literal["none", "tanh"] = Field("none", description="re4: output head; paper has none")
+    biases: bool = Field(True, description="comirec-sa: biases in the attention; REMI has none")
+    iterations: int = Field(3, ge=1, description="comirec-dr, mind: of routing")
+    dynamic: bool = Field(False, description="mind: log2(length) interests, at most K")
+    layers: int = Field(2, ge=1, description="sasrec: transformer blocks")
+    heads: int = Field(2, ge=1, description="sasrec: of attention; they divide D")
 
     # the loss
-    sampler: SamplerName = Field("uniform", description="negatives: sampled, or the full softmax")
+    objective: Literal["softmax", "served-max", "hard-negatives", "target-interest"] = Field(
+        "served-max",
+        description="main loss: on one interest; on the served maximum; REMI's; TiMiRec's",
+    )
+    selection: Selection = Field("hard", description="softmax: which interest the target trains")
+    inverse_temperature: float = Field(1.0, gt=0, description="T of BaM's selection")
+    hardness: float = Field(1.0, ge=0, description="beta of REMI's hard negatives; 0 is plain")
+    pretrain_epochs: int = Field(
+        0, ge=0, description="target-interest: epochs of stage 1, which are not selected from"
+    )
+    distil_temperature: float = Field(0.1, gt=0, description="target-interest: of distillation")
+    sampler: SamplerName = Field("uniform", description="where negatives come from")
     negatives: int = Field(2000, ge=1, description="sampled negatives, shared by a batch")
-    recontrast: float = Field(
-        0.1, ge=0, description="coefficient of Re4's re-contrast loss; 0 is off"
+    multi_loss: float = Field(0.0, ge=0, description="coefficient of BaM's multi_loss; 0 is off")
+    routing: float = Field(
+        0.0, ge=0, description="coefficient of REMI's routing regularization; 0 is off"
     )
-    reattend: float = Field(0.1, ge=0, description="coefficient of Re4's re-attend loss; 0 is off")
-    reconstruct: float = Field(
-        0.1, ge=0, description="coefficient of Re4's re-construct loss; 0 is off"
-    )
-    temperature: float = Field(0.02, gt=0, description="of the re-contrast loss")
+    recontrast: float = Field(0.0, ge=0, description="coefficient of Re4's re-contrast; 0 is off")
+    reattend: float = Field(0.0, ge=0, description="coefficient of Re4's re-attend; 0 is off")
+    reconstruct: float = Field(0.0, ge=0, description="coefficient of Re4's re-construct; 0 is off")
+    temperature: float = Field(0.02, gt=0, description="of re-contrast")
     gamma: float | None = Field(
         None, gt=0, lt=1, description="attention that makes an item positive; none is 1/length"
     )
@@ -65,7 +84,7 @@ class FitConfig(BaseModel):
     recontrast_denominator: Contrast = Field(
         "paper", description="other positives in re-contrast's denominator: not, or as released"
     )
-    reconstruct_hidden: int = Field(32, ge=1, description="D_b, width of the re-construct decoder")
+    reconstruct_hidden: int = Field(32, ge=1, description="D_b, width of re-construct's decoder")
 
     # the optimisation
     epochs: int = Field(30, ge=1, description="passes over the examples, at most")
@@ -88,16 +107,18 @@ class FitConfig(BaseModel):
         100_000, ge=0, description="items above which a step updates only the items it saw"
     )
     seed: int = Field(0, ge=0, description="of weights, order and negatives")
-    select_on: Literal["recall@20", "recall@50", "ndcg@20", "ndcg@50", "hit@20", "hit@50"] = Field(
-        "recall@50", description="validation metric that stops and selects"
-    )
+    select_on: Literal[
+        "recall@10", "recall@20", "recall@50", "ndcg@5", "ndcg@10", "ndcg@20", "ndcg@50"
+    ] = Field("recall@50", description="validation metric that stops and selects")
     validation_users: int = Field(
         5000, ge=1, description="validation users evaluated each epoch, at most"
     )
 
 
-def read_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
-    """A TOML file's settings, then `overrides`.
+def read_config(
+    path: Path | None, overrides: dict[str, Any], preset: PresetName = "best"
+) -> FitConfig:
+    """The preset of the encoder, then a TOML file's settings, then `overrides`.
 
     Raises ConfigError for a key that does not exist or a value that is not allowed.
     """
@@ -107,8 +128,10 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> FitConfig:
             settings = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: not a readable TOML file ({error})") from error
+    settings |= overrides
+    encoder = settings.get("encoder", FitConfig.model_fields["encoder"].default)
     try:
-        return FitConfig.model_validate(settings | overrides)
+        return FitConfig.model_validate({**preset_of(preset, encoder), **settings})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

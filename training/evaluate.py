@@ -1,9 +1,9 @@
 """Evaluation through the Retriever that serves: metrics, and the health of the interests."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,29 +14,15 @@ from index.encoders import Encoder
 from index.release import Manifest, open_release, read_manifest, read_parts, verify_files
 from index.retriever import Query, Retriever
 from training.config import FitConfig
-from training.interactions import PackedLog, pack
+from training.interactions import pack
 from training.metrics import METRICS
+from training.protocols import Case, ProtocolName, divide
 from training.readers import read_log
-from training.splits import HeldOut, held_out, unseen_users
 
-CUTOFFS = (20, 50)
+CUTOFFS = (5, 10, 20, 50)
 Part = Literal["test", "validation"]
 _BATCH = 256
 _HEALTH_USERS = 1000
-
-
-class Case(NamedTuple):
-    """A user to evaluate on: what the model is shown, oldest first, and the rows it should find."""
-
-    history: list[int]
-    relevant: list[int]
-
-
-def cases(log: PackedLog, held_out: HeldOut) -> list[Case]:
-    return [
-        Case(log.rows[start:cut].tolist(), log.rows[cut:end].tolist())
-        for start, cut, end in zip(held_out.starts, held_out.cuts, held_out.ends, strict=True)
-    ]
 
 
 def exact(
@@ -62,11 +48,16 @@ def open_retriever(folder: Path) -> tuple[Manifest, Retriever]:
 
 
 def evaluate_release(
-    folder: Path, log_path: Path, part: Part, format: str = "auto"
+    folder: Path,
+    log_path: Path,
+    part: Part,
+    format: str = "auto",
+    split: ProtocolName | None = None,
 ) -> dict[str, float]:
-    """Metrics on users of a log that the release or draft was not trained on.
+    """Metrics on what the release or draft was not trained on.
 
-    The log is filtered and split as the fit did it: the same users of the same log are held out.
+    The log is filtered and divided as the fit did it, so the same part of the same log is held out;
+    another split than the fit's asks about what was trained on.
     Raises ReleaseError or LogError.
     """
     manifest, retriever = open_retriever(folder)
@@ -74,36 +65,77 @@ def evaluate_release(
     interactions = read_log(log_path, format, config.events or None, config.min_weight)
     core = interactions.k_core(config.min_user, config.min_item)
     log = pack(core, retriever.catalog)
-    split = unseen_users(log.user_ids, config.test_fraction, config.split_seed)
-    users = split.test if part == "test" else split.validation
-    return evaluate(retriever, cases(log, held_out(log, users)))
+    task = divide(
+        split or config.split, log, len(retriever.catalog), config.test_fraction, config.split_seed
+    )
+    cases = task.test if part == "test" else task.validation
+    return evaluate(retriever, cases, task.exclude_seen)
+
+
+def user_metrics(
+    retriever: Retriever, cases: list[Case], exclude_seen: bool = False
+) -> dict[str, NDArray[np.float64]]:
+    """Each metric at each cutoff, such as recall@50, for each user (C,)."""
+    return _measure(cases, _rankings(retriever, cases, max(CUTOFFS), exclude_seen))
+
+
+def _measure(cases: list[Case], rankings: Iterable[list[int]]) -> dict[str, NDArray[np.float64]]:
+    values: dict[str, list[float]] = {f"{name}@{n}": [] for name in METRICS for n in CUTOFFS}
+    for case, ranked in zip(cases, rankings, strict=True):
+        for name, metric in METRICS.items():
+            for n in CUTOFFS:
+                values[f"{name}@{n}"].append(metric(ranked, case.relevant, n))
+    return {name: np.array(each) for name, each in values.items()}
+
+
+def popular(
+    catalog: Catalog, cases: list[Case], exclude_seen: bool = False
+) -> dict[str, NDArray[np.float64]]:
+    """As user_metrics, of ranking by popularity alone."""
+    depth = max(CUTOFFS)
+
+    def ranked(case: Case) -> list[int]:
+        if case.among is not None:
+            return sorted(case.among)
+        seen = set(case.history) if exclude_seen else set()
+        head = range(1, min(depth + len(seen), len(catalog)) + 1)
+        return [row for row in head if row not in seen]
+
+    return _measure(cases, map(ranked, cases))
 
 
 def evaluate(
     retriever: Retriever, cases: list[Case], exclude_seen: bool = False
 ) -> dict[str, float]:
     """Each metric at each cutoff, mean over the users; how many there were; and interest health."""
-    depth = max(CUTOFFS)
-    totals = dict.fromkeys([f"{name}@{n}" for name in METRICS for n in CUTOFFS], 0.0)
-    for case, ranked in zip(cases, _rankings(retriever, cases, depth, exclude_seen), strict=True):
-        for name, metric in METRICS.items():
-            for n in CUTOFFS:
-                totals[f"{name}@{n}"] += metric(ranked, case.relevant, n)
-    means = {name: total / len(cases) for name, total in totals.items()}
+    values = user_metrics(retriever, cases, exclude_seen)
+    means = {name: float(each.mean()) for name, each in values.items()}
     return means | {"users": float(len(cases))} | interest_health(retriever, cases[:_HEALTH_USERS])
 
 
 def _rankings(
     retriever: Retriever, cases: list[Case], k: int, exclude_seen: bool
 ) -> Iterator[list[int]]:
-    ids = retriever.catalog.ids
     for start in range(0, len(cases), _BATCH):
-        queries = [
-            Query([ids[row - 1] for row in case.history], k, exclude_seen)
-            for case in cases[start : start + _BATCH]
-        ]
-        for answer in retriever.recommend(queries):
+        batch = cases[start : start + _BATCH]
+        if batch[0].among is not None:
+            yield from _ranked_among(retriever, batch)
+            continue
+        for answer in retriever.recommend([_query(retriever, c, k, exclude_seen) for c in batch]):
             yield answer.rows.tolist()
+
+
+def _query(retriever: Retriever, case: Case, k: int, exclude_seen: bool = False) -> Query:
+    return Query([retriever.catalog.id(row) for row in case.history], k, exclude_seen)
+
+
+def _ranked_among(retriever: Retriever, cases: list[Case]) -> Iterator[list[int]]:
+    """Each case's own candidates by the score that is served, ties to the less wanted."""
+    interests = retriever.encode([case.history for case in cases])
+    for case, vectors in zip(cases, interests, strict=True):
+        rows = np.array((case.among or [])[::-1])
+        scores = (retriever.vectors[rows] @ vectors.T).max(axis=1)
+        yield rows[np.argsort(-scores, kind="stable")].tolist()
 
 
 def interest_health(retriever: Retriever, cases: list[Case], n: int = 50) -> dict[str, float]:
@@ -120,9 +152,7 @@ def interest_health(retriever: Retriever, cases: list[Case], n: int = 50) -> dic
         batch = cases[start : start + _BATCH]
         interests = retriever.encode([case.history for case in batch])
         cosines.append(_pairwise_cosine(interests))
-        answers = retriever.recommend(
-            [Query([retriever.catalog.id(row) for row in case.history], n, False) for case in batch]
-        )
+        answers = retriever.recommend([_query(retriever, case, n) for case in batch])
         entropies += [_entropy(answer.interests, interests.shape[1]) for answer in answers]
         unions += [_union(retriever, user, n) for user in interests]
     return {

@@ -27,13 +27,13 @@ from index.release import (
     write_parts,
 )
 from training.config import ConfigError, FitConfig
-from training.evaluate import Case, cases, exact
-from training.interactions import LogError, PackedLog, prepare
+from training.evaluate import exact
+from training.interactions import PackedLog, prepare
 from training.items import read_items
 from training.model import encoder_arguments
+from training.protocols import Task, divide
 from training.readers import read_log
-from training.splits import held_out, unseen_users
-from training.trainer import Fitted, OnStep, Trainer
+from training.trainer import CHECKPOINT, Fitted, OnStep, Trainer
 
 HISTORY = "history.jsonl"
 _INTERESTS = 2000  # held-out users whose interests travel with the draft, for tuning its index
@@ -41,12 +41,11 @@ _CANARIES = 8
 
 
 class Prepared(NamedTuple):
-    """A log ready to train on: all of it, the training users' part, and the validation cases."""
+    """A log ready to train on, whole and divided by a protocol."""
 
     catalog: Catalog
     log: PackedLog
-    train: PackedLog
-    validation: list[Case]
+    task: Task
 
 
 def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> Prepared:
@@ -54,15 +53,8 @@ def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> P
     interactions = read_log(log_path, config.format, config.events or None, config.min_weight)
     items = read_items(items_path) if items_path else None
     catalog, log = prepare(interactions, config.min_user, config.min_item, items)
-    split = unseen_users(log.user_ids, config.test_fraction, config.split_seed)
-    validation = cases(log, held_out(log, split.validation[: config.validation_users]))
-    train = log.take(split.train)
-    if not validation or np.diff(train.offsets).max() < 2:
-        raise LogError(
-            f"{log_path.name}: users of one interaction leave nothing to predict; "
-            "give a log in which users have at least 2"
-        )
-    return Prepared(catalog, log, train, validation)
+    task = divide(config.split, log, len(catalog), config.test_fraction, config.split_seed)
+    return Prepared(catalog, log, task)
 
 
 def fit(
@@ -84,55 +76,58 @@ def fit(
     drafts = root / "drafts"
     fingerprint = _fingerprint(config, prepared)
     with _working_folder(drafts / f".fit-{fingerprint}") as folder:
-        trainer = Trainer(config, prepared.catalog, prepared.train, prepared.validation, folder)
+        trainer = Trainer(config, prepared.catalog, prepared.task, folder)
         fitted = trainer.run(watch(trainer))
-        return write_draft(drafts, fingerprint, config, prepared, fitted)
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{config.encoder}-{fingerprint[:6]}"
+        aside = write_draft(folder / name, config, prepared, fitted)
+        draft = aside.rename(drafts / name)
+        fsync(drafts)
+        return draft
 
 
-def write_draft(
-    drafts: Path, fingerprint: str, config: FitConfig, prepared: Prepared, fitted: Fitted
-) -> Path:
-    """The folder appears whole or not at all."""
-    created = datetime.now(UTC)
-    name = f"{created:%Y%m%dT%H%M%SZ}-{config.encoder}-{fingerprint[:6]}"
-    aside = drafts / f".{name}"
-    shutil.rmtree(aside, ignore_errors=True)
-    sample = [case.history for case in prepared.validation[:_INTERESTS]]
+def write_draft(folder: Path, config: FitConfig, prepared: Prepared, fitted: Fitted) -> Path:
+    """A new folder named by the draft's id, which may be moved once it is whole."""
+    sample = [case.history for case in prepared.task.validation[:_INTERESTS]]
     retriever = exact(prepared.catalog, fitted.encoder, fitted.vectors, config.history)
     interests = np.concatenate(
         [retriever.encode(sample[start : start + 256]) for start in range(0, len(sample), 256)]
     )
-    files = write_parts(aside, fitted.encoder, fitted.vectors, prepared.catalog, interests)
+    files = write_parts(folder, fitted.encoder, fitted.vectors, prepared.catalog, interests)
     records = "".join(json.dumps(record) + "\n" for record in fitted.history)
-    (aside / HISTORY).write_text(records, encoding="utf-8")
-    ids = prepared.catalog.ids
-    manifest = Manifest(
+    (folder / HISTORY).write_text(records, encoding="utf-8")
+    manifest = _manifest(folder.name, config, prepared, fitted)
+    write_manifest(
+        folder,
+        manifest.model_copy(update={"files": {**files, HISTORY: digest(folder / HISTORY)}}),
+    )
+    return folder
+
+
+def _manifest(name: str, config: FitConfig, prepared: Prepared, fitted: Fitted) -> Manifest:
+    catalog, log = prepared.catalog, prepared.log
+    shown = prepared.task.validation[:_CANARIES]
+    return Manifest(
         id=name,
-        created=created,
+        created=datetime.now(UTC),
         code_version=code_version(),
         encoder=EncoderSpec(
             name=config.encoder,
-            arguments=encoder_arguments(config),
+            arguments=encoder_arguments(config, len(catalog)),
             history_length=config.history,
         ),
         data=DataWindow(
-            interactions=len(prepared.log.rows),
-            users=len(prepared.log),
-            items=len(prepared.catalog),
-            first=float(prepared.log.times.min()),
-            last=float(prepared.log.times.max()),
+            interactions=len(log.rows),
+            users=len(log),
+            items=len(catalog),
+            first=float(log.times.min()),
+            last=float(log.times.max()),
         ),
         training=config.model_dump(mode="json"),
         metrics={"validation": fitted.metrics},
         canaries=tuple(
-            Canary(history=tuple(ids[row - 1] for row in history)) for history in sample[:_CANARIES]
+            Canary(history=tuple(catalog.id(row) for row in case.history)) for case in shown
         ),
-        files=dict(files) | {HISTORY: digest(aside / HISTORY)},
     )
-    write_manifest(aside, manifest)
-    draft = aside.rename(drafts / name)
-    fsync(drafts)
-    return draft
 
 
 def code_version() -> str:
@@ -165,5 +160,11 @@ def _working_folder(folder: Path) -> Iterator[Path]:
             raise ConfigError(
                 f"{folder.name}: this very fit is running; wait for it, or change the settings"
             ) from None
-        yield folder
+        try:
+            yield folder
+        except Exception:
+            # Without a checkpoint there is nothing to continue from, and so nothing to keep.
+            if not (folder / CHECKPOINT).exists():
+                shutil.rmtree(folder)
+            raise
         shutil.rmtree(folder)

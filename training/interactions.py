@@ -129,6 +129,22 @@ class PackedLog:
         places = np.repeat(self.offsets[users] - offsets[:-1], sizes) + np.arange(offsets[-1])
         return PackedLog(self.rows[places], offsets, self.times[places], self.user_ids[users])
 
+    def until(self, ends: NDArray[np.int64]) -> "PackedLog":
+        """Each user's history up to place ends[u] of the flat array; users with none are gone."""
+        sizes = ends - self.offsets[:-1]
+        kept = np.arange(len(self.rows)) < np.repeat(ends, np.diff(self.offsets))
+        return PackedLog(
+            self.rows[kept],
+            _offsets(sizes[sizes > 0]),
+            self.times[kept],
+            self.user_ids[sizes > 0],
+        )
+
+    def places_before(self, time: float) -> NDArray[np.int64]:
+        """(U,): for each user, the place of the first interaction that is not before `time`."""
+        before = _offsets(self.times < time)
+        return self.offsets[:-1] + before[self.offsets[1:]] - before[self.offsets[:-1]]
+
 
 def prepare(
     interactions: Interactions,

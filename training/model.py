@@ -1,32 +1,34 @@
 """What a fit learns: the item table, the encoder over it, and the objective."""
 
+import inspect
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from index.encoders import Encoder, History, build_encoder
+from index.encoders import ENCODERS, Encoder, History, build_encoder
 from training.config import FitConfig
 from training.examples import Examples
 from training.negatives import build_sampler
-from training.objectives import Forward, Objective
+from training.objectives import Forward, Objective, Term
 from training.objectives.re4 import ReAttend, ReConstruct, ReContrast
-from training.objectives.softmax import HardSoftmax
+from training.objectives.remi import HardNegatives, RoutingRegularizer
+from training.objectives.softmax import MultiLoss, Selected, ServedMax
+from training.objectives.timirec import TargetInterest
 
 
-def encoder_arguments(config: FitConfig) -> dict[str, object]:
-    """What the manifest must hold to build the encoder again."""
-    return {
-        "dim": config.dim,
-        "interests": config.interests,
-        "hidden": config.hidden,
-        "head": config.head,
-    }
+def encoder_arguments(config: FitConfig, items: int) -> dict[str, object]:
+    """What the manifest must hold to build the encoder again: those settings that it takes."""
+    settings = config.model_dump() | {"items": items}
+    taken = inspect.signature(ENCODERS[config.encoder]).parameters
+    return {name: settings[name] for name in taken}
 
 
 def build_objective(config: FitConfig) -> Objective:
     return Objective(
         {
-            "softmax": (1.0, HardSoftmax()),
+            config.objective: (1.0, _main_loss(config)),
+            "multi_loss": (config.multi_loss, MultiLoss()),
             "recontrast": (
                 config.recontrast,
                 ReContrast(
@@ -47,38 +49,64 @@ def build_objective(config: FitConfig) -> Objective:
                     config.auxiliary_norm,
                 ),
             ),
+            "routing": (config.routing, RoutingRegularizer()),
         }
     )
 
 
-class Model(nn.Module):
-    """Table (N + 1, D), row 0 zero; encoder; objective. Weights are drawn by torch."""
+def _main_loss(config: FitConfig) -> Term:
+    match config.objective:
+        case "softmax":
+            return Selected(config.selection, config.inverse_temperature, config.dim)
+        case "served-max":
+            return ServedMax()
+        case "hard-negatives":
+            return HardNegatives(config.hardness)
+        case "target-interest":
+            return TargetInterest(config.distil_temperature, config.pretrain_epochs)
 
-    def __init__(self, config: FitConfig, items: int) -> None:
+
+class Model(nn.Module):
+    """Table (N + 1, D), row 0 zero; encoder; objective. Weights are drawn by torch.
+
+    popularity (N + 1,): interactions of each row in the log that is trained on.
+    """
+
+    def __init__(self, config: FitConfig, popularity: Tensor) -> None:
         super().__init__()
+        items = len(popularity) - 1
         self.table = nn.Embedding(
             items + 1, config.dim, padding_idx=0, sparse=items > config.sparse_above
         )
         nn.init.normal_(self.table.weight, std=config.table_std)
         with torch.no_grad():
             self.table.weight[0] = 0
-        self.encoder: Encoder = build_encoder(config.encoder, encoder_arguments(config))
+        self.encoder: Encoder = build_encoder(config.encoder, encoder_arguments(config, items))
         self.objective = build_objective(config)
-        self._sample = build_sampler(config.sampler, items, config.negatives)
+        self._sample = build_sampler(config.sampler, popularity, config.negatives)
         self._dropout = config.dropout
 
     def forward(self, examples: Examples) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and its terms."""
-        rows = torch.from_numpy(examples.rows).to(self.table.weight.device)
-        targets = torch.from_numpy(examples.targets).to(rows.device)
-        negatives = self._sample(targets).rows
+        rows = torch.from_numpy(examples.rows)
+        targets = torch.from_numpy(examples.targets)
+        negatives = self._sample(targets)
         # One look-up, so that the table gets one gradient.
-        looked_up = self.table(torch.cat([rows.flatten(), targets, negatives]))
+        looked_up = self.table(torch.cat([rows.flatten(), targets, negatives.rows]))
         history, target_vectors, negative_vectors = looked_up.split(
-            [rows.numel(), len(targets), len(negatives)]
+            [rows.numel(), len(targets), len(negatives.rows)]
         )
         vectors = F.dropout(history.view(*rows.shape, -1), self._dropout, self.training)
         seen = History(rows, vectors, rows > 0)
-        return self.objective(  # type: ignore[no-any-return]
-            Forward(seen, self.encoder(seen), targets, target_vectors, negatives, negative_vectors)
+        batch = Forward(
+            seen,
+            self.encoder(seen),
+            targets,
+            target_vectors,
+            negatives.rows,
+            negative_vectors,
+            negatives.target_log_q,
+            negatives.log_q,
         )
+        result: tuple[Tensor, dict[str, Tensor]] = self.objective(batch)
+        return result

@@ -16,11 +16,12 @@ from index.catalog import Catalog
 from index.encoders import Encoder
 from training import checkpoint
 from training.config import FitConfig
-from training.evaluate import Case, evaluate, exact
+from training.evaluate import evaluate, exact
 from training.examples import Examples, ExampleStream
-from training.interactions import PackedLog
 from training.model import Model
+from training.protocols import Task
 
+CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_EVERY_S = 120.0
 
 
@@ -71,18 +72,20 @@ class Trainer:
         self,
         config: FitConfig,
         catalog: Catalog,
-        log: PackedLog,
-        validation: list[Case],
+        task: Task,
         folder: Path,
     ) -> None:
         self.epochs, self.select_on = config.epochs, config.select_on
-        self._config, self._catalog, self._validation = config, catalog, validation
+        self._config, self._catalog = config, catalog
+        self._validation = task.validation[: config.validation_users]
+        self._exclude_seen = task.exclude_seen
         torch.manual_seed(config.seed)
-        self._model = Model(config, len(catalog))
+        counts = np.bincount(task.train.rows, minlength=len(catalog) + 1)
+        self._model = Model(config, torch.from_numpy(counts))
         self._optimizers = build_optimizers(self._model, config)
-        self._stream = ExampleStream(log, config.history, config.batch_size, config.seed)
+        self._stream = ExampleStream(task.train, config.history, config.batch_size, config.seed)
         self.progress = Progress()
-        self._checkpoint = folder / "checkpoint.safetensors"
+        self._checkpoint = folder / CHECKPOINT
         self._best = folder / "best.safetensors"
         if self._checkpoint.exists():
             about = checkpoint.load(self._checkpoint, self._model, self._optimizers)
@@ -107,13 +110,15 @@ class Trainer:
         return Fitted(self._model.encoder.eval(), vectors, progress.best, progress.history)
 
     def _exhausted(self) -> bool:
-        epochs = self.progress.epoch - 1 - self.progress.best_epoch
+        best = max(self.progress.best_epoch, self._config.pretrain_epochs)
+        epochs = self.progress.epoch - 1 - best
         steps = epochs * self._stream.batches
         return epochs >= self._config.patience and steps >= self._config.patience_steps
 
     def _train_epoch(self, on_step: OnStep) -> None:
         progress, model = self.progress, self._model
         model.train()
+        model.objective.start_epoch(progress.epoch)
         if progress.batch == 0:
             _seed_epoch(self._config.seed, progress.epoch)
         batches = self._stream.epoch(progress.epoch, first=progress.batch)
@@ -151,7 +156,8 @@ class Trainer:
             "seconds": progress.seconds,
         }
         progress.history.append(record)
-        if metrics[config.select_on] > progress.best.get(config.select_on, -1.0):
+        better = metrics[config.select_on] > progress.best.get(config.select_on, -1.0)
+        if better and progress.epoch >= config.pretrain_epochs:
             progress.best, progress.best_epoch = metrics, progress.epoch
             self._save_best()
         progress.epoch += 1
@@ -164,7 +170,7 @@ class Trainer:
         self._model.eval()
         vectors = self._model.table.weight.detach().numpy()
         retriever = exact(self._catalog, self._model.encoder, vectors, self._config.history)
-        return evaluate(retriever, self._validation)
+        return evaluate(retriever, self._validation, self._exclude_seen)
 
     # A file is replaced whole. The best weights are written before the checkpoint that names them;
     # a run killed in between does that epoch again, to the same end.

@@ -6,11 +6,21 @@ Notation for shapes, here and in the families: B batch, L history length, K inte
 from collections.abc import Mapping
 from typing import Any
 
-from index.encoders.attention import Re4Encoder
+from index.encoders.attention import ComirecSaEncoder, Re4Encoder
+from index.encoders.capsule import ComirecDrEncoder, MindEncoder
 from index.encoders.interface import Encoder, History, Interests
+from index.encoders.single import Gru4RecEncoder, SasRecEncoder, YoutubeDnnEncoder
+from index.encoders.timirec import TimirecEncoder
 
 ENCODERS: Mapping[str, type[Encoder]] = {
     "re4": Re4Encoder,
+    "comirec-sa": ComirecSaEncoder,
+    "comirec-dr": ComirecDrEncoder,
+    "mind": MindEncoder,
+    "timirec": TimirecEncoder,
+    "youtube-dnn": YoutubeDnnEncoder,
+    "gru4rec": Gru4RecEncoder,
+    "sasrec": SasRecEncoder,
 }
 
 

@@ -1,5 +1,6 @@
-"""Interests by self-attention over the history: Re4's forward flow."""
+"""Interests by self-attention over the history: Re4's forward flow, and ComiRec's."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -11,6 +12,17 @@ from index.encoders.interface import Encoder, History, Interests
 def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
     """Softmax over L that gives padding no weight: logits (B, K, L), mask (B, L)."""
     return logits.masked_fill(~mask[:, None, :], -torch.inf).softmax(dim=-1)
+
+
+def over_items(score: Callable[[Tensor], Tensor], vectors: Tensor, mask: Tensor) -> Tensor:
+    """score, from (n, D) to (n, K), of the items in vectors (B, L, D) -> (B, L, K), 0 at padding.
+
+    Padding, more than half of the places in real logs, is left out of the widest product.
+    """
+    scores = score(vectors[mask])
+    logits = scores.new_zeros(*mask.shape, scores.shape[1])
+    logits[mask] = scores
+    return logits
 
 
 class Re4Encoder(Encoder):
@@ -43,11 +55,45 @@ class Re4Encoder(Encoder):
         )
 
     def forward(self, history: History) -> Interests:
-        # Padding, more than half of the places in real logs, is left out of the widest product.
-        scores = self.score(torch.tanh(self.project(history.vectors[history.mask])))
-        logits = scores.new_zeros(*history.mask.shape, self.interests)
-        logits[history.mask] = scores  # (B, L, K)
+        logits = over_items(self._score, history.vectors, history.mask)
         attention = masked_softmax(logits.transpose(1, 2), history.mask)
         # W2 after the sum over items, not before: the same by linearity, for K vectors, not L.
         raw = self.value(attention @ history.vectors)
         return Interests(self.head(raw), attention, raw)
+
+    def _score(self, vectors: Tensor) -> Tensor:
+        result: Tensor = self.score(torch.tanh(self.project(vectors)))
+        return result
+
+
+class ComirecSaEncoder(Encoder):
+    """Cen et al., ComiRec, KDD 2020: A = softmax(V2 tanh(V1 (X + P))), Z = A X.
+
+    Positions P, counted from the newest item, enter the attention alone; the values are the item
+    vectors as they are. biases=False is what REMI's authors train.
+    """
+
+    def __init__(
+        self,
+        dim: int = 64,
+        interests: int = 8,
+        hidden: int = 256,
+        history: int = 20,
+        biases: bool = True,
+    ) -> None:
+        super().__init__()
+        self.dim, self.interests = dim, interests
+        self.position = nn.Parameter(torch.randn(history, dim) * 0.1)
+        self.project = nn.Linear(dim, hidden, bias=biases)
+        self.score = nn.Linear(hidden, interests, bias=biases)
+
+    def forward(self, history: History) -> Interests:
+        placed = history.vectors + self.position[-history.mask.shape[1] :]
+        logits = over_items(self._score, placed, history.mask)
+        attention = masked_softmax(logits.transpose(1, 2), history.mask)
+        vectors = attention @ history.vectors
+        return Interests(vectors, attention, vectors)
+
+    def _score(self, vectors: Tensor) -> Tensor:
+        result: Tensor = self.score(torch.tanh(self.project(vectors)))
+        return result

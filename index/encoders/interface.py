@@ -23,11 +23,13 @@ class Interests(NamedTuple):
     vectors (B, K, D): what is searched with and what the main loss sees.
     attention (B, K, L): the share of each history item in each interest; sums to 1, 0 at padding.
     raw (B, K, D): the interests before an output head, equal to `vectors` where there is none.
+    prediction (B, K): logits of which interest comes next, from an encoder that tells.
     """
 
     vectors: Tensor
     attention: Tensor
     raw: Tensor
+    prediction: Tensor | None = None
 
 
 class Encoder(nn.Module):

@@ -7,16 +7,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from index.release import RELEASES, Release, open_release, read_current
-from index.retriever import Query, Timings
+from index.retriever import Query, Retriever, Timings
 from service.app import create_app
 from service.engine import Served
-from service.logs import configure_logs
 from service.server import DrainingServer
 from service.settings import Settings
 
@@ -31,22 +30,31 @@ def current(root: Path) -> Release:
     return open_release(root / RELEASES / str(read_current(root)))
 
 
-def engine(root: Path, seconds: float) -> None:
-    """Print the engine's microseconds a request, alone and in full batches, and each stage's."""
-    retriever, asked = current(root).retriever, queries(root)
-    result: dict[str, float] = {}
-    for size in (1, Settings.model_fields["batch_limit"].default):
-        batches = [asked[i : i + size] for i in range(0, len(asked) - size, size)]
-        for batch in batches[:50]:
-            retriever.recommend(batch)
-        timings, done, start = Timings(), 0, time.perf_counter()
-        while (spent := time.perf_counter() - start) < seconds:
-            retriever.recommend(batches[done % len(batches)], timings)
-            done += 1
-        stages = {stage: getattr(timings, stage) for stage in ("encode", "search", "merge")}
-        for name, total in {"engine": spent, **stages}.items():
-            result[f"{name}_us_batch_{size}"] = 1e6 * total / done / size
-    print(json.dumps(result))
+def engine(settings: Settings) -> None:
+    """For each line, a number of seconds: run so long, and print the microseconds a request."""
+    retriever, asked = current(settings.releases).retriever, queries(settings.releases)
+    sizes = (1, settings.batch_limit)
+    for line in sys.stdin:
+        result: dict[str, float] = {}
+        for size in sizes:
+            result |= loop(retriever, asked, size, float(line) / len(sizes))
+        print(json.dumps(result), flush=True)
+
+
+def loop(
+    retriever: Retriever, asked: Sequence[Query], size: int, seconds: float
+) -> dict[str, float]:
+    """Microseconds a request, and of each stage, in batches of that size."""
+    batches = [asked[i : i + size] for i in range(0, len(asked) - size, size)]
+    timings, done, start = Timings(), 0, time.perf_counter()
+    while (spent := time.perf_counter() - start) < seconds:
+        retriever.recommend(batches[done % len(batches)], timings)
+        done += 1
+    stages = {stage: getattr(timings, stage) for stage in ("encode", "search", "merge")}
+    return {
+        f"{name}_us_batch_{size}": 1e6 * total / done / size
+        for name, total in {"engine": spent, **stages}.items()
+    }
 
 
 class PreparedEngine:
@@ -62,20 +70,15 @@ class PreparedEngine:
         return self._served
 
 
-def floor(root: Path, port: int) -> None:
+def floor(settings: Settings) -> None:
     """Serve with a prepared engine."""
-    configure_logs("warning")
-    settings = Settings(releases=root, port=port, drain_s=0)
     app = create_app(settings)
-    release = current(root)
-    [answer] = release.retriever.recommend(queries(root)[:1])
+    release = current(settings.releases)
+    [answer] = release.retriever.recommend(queries(settings.releases)[:1])
     app.state.service.engine = PreparedEngine(Served(answer, release, Timings(), queue=0.0))
     DrainingServer(app, settings).run()
 
 
 if __name__ == "__main__":
-    part, folder, number = sys.argv[1:]
-    if part == "engine":
-        engine(Path(folder), float(number))
-    else:
-        floor(Path(folder), int(number))
+    parts = {"engine": engine, "floor": floor}
+    parts[sys.argv[1]](Settings())  # which are in the environment

@@ -73,9 +73,10 @@ class Data:
 # --- data ---
 
 
-def synthetic(items: int, dim: int, interests: int, requests: int, seed: int) -> Data:
+def synthetic(given: argparse.Namespace) -> Data:
     """Clusters of Zipf-skewed sizes, log-normal norms, interests near clusters drawn by size."""
-    random = np.random.default_rng(seed)
+    items, dim, requests = given.items, given.dim, given.requests
+    random = np.random.default_rng(given.seed)
     middles = random.standard_normal((2000, dim))
     middles /= np.linalg.norm(middles, axis=1, keepdims=True)
     share = 1 / np.arange(1, len(middles) + 1)
@@ -87,10 +88,10 @@ def synthetic(items: int, dim: int, interests: int, requests: int, seed: int) ->
         return directions / np.linalg.norm(directions, axis=-1, keepdims=True)
 
     vectors = near(random.choice(len(middles), items, p=share), 1.5)
-    vectors *= random.lognormal(0, 0.4, (items, 1))
+    vectors *= random.lognormal(0, given.norms, (items, 1))
     users = np.stack(
         [
-            random.choice(len(middles), interests, replace=False, p=share)
+            random.choice(len(middles), given.interests, replace=False, p=share)
             for _ in range(2000 + requests)
         ]
     )
@@ -131,15 +132,17 @@ def ours(data: Data, k: int) -> Iterator[Contender]:
     rows = merge(exact.search(data.tuning[::2], k)).rows[:, :k]
     demand = np.bincount(rows.ravel(), minlength=items + 1)
     usual = 2 ** round(np.log2(1.5 * items**0.5))
+    heads = [head for head in (1024, 2048, 4096, 8192) if head <= items // 2]
     for lists in (usual // 2, usual):
         assigned = assign_lists(data.vectors, lists)
-        for head in (head for head in (1024, 2048, 4096, 8192) if head <= items // 2):
+        for head, known in itertools.product(heads, (True, False)):
             spec = IndexSpec(kind="ivf", head=head, lists=lists, probes=1)
-            index = build_index(data.vectors, spec, demand, assigned)
+            index = build_index(data.vectors, spec, demand if known else None, assigned)
             assert isinstance(index, IvfIndex)
             for margin in (1.0, 2.0, 2.5, 3.0, 3.5):
-                setting = spec.model_copy(update={"margin": margin})
-                yield contender(named(setting), index.with_margin(margin))
+                setting = named(spec.model_copy(update={"margin": margin}))
+                by = "" if known else ", longest first"
+                yield contender(setting + by, index.with_margin(margin))
 
 
 def named(spec: IndexSpec) -> str:
@@ -232,6 +235,15 @@ def plus_one(found: tuple[Any, Any]) -> tuple[Any, Any]:
     return places.astype(np.int64) + 1, scores
 
 
+FAMILIES = {
+    "ours": ours,
+    "scann": google_scann,
+    "ivf": faiss_default,
+    "flat": faiss_exact,
+    "hnswlib": hnsw,
+}
+
+
 # --- measuring ---
 
 
@@ -304,26 +316,26 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--items", type=int, default=368_000, help="synthetic items")
     parser.add_argument("--dim", type=int, default=64, help="synthetic dimension")
     parser.add_argument("--interests", type=int, default=8, help="synthetic interests a request")
+    parser.add_argument(
+        "--norms", type=float, default=0.4, help="deviation of the synthetic vectors' log norms"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the synthetic vectors")
     parser.add_argument("--draft", type=Path, help="a draft, whose vectors are taken instead")
     parser.add_argument("--k", type=int, default=50, help="items a request asks for")
     parser.add_argument("--requests", type=int, default=300, help="requests to report on")
     parser.add_argument("--rounds", type=int, default=5, help="times each contender is timed")
+    parser.add_argument(
+        "--families", nargs="+", choices=FAMILIES, default=list(FAMILIES), help="who takes part"
+    )
     parser.add_argument("--all", action="store_true", help="print also what is beaten")
     return parser.parse_args()
 
 
 def main() -> None:
     given = arguments()
-    data = (
-        drafted(given.draft, given.requests)
-        if given.draft
-        else synthetic(given.items, given.dim, given.interests, given.requests, given.seed)
-    )
+    data = drafted(given.draft, given.requests) if given.draft else synthetic(given)
     contenders = [
-        contender
-        for family in (ours, google_scann, faiss_default, faiss_exact, hnsw)
-        for contender in family(data, given.k)
+        contender for family in given.families for contender in FAMILIES[family](data, given.k)
     ]
     one_core()
     rows = measure(contenders, data, given.k, given.rounds)
@@ -355,6 +367,7 @@ def report(rows: list[Row], data: Data, given: argparse.Namespace) -> None:
                 "interests": data.report.shape[1],
                 "k": given.k,
                 "requests": len(data.report),
+                "norms": None if given.draft else given.norms,
                 "cpu": processor(),
                 "machine": platform.node(),
                 "date": datetime.date.today().isoformat(),

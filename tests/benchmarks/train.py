@@ -21,6 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import torch
 
+from training.compare import system_config
 from training.config import FitConfig
 from training.examples import Examples, ExampleStream
 from training.fit import prepare_log
@@ -50,7 +51,7 @@ def spread(examples: Examples, items: int) -> Examples:
 
 def samples_per_s(config: FitConfig, stream: ExampleStream, items: int) -> float:
     torch.manual_seed(0)
-    model = Model(config, items).train()
+    model = Model(config, torch.ones(items + 1)).train()
     optimizers = build_optimizers(model, config)
     batches = [spread(batch, items) for batch, _ in zip(stream.epoch(0), range(40), strict=False)]
     for batch in batches[:3]:
@@ -69,20 +70,20 @@ def main() -> None:
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
-    config = FitConfig(batch_size=1024)
+    config = system_config("re4", {"batch_size": 1024}, "paper")
     with tempfile.TemporaryDirectory() as folder:
         if arguments.log is None:
             write_synthetic(Path(folder), users=15_000, items=3000)
         log = arguments.log or Path(folder) / "interactions.parquet"
         prepared = prepare_log(log, None, config)
-    stream = ExampleStream(prepared.train, config.history, 1024, seed=0)
+    stream = ExampleStream(prepared.task.train, config.history, 1024, seed=0)
     peak = sgemm_gflops()
     result: dict[str, object] = {
         "benchmark": "train",
         "cpu": platform.processor() or platform.machine(),
         "date": date.today().isoformat(),
         "torch": torch.__version__,
-        "mean_history": round(float(np.diff(prepared.train.offsets).mean()), 1),
+        "mean_history": round(float(np.diff(prepared.task.train.offsets).mean()), 1),
         "sgemm_gflops": round(peak, 1),
     }
     print(f"sgemm peak of this core: {peak:.1f} GFLOP/s; batches of 1,024, L = 20, K = 8, D = 64")

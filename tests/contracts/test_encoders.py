@@ -1,5 +1,6 @@
 """What every encoder holds, whatever its family, and what Re4's forward flow is."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ from index.padding import pad_histories
 
 ITEMS, DIM, INTERESTS = 30, 8, 3
 HISTORIES = [[4], [1, 2, 3, 4, 5], [7, 7, 9], [30, 29], [5, 1, 4, 2, 3]]
-SWITCHES: dict[str, dict[str, Any]] = {"re4, tanh head": {"head": "tanh"}}
+SWITCHES: dict[str, dict[str, Any]] = {
+    "re4, tanh head": {"head": "tanh"},
+    "comirec-sa, no biases": {"biases": False},
+    "mind, dynamic": {"dynamic": True},
+}
 VARIANTS = [*ENCODERS, *SWITCHES]
 
 
@@ -32,7 +37,10 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
 
 def make(variant: str, seed: int = 0) -> Encoder:
     name = variant.partition(",")[0]
-    arguments = {"dim": DIM, "interests": INTERESTS, **SWITCHES.get(variant, {})}
+    offered = {"dim": DIM, "interests": INTERESTS, "hidden": 12, "items": ITEMS}
+    taken = inspect.signature(ENCODERS[name]).parameters
+    arguments = {key: value for key, value in offered.items() if key in taken}
+    arguments |= SWITCHES.get(variant, {})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build_encoder(name, arguments).eval()
@@ -54,6 +62,10 @@ def encode(encoder: Encoder, histories: list[list[int]], length: int = 5) -> Int
         return encoder(history(histories, length))
 
 
+def tensors(interests: Interests) -> list[Tensor]:
+    return [part for part in interests if part is not None]
+
+
 def assert_close(given: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-6)
 
@@ -62,17 +74,20 @@ def assert_close(given: Tensor, expected: Tensor) -> None:
 
 
 def test_shapes_and_types(encoder: Encoder) -> None:
-    assert (encoder.interests, encoder.dim) == (INTERESTS, DIM)
+    assert encoder.interests in (INTERESTS, 1)
+    assert encoder.dim == DIM
     interests = encode(encoder, HISTORIES, 7)
-    assert interests.vectors.shape == interests.raw.shape == (len(HISTORIES), INTERESTS, DIM)
-    assert interests.attention.shape == (len(HISTORIES), INTERESTS, 7)
-    assert all(part.dtype == torch.float32 and part.isfinite().all() for part in interests)
+    assert interests.vectors.shape == (len(HISTORIES), encoder.interests, DIM)
+    assert interests.attention.shape == (len(HISTORIES), encoder.interests, 7)
+    for part in tensors(interests):
+        assert part.dtype == torch.float32
+        assert part.isfinite().all()
 
 
 def test_attention_is_a_share_and_none_goes_to_padding(encoder: Encoder) -> None:
     attention = encode(encoder, HISTORIES).attention
     mask = history(HISTORIES).mask[:, None, :].expand_as(attention)
-    assert_close(attention.sum(-1), torch.ones(len(HISTORIES), INTERESTS))
+    assert_close(attention.sum(-1), torch.ones(attention.shape[:2]))
     assert (attention >= 0).all()
     assert (attention[~mask] == 0).all()
 
@@ -95,7 +110,7 @@ def test_a_batch_gives_what_each_alone_gives(encoder: Encoder) -> None:
 
 def test_answers_repeat_to_the_bit(encoder: Encoder) -> None:
     first, again = encode(encoder, HISTORIES), encode(encoder, HISTORIES)
-    assert all(torch.equal(*parts) for parts in zip(first, again, strict=True))
+    assert all(map(torch.equal, tensors(first), tensors(again)))
 
 
 def test_the_seed_makes_the_weights(encoder: Encoder, request: pytest.FixtureRequest) -> None:
@@ -113,7 +128,7 @@ def test_saved_and_loaded_weights_answer_to_the_bit(
     loaded = make(request.node.callspec.params["encoder"], seed=2)
     loaded.load_state_dict(load_file(tmp_path / "weights"))
     expected, given = encode(encoder, HISTORIES), encode(loaded, HISTORIES)
-    assert all(torch.equal(*parts) for parts in zip(given, expected, strict=True))
+    assert all(map(torch.equal, tensors(given), tensors(expected)))
 
 
 def test_the_gradient_reaches_every_weight_and_every_item_read(encoder: Encoder) -> None:
@@ -131,8 +146,18 @@ def test_the_gradient_reaches_every_weight_and_every_item_read(encoder: Encoder)
 
 
 def test_interests_differ(encoder: Encoder) -> None:
-    vectors = encode(encoder, [[1, 2, 3, 4, 5]]).vectors[0]
+    if encoder.interests == 1:
+        pytest.skip("one interest has no other")
+    vectors = encode(encoder, [[1, 2, 3, 4, 5, 6, 7, 8]], 8).vectors[0]
     assert all(not torch.equal(vectors[0], other) for other in vectors[1:])
+
+
+@pytest.mark.parametrize(("length", "several"), [(1, 1), (3, 1), (4, 2), (7, 2), (8, 3), (12, 3)])
+def test_mind_has_as_many_interests_as_its_paper_gives_a_history(length: int, several: int) -> None:
+    """max(1, min(K, log2 n)); the rest repeat the first and find nothing of their own."""
+    vectors = encode(make("mind, dynamic"), [list(range(1, length + 1))], 12).vectors[0]
+    assert len(vectors.unique(dim=0)) == several
+    assert all(torch.equal(vectors[0], spare) for spare in vectors[several:])
 
 
 def test_all_state_is_saved(encoder: Encoder) -> None:

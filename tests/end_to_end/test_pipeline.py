@@ -15,10 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from training.__main__ import main as training_cli
-from training.evaluate import cases
 from training.interactions import prepare
+from training.protocols import divide
 from training.readers import read_log
-from training.splits import held_out, unseen_users
 
 FIT = ["--dim", "16", "--interests", "4", "--hidden", "32", "--negatives", "200", "--epochs", "3"]
 
@@ -78,10 +77,10 @@ def test_http_gives_the_recall_that_evaluate_gives(built, served):
     log_path, _, drafts = built
     offline = json.loads(run("training", "evaluate", drafts[0], log_path))
     catalog, log = prepare(read_log(log_path))
-    users = unseen_users(log.user_ids).test
+    task = divide("unseen-users", log, len(catalog), 0.1, 0)
     hits = wanted = 0.0
     with httpx.Client(base_url=served) as client:
-        for case in cases(log, held_out(log, users)):
+        for case in task.test:
             body = {
                 "sequence": [catalog.id(row) for row in case.history],
                 "k": 20,

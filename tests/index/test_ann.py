@@ -143,7 +143,7 @@ def test_a_product_is_never_farther_off_than_said() -> None:
     off = np.abs(near - true).max(axis=(1, 2))
     assert (off <= matrix.errors(rounded)).all()
     assert (np.array(matrix.errors(rounded)) < 0.05 * true.max(axis=(1, 2))).all()
-    np.testing.assert_array_equal(matrix.maxima(rounded), near.max(axis=1))
+    np.testing.assert_allclose(matrix.maxima(rounded), near.max(axis=1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 10, 50, 140, 500])
@@ -153,10 +153,10 @@ def test_an_approximate_index_finds_nearly_all(k: int) -> None:
 
 
 def test_a_wider_margin_finds_more() -> None:
-    vectors, asked = clustered(6000), interests(50)
-    lists = build_index(vectors, IVF)
+    vectors, asked = clustered(3000), interests(30)
+    lists = build_index(vectors, IVF.model_copy(update={"head": 50}))
     assert isinstance(lists, IvfIndex)
-    found = [recall(lists.with_margin(margin), vectors, asked, 20) for margin in (-3, 0, 2, 5, 50)]
+    found = [recall(lists.with_margin(margin), vectors, asked, 20) for margin in (-3, 0, 2, 50)]
     assert found == sorted(found)
     assert found[0] < 0.9
     assert found[-1] == 1
@@ -281,7 +281,7 @@ def test_the_metric_and_the_rows_are_looked_at(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spec", [FLAT, IVF], ids=["flat", "ivf"])
 def test_a_damaged_file_is_an_error_not_a_crash(spec: IndexSpec, tmp_path: Path) -> None:
-    """Cut anywhere, and with bytes of its headers changed: refused, or it answers from what it has."""
+    """Cut anywhere, or with a byte changed: it is refused, or answers from what it has."""
     vectors, asked, path = clustered(400), interests(1), tmp_path / "items.faiss"
     build_index(vectors, spec).write(path)
     whole = path.read_bytes()
@@ -289,7 +289,7 @@ def test_a_damaged_file_is_an_error_not_a_crash(spec: IndexSpec, tmp_path: Path)
         path.write_bytes(whole[:length])
         with pytest.raises((ValueError, RuntimeError)):
             read_index(path, vectors, spec)
-    random = np.random.default_rng(0)
+    random, refused = np.random.default_rng(0), 0
     for place in [*range(0, 160, 2), *random.integers(0, len(whole), 40)]:
         damaged = bytearray(whole)
         damaged[place] ^= 0xFF
@@ -297,12 +297,13 @@ def test_a_damaged_file_is_an_error_not_a_crash(spec: IndexSpec, tmp_path: Path)
         path.write_bytes(damaged)
         try:
             read_index(path, vectors, spec).search(asked, 10)
-        except (ValueError, RuntimeError) as error:
-            assert str(error)
+        except (ValueError, RuntimeError):
+            refused += 1
+    assert refused > 10
 
 
 def test_a_file_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="items.faiss"):
+    with pytest.raises(OSError, match=r"items\.faiss"):
         read_index(tmp_path / "items.faiss", clustered(10), FLAT)
 
 
@@ -385,6 +386,8 @@ def test_a_gpu_gives_the_answers_of_the_processor(spec: IndexSpec, tmp_path: Pat
     for k in (1, 50, LIMIT):
         on_gpu, on_cpu = (merge(i.search(asked, k)) for i in (device, host))
         assert_true_scores(on_gpu, vectors, asked)
-        shared = [np.isin(a[:k], b[:k]).mean() for a, b in zip(on_gpu.rows, on_cpu.rows)]
+        shared = [
+            np.isin(a[:k], b[:k]).mean() for a, b in zip(on_gpu.rows, on_cpu.rows, strict=True)
+        ]
         assert np.mean(shared) > 0.999
     assert callable(cloner("cuda:0"))

@@ -118,7 +118,7 @@ def write_release(folder: Path, release_id: str) -> None:
 
 @pytest.fixture
 def settings(root: Path, short_path: Path) -> Callable[..., Settings]:
-    """Settings for a test: `current` is looked at all the time, and Redis has time on a busy box."""
+    """Settings for a test: no wait for a new release, and all the time that Redis may need."""
 
     def make(**changes: Any) -> Settings:
         given: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The history store keeps its contract whichever Redis it has, and whatever becomes of that Redis."""
+"""The history store keeps its contract, whichever Redis it has and whatever becomes of that."""
 
 import asyncio
 import os
@@ -66,15 +66,18 @@ def tcp(short_path: Path) -> Iterator[Tcp]:
     server.stop()
 
 
-@pytest.fixture(params=["embedded", "redis://", "redis:// of the PATH"])
+PROGRAMS = {"embedded": None, "redis://": redis_server()}
+if INSTALLED := shutil.which("redis-server"):
+    PROGRAMS["redis:// installed"] = INSTALLED
+
+
+@pytest.fixture(params=PROGRAMS)
 def url(request: pytest.FixtureRequest, short_path: Path) -> Iterator[str | None]:
     """Where the store is to find its Redis; None for one of its own."""
-    if request.param == "embedded":
+    program = PROGRAMS[request.param]
+    if program is None:
         yield None
         return
-    program = redis_server() if request.param == "redis://" else shutil.which("redis-server")
-    if program is None:
-        pytest.skip("there is no redis-server on the PATH")
     server = Tcp(program, short_path)
     server.start()
     yield server.url

@@ -1,5 +1,6 @@
 """Whatever is sent, the answer is 4xx in one shape, or right; never 5xx."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -46,13 +47,14 @@ BAD_RECOMMENDATIONS: list[tuple[Any, str]] = [
     ({"user_id": 7}, "user_id: Input should be a valid string; given 7"),
     ({"user_id": ""}, "at least 1 character; given ''"),
     ({"user_id": "a" * 513}, "user_id"),
-    ({"user_id": "é" * 300}, "600 bytes in UTF-8, at most 512"),
+    ({"user_id": "é" * 300}, "600 bytes in UTF-8; at most 512"),
     ({"sequence": "item-1"}, "valid array; given 'item-1'"),
     ({"sequence": {"a": 1}}, "given an object"),
     ({"sequence": [["item-1"]]}, "sequence.0"),
     ({"sequence": ["item-1", None]}, "sequence.1"),
     ({"sequence": ["item-1", ""]}, "sequence.1"),
     ({"sequence": ["x" * 10_000]}, "sequence.0"),
+    ({"sequence": ["a", "é" * 300]}, "sequence: Value error, an id of 600 bytes"),
     ({"sequence": ["a"] * 1001}, "at most 1000 items"),
     ({"sequence": [1] * 1000}, "and 995 more problems"),
     ({"sequence": ["a"], "colour": "red"}, "colour: Extra inputs are not permitted"),
@@ -134,6 +136,22 @@ async def test_a_body_that_is_too_long_is_refused(serve: Serve, path: str) -> No
     for response in (whole, chunked):
         assert "262,144 bytes" in check_refusal(response, 413, "body_too_large")
         assert response.headers["connection"] == "close"
+
+
+async def stalling() -> AsyncIterator[bytes]:
+    yield b"{"
+    await asyncio.Event().wait()
+
+
+async def test_a_body_that_stalls_is_given_up(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.direct._BODY_TIMEOUT_S", 0.01)
+    async with serve() as client:
+        response = await client.post("/recommend", content=stalling())
+
+    check_refusal(response, 408, "body_too_slow")
+    assert response.headers["connection"] == "close"
 
 
 async def test_a_body_of_just_the_limit_is_read(serve: Serve) -> None:

@@ -11,7 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from index.release import CURRENT, INDEX, Release, ReleaseError, replace_text
+from index.release import (
+    CURRENT,
+    INDEX,
+    Release,
+    ReleaseError,
+    deletable,
+    replace_text,
+)
 from service import live as live_module
 from service.app import create_app
 from service.live import LiveRelease
@@ -77,6 +84,17 @@ async def test_it_follows_current_forth_and_back(live: LiveRelease, publish: Pub
     publish("first")
     assert await live.refresh()
     assert in_use(live) == "first"
+
+
+async def test_a_release_no_longer_in_use_is_let_go(live: LiveRelease, publish: Publish) -> None:
+    folder = publish("first")
+    await live.refresh()
+    with deletable(folder) as free:
+        assert not free
+    publish("second")
+    await live.refresh()
+    with deletable(folder) as free:
+        assert free
 
 
 async def test_a_broken_release_leaves_the_old_one_in_use(

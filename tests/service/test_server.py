@@ -1,5 +1,6 @@
 """The real process: what it runs on, what it logs, and how it ends."""
 
+import asyncio
 import json
 import os
 import signal
@@ -15,7 +16,10 @@ import httpx
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from index.retriever import Query
 from service.app import create_app
+from service.engine import Engine, Served
+from service.errors import ClientGoneError
 from service.server import DrainingServer
 from service.settings import Settings
 
@@ -166,6 +170,32 @@ def test_uvloop_and_httptools_are_really_used(settings: Callable[..., Settings])
         [connection] = server.server_state.connections
         assert type(connection) is HttpToolsProtocol
         assert type(connection.loop).__module__.startswith("uvloop")
+
+
+def test_a_client_that_hangs_up_is_noticed(
+    settings: Callable[..., Settings], publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, noticed = threading.Event(), threading.Event()
+
+    async def answer(self: Engine, query: Query, is_gone: Callable[[], bool]) -> Served:
+        assert not is_gone()
+        waiting.set()
+        while not is_gone():
+            await asyncio.sleep(0)
+        noticed.set()
+        raise ClientGoneError
+
+    publish()
+    monkeypatch.setattr(Engine, "answer", answer)
+    body = b'{"sequence":[]}'
+    head = b"POST /recommend HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with served_in_a_thread(settings(port=0)) as server:
+        while httpx.get(f"http://127.0.0.1:{port_of(server)}/readyz").status_code != 200:
+            pass
+        with socket.create_connection(("127.0.0.1", port_of(server))) as connection:
+            connection.sendall(head + body)
+            assert waiting.wait(30)
+        assert noticed.wait(30)
 
 
 def exchange(port: int, sent: bytes) -> bytes:

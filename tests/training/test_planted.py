@@ -7,24 +7,34 @@ import pytest
 
 from index.retriever import Retriever
 from training.config import FitConfig
-from training.evaluate import Case, cases, evaluate, exact
+from training.evaluate import evaluate, exact
 from training.fit import prepare_log
 from training.metrics import recall
-from training.splits import held_out, unseen_users
+from training.protocols import Case
 from training.synthetic import write_synthetic
 from training.trainer import Trainer
 
-CONFIG = FitConfig(dim=32, interests=4, hidden=64, negatives=300, epochs=16, learning_rate=0.005)
+CONFIG = FitConfig(
+    objective="softmax",
+    recontrast=0.1,
+    reattend=0.1,
+    reconstruct=0.1,
+    dropout=0.0,
+    dim=32,
+    interests=4,
+    hidden=64,
+    negatives=300,
+    epochs=16,
+)
 
 
 def trained(folder: Path, control: bool) -> tuple[Retriever, list[Case]]:
     """A retriever, and test users it never saw."""
     write_synthetic(folder, users=900, items=300, seed=4, control=control)
     ready = prepare_log(folder / "interactions.parquet", folder / "items.parquet", CONFIG)
-    fitted = Trainer(CONFIG, ready.catalog, ready.train, ready.validation, folder).run()
-    test = unseen_users(ready.log.user_ids, CONFIG.test_fraction, CONFIG.split_seed).test
+    fitted = Trainer(CONFIG, ready.catalog, ready.task, folder).run()
     retriever = exact(ready.catalog, fitted.encoder, fitted.vectors, CONFIG.history)
-    return retriever, cases(ready.log, held_out(ready.log, test))
+    return retriever, ready.task.test
 
 
 def popularity_recall(cases: list[Case], n: int) -> float:

@@ -9,7 +9,16 @@ from training.config import FitConfig
 from training.fit import Prepared, prepare_log
 from training.trainer import DivergedError, Trainer
 
-SMALL = {"dim": 16, "interests": 4, "hidden": 32, "negatives": 100, "batch_size": 64}
+SMALL = {
+    "dim": 16,
+    "interests": 4,
+    "hidden": 32,
+    "negatives": 100,
+    "batch_size": 64,
+    "recontrast": 0.1,
+    "reattend": 0.1,
+    "reconstruct": 0.1,
+}
 
 
 class Killed(BaseException):
@@ -22,7 +31,7 @@ def prepared(planted: Path, config: FitConfig) -> Prepared:
 
 def train(ready: Prepared, config: FitConfig, folder: Path, kill_at: int | None = None):
     folder.mkdir(exist_ok=True)
-    trainer = Trainer(config, ready.catalog, ready.train, ready.validation, folder)
+    trainer = Trainer(config, ready.catalog, ready.task, folder)
     steps = 0
 
     def on_step(examples: int, progress: object) -> None:

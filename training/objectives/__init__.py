@@ -12,7 +12,8 @@ class Forward(NamedTuple):
     """What the terms of an objective may look at, for a batch of B examples.
 
     targets (B,) rows, target_vectors (B, D); negatives (S,) rows shared by the batch,
-    negative_vectors (S, D).
+    negative_vectors (S, D). target_log_q (B,), negative_log_q (S,): log of how often each is drawn,
+    None where all are drawn alike.
     """
 
     history: History
@@ -21,6 +22,8 @@ class Forward(NamedTuple):
     target_vectors: Tensor
     negatives: Tensor
     negative_vectors: Tensor
+    target_log_q: Tensor | None = None
+    negative_log_q: Tensor | None = None
 
 
 class Term(nn.Module):
@@ -28,6 +31,9 @@ class Term(nn.Module):
 
     def forward(self, batch: Forward) -> Tensor:
         raise NotImplementedError  # the terms define it; this class is their type
+
+    def start_epoch(self, number: int) -> None:
+        """Called before each epoch, counted from 0; for terms that come in stages."""
 
     def __call__(self, batch: Forward) -> Tensor:
         result: Tensor = super().__call__(batch)
@@ -42,6 +48,11 @@ class Objective(nn.Module):
         used = {name: term for name, (coefficient, term) in terms.items() if coefficient}
         self._terms = nn.ModuleDict(used)
         self._coefficients = {name: terms[name][0] for name in used}
+
+    def start_epoch(self, number: int) -> None:
+        for term in self._terms.values():
+            assert isinstance(term, Term)
+            term.start_epoch(number)
 
     def forward(self, batch: Forward) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and each term before its coefficient, detached."""

@@ -33,8 +33,7 @@ def batch() -> Forward:
 
 
 def with_attention(batch: Forward, attention: Tensor) -> Forward:
-    vectors, _, raw = batch.interests
-    return batch._replace(interests=Interests(vectors, attention, raw))
+    return batch._replace(interests=batch.interests._replace(attention=attention))
 
 
 def positive(batch: Forward, b: int, k: int, j: int, gamma: float | None) -> bool:
@@ -141,7 +140,7 @@ def test_reattend_is_least_where_attention_is_what_it_asks_for(batch):
 @pytest.mark.parametrize("term", [ReContrast(), ReConstruct(D, L).double()])
 def test_a_history_of_one_item_has_no_positive(batch, term):
     rows, x, mask = (part[1:2] for part in batch.history)
-    interests = Interests(*(part[1:2] for part in batch.interests))
+    interests = Interests(*(part[1:2] for part in batch.interests[:3]))
     one = batch._replace(history=History(rows, x, mask), interests=interests)
     assert term(one).item() == 0
 

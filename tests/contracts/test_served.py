@@ -1,0 +1,60 @@
+"""Every encoder is trained, released and served the same way."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from index.build import build
+from index.encoders import ENCODERS
+from index.publish import publish
+from index.release import open_release
+from index.retriever import Query
+from service.app import create_app
+from service.settings import Settings
+from training.config import read_config
+from training.fit import fit
+from training.synthetic import write_synthetic
+
+TINY = {"dim": 8, "interests": 3, "hidden": 8, "negatives": 20, "epochs": 1, "pretrain_epochs": 0}
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("log")
+    write_synthetic(folder, users=200, items=100, seed=2)
+    return folder / "interactions.parquet"
+
+
+async def ask(root: Path, body: dict[str, Any]) -> Any:
+    """What a server of the root's live release answers."""
+    with tempfile.TemporaryDirectory() as folder:  # a unix socket's path must be short
+        app = create_app(Settings(releases=root, history_folder=Path(folder)))
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://service") as client,
+        ):
+            await app.state.service.live.refresh()
+            return (await client.post("/recommend", json=body)).json()
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_fit_build_publish_reload_and_serve(log: Path, tmp_path: Path, encoder: str) -> None:
+    draft = fit(log, tmp_path, read_config(None, {**TINY, "encoder": encoder}))
+    build(draft, 0.95, 20, lambda said: None)
+    release = publish(draft)
+    first, reloaded = open_release(release), open_release(release)
+    ids = first.retriever.catalog.ids
+    sequence = [ids[5], ids[1], ids[8]]
+    expected, again = (
+        opened.retriever.recommend([Query(sequence, 10)])[0] for opened in (first, reloaded)
+    )
+    assert expected.rows.tolist() == again.rows.tolist()
+    assert expected.scores.tobytes() == again.scores.tobytes()
+    answer = asyncio.run(ask(tmp_path, {"sequence": sequence, "k": 10}))
+    assert answer["source"] == "interests"
+    assert [item["item_id"] for item in answer["items"]] == [ids[row - 1] for row in expected.rows]

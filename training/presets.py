@@ -1,0 +1,47 @@
+"""Named settings of an encoder. What they leave out is as FitConfig has it by default.
+
+best: what was found best in general, which is FitConfig's defaults but for encoders that need a
+training of their own. paper: what the paper of each trains with.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+PresetName = Literal["best", "paper"]
+
+_SOFTMAX = {"objective": "softmax", "dropout": 0.0, "weight_decay": 1e-6}
+_COMIREC = _SOFTMAX | {"sampler": "log-uniform", "negatives": 1280, "learning_rate": 0.001}
+
+_PAPER: Mapping[str, Mapping[str, Any]] = {
+    "re4": _SOFTMAX
+    | {
+        "negatives": 5000,
+        "learning_rate": 0.003,
+        "recontrast": 0.1,
+        "reattend": 0.1,
+        "reconstruct": 0.1,
+    },
+    "comirec-sa": _COMIREC,
+    "comirec-dr": _COMIREC | {"learning_rate": 0.005},
+    "mind": _COMIREC,
+    "youtube-dnn": _COMIREC,
+    "gru4rec": _COMIREC,
+    "sasrec": _COMIREC,
+    "timirec": {
+        "objective": "target-interest",
+        "hidden": 8,
+        "interests": 4,
+        "learning_rate": 0.001,
+        "weight_decay": 1e-6,
+        "dropout": 0.0,
+        "batch_size": 256,
+        "pretrain_epochs": 10,
+        "distil_temperature": 0.1,
+    },
+}
+
+_BEST: Mapping[str, Mapping[str, Any]] = {"timirec": _PAPER["timirec"]}
+
+
+def preset_of(name: PresetName, encoder: str) -> Mapping[str, Any]:
+    return (_PAPER if name == "paper" else _BEST).get(encoder, {})
