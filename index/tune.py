@@ -19,9 +19,11 @@ from index.release import Measured, Trial
 Progress = Callable[[str], None]
 
 _ENOUGH = 40  # users, with fewer of whom recall is too uncertain to choose by
+_DEPTH = 2  # in units of k: how many answers of each user count as demand
 _HEADS = (512, 1024, 2048, 4096, 8192, 16384)
-# From what lets items be found that nobody was given yet, to where nearly every list is probed.
-_MARGINS = np.arange(1, 8, 0.25)
+# From what lets items be found that nobody was given yet, and more than k items, to where nearly
+# every list is probed.
+_MARGINS = np.arange(2.5, 8, 0.25)
 _TURNS = 5  # of timing, in which the candidates follow each other
 _TIMED = 100  # requests a turn
 _DRAW = 1.05  # exact search is preferred where it takes no longer than this, as a share
@@ -85,7 +87,7 @@ def tune(
             everyone = _Sample.of(exact, interests, k)
             progress(_exact_candidate(exact, everyone).said)
             return exact, _measure(exact, IndexSpec(), everyone, ())
-        answers = _Sample.of(exact, interests[::2], k).answers
+        answers = _Sample.of(exact, interests[::2], _DEPTH * k).answers
         demand = np.bincount(answers.ravel(), minlength=len(vectors))
         tuning, report = (_Sample.of(exact, interests[start::4], k) for start in (1, 3))
         candidates = [_exact_candidate(exact, tuning)]

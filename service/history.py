@@ -8,8 +8,10 @@ re4:events           stream of every event, capped: user_id, item_id, timestamp,
 import asyncio
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnection
@@ -28,7 +30,11 @@ from service.settings import Settings
 HISTORY = "re4:history:"
 EVENTS = "re4:events"
 
-_CONNECTIONS = 64
+_CONNECTIONS = 16
+_READS = 64  # histories in one round trip
+# The client's own time-outs, in budgets. They only end what nobody waits for any more: a caller has
+# the budget, but they would also count time in which this process did not look at its sockets.
+_PATIENCE = 3
 
 T = TypeVar("T")
 Command = Callable[["Redis"], Awaitable[T]]
@@ -95,9 +101,9 @@ def server_of(settings: Settings) -> Server:
 class HistoryStore:
     """Redis within a budget of time: a caller soon has its answer, or HistoryUnavailableError.
 
-    A call of Redis is a task of its own that nobody cancels: a caller that goes away, or has no
-    time left, leaves it to end by Redis's own time-outs. So no connection goes back to the pool
-    with a reply still to come, which the next user would be given.
+    Reads that come while another is under way go to Redis together: one round trip, and a third of
+    the work. Whoever asked may go away; what was sent to Redis runs in a task of our own to its end,
+    so no connection goes back to the pool with a reply still to come, which the next user would get.
     """
 
     def __init__(self, server: Server, settings: Settings, metrics: Metrics) -> None:
@@ -107,8 +113,10 @@ class HistoryStore:
         self._budget_s = settings.history_budget_ms / 1000
         self._metrics = metrics
         self._breaker = Breaker(settings.history_failures, settings.history_pause_s)
-        self._redis = Redis.from_pool(_pool(server, settings.history_timeout_ms / 1000))
-        self._calls: set[asyncio.Task[Any]] = set()
+        self._redis = Redis.from_pool(_pool(server, self._budget_s))
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._wanted: deque[_Wanted] = deque()
+        self._reading = False
         self.up = False
 
     async def start(self) -> None:
@@ -123,16 +131,18 @@ class HistoryStore:
 
     async def close(self) -> None:
         """End what is under way, then the connections, then the server if it is ours."""
-        await asyncio.gather(*self._calls, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._redis.aclose()
         await self._server.close()
 
     async def read(self, user_id: str) -> list[str]:
         """The user's newest items, newest last; none for an unknown user."""
-        items: list[Any] = await self._call(
-            "read", lambda redis: redis.lrange(HISTORY + user_id, -self._items, -1), attempts=2
-        )
-        return [item.decode("utf-8", "replace") for item in items]
+        wanted = _Wanted(user_id, asyncio.get_running_loop().create_future())
+        self._wanted.append(wanted)
+        if not self._reading:
+            self._reading = True
+            self._spawn(self._read_on())
+        return [item.decode("utf-8", "replace") for item in await wanted.items]
 
     async def append(self, events: Sequence[Event]) -> None:
         """Add the events to their users' histories and to the stream, in one transaction.
@@ -155,20 +165,65 @@ class HistoryStore:
             pipeline.ltrim(key, -self._items, -1)
         return pipeline
 
+    # --- reading together ---
+
+    async def _read_on(self) -> None:
+        """Read what is wanted, in batches, until nothing is."""
+        while self._wanted:
+            batch = [self._wanted.popleft() for _ in range(min(len(self._wanted), _READS))]
+            try:
+                replies = await self._call("read", partial(self._read_batch, batch), attempts=2)
+            except HistoryUnavailableError as error:
+                replies = [error] * len(batch)
+            for wanted, reply in zip(batch, replies, strict=True):
+                self._hand_over(wanted, reply)
+        self._reading = False
+
+    async def _read_batch(self, batch: Sequence["_Wanted"], redis: Redis) -> list[Any]:
+        pipeline = redis.pipeline(transaction=False)
+        for wanted in batch:
+            pipeline.lrange(HISTORY + wanted.user_id, -self._items, -1)
+        return await pipeline.execute(raise_on_error=False)
+
+    def _hand_over(self, wanted: "_Wanted", reply: list[bytes] | Exception) -> None:
+        if wanted.items.done():
+            return  # whoever wanted it has gone
+        if isinstance(reply, ResponseError):
+            self._failed("read", reply)
+            reply = HistoryUnavailableError("history: Redis refuses to give it; mend its key")
+        if isinstance(reply, Exception):
+            wanted.items.set_exception(reply)
+        else:
+            wanted.items.set_result(reply)
+
+    # --- calling Redis ---
+
     async def _call(self, operation: str, command: Command[T], attempts: int = 1) -> T:
         if not self._breaker.admits():
             raise HistoryUnavailableError("history: Redis does not answer; try again later")
-        call = asyncio.create_task(self._attempt(command, attempts))
-        self._calls.add(call)
-        call.add_done_callback(self._ended)
         try:
-            async with asyncio.timeout(self._budget_s):
-                result = await asyncio.shield(call)
+            result = await self._within_budget(self._spawn(self._attempt(command, attempts)))
         except (RedisError, OSError, TimeoutError, EmbeddedRedisError) as error:
             self._failed(operation, error)
             raise HistoryUnavailableError("history: Redis does not answer; try again") from error
-        self._succeeded()
+        self._breaker.succeeded()
+        if not self.up:
+            log.info("history store answers")
+        self._set_up(True)
         return result
+
+    async def _within_budget(self, call: "asyncio.Task[T]") -> T:
+        """What the call gives; it goes on when this is cancelled or raises TimeoutError."""
+        for _ in range(2):
+            start = time.perf_counter()
+            done, _pending = await asyncio.wait((call,), timeout=self._budget_s)
+            if done:
+                return call.result()
+            if time.perf_counter() - start < 1.5 * self._budget_s:
+                break
+            # So late a time-out shows that not Redis but this process was held up, perhaps by the
+            # loading of a release: the reply may be here and only has to be looked at.
+        raise TimeoutError
 
     async def _attempt(self, command: Command[T], attempts: int) -> T:
         try:
@@ -179,16 +234,16 @@ class HistoryStore:
                 raise
         return await self._attempt(command, attempts - 1)
 
-    def _ended(self, call: asyncio.Task[Any]) -> None:
-        self._calls.discard(call)
-        if not call.cancelled():
-            call.exception()  # asked for, as asyncio logs those of which nobody has
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
 
-    def _succeeded(self) -> None:
-        self._breaker.succeeded()
-        if not self.up:
-            log.info("history store answers")
-        self._set_up(True)
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # asked for, as asyncio logs those of which nobody has
 
     def _failed(self, operation: str, error: Exception) -> None:
         # A refusal, such as that of a full Redis, is an answer: there is nothing to wait for.
@@ -205,7 +260,14 @@ class HistoryStore:
         self._metrics.history_up.set(up)
 
 
-def _pool(server: Server, timeout_s: float) -> BlockingConnectionPool:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    user_id: str
+    items: asyncio.Future[list[bytes]]
+
+
+def _pool(server: Server, budget_s: float) -> BlockingConnectionPool:
+    timeout_s = _PATIENCE * budget_s
     return server.pool(
         max_connections=_CONNECTIONS,
         timeout=timeout_s,

@@ -47,11 +47,8 @@ class Settings(BaseSettings):
     history_items: int = Field(
         100, ge=1, le=1000, description="newest items kept, and read, for each user"
     )
-    history_timeout_ms: int = Field(
-        30, ge=1, description="milliseconds to wait for Redis to connect, and for each reply"
-    )
     history_budget_ms: int = Field(
-        60, ge=1, description="milliseconds that one request waits for Redis in all"
+        50, ge=1, description="milliseconds that a call of Redis may take, connecting included"
     )
     history_failures: int = Field(
         5, ge=1, description="failed calls in a row after which Redis is left alone for a while"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -106,17 +107,21 @@ def fit_command(
     config = read_config(config_file, given, preset)
     if threads is not None:
         torch.set_num_threads(threads)
-    click.echo(fit(log, root, config, items, _progress_bar))
+    with ExitStack() as bars:
+        draft = fit(log, root, config, items, lambda trainer: _progress_bar(trainer, bars))
+    click.echo(draft)
 
 
-def _progress_bar(trainer: Trainer) -> OnStep:
+def _progress_bar(trainer: Trainer, bars: ExitStack) -> OnStep:
     per_epoch = len(trainer)
-    bar = tqdm(
-        desc="fit",
-        total=per_epoch * trainer.epochs,
-        initial=per_epoch * trainer.progress.epoch,
-        unit=" samples",
-        unit_scale=True,
+    bar = bars.enter_context(
+        tqdm(
+            desc="fit",
+            total=per_epoch * trainer.epochs,
+            initial=per_epoch * trainer.progress.epoch,
+            unit=" samples",
+            unit_scale=True,
+        )
     )
 
     def on_step(examples: int, progress: Progress) -> None:

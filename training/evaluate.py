@@ -1,6 +1,5 @@
 """Evaluation through the Retriever that serves: metrics, and the health of the interests."""
 
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from index.encoders import Encoder
 from index.release import Manifest, open_release, read_manifest, read_parts, verify_files
 from index.retriever import Query, Retriever
 from training.config import FitConfig
+from training.health import interest_health
 from training.interactions import pack
 from training.metrics import METRICS
 from training.protocols import Case, ProtocolName, divide
@@ -110,7 +110,8 @@ def evaluate(
     """Each metric at each cutoff, mean over the users; how many there were; and interest health."""
     values = user_metrics(retriever, cases, exclude_seen)
     means = {name: float(each.mean()) for name, each in values.items()}
-    return means | {"users": float(len(cases))} | interest_health(retriever, cases[:_HEALTH_USERS])
+    shown = [case.history for case in cases[:_HEALTH_USERS]]
+    return means | {"users": float(len(cases))} | interest_health(retriever, shown)
 
 
 def _rankings(
@@ -121,12 +122,12 @@ def _rankings(
         if batch[0].among is not None:
             yield from _ranked_among(retriever, batch)
             continue
-        for answer in retriever.recommend([_query(retriever, c, k, exclude_seen) for c in batch]):
+        queries = [
+            Query([retriever.catalog.id(row) for row in case.history], k, exclude_seen)
+            for case in batch
+        ]
+        for answer in retriever.recommend(queries):
             yield answer.rows.tolist()
-
-
-def _query(retriever: Retriever, case: Case, k: int, exclude_seen: bool = False) -> Query:
-    return Query([retriever.catalog.id(row) for row in case.history], k, exclude_seen)
 
 
 def _ranked_among(retriever: Retriever, cases: list[Case]) -> Iterator[list[int]]:
@@ -136,53 +137,3 @@ def _ranked_among(retriever: Retriever, cases: list[Case]) -> Iterator[list[int]
         rows = np.array((case.among or [])[::-1])
         scores = (retriever.vectors[rows] @ vectors.T).max(axis=1)
         yield rows[np.argsort(-scores, kind="stable")].tolist()
-
-
-def interest_health(retriever: Retriever, cases: list[Case], n: int = 50) -> dict[str, float]:
-    """Whether the K interests of a user are several.
-
-    interest_cosine: mean cosine between two interests of a user; 1 is collapse.
-    interest_entropy: of the share of a user's n best items that each interest won, over log K; 0 is
-    one interest winning all.
-    interest_union: distinct items among the n best of each interest, over K * n.
-    All are those of one vector (1, 0, 1) where K is 1.
-    """
-    cosines, entropies, unions = [], [], []
-    for start in range(0, len(cases), _BATCH):
-        batch = cases[start : start + _BATCH]
-        interests = retriever.encode([case.history for case in batch])
-        cosines.append(_pairwise_cosine(interests))
-        answers = retriever.recommend([_query(retriever, case, n) for case in batch])
-        entropies += [_entropy(answer.interests, interests.shape[1]) for answer in answers]
-        unions += [_union(retriever, user, n) for user in interests]
-    return {
-        "interest_cosine": float(np.concatenate(cosines).mean()),
-        "interest_entropy": float(np.mean(entropies)),
-        "interest_union": float(np.mean(unions)),
-    }
-
-
-def _pairwise_cosine(interests: NDArray[np.float32]) -> NDArray[np.float32]:
-    count = interests.shape[1]
-    if count == 1:
-        return np.ones(len(interests), dtype=np.float32)
-    unit = interests / np.maximum(np.linalg.norm(interests, axis=2, keepdims=True), 1e-12)
-    total = (unit @ unit.transpose(0, 2, 1)).sum(axis=(1, 2)) - count
-    mean: NDArray[np.float32] = total / (count * (count - 1))
-    return mean
-
-
-def _entropy(winners: NDArray[np.int64], count: int) -> float:
-    if count == 1 or not len(winners):
-        return 0.0
-    share = np.bincount(winners, minlength=count) / len(winners)
-    share = share[share > 0]
-    return float(-(share * np.log(share)).sum() / math.log(count))
-
-
-def _union(retriever: Retriever, interests: NDArray[np.float32], n: int) -> float:
-    """interests (K, D), each searched for alone."""
-    hits = retriever.index.search(interests[:, None, :], n)
-    rows = hits.rows[:, :n]
-    found = int(np.count_nonzero(rows > 0))
-    return len(np.unique(rows[rows > 0])) / max(found, 1)

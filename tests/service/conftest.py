@@ -124,7 +124,6 @@ def settings(root: Path, short_path: Path) -> Callable[..., Settings]:
         given: dict[str, Any] = {
             "releases": root,
             "history_folder": short_path,
-            "history_timeout_ms": 2000,
             "history_budget_ms": 5000,
             "reload_interval_s": 0.01,
             "drain_s": 0,

@@ -278,8 +278,7 @@ async def test_a_redis_that_hangs_is_soon_left_alone(settings: MakeSettings, tcp
     tcp.start()
     chosen = settings(
         history=tcp.url,
-        history_timeout_ms=20,
-        history_budget_ms=40,
+        history_budget_ms=20,
         history_failures=3,
         history_pause_s=3600,
     )
