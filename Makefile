@@ -43,7 +43,7 @@ test: $(VENV)/installed  ## all that must pass before anything lands
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(PY) -m pytest -q -m 'not slow'
+	$(PY) -m pytest -q -n 2 -m 'not slow'
 
 format: $(VENV)/installed  ## write the code as ruff would
 	$(VENV)/bin/ruff check --fix .

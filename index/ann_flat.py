@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from index.merge import Hits, Line, stack
 from index.rounding import RoundedMatrix, round_interests
 
-_BATCH = 32  # requests at a time, to bound the memory that their scores take
+BATCH = 32  # requests at a time, to bound the memory that their scores take
 
 
 class FlatIndex:
@@ -22,8 +22,8 @@ class FlatIndex:
 
     def search(self, interests: NDArray[np.float32], k: int) -> Hits:
         lines: list[Line] = []
-        for first in range(0, len(interests), _BATCH):
-            batch = interests[first : first + _BATCH]
+        for first in range(0, len(interests), BATCH):
+            batch = interests[first : first + BATCH]
             rounded = round_interests(batch)
             maxima, errors = self._items.maxima(rounded), self._items.errors(rounded)
             for request, best, error in zip(batch, maxima, errors, strict=True):

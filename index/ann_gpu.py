@@ -62,7 +62,7 @@ class GpuIndex:
         if isinstance(host, FlatIndex):
             self._parts = [(searched, np.arange(1, len(vectors)))]
         else:
-            searched.nprobe = min(probes, LIMIT)
+            searched.nprobe = min(probes, LIMIT, host.faiss_index.nlist)
             self._parts = [(searched, np.arange(len(vectors)))]
             if len(host.head):
                 head = faiss.IndexFlatIP(vectors.shape[1])

@@ -16,11 +16,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann_flat import FlatIndex, leaders, score
+from index.ann_flat import BATCH, FlatIndex, leaders, score
 from index.merge import Hits, Line, stack
 from index.rounding import RoundedMatrix, round_interests
 
-_BATCH = 32  # requests at a time, to bound the memory that their scores take
 _ROUNDS = 10  # of k-means
 _SAMPLE = 64  # vectors a list that k-means is trained on
 _SEED = 1
@@ -45,11 +44,12 @@ class IvfIndex:
         self._vectors = np.asarray(vectors)
         rows, self._sizes = _members(lists)
         self.head = _others(rows, len(vectors))
-        members, means = self._vectors[rows], lists.quantizer.reconstruct_n(0, lists.nlist)
-        if not np.abs(means).max() <= 1.01 * np.abs(members).max(initial=0):
-            raise ValueError("lists: a mean beyond its members; build the index again")
+        means = lists.quantizer.reconstruct_n(0, lists.nlist)
+        if not np.abs(means).max() <= 1.01 * max(self._vectors.max(), -self._vectors.min()):
+            raise ValueError("lists: a mean beyond all vectors; build the index again")
         self._scanned = RoundedMatrix(np.concatenate([self._vectors[self.head], means]))
-        self._deviations = _deviations(members, self._sizes, means)
+        squares = np.vecdot(self._vectors, self._vectors).take(rows)
+        self._deviations = _deviations(squares, self._sizes, means)
         self._reach = np.float32(margin) * self._deviations
 
     def with_margin(self, margin: float) -> "IvfIndex":
@@ -65,33 +65,43 @@ class IvfIndex:
     def search(self, interests: NDArray[np.float32], k: int) -> Hits:
         """Requests whose lists come to more than all items are searched exactly: it is faster."""
         lines: list[Line] = []
-        for first in range(0, len(interests), _BATCH):
-            lines += self._search(interests[first : first + _BATCH], k)
+        for first in range(0, len(interests), BATCH):
+            lines += self._search(interests[first : first + BATCH], k)
         return stack(lines)
 
     def _search(self, interests: NDArray[np.float32], k: int) -> list[Line]:
         rounded = round_interests(interests)
         head, lists = slice(len(self.head)), slice(len(self.head), None)
         products = self._scanned.products(rounded)
-        maxima = products[:, :, head].max(axis=1, initial=0) * self._scanned.scale(rounded, head)
+        maxima = products[:, :, head].max(axis=1) * self._scanned.scale(rounded, head)
         # (B, K, lists): the best score that a list may hold for an interest
         hopes = products[:, :, lists].astype(np.float32)
         hopes *= self._scanned.scale(rounded, lists)[:, None]
         hopes += rounded.norms[:, :, None] * self._reach
-        lines = []
-        for place, error in enumerate(self._scanned.errors(rounded)):
-            leading, bar = leaders(maxima[place], error, k)
-            which, probed = np.divmod(np.flatnonzero(hopes[place] > bar), hopes.shape[2])
-            if self._sizes.take(probed).sum() >= len(self._vectors):
-                (line,) = zip(*self._exact.search(interests[place : place + 1], k), strict=True)
-            else:
-                rows = self.head.take(leading)
-                if len(probed):
-                    found = self._probe(interests[place].take(which, axis=0), probed, bar)
-                    rows = _once(np.concatenate([rows, found]))
-                line = score(self._vectors, rows, interests[place])
-            lines.append(line)
-        return lines
+        errors = self._scanned.errors(rounded)
+        return [
+            self._answer(*request, k)
+            for request in zip(interests, maxima, hopes, errors, strict=True)
+        ]
+
+    def _answer(
+        self,
+        interests: NDArray[np.float32],
+        maxima: NDArray[np.float32],
+        hopes: NDArray[np.float32],
+        error: float,
+        k: int,
+    ) -> Line:
+        leading, bar = leaders(maxima, error, k)
+        which, probed = np.divmod(np.flatnonzero(hopes > bar), hopes.shape[1])
+        if self._sizes.take(probed).sum() >= len(self._vectors):
+            exact = self._exact.search(interests[None], k)
+            return exact.rows[0], exact.scores[0], exact.interests[0]
+        rows = self.head.take(leading)
+        if len(probed):
+            rows = np.concatenate([rows, self._probe(interests.take(which, axis=0), probed, bar)])
+            rows = _once(rows)
+        return score(self._vectors, rows, interests)
 
     def _probe(
         self, interests: NDArray[np.float32], places: NDArray[np.int64], bar: float
@@ -196,12 +206,15 @@ def _others(rows: NDArray[np.int64], total: int) -> NDArray[np.int64]:
 
 
 def _deviations(
-    members: NDArray[np.float32], sizes: NDArray[np.int64], means: NDArray[np.float32]
+    squares: NDArray[np.float32], sizes: NDArray[np.int64], means: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(lists,): standard deviation of a component of a list's members, list after list."""
-    place = np.repeat(np.arange(len(sizes)), sizes)
-    squares = np.bincount(place, np.vecdot(members, members), minlength=len(sizes))
+    """(lists,): standard deviation of a component of the lists' members.
+
+    squares: of the members' norms, list after list.
+    """
+    places = np.repeat(np.arange(len(sizes)), sizes)
+    sums = np.bincount(places, squares, minlength=len(sizes))
     # E|x - m|^2 = E|x|^2 - |m|^2
-    spread = squares / np.maximum(sizes, 1) - np.vecdot(means, means)
+    spread = sums / np.maximum(sizes, 1) - np.vecdot(means, means)
     deviations: NDArray[np.float32] = np.sqrt(np.maximum(spread, 0) / means.shape[1])
     return deviations.astype(np.float32)

@@ -146,7 +146,7 @@ def _ivf_candidates(
 ) -> Iterator[_Candidate]:
     """Those that are good enough: of all heads, then of fewer and more lists with the best."""
     items = len(vectors) - 1
-    usual = 2 ** round(np.log2(1.5 * items**0.5))
+    usual = 2 ** round(np.log2(items**0.5))
     heads = [head for head in _HEADS if 4 * tuning.k <= head <= items // 3]
     tried: list[_Candidate] = []
     for lists in (usual, usual // 2, usual * 2):

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnection
-from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError
@@ -32,9 +31,12 @@ EVENTS = "re4:events"
 
 _CONNECTIONS = 16
 _READS = 64  # histories in one round trip
+_EVENTS = 100  # in one transaction: a few milliseconds of work, within which nothing else is done
 # The client's own time-outs, in budgets. They only end what nobody waits for any more: a caller has
 # the budget, but they would also count time in which this process did not look at its sockets.
 _PATIENCE = 3
+
+_UNAVAILABLE = "history: Redis does not answer, or refuses; try again later"
 
 T = TypeVar("T")
 Command = Callable[["Redis"], Awaitable[T]]
@@ -102,8 +104,8 @@ class HistoryStore:
     """Redis within a budget of time: a caller soon has its answer, or HistoryUnavailableError.
 
     Reads that come while another is under way go to Redis together: one round trip, and a third of
-    the work. Whoever asked may go away; what was sent to Redis runs in a task of our own to its end,
-    so no connection goes back to the pool with a reply still to come, which the next user would get.
+    the work. Whoever asked may go away: what was sent to Redis runs to its end in a task of ours,
+    so no connection goes back to the pool with a reply to come, which the next user would be given.
     """
 
     def __init__(self, server: Server, settings: Settings, metrics: Metrics) -> None:
@@ -145,16 +147,19 @@ class HistoryStore:
         return [item.decode("utf-8", "replace") for item in await wanted.items]
 
     async def append(self, events: Sequence[Event]) -> None:
-        """Add the events to their users' histories and to the stream, in one transaction.
+        """Add the events to their users' histories and to the stream, some at a time.
 
-        Never tried again from here: had only the reply been lost, they would be there twice.
+        If this raises, the first of them may be there. Nothing is tried again from here: had only
+        the reply been lost, it would be there twice.
         """
-        now = time.time()
-        await self._call("append", lambda redis: self._appending(redis, events, now).execute())
-        self._metrics.events.inc(len(events))
+        for first in range(0, len(events), _EVENTS):
+            batch = events[first : first + _EVENTS]
+            await self._call("append", partial(self._append_batch, batch))
+            self._metrics.events.inc(len(batch))
 
-    def _appending(self, redis: Redis, events: Sequence[Event], now: float) -> Pipeline:
+    async def _append_batch(self, events: Sequence[Event], redis: Redis) -> None:
         pipeline = redis.pipeline(transaction=True)
+        now = time.time()
         items = defaultdict(list)
         for event in events:
             fields = {"timestamp": now} | event.model_dump(exclude_none=True)
@@ -163,7 +168,7 @@ class HistoryStore:
         for key, new in items.items():
             pipeline.rpush(key, *new)
             pipeline.ltrim(key, -self._items, -1)
-        return pipeline
+        await pipeline.execute()
 
     # --- reading together ---
 
@@ -173,7 +178,7 @@ class HistoryStore:
             batch = [self._wanted.popleft() for _ in range(min(len(self._wanted), _READS))]
             try:
                 replies = await self._call("read", partial(self._read_batch, batch), attempts=2)
-            except HistoryUnavailableError as error:
+            except Exception as error:  # whatever it is, somebody waits to be told
                 replies = [error] * len(batch)
             for wanted, reply in zip(batch, replies, strict=True):
                 self._hand_over(wanted, reply)
@@ -190,8 +195,9 @@ class HistoryStore:
             return  # whoever wanted it has gone
         if isinstance(reply, ResponseError):
             self._failed("read", reply)
-            reply = HistoryUnavailableError("history: Redis refuses to give it; mend its key")
-        if isinstance(reply, Exception):
+        if isinstance(reply, RedisError | HistoryUnavailableError):
+            wanted.items.set_exception(HistoryUnavailableError(_UNAVAILABLE))
+        elif isinstance(reply, Exception):
             wanted.items.set_exception(reply)
         else:
             wanted.items.set_result(reply)
@@ -200,12 +206,12 @@ class HistoryStore:
 
     async def _call(self, operation: str, command: Command[T], attempts: int = 1) -> T:
         if not self._breaker.admits():
-            raise HistoryUnavailableError("history: Redis does not answer; try again later")
+            raise HistoryUnavailableError(_UNAVAILABLE)
         try:
             result = await self._within_budget(self._spawn(self._attempt(command, attempts)))
         except (RedisError, OSError, TimeoutError, EmbeddedRedisError) as error:
             self._failed(operation, error)
-            raise HistoryUnavailableError("history: Redis does not answer; try again") from error
+            raise HistoryUnavailableError(_UNAVAILABLE) from error
         self._breaker.succeeded()
         if not self.up:
             log.info("history store answers")
@@ -246,11 +252,11 @@ class HistoryStore:
             task.exception()  # asked for, as asyncio logs those of which nobody has
 
     def _failed(self, operation: str, error: Exception) -> None:
-        # A refusal, such as that of a full Redis, is an answer: there is nothing to wait for.
-        if not isinstance(error, ResponseError):
-            self._breaker.failed()
         name = type(error).__name__
         self._metrics.history_failures.labels(operation, name).inc()
+        if isinstance(error, ResponseError):
+            return  # Redis is there: it only refuses this, as a full one does, or for a spoilt key
+        self._breaker.failed()
         if self.up or operation == "start":
             log.warning("history store fails", extra={"operation": operation, "error": name})
         self._set_up(False)

@@ -131,7 +131,7 @@ def ours(data: Data, k: int) -> Iterator[Contender]:
     items = len(data.vectors) - 1
     rows = merge(exact.search(data.tuning[::2], k)).rows[:, :k]
     demand = np.bincount(rows.ravel(), minlength=items + 1)
-    usual = 2 ** round(np.log2(1.5 * items**0.5))
+    usual = 2 ** round(np.log2(items**0.5))
     heads = [head for head in (1024, 2048, 4096, 8192) if head <= items // 2]
     for lists in (usual // 2, usual):
         assigned = assign_lists(data.vectors, lists)

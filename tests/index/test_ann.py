@@ -41,7 +41,7 @@ def clustered(items: int, dim: int = 16, seed: int = 0) -> Vectors:
     return padded(vectors * random.lognormal(0, 0.3, (items, 1)))
 
 
-def interests(requests: int, count: int = 3, dim: int = 16, seed: int = 1) -> Vectors:
+def interests(requests: int, count: int = 1, dim: int = 16, seed: int = 1) -> Vectors:
     random = np.random.default_rng(seed)
     return random.standard_normal((requests, count, dim)).astype(np.float32)
 
@@ -90,10 +90,14 @@ def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @BOTH
 @pytest.mark.parametrize("requests", [1, 2, 70])
+@pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize("k", [1, 10, 120])
 @pytest.mark.usefixtures("arithmetic")
-def test_the_answer_is_the_best_of_all_items(spec: IndexSpec, requests: int, k: int) -> None:
-    vectors, asked = clustered(2000), interests(requests)
+def test_the_answer_is_the_best_of_all_items(
+    spec: IndexSpec, requests: int, count: int, k: int
+) -> None:
+    """With four interests, an index that would probe every list four times searches exactly."""
+    vectors, asked = clustered(2000), interests(requests, count)
     hits = build_index(vectors, spec).search(asked, k)
     assert_true_scores(hits, vectors, asked)
     rows = merge(hits).rows
@@ -148,12 +152,14 @@ def test_a_product_is_never_farther_off_than_said() -> None:
 
 @pytest.mark.parametrize("k", [1, 10, 50, 140, 500])
 def test_an_approximate_index_finds_nearly_all(k: int) -> None:
-    vectors, asked = clustered(6000), interests(50)
+    vectors, asked = clustered(6000), interests(50, 4)
+    hits = build_index(vectors, IVF).search(asked, k)
+    assert_true_scores(hits, vectors, asked)
     assert recall(build_index(vectors, IVF), vectors, asked, k) > 0.95
 
 
 def test_a_wider_margin_finds_more() -> None:
-    vectors, asked = clustered(3000), interests(30)
+    vectors, asked = clustered(3000), interests(30, 2)
     lists = build_index(vectors, IVF.model_copy(update={"head": 50}))
     assert isinstance(lists, IvfIndex)
     found = [recall(lists.with_margin(margin), vectors, asked, 20) for margin in (-3, 0, 2, 50)]
@@ -198,7 +204,7 @@ def test_memory_mapped_vectors_do(tmp_path: Path) -> None:
 
 @BOTH
 def test_many_threads_may_search_one_index(spec: IndexSpec) -> None:
-    vectors, asked = clustered(3000), interests(64)
+    vectors, asked = clustered(3000), interests(64, 4)
     built = build_index(vectors, spec)
 
     def ask(place: int) -> list[int]:
@@ -356,7 +362,7 @@ def test_what_a_gpu_is_asked_to_do_gives_the_answers_of_the_processor(
     spec: IndexSpec, k: int
 ) -> None:
     """Rehearsed on the processor, where faiss has the same calls."""
-    vectors, asked = clustered(3000), interests(6)
+    vectors, asked = clustered(3000), interests(6, 4)
     host = build_index(vectors, spec)
     rehearsal = rehearse(host, vectors, probes=spec.lists)
     assert_true_scores(rehearsal.search(asked, k), vectors, asked)
@@ -377,7 +383,7 @@ def test_a_rehearsal_bears_small_catalogues(items: int) -> None:
 def test_a_gpu_gives_the_answers_of_the_processor(spec: IndexSpec, tmp_path: Path) -> None:
     if not faiss.get_num_gpus():
         pytest.skip("faiss sees no GPU: not installed with the extra `gpu`, or none is there")
-    vectors, asked, path = clustered(3000), interests(40), tmp_path / "items.faiss"
+    vectors, asked, path = clustered(3000), interests(40, 4), tmp_path / "items.faiss"
     wide = spec if spec.kind == "flat" else spec.model_copy(update={"probes": spec.lists})
     host = build_index(vectors, wide)
     host.write(path)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -229,6 +230,36 @@ async def test_a_call_given_up_never_answers_the_next(
 
         assert await store.read("user-7") == ["user-7"] * 3
     assert budget_ms == 1 or 0 < answered < calls
+
+
+async def test_time_in_which_we_were_held_up_is_not_held_against_redis(
+    settings: MakeSettings, url: str | None
+) -> None:
+    async with started(settings(history=url, history_failures=1)) as store:
+        await store.append(events("anna", "a"))
+        store._budget_s = 0.02
+        for _ in range(5):
+            reading = asyncio.ensure_future(store.read("anna"))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            time.sleep(0.05)  # as the loading of a release may, with the interpreter's lock
+            assert await reading == ["a"]
+
+
+async def test_reads_at_one_time_go_to_redis_together(
+    settings: MakeSettings, url: str | None
+) -> None:
+    chosen = settings(history=url)
+    async with started(chosen) as store:
+        for user in range(100):
+            await store.append(events(f"user-{user}", f"item-{user}"))
+        with beside(chosen) as client:
+            before = client.info()["total_reads_processed"]
+            histories = await asyncio.gather(*(store.read(f"user-{i}") for i in range(100)))
+            after = client.info()["total_reads_processed"]
+
+    assert histories == [[f"item-{user}"] for user in range(100)]
+    assert after - before < 10
 
 
 # --- what becomes of Redis ---
