@@ -39,7 +39,7 @@ _PATIENCE = 3
 _UNAVAILABLE = "history: Redis does not answer, or refuses; try again later"
 
 T = TypeVar("T")
-Command = Callable[["Redis"], Awaitable[T]]
+Command = Callable[[Redis], Awaitable[T]]
 log = logging.getLogger(__name__)
 
 
