@@ -25,6 +25,16 @@ def _known_scheme(url: SecretStr) -> SecretStr:
 RedisUrl = Annotated[SecretStr, AfterValidator(_known_scheme)]
 
 
+def _root(folder: Path) -> Path:
+    """The folder given, or its parent where it is the releases/ that stands beside `current`."""
+    # Names of index.release, which would load torch before its threads are limited.
+    beside = (folder.parent / "current").is_file()
+    return folder.parent if beside and folder.name == "releases" else folder
+
+
+Root = Annotated[Path, AfterValidator(_root)]
+
+
 class Settings(BaseSettings):
     """Read once, where the process starts; nothing else looks at the environment."""
 
@@ -32,7 +42,7 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
     )
 
-    releases: Path = Field(description="folder that holds releases/ and current")
+    releases: Root = Field(description="folder that holds releases/ and current")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
     history: RedisUrl | None = Field(

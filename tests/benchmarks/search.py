@@ -139,7 +139,7 @@ def ours(data: Data, k: int) -> Iterator[Contender]:
             spec = IndexSpec(kind="ivf", head=head, lists=lists, probes=1)
             index = build_index(data.vectors, spec, demand if known else None, assigned)
             assert isinstance(index, IvfIndex)
-            for margin in (1.0, 2.0, 2.5, 3.0, 3.5):
+            for margin in (2.5, 3.0, 3.5):
                 setting = named(spec.model_copy(update={"margin": margin}))
                 by = "" if known else ", longest first"
                 yield contender(setting + by, index.with_margin(margin))

@@ -84,3 +84,11 @@ def test_a_secret_is_never_shown(served: list[Settings]) -> None:
     assert "hunter2" not in output
     run("--releases", "x", "--history", "redis://:hunter2@redis", "--admin-key", "hunter3")
     assert "hunter" not in repr(served[0])
+
+
+def test_the_folder_of_releases_beside_current_stands_for_its_root(tmp_path: Path) -> None:
+    (tmp_path / "releases").mkdir()
+    assert Settings(releases=tmp_path / "releases").releases == tmp_path / "releases"
+    (tmp_path / "current").write_text("some-release\n")
+    assert Settings(releases=tmp_path / "releases").releases == tmp_path
+    assert Settings(releases=tmp_path).releases == tmp_path
