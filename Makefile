@@ -24,7 +24,7 @@ $(DEMO)/interactions.parquet: | $(VENV)/installed
 	$(PY) -m training synthetic --out $(DEMO)
 
 $(DEMO)/root/current: | $(DEMO)/interactions.parquet
-	draft=$$($(PY) -m training fit $(DEMO)/interactions.parquet --items $(DEMO)/items.parquet --root $(DEMO)/root --epochs 12 | tail -n 1) \
+	draft=$$($(PY) -m training fit $(DEMO)/interactions.parquet --items $(DEMO)/items.parquet --root $(DEMO)/root --epochs 6 | tail -n 1) \
 	  && $(PY) -m index build "$$draft" && $(PY) -m index publish "$$draft"
 
 demo-release: $(DEMO)/root/current  ## a synthetic log, trained on and published under .demo

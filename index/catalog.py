@@ -7,6 +7,7 @@ items are simply the first rows, and a log-uniform sampler over rows is one over
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +70,7 @@ class Catalog:
 
     def rows(self, item_ids: Iterable[str]) -> list[int]:
         """The row of each id, in the order given; PADDING for an id not in the catalogue."""
-        row_of = self._row_of
-        return [row_of.get(item_id, PADDING) for item_id in item_ids]
+        return [*map(self._row_of.get, item_ids, repeat(PADDING))]
 
     def id(self, row: int) -> str:
         """The id of a row of 1..N."""

@@ -70,6 +70,7 @@ def _fit_options(command: Any) -> Any:
 @click.group(cls=_Commands)
 def main() -> None:
     """From a log to a draft."""
+    torch.set_num_threads(1)
 
 
 _PRESET = click.option(
@@ -87,7 +88,13 @@ _PRESET = click.option(
 @click.option("--items", type=_IN, help="file of item titles and categories")
 @click.option("--config", "config_file", type=_IN, help="TOML file of the options below; flags win")
 @_PRESET
-@click.option("--threads", type=click.IntRange(1), help="of torch  [default: one a core]")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="of torch; more than one crawl where another process wants a core",
+)
 @_fit_options
 def fit_command(
     log: Path,
@@ -95,7 +102,7 @@ def fit_command(
     items: Path | None,
     config_file: Path | None,
     preset: PresetName,
-    threads: int | None,
+    threads: int,
     **options: Any,
 ) -> None:
     """Train on LOG and write a draft, whose path is the last line printed.
@@ -105,8 +112,7 @@ def fit_command(
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
     config = read_config(config_file, given, preset)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     with ExitStack() as bars:
         draft = fit(log, root, config, items, lambda trainer: _progress_bar(trainer, bars))
     click.echo(draft)
