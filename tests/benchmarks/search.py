@@ -273,7 +273,7 @@ def measure(contenders: list[Contender], data: Data, k: int, rounds: int) -> lis
             seconds[turn, place, at] = time.perf_counter() - start
     medians = np.median(seconds, axis=(0, 2)) * 1e6
     return [
-        Row(c.family, c.setting, recall, float(took))
+        Row(c.family, c.setting, round(recall, 4), round(float(took), 1))
         for c, recall, took in zip(contenders, recalls, medians, strict=True)
     ]
 
@@ -374,7 +374,7 @@ def report(rows: list[Row], data: Data, given: argparse.Namespace) -> None:
                 "recall": RECALL,
                 "ours_us": mine and mine.microseconds,
                 "scann_us": theirs and theirs.microseconds,
-                "ratio": ratio,
+                "ratio": ratio and round(ratio, 3),
                 "rows": [vars(row) for row in rows],
             }
         )
