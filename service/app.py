@@ -14,23 +14,18 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from index.release import ReleaseError
-from service import routes
 from service.direct import DirectRoute
+from service.endpoints import histories, operations, recommend
 from service.engine import Engine
 from service.errors import ServiceError, tell
 from service.history import HistoryStore, server_of
 from service.live import LiveRelease
 from service.metrics import Metrics
-from service.routes import METRICS_TYPE, Service, json_response
-from service.schemas import (
-    Accepted,
-    Alive,
-    ErrorBody,
-    Ready,
-    Recommendations,
-    ReleaseState,
-    Reloaded,
-)
+from service.parts import Service, json_response
+from service.schemas.common import ErrorBody
+from service.schemas.histories import Accepted
+from service.schemas.operations import Alive, Ready, ReleaseState, Reloaded
+from service.schemas.recommend import Recommendations
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -82,18 +77,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _add_routes(app: FastAPI, admin: bool) -> None:
     body = (408, 413, 422)
-    _add(app, "POST", "/recommend", routes.recommend, Recommendations, *body, 503)
-    _add(app, "POST", "/events", routes.events, Accepted, *body, 503)
-    _add(app, "GET", "/livez", routes.livez, Alive)
-    _add(app, "GET", "/readyz", routes.readyz, Ready, 503)
-    _add(app, "GET", "/release", routes.release, ReleaseState)
+    _add(app, "POST", "/recommend", recommend.recommend, Recommendations, *body, 503)
+    _add(app, "POST", "/events", histories.events, Accepted, *body, 503)
+    _add(app, "GET", "/livez", operations.livez, Alive)
+    _add(app, "GET", "/readyz", operations.readyz, Ready, 503)
+    _add(app, "GET", "/release", operations.release, ReleaseState)
     if admin:
-        _add(app, "POST", "/admin/reload", routes.reload, Reloaded, 401, 409, 503)
+        _add(app, "POST", "/admin/reload", operations.reload, Reloaded, 401, 409, 503)
     app.add_api_route(
         "/metrics",
-        routes.metrics,
+        operations.metrics,
         response_class=Response,
-        responses={200: {"content": {METRICS_TYPE: {"schema": {"type": "string"}}}}},
+        responses={200: {"content": {operations.METRICS_TYPE: {"schema": {"type": "string"}}}}},
     )
 
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from service.errors import BodyTooLargeError, BodyTooSlowError, ClientGoneError, invalid_body
-from service.schemas import BODY_LIMIT_BYTES
+from service.schemas.common import BODY_LIMIT_BYTES
 
 _BODY_TIMEOUT_S = 10.0
 

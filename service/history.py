@@ -23,7 +23,7 @@ from service.breaker import Breaker
 from service.embedded import EmbeddedRedis, EmbeddedRedisError
 from service.errors import HistoryUnavailableError
 from service.metrics import Metrics
-from service.schemas import Event
+from service.schemas.histories import Event
 from service.settings import Settings
 
 HISTORY = "re4:history:"

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.logs import configure_logs
-from service.routes import Service
+from service.parts import Service
 from service.settings import Settings
 
 # Longer than the minute for which proxies keep theirs: else one is closed just as it is used.

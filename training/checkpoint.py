@@ -40,7 +40,7 @@ def load(
 ) -> dict[str, Any]:
     """Put all that was saved back, torch's random state included, and return `about`."""
     with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
         described = file.metadata()
     weights = {name.removeprefix(_MODULE): t for name, t in tensors.items() if _MODULE in name}
     module.load_state_dict(weights)

@@ -28,9 +28,10 @@ def over_items(score: Callable[[Tensor], Tensor], vectors: Tensor, mask: Tensor)
 class Re4Encoder(Encoder):
     """a_k = softmax_j(w_k . tanh(W1 x_j)), z_k = sum_j a_kj W2 x_j (Zhang et al. 2022, Eq. 1-2).
 
-    Knows no positions: permuting a history changes nothing. The paper has no head; `head="tanh"`
-    adds the authors' released one, z' = tanh(W z + b), for serving and the main loss, while the
-    backward flows see z.
+    The paper knows no positions: permuting a history changes nothing. `recency` adds b_kt, learnt,
+    to the logit of the item t places from the newest, so that an interest can be of late or of old.
+    The paper has no head; `head="tanh"` adds the authors' released one, z' = tanh(W z + b), for
+    serving and the main loss, while the backward flows see z.
     """
 
     def __init__(
@@ -38,10 +39,13 @@ class Re4Encoder(Encoder):
         dim: int = 64,
         interests: int = 8,
         hidden: int = 256,
+        history: int = 20,
+        recency: bool = False,
         head: Literal["none", "tanh"] = "none",
     ) -> None:
         super().__init__()
         self.dim, self.interests = dim, interests
+        self.recency = nn.Parameter(torch.zeros(history, interests)) if recency else None
         self.project = nn.Linear(dim, hidden, bias=False)  # W1
         self.score = nn.Linear(hidden, interests, bias=False)  # w_k, one row an interest
         self.value = nn.Linear(dim, dim, bias=False)  # W2
@@ -56,6 +60,8 @@ class Re4Encoder(Encoder):
 
     def forward(self, history: History) -> Interests:
         logits = over_items(self._score, history.vectors, history.mask)
+        if self.recency is not None:
+            logits = logits + self.recency[-history.mask.shape[1] :]
         attention = masked_softmax(logits.transpose(1, 2), history.mask)
         # W2 after the sum over items, not before: the same by linearity, for K vectors, not L.
         raw = self.value(attention @ history.vectors)

@@ -8,15 +8,10 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from service.schemas import (
-    Accepted,
-    Alive,
-    ErrorBody,
-    Ready,
-    Recommendations,
-    ReleaseState,
-    Reloaded,
-)
+from service.schemas.common import ErrorBody
+from service.schemas.histories import Accepted
+from service.schemas.operations import Alive, Ready, ReleaseState, Reloaded
+from service.schemas.recommend import Recommendations
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ from service.embedded import EmbeddedRedis, EmbeddedRedisError, redis_server
 from service.errors import HistoryUnavailableError
 from service.history import EVENTS, HISTORY, HistoryStore, OwnServer, RemoteServer, server_of
 from service.metrics import Metrics
-from service.schemas import Event
+from service.schemas.histories import Event
 from service.settings import Settings
 
 pytestmark = pytest.mark.anyio

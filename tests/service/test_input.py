@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as quickly
 from hypothesis import strategies as st
 
-from service.schemas import BODY_LIMIT_BYTES, ErrorBody
+from service.schemas.common import BODY_LIMIT_BYTES, ErrorBody
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 pytestmark = pytest.mark.anyio

@@ -1,0 +1,1 @@
+"""The endpoints: what each does with a request that is already valid."""

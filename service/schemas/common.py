@@ -1,0 +1,57 @@
+"""What all that is taken and given shares: ids, limits, and the one shape of an error."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+BODY_LIMIT_BYTES = 256 * 1024
+ID_LIMIT_BYTES = 512
+SEQUENCE_LIMIT = 1000
+EVENTS_LIMIT = 1000
+K_LIMIT = 1000
+
+
+def _short(text: str) -> str:
+    if not text.isascii() and (size := len(text.encode())) > ID_LIMIT_BYTES:
+        raise ValueError(f"an id of {size} bytes in UTF-8; at most {ID_LIMIT_BYTES} are allowed")
+    return text
+
+
+def _all_short(texts: list[str]) -> list[str]:
+    # One look at all of them: most are ASCII, of which pydantic has counted the bytes.
+    if not "".join(texts).isascii():
+        for text in texts:
+            _short(text)
+    return texts
+
+
+Text = Annotated[str, Field(min_length=1, max_length=ID_LIMIT_BYTES)]
+Id = Annotated[Text, AfterValidator(_short)]
+Ids = Annotated[list[Text], Field(max_length=SEQUENCE_LIMIT), AfterValidator(_all_short)]
+
+
+class Input(BaseModel):
+    """Strict: no conversions, no extra fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Output(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ProblemDetail(Output):
+    where: str
+    message: str
+
+
+class ErrorDetail(Output):
+    code: str = Field(description="for programs; never changes for one kind of error")
+    message: str = Field(description="for people: what was given, what is allowed, what to do")
+    problems: list[ProblemDetail] = Field([], description="for invalid requests, each problem")
+
+
+class ErrorBody(Output):
+    """The one shape of every error."""
+
+    error: ErrorDetail
