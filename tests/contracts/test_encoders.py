@@ -24,6 +24,7 @@ ITEMS, DIM, INTERESTS = 30, 8, 3
 HISTORIES = [[4], [1, 2, 3, 4, 5], [7, 7, 9], [30, 29], [5, 1, 4, 2, 3]]
 SWITCHES: dict[str, dict[str, Any]] = {
     "re4, tanh head": {"head": "tanh"},
+    "re4, recency": {"recency": True},
     "comirec-sa, no biases": {"biases": False},
     "mind, dynamic": {"dynamic": True},
 }
@@ -43,7 +44,10 @@ def make(variant: str, seed: int = 0) -> Encoder:
     arguments |= SWITCHES.get(variant, {})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build_encoder(name, arguments).eval()
+        encoder = build_encoder(name, arguments).eval()
+        if "recency" in variant:
+            torch.nn.init.normal_(encoder.recency)  # which begins at 0, without effect
+        return encoder
 
 
 def table() -> Tensor:
@@ -173,7 +177,7 @@ def test_an_unknown_name_is_refused_with_those_there_are() -> None:
 # --- Re4 ---
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("re4")])
+@pytest.mark.parametrize("variant", ["re4", "re4, tanh head"])
 def test_re4_does_not_know_the_order_of_a_history(variant: str) -> None:
     encoder = make(variant)
     expected = encode(encoder, [[1, 2, 3, 4, 5]])
@@ -181,6 +185,15 @@ def test_re4_does_not_know_the_order_of_a_history(variant: str) -> None:
     given = encode(encoder, [[[1, 2, 3, 4, 5][place] for place in order]])
     assert_close(given.vectors, expected.vectors)
     assert_close(given.attention, expected.attention[:, :, order])
+
+
+def test_recency_weighs_the_places_of_a_history() -> None:
+    """As if the logits were b_kt alone: equal items differ only in their place."""
+    encoder = make("re4, recency")
+    bias = encoder.recency
+    assert isinstance(bias, Tensor)
+    attention = encode(encoder, [[7, 7, 7]]).attention[0]
+    assert_close(attention[:, -3:], bias.detach()[-3:].T.softmax(dim=1))
 
 
 def test_re4_is_its_equations() -> None:

@@ -4,10 +4,12 @@ Terms differ in which interest, or interests, an item is scored with. Shapes: B 
 D dimension, S negatives.
 """
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from training.objectives import Forward, Term
 
@@ -100,6 +102,48 @@ def _each(batch: Forward, interest: Tensor, share: Tensor) -> Tensor:
     return (share * loss).mean()
 
 
+_AT_ONCE = 32  # users, whose scores of all interests then stay in the processor's cache
+
+
+class _ServedScores(torch.autograd.Function):
+    """max_k z_k . e without ever holding the scores of all interests, K times as many."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, interests: Tensor, items: Tensor) -> Tensor:
+        best = interests.new_empty(len(interests), len(items))
+        winners = torch.empty_like(best, dtype=torch.int64)
+        for users in _slices(len(interests)):
+            scores = interests[users].flatten(0, 1) @ items.T
+            scores = scores.view(-1, interests.shape[1], len(items))
+            torch.max(scores, dim=1, out=(best[users], winners[users]))
+        ctx.save_for_backward(interests, items, winners)
+        return best
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        interests, items, winners = ctx.saved_tensors
+        (of_best,) = gradients
+        of_interests, of_items = torch.empty_like(interests), torch.zeros_like(items)
+        for users in _slices(len(interests)):
+            vectors = interests[users]
+            of_scores = vectors.new_zeros(*vectors.shape[:2], len(items))
+            of_scores.scatter_(1, winners[users][:, None], of_best[users][:, None])
+            flat = of_scores.flatten(0, 1)
+            of_interests[users] = (flat @ items).view_as(vectors)
+            of_items.addmm_(flat.T, vectors.flatten(0, 1))
+        return of_interests, of_items
+
+
+def _slices(users: int) -> Iterator[slice]:
+    return (slice(first, first + _AT_ONCE) for first in range(0, users, _AT_ONCE))
+
+
+def served_scores(interests: Tensor, items: Tensor) -> Tensor:
+    """max_k z_k . e of interests (B, K, D) and items (S, D): (B, S)."""
+    result: Tensor = _ServedScores.apply(interests, items)  # type: ignore[no-untyped-call]
+    return result
+
+
 class ServedMax(Term):
     """Softmax on the score that is served: target and negatives by their best interest (Eq. 17).
 
@@ -108,9 +152,7 @@ class ServedMax(Term):
     """
 
     def forward(self, batch: Forward) -> Tensor:
-        interests = batch.interests.vectors
-        scores = interests.flatten(0, 1) @ batch.negative_vectors.T
-        best = scores.view(*interests.shape[:2], -1).max(dim=1).values
+        best = served_scores(batch.interests.vectors, batch.negative_vectors)
         return softmax_loss(batch, target_scores(batch).max(dim=1).values, best)
 
 

@@ -11,7 +11,14 @@ from index.encoders import History, Interests
 from training.negatives import full
 from training.objectives import Forward, Objective
 from training.objectives.remi import HardNegatives, RoutingRegularizer
-from training.objectives.softmax import MultiLoss, Selected, ServedMax, take, target_scores
+from training.objectives.softmax import (
+    MultiLoss,
+    Selected,
+    ServedMax,
+    served_scores,
+    take,
+    target_scores,
+)
 
 B, K, D, N = 4, 3, 6, 9
 
@@ -135,6 +142,22 @@ def test_served_max_punishes_the_interest_that_mistakes_a_negative_for_good():
     ServedMax()(batch).backward()
     learning = (batch.interests.vectors.grad.abs().sum(dim=2) > 0).sum(dim=1)
     assert learning.min() > 1
+
+
+def test_served_scores_and_their_gradients_are_those_of_the_plain_maximum():
+    torch.manual_seed(2)
+    users = 70  # more than are worked on at once, and no multiple of it
+    interests = torch.randn(users, K, D, dtype=torch.float64, requires_grad=True)
+    items = torch.randn(N, D, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(users, N, dtype=torch.float64)
+    ours, plain = served_scores(interests, items), (interests @ items.T).max(dim=1).values
+    torch.testing.assert_close(ours, plain)
+    gradients = (
+        torch.autograd.grad((scores * weights).sum(), (interests, items))
+        for scores in (ours, plain)
+    )
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("selection", ["bam-p", "bam-l"])
