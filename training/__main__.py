@@ -174,8 +174,11 @@ _SET = click.option(
 )
 
 
-def _laboratory(log: Path, out: Path) -> Laboratory:
-    return Laboratory(log, out, lambda text: click.echo(text, err=True))
+_ITEMS = click.option("--items", type=_IN, help="item file with title and category")
+
+
+def _laboratory(log: Path, out: Path, items: Path | None) -> Laboratory:
+    return Laboratory(log, out, lambda text: click.echo(text, err=True), items)
 
 
 @main.command("compare")
@@ -197,6 +200,7 @@ def _laboratory(log: Path, out: Path) -> Laboratory:
 )
 @_PRESET
 @_SET
+@_ITEMS
 @_KEPT
 def compare_command(
     log: Path,
@@ -206,15 +210,17 @@ def compare_command(
     trials: int,
     preset: PresetName,
     settings: tuple[str, ...],
+    items: Path | None,
     out: Path,
 ) -> None:
     """Train and evaluate systems side by side on LOG. The last line is the table's path."""
+    from training.kinds import kinds
     from training.report import write_comparison  # brings matplotlib, which other commands need not
 
     common = {"split": split} | dict(map(setting, settings))
-    laboratory = _laboratory(log, out)
+    laboratory = _laboratory(log, out, items)
     systems = compare(laboratory, encoders.split(","), seeds, trials, common, preset)
-    click.echo(write_comparison(out, systems, click.echo))
+    click.echo(write_comparison(out, systems, kinds(laboratory, systems), click.echo))
 
 
 @main.command("reproduce")
@@ -227,15 +233,22 @@ def compare_command(
     help="what LOG is, to have the paper's printed values beside ours",
 )
 @_SET
+@_ITEMS
 @_KEPT
 def reproduce_command(
-    name: str, log: Path, seeds: int, data_set: str | None, settings: tuple[str, ...], out: Path
+    name: str,
+    log: Path,
+    seeds: int,
+    data_set: str | None,
+    settings: tuple[str, ...],
+    items: Path | None,
+    out: Path,
 ) -> None:
     """Rerun a table or figure of the Re4 paper on LOG."""
     from training.reproduce import reproduce  # matplotlib and scikit-learn
 
     common = dict(map(setting, settings))
-    click.echo(reproduce(_laboratory(log, out), name, seeds, common, data_set))
+    click.echo(reproduce(_laboratory(log, out, items), name, seeds, common, data_set))
 
 
 @main.command("synthetic")

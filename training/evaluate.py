@@ -12,6 +12,7 @@ from index.catalog import Catalog
 from index.encoders import Encoder
 from index.release import Manifest, open_release, read_manifest, read_parts, verify_files
 from index.retriever import Query, Retriever
+from training.clusters import separation
 from training.config import FitConfig
 from training.health import interest_health
 from training.interactions import pack
@@ -69,7 +70,7 @@ def evaluate_release(
         split or config.split, log, len(retriever.catalog), config.test_fraction, config.split_seed
     )
     cases = task.test if part == "test" else task.validation
-    return evaluate(retriever, cases, task.exclude_seen)
+    return evaluate(retriever, cases, task.exclude_seen) | separation(retriever, cases)
 
 
 def user_metrics(

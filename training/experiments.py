@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from index.retriever import Retriever
+from training.clusters import separation
 from training.config import FitConfig
 from training.evaluate import evaluate, exact, popular, user_metrics
 from training.fit import Prepared, prepare_log
@@ -60,8 +61,10 @@ class Laboratory:
     """Runs on one log, whose outcomes are kept in a folder: none is made twice, and a run that was
     interrupted goes on where it was."""
 
-    def __init__(self, log: Path, folder: Path, say: Callable[[str], None]) -> None:
-        self.log, self.folder, self._say = log, folder, say
+    def __init__(
+        self, log: Path, folder: Path, say: Callable[[str], None], items: Path | None = None
+    ) -> None:
+        self.log, self.folder, self._say, self._items = log, folder, say, items
         self._prepared: dict[str, Prepared] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -111,7 +114,7 @@ class Laboratory:
         about |= {"split", "test_fraction", "split_seed"}
         key = config.model_dump_json(include=about)
         if key not in self._prepared:
-            self._prepared[key] = prepare_log(self.log, None, config)
+            self._prepared[key] = prepare_log(self.log, self._items, config)
         return self._prepared[key]
 
     def popularity(self, config: FitConfig) -> Outcome:
@@ -122,7 +125,7 @@ class Laboratory:
         validation, test = (
             {name: float(each.mean()) for name, each in part.items()} for part in (held, users)
         )
-        return Outcome({}, validation, test, _kept(users), 0.0, 0.0, [])
+        return Outcome(config.model_dump(mode="json"), validation, test, _kept(users), 0.0, 0.0, [])
 
     def _train(self, config: FitConfig, folder: Path) -> Outcome:
         ready = self.prepared(config)
@@ -134,7 +137,8 @@ class Laboratory:
         return Outcome(
             config=config.model_dump(mode="json"),
             validation=fitted.metrics,
-            test=evaluate(retriever, task.test, task.exclude_seen),
+            test=evaluate(retriever, task.test, task.exclude_seen)
+            | separation(retriever, task.test),
             users=_kept(users),
             samples_per_s=float(np.mean([r["samples_per_s"] for r in fitted.history])),
             encode_us=_encode_us(retriever, task.test),

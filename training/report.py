@@ -100,12 +100,18 @@ def plot_curves(path: Path, systems: Sequence[System], metric: str = "recall@20"
     plt.close(figure)
 
 
-def write_comparison(folder: Path, systems: Sequence[System], say: Callable[[str], None]) -> Path:
-    """compare.md, compare.csv, compare.png and curves.png; returns the first."""
+def write_comparison(
+    folder: Path, systems: Sequence[System], by_kind: str, say: Callable[[str], None]
+) -> Path:
+    """compare.md, compare.csv, compare.png and curves.png; returns the first.
+
+    by_kind: a second table, of kinds of users.
+    """
     markdown = folder / "compare.md"
-    markdown.write_text(table(systems), encoding="utf-8")
+    told = table(systems) + "\n" + by_kind
+    markdown.write_text(told, encoding="utf-8")
     write_csv(folder / "compare.csv", systems)
     plot_bars(folder / "compare.png", systems)
     plot_curves(folder / "curves.png", systems)
-    say(table(systems))
+    say(told)
     return markdown

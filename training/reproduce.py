@@ -6,10 +6,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 from sklearn.manifold import TSNE
 
+from training.clusters import represent
 from training.compare import system_config
 from training.config import FitConfig
 from training.experiments import Laboratory, System
@@ -44,7 +43,7 @@ def reproduce(
             systems.append(laboratory.system(label, config, seeds))
     told = table(systems, _METRICS)
     if name == "re4-table7":
-        told += "\n" + _clusters(laboratory, systems)
+        told += "\n" + _clusters(systems)
     if name == "re4-fig3":
         plot_curves(laboratory.folder / f"{name}.png", systems)
     if name == "re4-fig4":
@@ -67,67 +66,12 @@ def _printed(name: str, data_set: str) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
-# --- Table 7 and Figure 4: where interests and items lie ---
-
-
-def inter_user(
-    interests: NDArray[np.float32], items: list[NDArray[np.float32]], seed: int = 0
-) -> float:
-    """INTER: the share of users' items that lie in the cluster of their interest.
-
-    interests (U, K, D); items: for each user (n, D), each item's interest being the one that scores
-    it best. All are clustered together by k-means with a cluster a user. Percent.
-    """
-    users, count, dim = interests.shape
-    points = np.concatenate([interests.reshape(-1, dim), *items])
-    labels = KMeans(users, init="k-means++", n_init=1, random_state=seed).fit_predict(points)
-    of_interest = labels[: users * count].reshape(users, count)
-    place, same, total = users * count, 0, 0
-    for user, vectors in enumerate(items):
-        nearest = (vectors @ interests[user].T).argmax(axis=1)
-        same += int((labels[place : place + len(vectors)] == of_interest[user][nearest]).sum())
-        total += len(vectors)
-        place += len(vectors)
-    return 100 * same / total
-
-
-def intra_user(
-    interests: NDArray[np.float32], items: list[NDArray[np.float32]], seed: int = 0
-) -> float:
-    """INTRA: of a user's K interests clustered with his items into K, the share of clusters that
-    hold an interest, in percent; 100 where all interests are apart."""
-    count = interests.shape[1]
-    shares = []
-    for own, vectors in zip(interests, items, strict=True):
-        points = np.concatenate([own, vectors])
-        labels = KMeans(count, init="k-means++", n_init=1, random_state=seed).fit_predict(points)
-        shares.append(len(set(labels[:count])) / count)
-    return 100 * float(np.mean(shares))
-
-
-def _clusters(laboratory: Laboratory, systems: Sequence[System], users: int = 200) -> str:
+def _clusters(systems: Sequence[System]) -> str:
     lines = ["| system | INTER | INTRA |", "|---|---:|---:|"]
     for system in systems:
-        interests, items = _represent(laboratory, system, users)
-        inter, intra = inter_user(interests, items), intra_user(interests, items)
+        inter, intra = (system.values(name).mean() for name in ("inter_user", "intra_user"))
         lines.append(f"| {system.name} | {inter:.2f} | {intra:.2f} |")
     return "\n".join(lines) + "\n"
-
-
-def _represent(
-    laboratory: Laboratory, system: System, users: int
-) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-    """Interests (users, K, D) of test users with at least K held-out or shown items, and these."""
-    config = FitConfig.model_validate(system.outcomes[0].config)
-    retriever = laboratory.retriever(config)
-    cases = [
-        case
-        for case in laboratory.prepared(config).task.test
-        if len({*case.history, *case.relevant}) >= config.interests
-    ][:users]
-    interests = retriever.encode([case.history for case in cases])
-    items = [retriever.vectors[[*{*case.history, *case.relevant}]] for case in cases]
-    return interests, items
 
 
 def _plot_users(
@@ -136,7 +80,9 @@ def _plot_users(
     """Figure 4: t-SNE of the interests (stars) and items (dots) of some test users."""
     figure, panels = plt.subplots(1, len(systems), figsize=(6 * len(systems), 5))
     for axes, system in zip(panels, systems, strict=True):
-        interests, items = _represent(laboratory, system, users)
+        config = FitConfig.model_validate(system.outcomes[0].config)
+        cases = laboratory.prepared(config).task.test
+        interests, items = represent(laboratory.retriever(config), cases, users)
         count = interests.shape[1]
         points = np.concatenate([interests.reshape(-1, interests.shape[2]), *items])
         flat = TSNE(perplexity=min(10, len(points) - 1), random_state=0).fit_transform(points)

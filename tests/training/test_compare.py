@@ -10,10 +10,11 @@ from click.testing import CliRunner
 
 from index.encoders import ENCODERS
 from training.__main__ import main
+from training.clusters import inter_user, intra_user
 from training.compare import compare, system_config
 from training.config import ConfigError
 from training.experiments import Laboratory, significance
-from training.reproduce import inter_user, intra_user
+from training.kinds import kinds
 from training.sweeps import SWEEPS
 
 TINY = {
@@ -76,6 +77,24 @@ def test_significance_is_of_paired_users(laboratory):
     assert 0 <= significance(better, worse, "recall@50") <= 1
 
 
+def test_kinds_of_users_are_all_users(planted, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.kinds._LEAST", 1)  # the log is small
+    log, items = planted / "interactions.parquet", planted / "items.parquet"
+    laboratory = Laboratory(log, tmp_path, lambda text: None, items)
+    systems = compare(laboratory, ["pop", "re4"], 1, 1, TINY)
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in kinds(laboratory, systems).splitlines()[4:]
+    ]
+    for what in ("items in the history", "categories in it"):
+        part = [row for row in rows if row[0].startswith(what)]
+        users = np.array([int(row[1]) for row in part])
+        means = np.array([float(row[3].strip("*")) for row in part])
+        assert users.sum() == len(systems[1].users("recall@50"))
+        whole = systems[1].values("recall@50").mean()
+        assert (users * means).sum() / users.sum() == pytest.approx(whole, abs=1e-3)
+
+
 def test_settings_of_one_system(laboratory):
     config = system_config("re4:interests=3;head=tanh", TINY, "best")
     assert (config.interests, config.head, config.dim) == (3, "tanh", 8)
@@ -97,6 +116,7 @@ def test_the_command_writes_table_csv_and_plots(planted, tmp_path):
     done = CliRunner().invoke(main, [*arguments, "--out", str(out), *SETS])
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == str(out / "compare.md")
+    assert "by kind of user" in (out / "compare.md").read_text()
     assert "| re4 |" in (out / "compare.md").read_text()
     lines = list(csv.DictReader((out / "compare.csv").read_text().splitlines()))
     assert [line["system"] for line in lines] == ["pop", "re4", "re4"]
