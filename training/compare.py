@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from training.config import ConfigError, FitConfig, read_config
 from training.experiments import Laboratory, System
 from training.presets import PresetName
 
-# A budget of n trials is the first n: the learning rate decides most, and is tried first.
+# A budget of n trials is the first n: a system's own settings, then other learning rates, which
+# decide most.
 TRIALS: Sequence[dict[str, Any]] = (
-    {"learning_rate": 0.005},
+    {},
     {"learning_rate": 0.002},
     {"learning_rate": 0.001},
     {"dropout": 0.5},
@@ -28,8 +29,9 @@ def compare(
 ) -> list[System]:
     """Each encoder with the best of the same trials on validation, then trained with each seed.
 
-    An encoder may carry settings of its own, `re4:recontrast=0;interests=4`, and is then named by
-    them. common: settings of all. Raises ConfigError for a setting that does not exist.
+    An encoder may carry settings of its own, `re4:recontrast=0;interests=4`, or a preset of its
+    own, `re4:preset=paper`, and is then named by them. common: settings of all. Raises ConfigError
+    for a setting that does not exist.
     """
     systems = []
     for text in encoders:
@@ -46,7 +48,10 @@ def system_config(text: str, common: dict[str, Any], preset: PresetName) -> FitC
     name, _, settings = text.partition(":")
     encoder = {} if name == POP else {"encoder": name}
     own = dict(setting(part) for part in settings.split(";") if part)
-    return read_config(None, {**common, **encoder, **own}, preset)
+    chosen = own.pop("preset", preset)
+    if chosen not in get_args(PresetName):
+        raise ConfigError(f"preset: {chosen!r}; choose {' or '.join(get_args(PresetName))}")
+    return read_config(None, {**common, **encoder, **own}, chosen)
 
 
 def setting(text: str) -> tuple[str, Any]:

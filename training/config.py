@@ -46,7 +46,7 @@ class FitConfig(BaseModel):
     history: int = Field(20, ge=1, le=1000, description="L, newest items the encoder sees")
     dim: int = Field(64, ge=1, le=1024, description="D, length of a vector")
     hidden: int = Field(256, ge=1, description="width of attention, perceptron or GRU")
-    recency: bool = Field(False, description="re4: learnt weight of places; paper has none")
+    recency: bool = Field(True, description="re4: learnt weight of places; paper has none")
     head: Literal["none", "tanh"] = Field("none", description="re4: output head; paper has none")
     biases: bool = Field(True, description="comirec-sa: biases in the attention; REMI has none")
     iterations: int = Field(3, ge=1, description="comirec-dr, mind: of routing")
@@ -103,9 +103,6 @@ class FitConfig(BaseModel):
     table_std: float = Field(0.1, gt=0, description="standard deviation of fresh item vectors")
     dropout: float = Field(
         0.3, ge=0, lt=1, description="share of each history vector's entries dropped"
-    )
-    average: float = Field(
-        0.0, ge=0, description="epochs that the moving average of the weights goes back; 0 is off"
     )
     sparse_above: int = Field(
         100_000, ge=0, description="items above which a step updates only the items it saw"

@@ -15,6 +15,7 @@ _COMIREC = _SOFTMAX | {"sampler": "log-uniform", "negatives": 1280, "learning_ra
 _PAPER: Mapping[str, Mapping[str, Any]] = {
     "re4": _SOFTMAX
     | {
+        "recency": False,
         "negatives": 5000,
         "learning_rate": 0.003,
         "recontrast": 0.1,

@@ -1,7 +1,6 @@
 """The loop: epochs of steps, validation, early stopping, and checkpoints from which a killed run
 continues as if it had not been."""
 
-import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from index.catalog import Catalog
 from index.encoders import Encoder
@@ -25,7 +23,6 @@ from training.protocols import Task
 
 CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_EVERY_S = 120.0
-_AVERAGE_EVERY = 8  # steps; the whole table is read for it
 
 
 class DivergedError(RuntimeError):
@@ -85,17 +82,13 @@ class Trainer:
         torch.manual_seed(config.seed)
         counts = np.bincount(task.train.rows, minlength=len(catalog) + 1)
         self._model = Model(config, torch.from_numpy(counts))
-        self._average = copy.deepcopy(self._model) if config.average else None
-        self._state = nn.ModuleDict({"model": self._model})
-        if self._average is not None:
-            self._state["average"] = self._average
         self._optimizers = build_optimizers(self._model, config)
         self._stream = ExampleStream(task.train, config.history, config.batch_size, config.seed)
         self.progress = Progress()
         self._checkpoint = folder / CHECKPOINT
         self._best = folder / "best.safetensors"
         if self._checkpoint.exists():
-            about = checkpoint.load(self._checkpoint, self._state, self._optimizers)
+            about = checkpoint.load(self._checkpoint, self._model, self._optimizers)
             self.progress = Progress(**about)
 
     def __len__(self) -> int:
@@ -115,23 +108,6 @@ class Trainer:
         checkpoint.load(self._best, self._model)
         vectors = self._model.table.weight.detach().numpy()
         return Fitted(self._model.encoder.eval(), vectors, progress.best, progress.history)
-
-    @property
-    def _served(self) -> Model:
-        """The weights that are validated, kept and released."""
-        return self._average if self._average is not None else self._model
-
-    def _follow(self) -> None:
-        """Move the average: the mean of all steps so far, until it is older than it shall be."""
-        progress = self.progress
-        done = progress.epoch * self._stream.batches + progress.batch
-        if self._average is None or done % _AVERAGE_EVERY:
-            return
-        window = self._config.average * self._stream.batches / _AVERAGE_EVERY
-        share = max(1 / (done // _AVERAGE_EVERY), 1 - math.exp(-1 / window))
-        with torch.no_grad():
-            for mean, now in zip(self._average.parameters(), self._model.parameters(), strict=True):
-                mean.lerp_(now, share)
 
     def _exhausted(self) -> bool:
         best = max(self.progress.best_epoch, self._config.pretrain_epochs)
@@ -160,7 +136,6 @@ class Trainer:
                 progress.sums[name] = progress.sums.get(name, 0.0) + value * size
             progress.examples += size
             progress.batch += 1
-            self._follow()
             now = time.monotonic()
             progress.epoch_seconds = before + now - started
             on_step(size, progress)
@@ -192,19 +167,19 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """Metrics of the weights as they are, by exact search."""
-        model = self._served.eval()
-        vectors = model.table.weight.detach().numpy()
-        retriever = exact(self._catalog, model.encoder, vectors, self._config.history)
+        self._model.eval()
+        vectors = self._model.table.weight.detach().numpy()
+        retriever = exact(self._catalog, self._model.encoder, vectors, self._config.history)
         return evaluate(retriever, self._validation, self._exclude_seen)
 
     # A file is replaced whole. The best weights are written before the checkpoint that names them;
     # a run killed in between does that epoch again, to the same end.
 
     def _save(self) -> None:
-        checkpoint.save(self._checkpoint, self._state, self._optimizers, asdict(self.progress))
+        checkpoint.save(self._checkpoint, self._model, self._optimizers, asdict(self.progress))
 
     def _save_best(self) -> None:
-        checkpoint.save(self._best, self._served)
+        checkpoint.save(self._best, self._model)
 
 
 def step(

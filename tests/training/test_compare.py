@@ -98,6 +98,10 @@ def test_kinds_of_users_are_all_users(planted, tmp_path, monkeypatch):
 def test_settings_of_one_system(laboratory):
     config = system_config("re4:interests=3;head=tanh", TINY, "best")
     assert (config.interests, config.head, config.dim) == (3, "tanh", 8)
+    papers = system_config("re4:preset=paper;reattend=0", TINY, "best")
+    assert (papers.objective, papers.recency, papers.reattend) == ("softmax", False, 0)
+    with pytest.raises(ConfigError, match="choose best or paper"):
+        system_config("re4:preset=own", TINY, "best")
     with pytest.raises(ConfigError, match="write key=value"):
         system_config("re4:interests", TINY, "best")
     with pytest.raises(ConfigError, match="known are"):
