@@ -6,16 +6,20 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 DEMO   := .demo
 BENCH  := .bench
+MINUTES ?= 60
+LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate-hashes --no-header --no-annotate \
+            --only-binary :all: --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+            --constraints docker/locks/.constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-release test check format bench bench-search bench-train bench-service clean
+.PHONY: help install demo demo-release test check format bench bench-search bench-train bench-service evidence-days evidence-filters evidence-fuzz evidence-mutations evidence-night-kills evidence-overload evidence-redis-cancel evidence-redis-faults evidence-rolling evidence-soak evidence-warm stack-lock stack-try clean
 
 help:            ## these lines
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,training,service,dev]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,training,service,tracing,client,dev]'
 	@touch $@
 
 install: $(VENV)/installed  ## the environment, in .venv
@@ -59,6 +63,50 @@ bench-train: $(VENV)/installed
 
 bench-service: $(VENV)/installed
 	$(PY) tests/benchmarks/service.py
+
+evidence-days: $(VENV)/installed  ## seven simulated days of LOG=..., a night after each: warm, cold, and never again
+	$(PY) tests/evidence/days.py "$(LOG)" --out $(BENCH)/days-$(notdir $(LOG))
+
+evidence-filters: $(VENV)/installed  ## 10,000 random requests against an oracle that looks at every item
+	$(PY) tests/evidence/filters.py
+
+evidence-fuzz: $(VENV)/installed  ## 100,000 requests made from the OpenAPI document, and bad ones made by hand
+	$(PY) tests/evidence/fuzz.py
+
+evidence-mutations: $(VENV)/installed  ## 10,000 damaged releases offered to a running server
+	$(PY) tests/evidence/mutations.py
+
+evidence-night-kills: $(VENV)/installed  ## nights killed at each boundary and at 1,000 random moments, then run again
+	$(PY) tests/evidence/night_kills.py --random 1000
+
+evidence-overload: $(VENV)/installed  ## 2, 5 and 10 times the load that can be answered
+	$(PY) tests/benchmarks/overload.py
+
+evidence-redis-cancel: $(VENV)/installed  ## 100,000 calls of Redis cancelled under way: whose answers come
+	$(PY) tests/evidence/redis_cancel.py
+
+evidence-redis-faults: $(VENV)/installed  ## what becomes of requests while Redis, or the way to it, fails
+	$(PY) tests/evidence/redis_faults.py
+
+evidence-rolling: $(VENV)/installed  ## rolling restarts of three replicas behind HAProxy, under load
+	$(PY) tests/evidence/rolling.py
+
+evidence-soak: $(VENV)/installed  ## mixed traffic and swaps of the release for an hour (MINUTES=... for another time)
+	$(PY) tests/evidence/soak.py --minutes $(MINUTES)
+
+evidence-warm: $(VENV)/installed  ## how soon a warm start on LOG=... is where a cold one ends
+	$(PY) tests/evidence/warm_start.py "$(LOG)" --out $(BENCH)/warm-$(notdir $(LOG))
+
+stack-lock: $(VENV)/installed  ## what the images install, locked anew; needs PyTorch's CPU wheels (UV_FIND_LINKS or UV_INDEX)
+	@sed 's/^torch==.*/&+cpu/' constraints.txt > docker/locks/.constraints
+	$(LOCK) --extra cpu --extra service --extra tracing --output-file docker/locks/server.txt
+	$(LOCK) --extra cpu --extra service --extra tracing --extra client --extra training --output-file docker/locks/trainer.txt
+	echo 'setuptools>=80' | $(LOCK:pyproject.toml=-) --output-file docker/locks/build.txt
+	@rm docker/locks/.constraints
+
+stack-try: $(VENV)/installed  ## the images built, the stack started, asked, watched, through a night, and removed
+	docker-compose build
+	$(PY) tests/evidence/stack.py
 
 clean:           ## remove what the targets above made
 	rm -rf $(VENV) $(DEMO) $(BENCH)

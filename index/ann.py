@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from index.ann_flat import FlatIndex
 from index.ann_gpu import LIMIT, GpuIndex, cloner
-from index.ann_ivf import IvfIndex, assign_lists, build_lists
+from index.ann_ivf import IvfIndex, assign_lists, build_lists, check_lists
 from index.merge import Hits
 
 
@@ -98,8 +98,10 @@ def read_index(
     _check(index, vectors, spec)
     host: FlatIndex | IvfIndex
     if isinstance(index, faiss.IndexIVF):
+        check_lists(index, vectors)
         host = IvfIndex(index, vectors, spec.margin)
     else:
+        _check_vectors(index, vectors)
         host = FlatIndex(vectors)
     return host if clone is None else GpuIndex(host, vectors, spec.probes, clone)
 
@@ -142,8 +144,17 @@ def _check(index: faiss.Index, vectors: NDArray[np.float32], spec: IndexSpec) ->
     if isinstance(index, faiss.IndexIVFScalarQuantizer):
         needed["lists"], found["lists"] = min(spec.lists, items), index.nlist
         needed["codec"], found["codec"] = faiss.ScalarQuantizer.QT_fp16, index.sq.qtype
+        needed["residuals"], found["residuals"] = False, index.by_residual
+        needed["means"], found["means"] = min(spec.lists, items), index.quantizer.ntotal
     wrong = [name for name in needed if found[name] != needed[name]]
     if wrong:
         raise ValueError(
             ", ".join(f"{name}: {found[name]} found, {needed[name]} needed" for name in wrong)
         )
+
+
+def _check_vectors(index: faiss.Index, vectors: NDArray[np.float32]) -> None:
+    assert isinstance(index, faiss.IndexFlatIP), "its kind was checked; this is a bug"
+    held = faiss.rev_swig_ptr(index.get_xb(), vectors[1:].size)
+    if not np.array_equal(held, vectors[1:].ravel()):
+        raise ValueError("vectors: others than those of the release; build the index again")

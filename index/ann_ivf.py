@@ -23,6 +23,7 @@ from index.rounding import RoundedMatrix, round_interests
 _ROUNDS = 10  # of k-means
 _SAMPLE = 64  # vectors a list that k-means is trained on
 _SEED = 1
+_MEAN_TOLERANCE = 1e-3  # of the largest component: another processor may sum in another order
 
 
 class IvfIndex:
@@ -45,8 +46,6 @@ class IvfIndex:
         rows, self._sizes = _members(lists)
         self.head = _others(rows, len(vectors))
         means = lists.quantizer.reconstruct_n(0, lists.nlist)
-        if not np.abs(means).max() <= 1.01 * max(self._vectors.max(), -self._vectors.min()):
-            raise ValueError("lists: a mean beyond all vectors; build the index again")
         self._scanned = RoundedMatrix(np.concatenate([self._vectors[self.head], means]))
         squares = np.vecdot(self._vectors, self._vectors).take(rows)
         self._deviations = _deviations(squares, self._sizes, means)
@@ -193,6 +192,40 @@ def _members(lists: faiss.IndexIVF) -> tuple[NDArray[np.int64], NDArray[np.int64
         if size
     ]
     return np.concatenate([np.empty(0, np.int64), *rows]), sizes
+
+
+def check_lists(lists: faiss.IndexIVF, vectors: NDArray[np.float32]) -> None:
+    """Raises ValueError unless the lists hold what these vectors make of their rows.
+
+    One list at a time, to bound the memory that it takes.
+    """
+    rows, sizes = _members(lists)
+    _others(rows, len(vectors))
+    means = lists.quantizer.reconstruct_n(0, lists.nlist)
+    tolerance = _MEAN_TOLERANCE * max(float(vectors.max()), -float(vectors.min()))
+    for place, listed in enumerate(np.split(rows, np.cumsum(sizes)[:-1])):
+        members = vectors[listed]
+        if np.abs(_codes(lists, place, len(listed)) - _halves(members)).max(initial=0) > 1:
+            raise ValueError("lists: not the vectors of their rows; build the index again")
+        mean = members.sum(axis=0) / max(len(members), 1)
+        if not np.abs(means[place] - mean).max() <= tolerance:
+            raise ValueError("lists: a mean that is not of its members; build the index again")
+
+
+def _codes(lists: faiss.IndexIVF, place: int, size: int) -> NDArray[np.int32]:
+    """What a list holds of each member's vector (size, D): the bits of its halves."""
+    inverted = lists.invlists
+    assert inverted is not None, "an index that was built or read has lists; this is a bug"
+    if not size:
+        return np.empty((0, lists.d), np.int32)
+    codes = faiss.rev_swig_ptr(inverted.get_codes(place), size * 2 * lists.d)
+    return codes.view(np.uint16).reshape(size, lists.d).astype(np.int32)
+
+
+def _halves(vectors: NDArray[np.float32]) -> NDArray[np.int32]:
+    """The same of the vectors; of those that lie between two halves, faiss may take the other."""
+    with np.errstate(over="ignore"):  # infinite then, as faiss has it
+        return vectors.astype(np.float16).view(np.uint16).astype(np.int32)
 
 
 def _others(rows: NDArray[np.int64], total: int) -> NDArray[np.int64]:

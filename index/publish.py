@@ -132,11 +132,19 @@ class Verdict:
     problem: str | None
 
 
-def publish(draft: Path, gate: Gate = Gate(), force: bool = False, keep: int = KEEP) -> Path:
+def publish(
+    draft: Path,
+    gate: Gate = Gate(),
+    force: bool = False,
+    keep: int = KEEP,
+    against: Manifest | None = None,
+) -> Path:
     """Make <root>/drafts/<id> the live release <root>/releases/<id>, and prune to `keep` releases.
 
     The draft stays. A draft that was published before only becomes current again. `force` overrides
-    the gate, never verification. Raises GateRefusal, or ReleaseError for a draft that cannot be
+    the gate, never verification. against: the live release's manifest with metrics that were
+    measured anew, on what the draft's were measured on; the gate refuses if another is live by now.
+    Raises GateRefusal, or ReleaseError for a draft that cannot be
     opened, an id already published with other content, a publisher at work, or a full disk.
     """
     draft = draft.resolve()
@@ -146,7 +154,7 @@ def publish(draft: Path, gate: Gate = Gate(), force: bool = False, keep: int = K
     root = draft.parent.parent
     with _locked(root):
         manifest = open_release(draft).manifest
-        failures = [] if force else _gate_failures(root, gate, manifest)
+        failures = [] if force else _gate_failures(root, gate, manifest, against)
         if failures:
             raise GateRefusal(manifest.id, failures)
         _sweep(root)
@@ -246,9 +254,15 @@ def _lock(descriptor: int, root: Path) -> None:
         ) from None
 
 
-def _gate_failures(root: Path, gate: Gate, draft: Manifest) -> list[str]:
+def _gate_failures(
+    root: Path, gate: Gate, draft: Manifest, against: Manifest | None
+) -> list[str]:
     try:
         live = read_current(root)
+        if against is not None:
+            if live == against.id:
+                return gate.failures(draft, against)
+            return [f"it was compared with {against.id}, and {live} is live now; compare again"]
         return gate.failures(draft, read_manifest(_folder(root, live)) if live else None)
     except ReleaseError as error:
         return [f"the live release cannot be compared with ({error})"]

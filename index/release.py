@@ -61,6 +61,7 @@ INTERESTS = (
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ReleaseId = Annotated[str, Field(pattern=_NAME)]
 FileName = Annotated[str, Field(pattern=_NAME)]
+Count = Annotated[int, Field(ge=1, lt=1 << 63)]  # what is told as JSON can be no larger
 Setting = bool | int | float | str | None | list[str]
 
 _CURRENT_LIMIT_BYTES = 1 << 10
@@ -69,7 +70,12 @@ _ENCODER_ARGUMENT_LIMIT = 1 << 16
 
 
 class ReleaseError(Exception):
-    """A draft or release is not what its manifest says, or is not one this program may use."""
+    """A draft or release is not what its manifest says, or is not one this program may use.
+
+    stage: what opening it had come to: its manifest, files, parts, index or canaries.
+    """
+
+    stage: str = "manifest"
 
 
 class _Record(BaseModel):
@@ -105,9 +111,9 @@ class DataWindow(_Record):
     first, last: time of the first and last interaction; Unix seconds, or the unit of the log.
     """
 
-    interactions: int = Field(ge=1)
-    users: int = Field(ge=1)
-    items: int = Field(ge=1)
+    interactions: Count
+    users: Count
+    items: Count
     first: float
     last: float
 
@@ -127,8 +133,8 @@ class Measured(_Record):
     recall: float = Field(
         description="share of exact search's merged top k that the index also returns"
     )
-    k: int
-    queries: int
+    k: Count
+    queries: Count
     microseconds: float = Field(
         description="per request of K interests, one thread, on the building machine"
     )
@@ -445,15 +451,27 @@ def open_release(folder: Path, device: str = "cpu") -> Release:
         )
     with ExitStack() as stack:
         stack.callback(os.close, _hold(folder))
-        verify_files(folder, manifest)
-        encoder, vectors, catalog = read_parts(folder, manifest)
-        with _refusing(f"{folder.name}: {INDEX} cannot be used"):
+        with _stage("files"):
+            verify_files(folder, manifest)
+        with _stage("parts"):
+            encoder, vectors, catalog = read_parts(folder, manifest)
+        with _stage("index"), _refusing(f"{folder.name}: {INDEX} cannot be used"):
             index = read_index(folder / INDEX, vectors, manifest.index.spec, device)
         retriever = Retriever(catalog, encoder, vectors, index, manifest.encoder.history_length)
-        _try_canaries(folder, retriever, manifest.canaries)
+        with _stage("canaries"):
+            _try_canaries(folder, retriever, manifest.canaries)
         release = Release(manifest, retriever)
         weakref.finalize(release, stack.pop_all().close)
     return release
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ReleaseError as error:
+        error.stage = name
+        raise
 
 
 @contextmanager

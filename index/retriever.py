@@ -1,10 +1,9 @@
-"""Histories -> candidates: encode, search, merge, drop what was seen, or popular items. No I/O."""
+"""Histories -> candidates: encode, search what is allowed, diversify; or popular items. No I/O."""
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +11,16 @@ from numpy.typing import NDArray
 
 from index.ann import ItemIndex
 from index.catalog import PADDING, Catalog
-from index.encoders import Encoder, History
-from index.merge import merge
+from index.diversity import POOL, diversify
+from index.encoders import Encoder, History, Interests
+from index.explanation import Explanation, explain
+from index.filters import Categories, CategoryFilter, Filter
+from index.merge import Line, merge
 from index.padding import pad_histories
+from index.search import Timings, Wanted, search
 
 Source = Literal["interests", "popular"]
+_NOBODY: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +28,28 @@ class Query:
     """One request: a history of item ids, newest last, and what is wanted for it.
 
     exclude_seen drops every item of the history given, also those beyond the encoder's length.
+    exclude: further ids to drop. diversity: 0 to 1, see index/diversity.py.
+    explain, union: whether the answer is to have these, which take time.
     """
 
     history: Sequence[str]
     k: int = 50
     exclude_seen: bool = True
+    exclude: Sequence[str] = ()
+    categories: CategoryFilter | None = None
+    diversity: float = 0.0
+    explain: bool = False
+    union: bool = False
+
+
+class Union(NamedTuple):
+    """How many distinct items are among the k best of each of the K interests, and of how many.
+
+    Of K times k where there are as many items: 1 / K of that if all interests are the same.
+    """
+
+    distinct: int
+    of: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +59,8 @@ class Answer:
     rows (n,) of the catalogue; scores (n,) inner products, or interactions in the log where the
     source is popular; interests (n,) which interest found the item, -1 where the source is popular.
     unknown: items of the history that are not in the catalogue.
+    explanation, union: where the query wants them and the source is interests; the union is of what
+    the interests find, whatever may be in the answer.
     """
 
     rows: NDArray[np.int64]
@@ -45,15 +68,13 @@ class Answer:
     interests: NDArray[np.int64]
     source: Source
     unknown: int
+    explanation: Explanation | None = None
+    union: Union | None = None
 
-
-@dataclass(slots=True)
-class Timings:
-    """Seconds spent in each stage, added up over the calls it was handed to."""
-
-    encode: float = 0.0
-    search: float = 0.0
-    merge: float = 0.0
+    @property
+    def winning_share(self) -> float:
+        """The share of the candidates that were found by the interest which found most of them."""
+        return int(np.bincount(self.interests).max()) / len(self.interests)
 
 
 @dataclass(frozen=True)
@@ -69,109 +90,130 @@ class Retriever:
     vectors: NDArray[np.float32]
     index: ItemIndex
     history_length: int
+    _categories: Categories = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_categories", Categories(self.catalog.categories))
 
     def encode(self, histories: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Interests (B, K, D) of histories of rows, newest last, each with a known item."""
+        vectors: NDArray[np.float32] = self._encode(histories)[1].vectors.numpy()
+        return vectors
+
+    def _encode(self, histories: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], Interests]:
+        """The rows that the encoder sees (B, L), 0 = padding, and what it makes of them."""
         rows = pad_histories(histories, self.history_length)
         vectors = torch.from_numpy(self.vectors[rows])
         padded = torch.from_numpy(rows)
         with torch.inference_mode():
-            interests = self.encoder(History(padded, vectors, padded != PADDING)).vectors
-        result: NDArray[np.float32] = interests.numpy()
-        return result
+            return rows, self.encoder(History(padded, vectors, padded != PADDING))
 
-    def recommend(self, queries: Sequence[Query], timings: Timings | None = None) -> list[Answer]:
+    def recommend(
+        self,
+        queries: Sequence[Query],
+        timings: Timings | None = None,
+        withdrawn: frozenset[int] = _NOBODY,
+    ) -> list[Answer]:
         """An answer for each query; those with no known item in their history get popular items.
 
-        Exact given the index: the k best that are allowed are among the k + S best of their
-        interest, where S is the number of items excluded.
+        withdrawn: rows that are to be in no answer. Exact given the index: what is not allowed is
+        left out of the ranking of all items, and the k best of the others remain.
         """
-        asked = [self._asked(query) for query in queries]
-        answers: dict[int, Answer] = {}
-        for places in _alike(asked):
-            found = self._find([asked[place] for place in places], timings or Timings())
-            answers |= zip(places, found, strict=True)
-        return [
-            answers[place] if place in answers else self.popular(each.query, each.seen)
-            for place, each in enumerate(asked)
-        ]
+        asked = [self._asked(query, withdrawn) for query in queries]
+        known = [each for each in asked if each.rows]
+        found = iter(self._find(known, timings or Timings()) if known else ())
+        return [next(found) if each.rows else self._popular(each) for each in asked]
 
-    def _asked(self, query: Query) -> "_Asked":
+    def _asked(self, query: Query, withdrawn: frozenset[int]) -> "_Asked":
         rows = [row for row in self.catalog.rows(query.history) if row]
-        return _Asked(query, rows, frozenset(rows) if query.exclude_seen else frozenset())
+        excluded = frozenset(rows) if query.exclude_seen else _NOBODY
+        if query.exclude:
+            excluded |= frozenset(self.catalog.rows(query.exclude)) - {PADDING}
+        passes = self._categories.passes(query.categories) if query.categories else None
+        allowed = Filter(self._categories, excluded, withdrawn, passes)
+        return _Asked(query, rows, allowed)
 
     def _find(self, asked: Sequence["_Asked"], timings: Timings) -> list[Answer]:
         """Answers by interests; each history has a known item."""
         start = time.perf_counter()
-        interests = self.encode([each.rows for each in asked])
-        encoded = time.perf_counter()
-        depth = min(max(each.depth for each in asked), len(self.catalog))
-        hits = self.index.search(interests, depth)
-        searched = time.perf_counter()
-        answers = [_answer(each, *line) for each, *line in zip(asked, *merge(hits), strict=True)]
-        timings.encode += encoded - start
-        timings.search += searched - encoded
-        timings.merge += time.perf_counter() - searched
+        seen, encoded = self._encode([each.rows for each in asked])
+        interests: NDArray[np.float32] = encoded.vectors.numpy()
+        timings.encode += time.perf_counter() - start
+        wanted = [Wanted(each.pool, each.filter) for each in asked]
+        lines = search(self.index, self.vectors, interests, wanted, timings)
+        answers = [self._answer(*each) for each in zip(asked, lines, strict=True)]
+        for place, each in enumerate(asked):
+            if each.query.explain:
+                attention = encoded.attention[place].numpy()
+                told = self._explain(answers[place], interests[place], attention, seen[place])
+                answers[place] = replace(answers[place], explanation=told)
+            if each.query.union:
+                union = self._union(interests[place], each.query.k)
+                answers[place] = replace(answers[place], union=union)
         return answers
 
-    def popular(self, query: Query, seen: frozenset[int] = frozenset()) -> Answer:
-        """The most popular items, whatever the history."""
-        head = range(1, min(query.k + len(seen), len(self.catalog)) + 1)
-        rows = np.array(_allowed(head, seen, query.k), dtype=np.int64) + 1
-        return Answer(
-            rows=rows,
-            scores=self.catalog.popularity[rows - 1].astype(np.float32),
-            interests=np.full(len(rows), -1),
-            source="popular",
-            unknown=len(query.history),
-        )
+    def _answer(self, asked: "_Asked", pool: Line) -> Answer:
+        unknown = len(asked.query.history) - len(asked.rows)
+        return Answer(*self._choose(pool, asked.query), "interests", unknown)
+
+    def _choose(self, pool: Line, query: Query) -> Line:
+        """The k items of the pool that are the answer."""
+        if not query.diversity:
+            return pool
+        rows, scores, interests = pool
+        categories = self._categories.codes[rows]
+        places = diversify(scores, categories, query.k, query.diversity)
+        return rows.take(places), scores.take(places), interests.take(places)
+
+    def _popular(self, asked: "_Asked") -> Answer:
+        """The most popular items that are allowed, whatever the history."""
+        rows = asked.filter.most_popular(asked.pool)
+        scores = self.catalog.popularity[rows - 1].astype(np.float32)
+        rows, scores, interests = self._choose((rows, scores, np.full(len(rows), -1)), asked.query)
+        return Answer(rows, scores, interests, "popular", len(asked.query.history))
+
+    def _explain(
+        self,
+        answer: Answer,
+        interests: NDArray[np.float32],
+        attention: NDArray[np.float32],
+        seen: NDArray[np.int64],
+    ) -> Explanation:
+        """interests (K, D), and their attention (K, L) to the rows seen (L,)."""
+        candidates = self.vectors[answer.rows]
+        return explain(interests, candidates, answer.scores, answer.interests, attention, seen)
+
+    def _union(self, interests: NDArray[np.float32], k: int) -> Union:
+        """interests (K, D) of one user, each searched for alone."""
+        rows = merge(self.index.search(interests[:, None, :], k)).rows[:, :k]
+        found = rows[rows > 0]
+        return Union(len(np.unique(found)), len(found))
+
+    def similar(self, row: int, k: int = 50, withdrawn: frozenset[int] = _NOBODY) -> Line:
+        """The k items nearest to that of a row, itself left out, as if it were an interest.
+
+        A score is the inner product with the item's vector brought to length 1: by it, as for an
+        interest, long vectors are nearer, which are those of popular items.
+        """
+        vector = self.vectors[row]
+        interest = vector / max(float(np.linalg.norm(vector)), _SHORTEST)
+        wanted = Wanted(k, Filter(self._categories, frozenset({row}), withdrawn, None))
+        [line] = search(self.index, self.vectors, interest[None, None], [wanted], Timings())
+        return line
+
+
+_SHORTEST = 1e-12  # in place of a length of 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A query, the rows of the known items of its history, and those that it excludes."""
+    """A query, the rows of the known items of its history, and which rows it may be given."""
 
     query: Query
     rows: Sequence[int]
-    seen: frozenset[int]
+    filter: Filter
 
     @property
-    def depth(self) -> int:
-        """How many of the best items are enough, whichever of them are excluded."""
-        return self.query.k + len(self.seen)
-
-
-def _alike(asked: Sequence[_Asked]) -> Iterable[list[int]]:
-    """Places of the queries that have a known item, in groups of about the same depth.
-
-    All of a group are searched for as deep as the deepest, which can cost far more than it needs.
-    """
-    groups: dict[int, list[int]] = {}
-    for place, each in enumerate(asked):
-        if each.rows:
-            groups.setdefault(each.depth.bit_length(), []).append(place)
-    return groups.values()
-
-
-def _answer(
-    asked: _Asked,
-    rows: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    interests: NDArray[np.int64],
-) -> Answer:
-    """What a request may have of its merged hits."""
-    # In Python: for some tens of rows that is ten times faster than by np.isin.
-    places = np.array(_allowed(rows.tolist(), asked.seen, asked.query.k), dtype=np.intp)
-    return Answer(
-        rows=rows.take(places),
-        scores=scores.take(places),
-        interests=interests.take(places),
-        source="interests",
-        unknown=len(asked.query.history) - len(asked.rows),
-    )
-
-
-def _allowed(rows: Iterable[int], seen: frozenset[int], k: int) -> list[int]:
-    """The first k places of rows that hold an item and one that is not excluded."""
-    allowed = (place for place, row in enumerate(rows) if row > 0 and row not in seen)
-    return list(islice(allowed, k))
+    def pool(self) -> int:
+        """How many of the best that are allowed the answer is chosen from."""
+        return self.query.k * (POOL if self.query.diversity else 1)

@@ -1,19 +1,23 @@
-"""python -m service: serve the release that `current` names, over HTTP."""
+"""python -m service: serve the release that `current` names, over HTTP; or make a key for it."""
 
+import logging
 import os
 from typing import Any
 
 import click
 from pydantic import ValidationError
 
-from service.settings import Setting, Settings, table
+from service.settings import Setting, Settings, SetupError, table
 
 
 def _option(setting: Setting) -> click.Option:
     default = "" if setting.default == "required" else f"; default {setting.default}"
+    shape: dict[str, Any] = {"metavar": setting.metavar}
+    if setting.is_switch:
+        shape = {"is_flag": True, "default": None}
     return click.Option(
         [setting.flag, setting.name],
-        metavar=setting.metavar,
+        **shape,
         help=f"{setting.meaning} [{setting.variable}{default}]",
     )
 
@@ -27,6 +31,8 @@ def _settings(given: dict[str, Any]) -> Settings:
 
 
 def _complaint(problem: Any) -> str:
+    if not problem["loc"]:  # of several settings together, which the message names
+        return str(problem["ctx"]["error"])
     setting = next(line for line in table() if line.name == problem["loc"][0])
     where = f"{setting.flag} ({setting.variable})"
     if problem["type"] == "missing":
@@ -44,24 +50,59 @@ def limit_threads() -> None:
 
 
 def _serve(**given: str | None) -> None:
+    if click.get_current_context().invoked_subcommand is not None:
+        return
     settings = _settings(given)
     limit_threads()
     from service.embedded import EmbeddedRedisError
-    from service.server import serve
+    from service.logs import configure_logs
 
+    configure_logs(settings.log_level)
+    if settings.keys_file is None:
+        logging.getLogger("service").warning(
+            "OPEN: no keys are asked for; whoever reaches the address may read and write",
+            extra={"host": settings.host, "remedy": "--keys-file"},
+        )
     try:
-        serve(settings)
-    except EmbeddedRedisError as error:
+        if settings.workers == 1:
+            from service.server import serve
+
+            serve(settings)
+        else:
+            from service.workers import supervise
+
+            supervise(settings)
+    except (EmbeddedRedisError, SetupError) as error:
         raise click.ClickException(str(error)) from error
 
 
-main = click.Command(
+main = click.Group(
     "service",
     callback=_serve,
+    invoke_without_command=True,
+    subcommand_metavar="[new-key ...]",
     params=[_option(setting) for setting in table()],
     help="Serve the release that RELEASES/current names over HTTP, and each that it comes to name. "
     "Every option can be given as an environment variable instead.",
 )
+
+
+@main.command("new-key")
+@click.option(
+    "--role",
+    "roles",
+    type=click.Choice(["read", "events", "admin"]),
+    multiple=True,
+    required=True,
+    help="what the key may do: recommend and read, write events, or all; give several for several",
+)
+def _new_key(roles: tuple[Any, ...]) -> None:
+    """Make an API key: print it, which is done only once, and its line for the file of keys."""
+    from service.keys import line_of, new_key
+
+    key = new_key()
+    click.echo(f"key   {key}\nline  {line_of(key, roles)}")
+
 
 if __name__ == "__main__":
     main(prog_name="python -m service")

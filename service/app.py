@@ -1,44 +1,69 @@
 """The HTTP application: its parts, the table of its routes, and what surrounds every request."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
-from prometheus_client import Counter
+from fastapi import FastAPI, Security
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.params import Depends
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from index.release import ReleaseError
+from service.address import address_of
 from service.direct import DirectRoute
-from service.endpoints import histories, operations, recommend
+from service.door import Access, Door
+from service.endpoints import availability, histories, items, operations, recommend
 from service.engine import Engine
-from service.errors import ServiceError, tell
-from service.history import HistoryStore, server_of
+from service.errors import HistoryUnavailableError, ServiceError, tell
+from service.history import HistoryStore
+from service.link import Link
 from service.live import LiveRelease
 from service.metrics import Metrics
+from service.page import docs_page
 from service.parts import Service, json_response
+from service.schemas.availability import AvailabilityNow
 from service.schemas.common import ErrorBody
-from service.schemas.histories import Accepted
+from service.schemas.histories import Accepted, Forgotten, History
+from service.schemas.items import SimilarItems
 from service.schemas.operations import Alive, Ready, ReleaseState, Reloaded
-from service.schemas.recommend import Recommendations
-from service.settings import Settings
+from service.schemas.recommend import Recommendations, RecommendedBatch
+from service.settings import Settings, SetupError
+from service.surround import Surround
+from service.withdrawn import Withdrawn
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:  # it is there with its extra alone
+    from service.tracing import Tracing
+
+_TITLE = "Candidates for users with several interests"
+_LOOK_S = 1.0
+
+
+class IdConvertor(PathConvertor):
+    """All that may stand in an id: slashes, and ends of lines too."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("id", IdConvertor())
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The app; it loads a release and reaches for Redis once it is started.
 
-    Raises EmbeddedRedisError for a history folder that cannot hold a Redis.
+    Raises EmbeddedRedisError for a history folder that cannot hold a Redis, SetupError for other
+    things that the settings name.
     """
     app = FastAPI(
-        title="Candidates for users with several interests",
+        title=_TITLE,
         lifespan=_lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers=dict.fromkeys((HTTPException, ServiceError, ReleaseError), _on_error),
@@ -46,50 +71,139 @@ def create_app(settings: Settings) -> FastAPI:
     service = _service(settings)
     app.state.service = service
     app.router.route_class = DirectRoute
-    _add_routes(app, admin=settings.admin_key is not None)
-    app.add_middleware(Surround, requests=service.metrics.requests)
+    _add_routes(app, settings)
+    app.add_route("/docs", docs_page(_TITLE), include_in_schema=False)
+    app.add_middleware(
+        Surround,
+        metrics=service.metrics,
+        access_log=settings.access_log,
+        tracing=service.tracing,
+    )
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins.split(","),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after", "server-timing"],
+        )
     return app
 
 
 def _service(settings: Settings) -> Service:
-    metrics = Metrics()
+    metrics = Metrics(shared=settings.workers > 1)
+    redis = Link(address_of(settings), settings, metrics)
+    history, withdrawn = HistoryStore(redis, settings, metrics), Withdrawn(redis)
     live = LiveRelease(settings.releases, metrics)
     engine = Engine(
-        live, metrics, settings.queue_limit, settings.batch_limit, settings.deadline_ms / 1000
+        live,
+        metrics,
+        settings.queue_limit,
+        settings.batch_limit,
+        settings.deadline_ms / 1000,
+        withdrawn.rows,
     )
-    history = HistoryStore(server_of(settings), settings, metrics)
-    return Service(settings, metrics, live, engine, history)
+    metrics.watch(metrics.queue_depth, lambda: engine.depth)
+    metrics.watch(metrics.queue_age, lambda: engine.age_s)
+    metrics.watch(metrics.breaker_open, lambda: redis.is_left_alone)
+    metrics.watch(metrics.withdrawn, lambda: len(withdrawn))
+    door, tracing = Door(settings), _tracing(settings)
+    return Service(settings, metrics, live, engine, redis, history, withdrawn, door, tracing)
+
+
+def _tracing(settings: Settings) -> "Tracing | None":
+    if settings.tracing is None:
+        return None
+    try:
+        from service.tracing import Tracing
+    except ImportError as error:
+        raise SetupError(
+            f"--tracing: {error.name} is not installed; run: pip install 're4[tracing]'"
+        ) from error
+    return Tracing(settings.tracing)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    await service.history.start()
-    watching = asyncio.create_task(service.live.watch(service.settings.reload_interval_s))
+    await service.redis.start()
+    with suppress(HistoryUnavailableError):  # noted by the link
+        await service.withdrawn.look()
+    watching = [
+        asyncio.create_task(service.live.watch(service.settings.reload_interval_s)),
+        asyncio.create_task(service.withdrawn.watch()),
+    ]
+    if service.metrics.are_shared:
+        watching.append(asyncio.create_task(_look(service.metrics)))
     try:
         yield
     finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
-        await service.history.close()
+        for task in watching:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await service.redis.close()
+        if service.tracing is not None:
+            await asyncio.to_thread(service.tracing.close)
 
 
-def _add_routes(app: FastAPI, admin: bool) -> None:
+async def _look(metrics: Metrics) -> None:
+    """For the other workers, who tell of this one too."""
+    while True:
+        metrics.look()
+        await asyncio.sleep(_LOOK_S)
+
+
+def _add_routes(app: FastAPI, settings: Settings) -> None:
     body = (408, 413, 422)
-    _add(app, "POST", "/recommend", recommend.recommend, Recommendations, *body, 503)
-    _add(app, "POST", "/events", histories.events, Accepted, *body, 503)
-    _add(app, "GET", "/livez", operations.livez, Alive)
-    _add(app, "GET", "/readyz", operations.readyz, Ready, 503)
-    _add(app, "GET", "/release", operations.release, ReleaseState)
-    if admin:
-        _add(app, "POST", "/admin/reload", operations.reload, Reloaded, 401, 409, 503)
+    _add(app, "POST", "/recommend", recommend.recommend, Recommendations, *body, 503, access="read")
+    _add(
+        app,
+        "POST",
+        "/recommend/batch",
+        recommend.batch,
+        RecommendedBatch,
+        *(*body, 503),
+        access="read",
+    )
+    similar, missing = "/items/{item_id:id}/similar", (404, 422)
+    _add(app, "GET", similar, items.similar, SimilarItems, *missing, 503, access="read")
+    _add(app, "POST", "/events", histories.events, Accepted, *body, 503, access="events")
+    stored = "/users/{user_id:id}/history"
+    _add(app, "GET", stored, histories.history, History, 422, 503, access="read")
+    _add(app, "DELETE", stored, histories.forget, Forgotten, 422, 503, access="events")
+    _add(app, "GET", "/livez", operations.livez, Alive, access="open")
+    _add(app, "GET", "/readyz", operations.readyz, Ready, 503, access="open")
+    _add(app, "GET", "/release", operations.release, ReleaseState, access="read")
+    if settings.has_administration:
+        _add(app, "POST", "/admin/reload", operations.reload, Reloaded, 409, 503)
+        item = "/items/{item_id:id}"
+        _add(app, "PUT", item, availability.put, AvailabilityNow, *body, 503)
+    access: Access = "open" if settings.open_metrics else "any"
     app.add_api_route(
         "/metrics",
         operations.metrics,
         response_class=Response,
-        responses={200: {"content": {operations.METRICS_TYPE: {"schema": {"type": "string"}}}}},
+        responses={
+            200: {"content": {operations.METRICS_TYPE: _METRICS}},
+            **_refusals(*_AT_THE_DOOR[access]),
+        },
+        dependencies=_asking(access),
     )
+
+
+_AT_THE_DOOR: dict[Access, tuple[int, ...]] = {
+    "open": (),
+    "any": (401, 429),
+    "read": (401, 403, 429),
+    "events": (401, 403, 429),
+    "admin": (401, 403, 429),
+}
+_METRICS = {
+    "schema": {"type": "string"},
+    "example": 're4_requests_total{route="/recommend",status="200"} 1.0\n',
+}
+_BEARER = HTTPBearer(auto_error=False, description="an API key")
 
 
 def _add(
@@ -99,55 +213,28 @@ def _add(
     endpoint: Callable[..., Awaitable[Response]],
     answer: type[BaseModel],
     *errors: int,
+    access: Access = "admin",
 ) -> None:
+    """access: what a caller needs; who forgets to say it has a route for administrators alone."""
     app.add_api_route(
         path,
         endpoint,
         methods=[method],
         response_model=answer,
-        responses={status: {"model": ErrorBody} for status in (*errors, 500)},
+        responses=_refusals(*errors, *_AT_THE_DOOR[access], 500),
+        dependencies=_asking(access),
     )
 
 
+def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorBody} for status in statuses}
+
+
+def _asking(access: Access) -> list[Depends]:
+    """What DirectRoute asks of the caller, and the documentation tells."""
+    return [] if access == "open" else [Security(_BEARER, scopes=[access])]
+
+
 async def _on_error(_: Request, error: Exception) -> Response:
-    return _response(error)
-
-
-def _response(error: Exception) -> Response:
     told = tell(error)
     return json_response(told.body, told.status, told.headers)
-
-
-class Surround:
-    """Around every request: counts its status, and answers an error that nobody expected."""
-
-    def __init__(self, app: ASGIApp, requests: Counter) -> None:
-        self._app = app
-        self._requests = requests
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = 0
-
-        async def watched_send(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watched_send)
-        except Exception as error:
-            log.exception("request failed", extra={"route": _route(scope)})
-            if status:
-                raise
-            await _response(error)(scope, receive, watched_send)
-        finally:
-            if status:
-                self._requests.labels(_route(scope), status).inc()
-
-
-def _route(scope: Scope) -> str:
-    """The path as it was declared; not as it was asked for, of which there is no end."""
-    return getattr(scope.get("route"), "path", "other")

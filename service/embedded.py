@@ -21,7 +21,7 @@ from redis.retry import Retry
 _SOCKET = "redis.sock"
 _LOCK = "lock"
 _LOG = "redis.log"
-_SOCKET_PATH_LIMIT_BYTES = 107  # sun_path, less its closing zero
+SOCKET_PATH_LIMIT_BYTES = 107  # sun_path, less its closing zero
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 10.0
 _ANSWER_TIMEOUT_S = 1.0
@@ -122,10 +122,10 @@ def _short_path(path: Path) -> Path:
     """The path from the root or from here, whichever is shorter: a socket's has a limit."""
     paths = (str(path.resolve()), os.path.relpath(path))
     shortest = min(paths, key=len)
-    if len(os.fsencode(shortest)) > _SOCKET_PATH_LIMIT_BYTES:
+    if len(os.fsencode(shortest)) > SOCKET_PATH_LIMIT_BYTES:
         raise EmbeddedRedisError(
             f"{path}: {len(os.fsencode(shortest))} bytes, the path of a socket has at most "
-            f"{_SOCKET_PATH_LIMIT_BYTES}; choose a shorter history folder"
+            f"{SOCKET_PATH_LIMIT_BYTES}; choose a shorter history folder"
         )
     return Path(shortest)
 

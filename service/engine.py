@@ -1,19 +1,23 @@
 """Requests -> batches -> retriever: answered on the event loop, bounded, in the order they came.
 
 Batch while busy: what arrives while a batch is answered forms the next; nothing waits for a batch
-to fill, and no timer runs. A batch is answered on the event loop itself. A thread for it was
-measured and was slower: with one core for each process nothing runs beside it, and every hand-over
-of the interpreter's lock has to wait for the other side.
+to fill, and no timer runs. What could not be answered by its deadline is refused as it comes, for
+a small part of what an answer costs. A batch is answered on the event loop itself. A thread for it
+was measured and was slower: with one core for each process nothing runs beside it, and every
+hand-over of the interpreter's lock has to wait for the other side.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from index.release import Release
-from index.retriever import Answer, Query, Timings
+from index.retriever import Answer, Query
+from index.search import Timings
 from service.errors import ClientGoneError, NotReadyError, OverloadedError
 from service.live import LiveRelease
 from service.metrics import Metrics
@@ -21,6 +25,11 @@ from service.metrics import Metrics
 # Turns of the event loop between two batches. A request goes through several, such as those of its
 # history's way to Redis and back: with a batch in each, it would wait for as many.
 _TURNS = 4
+
+# Of the time to its deadline, what a query may be expected to wait. With all of it the queue would
+# be so long that a pause of this process makes all in it late at once.
+_SHARE = 0.5
+_WEIGHT = 0.2  # of the newest batch, in the estimate of how fast it goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +42,55 @@ class Served:
     queue: float
 
 
+Outcome = Served | Exception
+
+
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    query: Query
+    """One request: its queries, which are answered in one batch, and what is to become of them."""
+
+    queries: Sequence[Query]
     is_gone: Callable[[], bool]
-    served: asyncio.Future[Served]
+    outcomes: asyncio.Future[list[Outcome]]
     since: float
+    deadline: float
+
+
+class _Pace:
+    """Seconds from one batch to the next, all that is done between them included.
+
+    Of batches and not of queries: under overload most of it goes to refusals, however few queries a
+    batch has. Known while the engine is busy: at rest it is forgotten, so that no estimate, however
+    wrong, is one for ever. A pause of the process counts for little.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._began: float | None = None
+
+    def begin(self, now: float) -> None:
+        if self._began is not None:
+            seconds = now - self._began
+            if self.seconds:
+                seconds = self.seconds + _WEIGHT * (min(seconds, 2 * self.seconds) - self.seconds)
+            self.seconds = seconds
+        self._began = now
+
+    def rest(self) -> None:
+        self.seconds, self._began = 0.0, None
+
+
+def _none(_: Release) -> frozenset[int]:
+    return frozenset()
 
 
 class Engine:
     """Answers queries with the release in use when their batch starts.
 
-    queue_limit: queries that may wait. batch_limit: queries in one batch.
+    queue_limit: queries that may wait. batch_limit: queries in one batch, but for a request that
+    has more by itself. deadline_s: from when a query is given, unless it comes with a deadline;
+    those are on the clock of time.perf_counter. withdrawn: the rows of a release that are to be in
+    no answer now; asked once a batch.
     """
 
     def __init__(
@@ -54,74 +100,132 @@ class Engine:
         queue_limit: int,
         batch_limit: int,
         deadline_s: float,
+        withdrawn: Callable[[Release], frozenset[int]] = _none,
     ) -> None:
         self._live = live
+        self.withdrawn = withdrawn
         self._metrics = metrics
         self._queue_limit = queue_limit
         self._batch_limit = batch_limit
         self._deadline_s = deadline_s
         self._queue: deque[_Waiting] = deque()
+        self._depth = 0
         self._running = False
-        metrics.watch_queue(lambda: len(self._queue))
+        self._pace = _Pace()
 
-    def admit(self) -> None:
+    @property
+    def depth(self) -> int:
+        """Queries that wait."""
+        return self._depth
+
+    @property
+    def age_s(self) -> float:
+        """Seconds that the first of them has waited."""
+        return time.perf_counter() - self._queue[0].since if self._queue else 0.0
+
+    def is_full(self, depth: int) -> bool:
+        """Whether a query given when so many wait would be refused, whatever its deadline."""
+        return depth >= self._queue_limit or self._wait_s(depth) > _SHARE * self._deadline_s
+
+    def _wait_s(self, depth: int) -> float:
+        return (depth / self._batch_limit + 1) * self._pace.seconds
+
+    def admit(self, deadline: float = math.inf) -> None:
         """Raises NotReadyError or OverloadedError if a query given now would be refused."""
         if self._live.release is None:
             self._metrics.refused["not_ready"].inc()
             raise NotReadyError("release: none is loaded yet; GET /release says why, try again")
-        if len(self._queue) >= self._queue_limit:
+        if self._depth >= self._queue_limit:
             self._metrics.refused["queue_full"].inc()
             raise OverloadedError(
-                f"queue: {len(self._queue)} requests wait, as many as may; try again later"
+                f"queue: {self._depth} requests wait, as many as may; try again later"
+            )
+        wait_s = self._wait_s(self._depth)
+        if wait_s > _SHARE * min(self._deadline_s, deadline - time.perf_counter()):
+            self._metrics.refused["wait"].inc()
+            raise OverloadedError(
+                f"queue: the wait is about {wait_s * 1e3:.0f} ms, too long to be sure of an answer "
+                "before the deadline; try again later"
             )
 
-    async def answer(self, query: Query, is_gone: Callable[[], bool]) -> Served:
+    async def answer(
+        self, query: Query, is_gone: Callable[[], bool], deadline: float | None = None
+    ) -> Served:
         """The answer, once its turn has come. is_gone: whether nobody waits for it any more.
 
         Raises NotReadyError, OverloadedError or ClientGoneError.
         """
-        self.admit()
+        [outcome] = await self.answer_all([query], is_gone, deadline)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def answer_all(
+        self, queries: Sequence[Query], is_gone: Callable[[], bool], deadline: float | None = None
+    ) -> list[Outcome]:
+        """What becomes of each of the queries of one request, all answered by one release.
+
+        An error is of one query alone, which breaks the retriever. Raises as `answer` does.
+        """
+        now = time.perf_counter()
+        deadline = now + self._deadline_s if deadline is None else deadline
+        self.admit(deadline)
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(query, is_gone, loop.create_future(), time.perf_counter())
+        waiting = _Waiting(queries, is_gone, loop.create_future(), now, deadline)
         self._queue.append(waiting)
+        self._depth += len(queries)
         if not self._running:
             self._running = True
             loop.call_soon(self._run, 0)
-        return await waiting.served
+        return await waiting.outcomes
 
     def _run(self, turns: int) -> None:
         """Answer a batch after so many turns of the event loop, and so on until none waits."""
         if turns == 0:
             if not self._queue:
                 self._running = False
+                self._pace.rest()
                 return
             batch = self._next_batch()
             if batch:
                 self._answer(batch)
-            turns = _TURNS
+            # With a whole batch waiting there is nothing to wait for, and each turn more would go
+            # to those who come meanwhile, most of whom are refused when there are so many.
+            turns = 1 if self._depth >= self._batch_limit else _TURNS
         asyncio.get_running_loop().call_soon(self._run, turns - 1)
 
     def _next_batch(self) -> list[_Waiting]:
         now = time.perf_counter()
+        done = now + self._pace.seconds
         batch: list[_Waiting] = []
-        while self._queue and len(batch) < self._batch_limit:
+        size = 0
+        while self._queue and (not batch or size + self._next_size <= self._batch_limit):
             waiting = self._queue.popleft()
-            if not self._is_dropped(waiting, now):
+            self._depth -= len(waiting.queries)
+            # The first is tried in any case: else a wrong estimate would never be put right.
+            if not self._is_dropped(waiting, now, done if batch else now):
                 batch.append(waiting)
+                size += len(waiting.queries)
+        self._pace.begin(now)
         return batch
 
-    def _is_dropped(self, waiting: _Waiting, now: float) -> bool:
-        if waiting.served.done() or waiting.is_gone():
+    @property
+    def _next_size(self) -> int:
+        return len(self._queue[0].queries)
+
+    def _is_dropped(self, waiting: _Waiting, now: float, done: float) -> bool:
+        """done: about when the batch will be."""
+        if waiting.outcomes.done() or waiting.is_gone():
             self._metrics.refused["client_gone"].inc()
             _fail(waiting, ClientGoneError("client: hung up before its turn"))
             return True
-        if now - waiting.since > self._deadline_s:
+        if done > waiting.deadline:
             self._metrics.refused["deadline"].inc()
             _fail(
                 waiting,
                 OverloadedError(
-                    f"queue: waited {now - waiting.since:.1f} s, longer than the "
-                    f"{self._deadline_s:g} s allowed; try again later"
+                    f"queue: waited {(now - waiting.since) * 1e3:.0f} ms, too long for an answer "
+                    "before the deadline; try again later"
                 ),
             )
             return True
@@ -130,23 +234,19 @@ class Engine:
     def _answer(self, batch: Sequence[_Waiting]) -> None:
         release, start, timings = self._live.release, time.perf_counter(), Timings()
         assert release is not None, "a query was admitted without a release; this is a bug"
-        try:
-            answers = release.retriever.recommend([waiting.query for waiting in batch], timings)
-        except Exception as error:
-            self._isolate(batch, release, error)
-            return
-        queue = start - batch[0].since
-        self._observe(len(batch), queue, timings)
-        for waiting, answer in zip(batch, answers, strict=True):
-            waiting.served.set_result(Served(answer, release, timings, start - waiting.since))
-
-    def _isolate(self, batch: Sequence[_Waiting], release: Release, error: Exception) -> None:
-        """Answer the queries of a failed batch one by one, so that one cannot spoil the others."""
-        if len(batch) == 1:
-            _fail(batch[0], error)
-            return
+        queries = [query for waiting in batch for query in waiting.queries]
+        answers = iter(_answers(release, queries, timings, self.withdrawn(release)))
+        self._observe(len(queries), start - batch[0].since, timings)
         for waiting in batch:
-            self._answer([waiting])
+            queue = start - waiting.since
+            waiting.outcomes.set_result(
+                [
+                    answer
+                    if isinstance(answer, Exception)
+                    else Served(answer, release, timings, queue)
+                    for answer in islice(answers, len(waiting.queries))
+                ]
+            )
 
     def _observe(self, size: int, queue: float, timings: Timings) -> None:
         self._metrics.batch_size.observe(size)
@@ -156,6 +256,18 @@ class Engine:
         self._metrics.merge_s.observe(timings.merge)
 
 
+def _answers(
+    release: Release, queries: Sequence[Query], timings: Timings, withdrawn: frozenset[int]
+) -> list[Answer | Exception]:
+    """All together, or if that fails one by one, so that one cannot spoil the others."""
+    try:
+        return [*release.retriever.recommend(queries, timings, withdrawn)]
+    except Exception as error:
+        if len(queries) == 1:
+            return [error]
+    return [_answers(release, [query], timings, withdrawn)[0] for query in queries]
+
+
 def _fail(waiting: _Waiting, error: Exception) -> None:
-    if not waiting.served.done():
-        waiting.served.set_exception(error)
+    if not waiting.outcomes.done():
+        waiting.outcomes.set_exception(error)

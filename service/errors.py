@@ -4,7 +4,7 @@ A message says what was given, what is allowed and what to do. None holds an id 
 unless the client itself just sent it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,8 +44,24 @@ class BodyTooSlowError(ServiceError):
     """The body did not arrive in time."""
 
 
+class UnknownItemError(ServiceError):
+    """The release in use does not know the item that the path names."""
+
+
 class UnauthorizedError(ServiceError):
-    """The admin key is missing or wrong."""
+    """The key is missing or wrong."""
+
+
+class ForbiddenError(ServiceError):
+    """The key is known, and may not do this."""
+
+
+class RateLimitedError(ServiceError):
+    """The caller has sent all that it may for now."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ClientGoneError(ServiceError):
@@ -57,7 +73,7 @@ class NotReadyError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """More requests wait than may."""
+    """More requests wait than may, or than could be answered in time."""
 
 
 class HistoryUnavailableError(ServiceError):
@@ -80,7 +96,10 @@ KINDS: dict[type[Exception], Kind] = {
     # The rest of the body is not read: the connection cannot be used again.
     BodyTooLargeError: Kind(413, "body_too_large", (("connection", "close"),)),
     BodyTooSlowError: Kind(408, "body_too_slow", (("connection", "close"),)),
+    UnknownItemError: Kind(404, "unknown_item"),
     UnauthorizedError: Kind(401, "unauthorized", (("www-authenticate", "Bearer"),)),
+    ForbiddenError: Kind(403, "forbidden"),
+    RateLimitedError: Kind(429, "rate_limited"),
     ClientGoneError: Kind(499, "client_gone"),
     NotReadyError: Kind(503, "not_ready", _RETRY),
     OverloadedError: Kind(503, "overloaded", _RETRY),
@@ -112,7 +131,10 @@ def tell(error: Exception) -> Told:
     bug = kind.status == 500
     message = "server: this is a bug on our side; it is in the logs" if bug else str(error)
     problems = getattr(error, "problems", ())
-    return Told(kind.status, dict(kind.headers), body(kind.code, message, problems))
+    headers = dict(kind.headers)
+    if isinstance(error, RateLimitedError):
+        headers["retry-after"] = str(error.retry_after_s)
+    return Told(kind.status, headers, body(kind.code, message, problems))
 
 
 def _tell_http(error: HTTPException) -> Told:
@@ -134,7 +156,11 @@ _DIGITS_SHOWN = 10**15
 
 def invalid_body(error: ValidationError) -> InvalidBodyError:
     """Pydantic's complaint in our words: the place, what is allowed, what was given."""
-    found = error.errors(include_url=False)
+    return invalid(error.errors(include_url=False))
+
+
+def invalid(found: Sequence[Mapping[str, Any]]) -> InvalidBodyError:
+    """The same of what pydantic lists."""
     problems = [
         Problem(
             where=".".join(map(str, problem["loc"]))[:_WHERE_SHOWN] or "body",

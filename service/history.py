@@ -1,269 +1,239 @@
-"""Recent histories and the event stream, in Redis; and what is done when Redis does not answer.
+"""Recent histories and the event stream, in Redis, the same on one server and in a Cluster.
 
-re4:history:<user>   list of item ids, newest last, capped
-re4:events           stream of every event, capped: user_id, item_id, timestamp, and event and
-                     event_id where given
+Users are divided among 64 parts by CRC-32 of their id. What belongs to a part has its number as the
+hash tag of its keys, so it lies on one server, and one script changes all of it or nothing:
+
+re4:{PART}:events         stream of the part's events, capped: user_id, item_id, timestamp (Unix
+                          seconds), and event and event_id where given
+re4:{PART}:history:USER   list of item ids, newest last; capped, and gone after history-days
+                          without an event
+re4:{PART}:seen:USER      sorted set of the ids of the user's events by when they came, for
+                          event-memory-hours: an event whose id is in it is not taken again
+re4:{PART}:forgotten:USER when the user was last forgotten, in whole Unix seconds, as long: what
+                          happened before, and comes now, is left out
+
+That a user was forgotten stands in the stream as an entry without item_id, whose event is `forget`,
+which no event of a client can be: user_id, timestamp, event. Whoever reads the stream, now or for
+training, leaves out what stands before it there of that user, and what it took from there earlier.
+Of events that come later those count that happened, by their timestamp, no earlier than it says.
 """
 
 import asyncio
-import logging
+import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any
+from zlib import crc32
 
-from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
-from service.breaker import Breaker
-from service.embedded import EmbeddedRedis, EmbeddedRedisError
+from service.address import Client
 from service.errors import HistoryUnavailableError
+from service.link import UNAVAILABLE, Link
 from service.metrics import Metrics
-from service.schemas.histories import Event
+from service.schemas.histories import FORGET, Event
 from service.settings import Settings
 
-HISTORY = "re4:history:"
-EVENTS = "re4:events"
+PARTS = 64
+STREAMS = tuple(f"re4:{{{part}}}:events" for part in range(PARTS))
 
-_CONNECTIONS = 16
+_COUNTS = 3  # that the script gives
 _READS = 64  # histories in one round trip
-_EVENTS = 100  # in one transaction: a few milliseconds of work, within which nothing else is done
-# The client's own time-outs, in budgets. They only end what nobody waits for any more: a caller has
-# the budget, but they would also count time in which this process did not look at its sockets.
-_PATIENCE = 3
+_EVENTS = 100  # in one round trip: a few milliseconds of work of a server that does nothing else
+# Shares of the budget. What has waited so long behind another read is read on its own: were each as
+# slow as it may be, the two would take twice the budget. The rest is for timers, which are late.
+_ASIDE, _READING = 0.1, 0.85
 
-_UNAVAILABLE = "history: Redis does not answer, or refuses; try again later"
+# The first that a script writes is what a full Redis refuses, and so it refuses all.
+_APPEND = """
+local stream, history, seen, forgotten = unpack(KEYS)
+local now, items, history_s, memory_s, length = unpack(ARGV, 1, 5)
+local since = tonumber(redis.call('GET', forgotten) or 0)
+local accepted, duplicates, outdated = 0, 0, 0
+for i = 6, #ARGV, 5 do
+  local user, item, timestamp, event, id = unpack(ARGV, i, i + 4)
+  if tonumber(timestamp) < since then
+    outdated = outdated + 1
+  elseif id ~= '' and redis.call('ZSCORE', seen, id) then
+    duplicates = duplicates + 1
+  else
+    local entry = {'user_id', user, 'item_id', item, 'timestamp', timestamp}
+    for name, value in pairs({event = event, event_id = id}) do
+      if value ~= '' then
+        entry[#entry + 1] = name
+        entry[#entry + 1] = value
+      end
+    end
+    redis.call('RPUSH', history, item)
+    redis.call('XADD', stream, 'MAXLEN', '~', length, '*', unpack(entry))
+    if id ~= '' then
+      redis.call('ZADD', seen, now, id)
+    end
+    accepted = accepted + 1
+  end
+end
+redis.call('LTRIM', history, -items, -1)
+redis.call('EXPIRE', history, history_s)
+redis.call('ZREMRANGEBYSCORE', seen, '-inf', '(' .. (now - memory_s))
+redis.call('EXPIRE', seen, memory_s)
+return {accepted, duplicates, outdated}
+"""
 
-T = TypeVar("T")
-Command = Callable[[Redis], Awaitable[T]]
-log = logging.getLogger(__name__)
-
-
-class Server(Protocol):
-    """Where a Redis is."""
-
-    def pool(self, **options: Any) -> BlockingConnectionPool:
-        """Connections to it, of which none is made yet."""
-        ...
-
-    async def revive(self) -> None:
-        """Do what can be done for it to answer again. Raises EmbeddedRedisError."""
-        ...
-
-    async def close(self) -> None: ...
-
-
-class RemoteServer:
-    """A Redis that somebody else runs, at a URL."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def pool(self, **options: Any) -> BlockingConnectionPool:
-        return BlockingConnectionPool.from_url(self._url, **options)
-
-    async def revive(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
-
-
-class OwnServer:
-    """A Redis that runs as long as the service does, and is started again should it end."""
-
-    def __init__(self, redis: EmbeddedRedis) -> None:
-        self._redis = redis
-        self._reviving = asyncio.Lock()
-
-    def pool(self, **options: Any) -> BlockingConnectionPool:
-        return BlockingConnectionPool(
-            connection_class=UnixDomainSocketConnection, path=str(self._redis.socket), **options
-        )
-
-    async def revive(self) -> None:
-        async with self._reviving:
-            await asyncio.to_thread(self._redis.start)
-
-    async def close(self) -> None:
-        await asyncio.to_thread(self._redis.stop)
+_FORGET = """
+local stream, history, forgotten = unpack(KEYS)
+local user, event, now, memory_s, length = unpack(ARGV)
+redis.call('SET', forgotten, now, 'EX', memory_s)
+redis.call('XADD', stream, 'MAXLEN', '~', length, '*',
+  'user_id', user, 'timestamp', now, 'event', event)
+local items = redis.call('LLEN', history)
+redis.call('DEL', history)
+return items
+"""
 
 
-def server_of(settings: Settings) -> Server:
-    """The Redis that the settings name. Raises EmbeddedRedisError for a folder it cannot be in."""
-    if settings.history:
-        return RemoteServer(settings.history.get_secret_value())
-    return OwnServer(EmbeddedRedis(settings.history_folder or settings.releases / "history"))
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of events.
+
+    duplicates: sent before, by their id. outdated: from before their user was forgotten.
+    """
+
+    accepted: int = 0
+    duplicates: int = 0
+    outdated: int = 0
 
 
 class HistoryStore:
-    """Redis within a budget of time: a caller soon has its answer, or HistoryUnavailableError.
+    """Histories within the budget of the link; every method raises HistoryUnavailableError.
 
     Reads that come while another is under way go to Redis together: one round trip, and a third of
-    the work. Whoever asked may go away: what was sent to Redis runs to its end in a task of ours,
-    so no connection goes back to the pool with a reply to come, which the next user would be given.
+    the work.
     """
 
-    def __init__(self, server: Server, settings: Settings, metrics: Metrics) -> None:
-        self._server = server
-        self._items = settings.history_items
-        self._stream_length = settings.event_stream_length
-        self._budget_s = settings.history_budget_ms / 1000
+    def __init__(self, link: Link, settings: Settings, metrics: Metrics) -> None:
+        self._link = link
         self._metrics = metrics
-        self._breaker = Breaker(settings.history_failures, settings.history_pause_s)
-        self._redis = Redis.from_pool(_pool(server, self._budget_s))
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._items = settings.history_items
+        self._history_s = math.ceil(settings.history_days * 86_400)
+        self._memory_s = math.ceil(settings.event_memory_hours * 3600)
+        self._stream_length = math.ceil(settings.event_stream_length / PARTS)
         self._wanted: deque[_Wanted] = deque()
-        self._reading = False
-        self.up = False
-
-    async def start(self) -> None:
-        """Reach for Redis. That it is down is logged; later calls find it when it is back."""
-        try:
-            await self._server.revive()
-            await self._call("start", lambda redis: redis.ping())
-        except EmbeddedRedisError as error:
-            self._failed("start", error)
-        except HistoryUnavailableError:
-            pass  # noted where it happened
-
-    async def close(self) -> None:
-        """End what is under way, then the connections, then the server if it is ours."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._redis.aclose()
-        await self._server.close()
+        self._readers = 0
 
     async def read(self, user_id: str) -> list[str]:
         """The user's newest items, newest last; none for an unknown user."""
-        wanted = _Wanted(user_id, asyncio.get_running_loop().create_future())
+        self._link.admit()
+        loop = asyncio.get_running_loop()
+        wanted = _Wanted(user_id, loop.create_future())
         self._wanted.append(wanted)
-        if not self._reading:
-            self._reading = True
-            self._spawn(self._read_on())
+        if not self._readers:
+            self._start_reader()
+        elif len(self._wanted) == 1:
+            loop.call_later(_ASIDE * self._link.budget_s, self._read_aside)
         return [item.decode("utf-8", "replace") for item in await wanted.items]
 
-    async def append(self, events: Sequence[Event]) -> None:
+    async def append(self, events: Sequence[Event]) -> Appended:
         """Add the events to their users' histories and to the stream, some at a time.
 
-        If this raises, the first of them may be there. Nothing is tried again from here: had only
-        the reply been lost, it would be there twice.
+        Nothing is tried again from here. If this raises, some may be there: those of a user in one
+        of the hundreds that go to Redis together are there together or not. Sent again, those with
+        an id are not there twice.
         """
+        counts: list[list[int]] = []
         for first in range(0, len(events), _EVENTS):
             batch = events[first : first + _EVENTS]
-            await self._call("append", partial(self._append_batch, batch))
-            self._metrics.events.inc(len(batch))
+            replies = await self._link.call("append", partial(self._append_batch, batch))
+            self._metrics.events.inc(sum(accepted for accepted, *_ in replies))
+            counts += replies
+        return Appended(*map(sum, zip(*counts, strict=True)))
 
-    async def _append_batch(self, events: Sequence[Event], redis: Redis) -> None:
-        pipeline = redis.pipeline(transaction=True)
+    async def forget(self, user_id: str) -> int:
+        """Delete the user's history, and tell so in the stream; the items that were in it."""
+        keys = [_key(user_id, name) for name in ("events", "history", "forgotten")]
+        now = int(time.time())
+        arguments: list[Any] = [user_id, FORGET, now, self._memory_s, self._stream_length]
+
+        async def run(client: Client) -> int:
+            items: int = await client.eval(_FORGET, len(keys), *keys, *arguments)
+            return items
+
+        return await self._link.call("forget", run)
+
+    async def _append_batch(self, events: Sequence[Event], client: Client) -> list[list[int]]:
         now = time.time()
-        items = defaultdict(list)
+        of_user: dict[str, list[Any]] = defaultdict(list)
         for event in events:
-            fields = {"timestamp": now} | event.model_dump(exclude_none=True)
-            pipeline.xadd(EVENTS, fields, maxlen=self._stream_length, approximate=True)
-            items[HISTORY + event.user_id].append(event.item_id)
-        for key, new in items.items():
-            pipeline.rpush(key, *new)
-            pipeline.ltrim(key, -self._items, -1)
-        await pipeline.execute()
+            at = now if event.timestamp is None else event.timestamp
+            fields = (event.user_id, event.item_id, at, event.event or "", event.event_id or "")
+            of_user[event.user_id] += fields
+        limits = (now, self._items, self._history_s, self._memory_s, self._stream_length)
+        pipeline = client.pipeline(transaction=False)
+        for user_id, arguments in of_user.items():
+            keys = [_key(user_id, name) for name in ("events", "history", "seen", "forgotten")]
+            pipeline.eval(_APPEND, len(keys), *keys, *limits, *arguments)
+        replies: list[list[int]] = await pipeline.execute()
+        if not all(isinstance(reply, list) and len(reply) == _COUNTS for reply in replies):
+            raise InvalidResponse("not the counts that the script gives")
+        return replies
 
     # --- reading together ---
 
+    def _start_reader(self) -> None:
+        self._readers += 1
+        self._link.spawn(self._read_on())
+
+    def _read_aside(self) -> None:
+        if self._wanted:
+            self._start_reader()
+
     async def _read_on(self) -> None:
         """Read what is wanted, in batches, until nothing is."""
-        while self._wanted:
-            batch = [self._wanted.popleft() for _ in range(min(len(self._wanted), _READS))]
-            try:
-                replies = await self._call("read", partial(self._read_batch, batch), attempts=2)
-            except Exception as error:  # whatever it is, somebody waits to be told
-                replies = [error] * len(batch)
-            for wanted, reply in zip(batch, replies, strict=True):
-                self._hand_over(wanted, reply)
-        self._reading = False
+        try:
+            while self._wanted:
+                await self._read_some()
+        finally:
+            self._readers -= 1
 
-    async def _read_batch(self, batch: Sequence["_Wanted"], redis: Redis) -> list[Any]:
-        pipeline = redis.pipeline(transaction=False)
+    async def _read_some(self) -> None:
+        batch = [self._wanted.popleft() for _ in range(min(len(self._wanted), _READS))]
+        try:
+            replies = await self._link.call(
+                "read",
+                partial(self._read_batch, batch),
+                attempts=2,
+                budget_s=_READING * self._link.budget_s,
+            )
+        except Exception as error:  # whatever it is, somebody waits to be told
+            replies = [error] * len(batch)
+        for wanted, reply in zip(batch, replies, strict=True):
+            self._hand_over(wanted, reply)
+
+    async def _read_batch(self, batch: Sequence["_Wanted"], client: Client) -> list[Any]:
+        pipeline = client.pipeline(transaction=False)
         for wanted in batch:
-            pipeline.lrange(HISTORY + wanted.user_id, -self._items, -1)
-        return await pipeline.execute(raise_on_error=False)
+            pipeline.lrange(_key(wanted.user_id, "history"), -self._items, -1)
+        replies = await pipeline.execute(raise_on_error=False)
+        for reply in replies:
+            if isinstance(reply, RedisError) and not isinstance(reply, ResponseError):
+                raise reply  # as one server's pipeline does, and a Cluster's does not
+            if not isinstance(reply, list | ResponseError):
+                raise InvalidResponse("not a list, which alone a history can be")
+        return replies
 
     def _hand_over(self, wanted: "_Wanted", reply: list[bytes] | Exception) -> None:
         if wanted.items.done():
             return  # whoever wanted it has gone
         if isinstance(reply, ResponseError):
-            self._failed("read", reply)
+            self._link.failed("read", reply)
         if isinstance(reply, RedisError | HistoryUnavailableError):
-            wanted.items.set_exception(HistoryUnavailableError(_UNAVAILABLE))
+            wanted.items.set_exception(HistoryUnavailableError(UNAVAILABLE))
         elif isinstance(reply, Exception):
             wanted.items.set_exception(reply)
         else:
             wanted.items.set_result(reply)
-
-    # --- calling Redis ---
-
-    async def _call(self, operation: str, command: Command[T], attempts: int = 1) -> T:
-        if not self._breaker.admits():
-            raise HistoryUnavailableError(_UNAVAILABLE)
-        try:
-            result = await self._within_budget(self._spawn(self._attempt(command, attempts)))
-        except (RedisError, OSError, TimeoutError, EmbeddedRedisError) as error:
-            self._failed(operation, error)
-            raise HistoryUnavailableError(_UNAVAILABLE) from error
-        self._breaker.succeeded()
-        if not self.up:
-            log.info("history store answers")
-        self._set_up(True)
-        return result
-
-    async def _within_budget(self, call: "asyncio.Task[T]") -> T:
-        """What the call gives; it goes on when this is cancelled or raises TimeoutError."""
-        for _ in range(2):
-            start = time.perf_counter()
-            done, _pending = await asyncio.wait((call,), timeout=self._budget_s)
-            if done:
-                return call.result()
-            if time.perf_counter() - start < 1.5 * self._budget_s:
-                break
-            # So late a time-out shows that not Redis but this process was held up, perhaps by the
-            # loading of a release: the reply may be here and only has to be looked at.
-        raise TimeoutError
-
-    async def _attempt(self, command: Command[T], attempts: int) -> T:
-        try:
-            return await command(self._redis)
-        except ConnectionError:
-            await self._server.revive()
-            if attempts == 1:
-                raise
-        return await self._attempt(command, attempts - 1)
-
-    def _spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # asked for, as asyncio logs those of which nobody has
-
-    def _failed(self, operation: str, error: Exception) -> None:
-        name = type(error).__name__
-        self._metrics.history_failures.labels(operation, name).inc()
-        if isinstance(error, ResponseError):
-            return  # Redis is there: it only refuses this, as a full one does, or for a spoilt key
-        self._breaker.failed()
-        if self.up or operation == "start":
-            log.warning("history store fails", extra={"operation": operation, "error": name})
-        self._set_up(False)
-
-    def _set_up(self, up: bool) -> None:
-        self.up = up
-        self._metrics.history_up.set(up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,13 +242,6 @@ class _Wanted:
     items: asyncio.Future[list[bytes]]
 
 
-def _pool(server: Server, budget_s: float) -> BlockingConnectionPool:
-    timeout_s = _PATIENCE * budget_s
-    return server.pool(
-        max_connections=_CONNECTIONS,
-        timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        socket_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,  # with 3 the client asks for notices that may stretch its time-outs
-    )
+def _key(user_id: str, name: str) -> str:
+    part = f"re4:{{{crc32(user_id.encode()) % PARTS}}}:{name}"
+    return part if name == "events" else f"{part}:{user_id}"

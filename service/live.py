@@ -98,10 +98,13 @@ class LiveRelease:
         folder = self._root / RELEASES / pointer.id
         release = await asyncio.get_running_loop().run_in_executor(self._loader, _open, folder)
         if self.release is not None:
+            # Workers tell a label for ever, so it has to say that it is no more, too.
+            self._metrics.release.labels(self.release.id).set(0)
             self._metrics.release.remove(self.release.id)
         self.release = release
         self.loaded_at = datetime.now(UTC)
         self._metrics.release.labels(release.id).set(1)
+        self._metrics.release_created.set(release.manifest.created.timestamp())
         self._metrics.release_loaded.set(self.loaded_at.timestamp())
         self._metrics.reloads["loaded"].inc()
         self._settle()
@@ -130,6 +133,7 @@ class LiveRelease:
             pointer, str(error), datetime.now(UTC), attempts, self._clock() + wait_s
         )
         self._metrics.reloads["failed"].inc()
+        self._metrics.reload_failures.labels(error.stage).inc()
         self._metrics.reload_failing.set(1)
         log.error(
             "release refused",
@@ -170,7 +174,9 @@ def _open(folder: Path) -> Release:
         raise
     except Exception as error:
         log.exception("release cannot be opened", extra={"release": folder.name})
-        raise ReleaseError(f"{folder.name}: cannot be opened ({type(error).__name__})") from error
+        refusal = ReleaseError(f"{folder.name}: cannot be opened ({type(error).__name__})")
+        refusal.stage = "warm-up"
+        raise refusal from error
     # The garbage collector would look at all that is loaded now and again, and stop every request
     # for a tenth of a second. What is frozen it leaves alone; a release has no cycles to collect.
     gc.collect()

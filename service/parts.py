@@ -1,17 +1,24 @@
 """The parts of the running service, as the endpoints come to them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.arrival import arrival_of
+from service.door import Door
 from service.engine import Engine
 from service.history import HistoryStore
+from service.link import Link
 from service.live import LiveRelease
 from service.metrics import Metrics
 from service.settings import Settings
+from service.withdrawn import Withdrawn
+
+if TYPE_CHECKING:  # it is there with its extra alone
+    from service.tracing import Tracing
 
 
 @dataclass
@@ -22,13 +29,30 @@ class Service:
     metrics: Metrics
     live: LiveRelease
     engine: Engine
+    redis: Link
     history: HistoryStore
+    withdrawn: Withdrawn
+    door: Door
+    tracing: "Tracing | None" = None
     draining: bool = False
+
+    def sheds(self, under_way: int) -> bool:
+        """Whether one more request for the engine is to be refused before it is looked at."""
+        return self.engine.is_full(under_way) and not self.draining
 
 
 def service_of(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
+
+
+def deadline_of(request: Request) -> float:
+    """When this request is to be answered, on the clock of time.perf_counter; later it is refused.
+
+    Raises InvalidBodyError for a header that says it wrongly.
+    """
+    deadline_s = service_of(request).settings.deadline_ms / 1000
+    return arrival_of(request.scope).answer_within(deadline_s)
 
 
 def json_response(

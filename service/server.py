@@ -2,18 +2,22 @@
 
 import asyncio
 import logging
+import multiprocessing
 import signal
 import sys
-from socket import socket
+from contextlib import suppress
+from socket import AF_INET, AF_INET6, create_server, socket
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from index.release import ReleaseError
 from service.app import create_app
-from service.logs import configure_logs
 from service.parts import Service
 from service.settings import Settings
+from service.shedding import SheddingProtocol
 
 # Longer than the minute for which proxies keep theirs: else one is closed just as it is used.
 _KEEP_ALIVE_S = 75
@@ -22,16 +26,24 @@ _LAST_ANSWERS_S = 10
 # Answering stops up to fifty times in a batch to give the thread that loads a release its turn at
 # the interpreter. At Python's 5 ms a turn, the slowest answers meanwhile took twice as long.
 _SWITCH_S = 0.0005
+_LOAD_AGAIN_S = 0.1
 
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings) -> None:
-    """Answer until SIGTERM or SIGINT. Raises EmbeddedRedisError for a useless history folder."""
-    configure_logs(settings.log_level)
+def serve(settings: Settings, waits: bool = False) -> None:
+    """Answer until SIGTERM or SIGINT.
+
+    waits: other workers answer at the address, so this one does not listen before it has a release.
+    Raises EmbeddedRedisError for a useless history folder, SetupError for other things amiss.
+    """
     sys.setswitchinterval(_SWITCH_S)
-    app = create_app(settings)
-    DrainingServer(app, settings).run()
+    DrainingServer(create_app(settings), settings, waits).run()
+
+
+def _protocol(settings: Settings) -> type[asyncio.Protocol]:
+    """Where every request is to have its line in the log, or its trace, none is shed."""
+    return HttpToolsProtocol if settings.access_log or settings.tracing else SheddingProtocol
 
 
 class DrainingServer(uvicorn.Server):
@@ -41,14 +53,14 @@ class DrainingServer(uvicorn.Server):
     once; either way requests under way get their answers.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, waits: bool = False) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http="httptools",
+                http=_protocol(settings),
                 ws="none",
                 lifespan="on",
                 access_log=False,
@@ -60,13 +72,36 @@ class DrainingServer(uvicorn.Server):
         )
         self._service: Service = app.state.service
         self._drain_s = settings.drain_s
+        self._workers = settings.workers
+        self._waits = waits
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
+        if self._waits:
+            await self._load()
+        if self._workers > 1:
+            host, port = self.config.host, self.config.port
+            family = AF_INET6 if ":" in host else AF_INET
+            sockets = [create_server((host, port), family=family, reuse_port=True)]
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
+        if parent := multiprocessing.parent_process():
+            self._loop.add_reader(parent.sentinel, self._orphaned, parent.sentinel)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         log.info("listening", extra={"host": host, "port": port})
+
+    async def _load(self) -> None:
+        live = self._service.live
+        while live.release is None and not self.should_exit:
+            with suppress(ReleaseError):  # logged, and kept by `live`
+                await live.refresh()
+            await asyncio.sleep(_LOAD_AGAIN_S)
+
+    def _orphaned(self, sentinel: int) -> None:
+        """Nobody is left to end this process, or to start another: so it ends."""
+        asyncio.get_running_loop().remove_reader(sentinel)
+        if not self._service.draining:
+            self._drain()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig == signal.SIGTERM and self._loop and not self._service.draining:

@@ -5,24 +5,27 @@ The command line, the environment and the documentation are all read from this c
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from limits import parse
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "RE4_"
-_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
-def _known_scheme(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith(_SCHEMES):
-        raise ValueError(f"the URL must start with {', '.join(_SCHEMES[:-1])} or {_SCHEMES[-1]}")
+def _address(url: SecretStr) -> SecretStr:
+    # Not at the top: it is for those alone who give one, and it needs the settings itself.
+    from service.address import address_at
+
+    address_at(url.get_secret_value())
     return url
 
 
 # It may hold a password.
-RedisUrl = Annotated[SecretStr, AfterValidator(_known_scheme)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_address)]
 
 
 def _root(folder: Path) -> Path:
@@ -35,20 +38,78 @@ def _root(folder: Path) -> Path:
 Root = Annotated[Path, AfterValidator(_root)]
 
 
+def _rate(text: str) -> str:
+    try:
+        parse(text)
+    except ValueError:
+        raise ValueError("a rate is like 1000/second, 50/minute or 10/5 seconds") from None
+    return text
+
+
+Rate = Annotated[str, AfterValidator(_rate)]
+
+
+def _origins(text: str) -> str:
+    for origin in text.split(","):
+        if origin != "*" and not origin.startswith(("http://", "https://")):
+            raise ValueError("each origin must be like https://shop.example, or * for all")
+    return text
+
+
+Origins = Annotated[str, AfterValidator(_origins)]
+
+
+class SetupError(Exception):
+    """What the settings name cannot be used; the text says why, and what to do."""
+
+
 class Settings(BaseSettings):
     """Read once, where the process starts; nothing else looks at the environment."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # which may hold a password
     )
 
     releases: Root = Field(description="folder that holds releases/ and current")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
+    workers: int = Field(1, ge=1, le=256, description="processes that answer, a core for each")
+    keys_file: Path | None = Field(
+        None,
+        description="file of API keys, as `python -m service new-key` prints them; "
+        "without one, whoever comes may do all but administration",
+    )
+    open: bool = Field(
+        False, description="serve without keys on an address that is not of this machine alone"
+    )
+    open_metrics: bool = Field(False, description="GET /metrics takes no key where the rest does")
+    rate_limit: Rate | None = Field(
+        None,
+        description="requests that one key may send, or one address where there are no keys, to "
+        "each worker, such as 1000/second",
+    )
+    cors_origins: Origins | None = Field(
+        None, description="web origins whose pages may call the service, with commas between them"
+    )
     history: RedisUrl | None = Field(
         None,
-        description="redis://, rediss:// or unix:// URL of the histories and events; "
-        "without one, a Redis of our own runs in history-folder",
+        description="URL of the Redis that holds histories and events: redis://, rediss://, "
+        "unix://, redis+sentinel://HOST:PORT,HOST:PORT/NAME or "
+        "redis+cluster://HOST:PORT,HOST:PORT; without one, a Redis of our own runs in "
+        "history-folder",
+    )
+    history_file: Path | None = Field(
+        None, description="file that holds the URL of `history`, which then no process list shows"
+    )
+    history_password: SecretStr | None = Field(
+        None, description="password of that Redis, where none is to stand in its URL"
+    )
+    history_password_file: Path | None = Field(
+        None, description="file that holds the history-password"
     )
     history_folder: Path | None = Field(
         None,
@@ -56,6 +117,9 @@ class Settings(BaseSettings):
     )
     history_items: int = Field(
         100, ge=1, le=1000, description="newest items kept, and read, for each user"
+    )
+    history_days: float = Field(
+        180, gt=0, le=36_500, description="days without an event after which a history is dropped"
     )
     history_budget_ms: int = Field(
         50, ge=1, description="milliseconds that a call of Redis may take, connecting included"
@@ -69,6 +133,13 @@ class Settings(BaseSettings):
     event_stream_length: int = Field(
         1_000_000, ge=1, description="newest events kept in Redis, about; older ones are dropped"
     )
+    event_memory_hours: float = Field(
+        24,
+        gt=0,
+        le=87_600,
+        description="hours for which an event is known by its event_id, and not taken again; and "
+        "in which what happened before a user was forgotten is not taken either",
+    )
     reload_interval_s: float = Field(
         1.0, gt=0, description="seconds between two looks at what `current` names"
     )
@@ -77,17 +148,70 @@ class Settings(BaseSettings):
     )
     batch_limit: int = Field(16, ge=1, description="requests that the engine answers in one go")
     deadline_ms: int = Field(
-        1000, ge=1, description="milliseconds a request may wait for the engine before its 503"
+        250, ge=1, description="milliseconds in which a request is answered, or refused with 503"
+    )
+    union_share: float = Field(
+        0.002,
+        ge=0,
+        le=1,
+        description="share of the requests for which it is measured how many distinct items the "
+        "interests find, at the cost of a search for each",
     )
     drain_s: float = Field(
         3.0, ge=0, description="seconds between SIGTERM, which fails /readyz, and the last request"
     )
     admin_key: SecretStr | None = Field(
-        None, description="key of POST /admin/reload, as a bearer token; without one, no such route"
+        None,
+        description="a key of the role admin, as a bearer token; "
+        "without it and keys-file, no routes of administration",
     )
+    admin_key_file: Path | None = Field(None, description="file that holds the admin-key")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level of what is logged to stderr, one JSON object a line"
     )
+    access_log: bool = Field(False, description="log a line for each request")
+    tracing: Literal["otlp", "console"] | None = Field(
+        None,
+        description="send OpenTelemetry traces to stdout (console) or, over HTTP, to where "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says (otlp); needs the extra tracing",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secrets(cls, given: Any) -> Any:
+        for name in _SECRETS:
+            file = given.get(f"{name}_file")
+            if file is None:
+                continue
+            if given.get(name) is not None:
+                raise ValueError(f"{_flag(name)} and {_flag(name)}-file: both given; give one")
+            try:
+                given = {**given, name: Path(file).read_text(encoding="utf-8").strip()}
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"{_flag(name)}-file: cannot be read ({error})") from None
+            if not given[name]:
+                raise ValueError(f"{_flag(name)}-file: {file} is empty; write the secret there")
+        return given
+
+    @model_validator(mode="after")
+    def _closed_to_the_world(self) -> Self:
+        if not (self.open or self.keys_file or _is_loopback(self.host)):
+            raise ValueError(
+                f"--host: {self.host} can be reached from other machines, and no keys are asked "
+                "for; give --keys-file, or --open to serve whoever comes"
+            )
+        return self
+
+    @property
+    def has_administration(self) -> bool:
+        return bool(self.admin_key or self.keys_file)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass(frozen=True)
@@ -101,6 +225,11 @@ class Setting:
     default: str
     meaning: str
     is_secret: bool
+    is_switch: bool
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def table() -> Iterator[Setting]:
@@ -108,18 +237,21 @@ def table() -> Iterator[Setting]:
     for name, field in Settings.model_fields.items():
         yield Setting(
             name=name,
-            flag="--" + name.replace("_", "-"),
+            flag=_flag(name),
             variable=PREFIX + name.upper(),
-            metavar=_METAVARS.get(field.annotation, "TEXT"),
+            metavar="FILE" if name.endswith("_file") else _METAVARS.get(field.annotation, "TEXT"),
             default="required" if field.is_required() else _shown(field.default),
             meaning=field.description or "",
             is_secret=name in _SECRETS,
+            is_switch=field.annotation is bool,
         )
 
 
-_SECRETS = ("admin_key", "history")
+_SECRETS = ("admin_key", "history", "history_password")
 _METAVARS: dict[Any, str] = {int: "INTEGER", float: "NUMBER", Path: "FOLDER", Path | None: "FOLDER"}
 
 
 def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
     return "none" if default is None else str(default)

@@ -1,14 +1,29 @@
-"""POST /events."""
+"""POST /events, and GET and DELETE /users/{user_id}/history."""
+
+from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.parts import json_response, service_of
+from service.schemas.common import UserInPath
 from service.schemas.histories import Event, EventOrEvents
 
 
 async def events(request: Request, posted: EventOrEvents) -> Response:
     """Add one event, or a list of them, to their users' histories and to the log."""
     batch = [posted] if isinstance(posted, Event) else posted
-    await service_of(request).history.append(batch)
-    return json_response({"accepted": len(batch)})
+    appended = await service_of(request).history.append(batch)
+    return json_response(asdict(appended))
+
+
+async def history(request: Request, user_id: UserInPath) -> Response:
+    """The user's newest items; none for a user that nothing is known of."""
+    items = await service_of(request).history.read(user_id)
+    return json_response({"items": items, "count": len(items)})
+
+
+async def forget(request: Request, user_id: UserInPath) -> Response:
+    """Delete the user's history, and have the training leave it out; later events count again."""
+    items = await service_of(request).history.forget(user_id)
+    return json_response({"forgotten": items})

@@ -1,40 +1,88 @@
-"""POST /recommend."""
+"""POST /recommend and POST /recommend/batch."""
 
+import asyncio
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from random import random
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from index.retriever import Query
-from service.engine import Served
-from service.errors import HistoryUnavailableError
+from index.catalog import Catalog
+from index.filters import CategoryFilter
+from index.retriever import Answer, Query
+from service.arrival import arrival_of
+from service.engine import Outcome, Served
+from service.errors import HistoryUnavailableError, invalid_body, tell
 from service.metrics import Metrics
-from service.parts import Service, service_of
-from service.schemas.recommend import RecommendRequest
+from service.parts import Service, deadline_of, json_response, service_of
+from service.schemas.recommend import RecommendBatch, RecommendRequest
+
+log = logging.getLogger(__name__)
 
 
 async def recommend(request: Request, asked: RecommendRequest) -> Response:
     """The best items for a user or a sequence; popular ones where neither says anything."""
     start = time.perf_counter()
-    service = service_of(request)
-    service.engine.admit()
+    service, deadline = service_of(request), deadline_of(request)
+    service.engine.admit(deadline)
     history, degraded = await _history(service, asked)
     read = time.perf_counter()
-    query = Query(history, asked.k, asked.exclude_seen)
-    served = await service.engine.answer(query, lambda: _is_gone(request))
-    content = _recommendations(served, degraded)
+    query = _query(asked, history, service.settings.union_share)
+    served = await service.engine.answer(query, lambda: _is_gone(request), deadline)
+    content = _recommendations(served, asked, degraded)
     body = orjson.dumps(content)
     total = time.perf_counter() - start
-    _observe(service.metrics, served, degraded, read - start, total)
+    _observe(service.metrics, served.answer, len(history), degraded)
+    service.metrics.history_s.observe(read - start)
+    service.metrics.total_s.observe(total)
+    if (stages := arrival_of(request.scope).stages) is not None:
+        stages += _stages(served, start, read)
     timing = _server_timing(served, read - start, total)
     return Response(body, 200, {"server-timing": timing}, media_type="application/json")
 
 
+async def batch(request: Request, asked: RecommendBatch) -> Response:
+    """Answers to several requests by one release; one that is wrong has its error among them."""
+    service, deadline = service_of(request), deadline_of(request)
+    service.engine.admit(deadline)
+    valid = [each for each in asked.checked if isinstance(each, RecommendRequest)]
+    histories = await asyncio.gather(*(_history(service, each) for each in valid))
+    queries = [
+        _query(each, history, service.settings.union_share)
+        for each, (history, _) in zip(valid, histories, strict=True)
+    ]
+    outcomes: list[Outcome] = []
+    if queries:
+        outcomes = await service.engine.answer_all(queries, lambda: _is_gone(request), deadline)
+    told = zip(valid, histories, outcomes, strict=True)
+    answers: list[dict[str, Any]] = []
+    for each in asked.checked:
+        if isinstance(each, ValidationError):
+            answers.append(tell(invalid_body(each)).body)
+            continue
+        one, (history, degraded), outcome = next(told)
+        if isinstance(outcome, Exception):
+            log.error("query failed", exc_info=outcome)
+            answers.append(tell(outcome).body)
+            continue
+        _observe(service.metrics, outcome.answer, len(history), degraded)
+        answers.append(_recommendations(outcome, one, degraded))
+    return json_response({"answers": answers})
+
+
 async def _history(service: Service, asked: RecommendRequest) -> tuple[Sequence[str], bool]:
     """The history to answer for, oldest first, and whether the stored part of it is missing."""
+    history, degraded = await _read(service, asked)
+    service.metrics.histories[_source(asked, history)].inc()
+    return history, degraded
+
+
+async def _read(service: Service, asked: RecommendRequest) -> tuple[Sequence[str], bool]:
     sequence = asked.sequence or []
     if asked.user_id is None:
         return sequence, False
@@ -42,6 +90,28 @@ async def _history(service: Service, asked: RecommendRequest) -> tuple[Sequence[
         return [*await service.history.read(asked.user_id), *sequence], False
     except HistoryUnavailableError:
         return sequence, True
+
+
+def _source(asked: RecommendRequest, history: Sequence[str]) -> str:
+    """Where it is from; of a user whose history is not to be had, from what was posted."""
+    posted = len(asked.sequence or ())
+    if len(history) > posted:
+        return "both" if posted else "stored"
+    return "posted" if posted else "none"
+
+
+def _query(asked: RecommendRequest, history: Sequence[str], union_share: float) -> Query:
+    named = asked.categories
+    return Query(
+        history,
+        asked.k,
+        asked.exclude_seen,
+        asked.exclude or (),
+        CategoryFilter(named.allow, named.deny or ()) if named else None,
+        asked.diversity,
+        asked.explain,
+        random() < union_share,
+    )
 
 
 def _is_gone(request: Request) -> bool:
@@ -56,14 +126,14 @@ def _is_gone(request: Request) -> bool:
     return False
 
 
-def _recommendations(served: Served, degraded: bool) -> dict[str, Any]:
+def _recommendations(served: Served, asked: RecommendRequest, degraded: bool) -> dict[str, Any]:
     answer = served.answer
     catalog = served.release.retriever.catalog
     # One loop in C over ids that lie all about in memory: the processor fetches several at a time.
     ids = list(map(catalog.ids.__getitem__, (answer.rows - 1).tolist()))
     personal = answer.source == "interests"
     interests = answer.interests.tolist() if personal else [None] * len(ids)
-    return {
+    content: dict[str, Any] = {
         "items": [
             {"item_id": item_id, "score": score, "interest": interest}
             for item_id, score, interest in zip(ids, answer.scores.tolist(), interests, strict=True)
@@ -73,18 +143,52 @@ def _recommendations(served: Served, degraded: bool) -> dict[str, Any]:
         "degraded": degraded,
         "unknown_items": answer.unknown,
     }
+    if asked.explain:
+        _explain(content, answer, catalog)
+    return content
 
 
-def _observe(
-    metrics: Metrics, served: Served, degraded: bool, history_s: float, total_s: float
-) -> None:
-    metrics.answers[served.answer.source].inc()
-    metrics.history_s.observe(history_s)
-    metrics.total_s.observe(total_s)
+def _explain(content: dict[str, Any], answer: Answer, catalog: Catalog) -> None:
+    """Add what is known of the interests; nothing where they had no part in the answer."""
+    content["interests"] = []
+    if (told := answer.explanation) is None:
+        return
+    for item, scores in zip(content["items"], told.scores.tolist(), strict=True):
+        item["scores"] = scores
+    content["interests"] = [
+        {
+            "share": share,
+            "attended": [
+                {"item_id": catalog.id(row), "weight": weight} for row, weight in attended
+            ],
+        }
+        for share, attended in zip(told.shares.tolist(), told.attended, strict=True)
+    ]
+
+
+def _observe(metrics: Metrics, answer: Answer, history_length: int, degraded: bool) -> None:
+    metrics.answers[answer.source].inc()
     if degraded:
         metrics.degraded.inc()
-    if served.answer.unknown:
-        metrics.unknown_items.inc(served.answer.unknown)
+    if history_length:
+        metrics.unknown_share.observe(answer.unknown / history_length)
+    if answer.unknown:
+        metrics.unknown_items.inc(answer.unknown)
+    if answer.source == "interests" and len(answer.rows):
+        metrics.winning_share.observe(answer.winning_share)
+    if answer.union is not None:
+        metrics.union_share.observe(answer.union.distinct / answer.union.of)
+
+
+def _stages(served: Served, start: float, read: float) -> Iterator[tuple[str, float, float]]:
+    """Each with its start and end; those of the batch one after the other."""
+    since = read + served.queue
+    yield "history", start, read
+    yield "queue", read, since
+    for stage in ("encode", "search", "merge"):
+        end = since + getattr(served.timings, stage)
+        yield stage, since, end
+        since = end
 
 
 def _server_timing(served: Served, history_s: float, total_s: float) -> str:

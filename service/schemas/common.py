@@ -1,6 +1,6 @@
 """What all that is taken and given shares: ids, limits, and the one shape of an error."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -27,7 +27,18 @@ def _all_short(texts: list[str]) -> list[str]:
 
 Text = Annotated[str, Field(min_length=1, max_length=ID_LIMIT_BYTES)]
 Id = Annotated[Text, AfterValidator(_short)]
+_IN_PATH = "of any characters, percent-encoded; a slash may stay as it is"
+UserInPath = Annotated[Id, Field(description=_IN_PATH, examples=["anna"])]
+ItemInPath = Annotated[Id, Field(description=_IN_PATH, examples=["item-1"])]
 Ids = Annotated[list[Text], Field(max_length=SEQUENCE_LIMIT), AfterValidator(_all_short)]
+SomeIds = Annotated[
+    list[Text], Field(min_length=1, max_length=SEQUENCE_LIMIT), AfterValidator(_all_short)
+]
+
+
+def example(**fields: Any) -> ConfigDict:
+    """What the documentation shows of a model; a test sends it, or holds it against an answer."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 class Input(BaseModel):
@@ -53,5 +64,15 @@ class ErrorDetail(Output):
 
 class ErrorBody(Output):
     """The one shape of every error."""
+
+    model_config = example(
+        error={
+            "code": "invalid_request",
+            "message": "k: Input should be greater than or equal to 1; given 0",
+            "problems": [
+                {"where": "k", "message": "Input should be greater than or equal to 1; given 0"}
+            ],
+        }
+    )
 
     error: ErrorDetail

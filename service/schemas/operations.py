@@ -4,14 +4,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from service.schemas.common import Output
+from service.schemas.common import Output, example
 
 
 class Alive(Output):
+    model_config = example(status="alive")
+
     status: Literal["alive"] = "alive"
 
 
 class Ready(Output):
+    model_config = example(status="ready", release="2026-01-01", history="ok")
+
     status: Literal["ready"] = "ready"
     release: str
     history: Literal["ok", "degraded"]
@@ -42,10 +46,39 @@ class ReleaseFacts(Output):
 
 
 class ReleaseState(Output):
+    model_config = example(
+        release={
+            "id": "2026-01-01",
+            "created": "2026-01-01T06:00:00+00:00",
+            "parent": "2025-12-25",
+            "loaded_at": "2026-01-01T06:30:00+00:00",
+            "encoder": "re4",
+            "interests": 8,
+            "items": 12_101,
+            "index": {"spec": {"kind": "flat"}, "recall": 1.0, "k": 50, "microseconds": 108.0},
+            "data": {
+                "interactions": 198_502,
+                "users": 22_363,
+                "items": 12_101,
+                "first": 1.0e9,
+                "last": 1.4e9,
+            },
+            "metrics": {"validation": {"recall@50": 0.16}},
+        },
+        last_reload_error={
+            "release": "2026-01-02",
+            "message": "2026-01-02: items.faiss is missing; publish the release again",
+            "failed_at": "2026-01-02T06:30:00+00:00",
+            "attempts": 1,
+        },
+    )
+
     release: ReleaseFacts | None
     last_reload_error: ReloadFailure | None
 
 
 class Reloaded(Output):
+    model_config = example(release="2026-01-01", changed=True)
+
     release: str = Field(description="id of the release now in use")
     changed: bool = Field(description="whether it was another one before")

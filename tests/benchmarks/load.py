@@ -18,20 +18,38 @@ import numpy as np
 import uvloop
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """due: when the request was to be sent; all three on the clock of time.perf_counter."""
+
+    status: int
+    due: float
+    sent: float
+    done: float
+
+
 @dataclass(frozen=True)
 class Load:
-    """What came back: answers and their share by status, seconds of it, and each one's latency."""
+    """What came back in so many seconds."""
 
     seconds: float
-    statuses: Counter[int]
-    latencies_ms: np.ndarray
+    answers: Sequence[Answered]
+
+    @property
+    def statuses(self) -> Counter[int]:
+        return Counter(answered.status for answered in self.answers)
 
     @property
     def rate(self) -> float:
-        return self.statuses.total() / self.seconds
+        return len(self.answers) / self.seconds
 
     def percentile_ms(self, percent: float) -> float:
-        return float(np.percentile(self.latencies_ms, percent))
+        """Of the latencies, from when each request was due."""
+        return percentile_ms([each.done - each.due for each in self.answers], percent)
+
+
+def percentile_ms(seconds: Sequence[float], percent: float) -> float:
+    return 1e3 * float(np.percentile(seconds, percent))
 
 
 def prepare(path: str, body: bytes) -> bytes:
@@ -89,14 +107,15 @@ async def _closed_loop(
 ) -> Load:
     turn = itertools.cycle(requests)
     sent: dict[_Connection, float] = {}
-    done: list[tuple[int, float]] = []
+    done: list[Answered] = []
 
     def send(connection: _Connection) -> None:
         sent[connection] = time.perf_counter()
         connection.send(next(turn))
 
     def answered(connection: _Connection, status: int) -> None:
-        done.append((status, time.perf_counter() - sent[connection]))
+        start = sent[connection]
+        done.append(Answered(status, start, start, time.perf_counter()))
         send(connection)
 
     for _ in range(connections):
@@ -108,7 +127,7 @@ async def _closed_loop(
     took, counted = time.perf_counter() - start, list(done)
     for connection in sent:
         connection.close()
-    return _load(took, counted)
+    return Load(took, counted)
 
 
 def open_loop(
@@ -128,8 +147,8 @@ class _OpenLoop:
         self._turn = itertools.cycle(requests)
         self._idle: list[_Connection] = []
         self._due: deque[float] = deque()
-        self._under_way: dict[_Connection, float] = {}
-        self._done: list[tuple[float, int, float]] = []
+        self._under_way: dict[_Connection, tuple[float, float]] = {}
+        self._done: list[Answered] = []
 
     async def run(
         self, port: int, connections: int, rate: float, seconds: float, warm_up_s: float
@@ -149,18 +168,17 @@ class _OpenLoop:
             await asyncio.sleep(0)
         for connection in self._idle:
             connection.close()
-        counted = [(status, took) for due, status, took in self._done if due >= start + warm_up_s]
-        return _load(seconds, counted)
+        return Load(seconds, [each for each in self._done if each.due >= start + warm_up_s])
 
     def _send_due(self) -> None:
         while self._due and self._idle:
             connection = self._idle.pop()
-            self._under_way[connection] = self._due.popleft()
+            self._under_way[connection] = self._due.popleft(), time.perf_counter()
             connection.send(next(self._turn))
 
     def _answered(self, connection: _Connection, status: int) -> None:
-        due = self._under_way.pop(connection)
-        self._done.append((due, status, time.perf_counter() - due))
+        due, sent = self._under_way.pop(connection)
+        self._done.append(Answered(status, due, sent, time.perf_counter()))
         self._idle.append(connection)
 
 
@@ -169,11 +187,3 @@ async def _connect(port: int, answered: Callable[[_Connection, int], None]) -> _
         lambda: _Connection(answered), "127.0.0.1", port
     )
     return connection
-
-
-def _load(seconds: float, done: list[tuple[int, float]]) -> Load:
-    return Load(
-        seconds,
-        Counter(status for status, _ in done),
-        np.array([latency for _, latency in done]) * 1e3,
-    )

@@ -13,7 +13,8 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from index.release import RELEASES, Release, open_release, read_current
-from index.retriever import Query, Retriever, Timings
+from index.retriever import Query, Retriever
+from index.search import Timings
 from service.app import create_app
 from service.engine import Served
 from service.server import DrainingServer
@@ -63,10 +64,13 @@ class PreparedEngine:
     def __init__(self, served: Served) -> None:
         self._served = served
 
-    def admit(self) -> None:
+    def is_full(self, depth: int) -> bool:
+        return False
+
+    def admit(self, deadline: float) -> None:
         pass
 
-    async def answer(self, query: Query, is_gone: Callable[[], bool]) -> Served:
+    async def answer(self, query: Query, is_gone: Callable[[], bool], deadline: float) -> Served:
         return self._served
 
 

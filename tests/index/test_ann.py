@@ -250,6 +250,8 @@ MISMATCHES: dict[str, tuple[IndexSpec, Callable[..., tuple[Vectors, IndexSpec]],
     "another dimension": (IVF, lambda v, s: (clustered(600, 8), s), "dimension: 16 found"),
     "another kind": (FLAT, lambda v, s: (v, IVF), "kind: .*IndexFlatIP.*Scalar"),
     "another head": (IVF, change(head=301), "items: 300 found, 299 needed"),
+    "other values": (FLAT, lambda v, s: (v * 1.01, s), "vectors: others"),
+    "other values, listed": (IVF, lambda v, s: (v * 1.01, s), "not the vectors of their rows"),
     "other lists": (IVF, change(lists=31), "lists: 32 found, 31 needed"),
 }
 
@@ -283,6 +285,29 @@ def test_the_metric_and_the_rows_are_looked_at(tmp_path: Path) -> None:
         lists.add_with_ids(vectors[1:], rows)
         with pytest.raises(ValueError, match=said):
             read_index(written(lists, tmp_path / "ivf"), vectors, spec)
+
+
+def test_the_means_are_looked_at(tmp_path: Path) -> None:
+    vectors = clustered(600)
+    for place, value, said in ((0, np.nan, "a mean"), (31, 0.5, "a mean"), (31, 1e-6, None)):
+        built = build_index(vectors, IVF)
+        assert isinstance(built, IvfIndex)
+        means = built.faiss_index.quantizer.reconstruct_n(0, 32)
+        means[place, 3] += value
+        built.faiss_index.quantizer.reset()
+        built.faiss_index.quantizer.add(means)
+        built.write(tmp_path / f"{value}")
+        if said is None:
+            read_index(tmp_path / f"{value}", vectors, IVF)
+            continue
+        with pytest.raises(ValueError, match=said):
+            read_index(tmp_path / f"{value}", vectors, IVF)
+
+
+def test_infinite_halves_are_no_damage(tmp_path: Path) -> None:
+    vectors = clustered(600) * np.float32(1e5)
+    build_index(vectors, IVF).write(tmp_path / "items.faiss")
+    read_index(tmp_path / "items.faiss", vectors, IVF)
 
 
 @pytest.mark.parametrize("spec", [FLAT, IVF], ids=["flat", "ivf"])

@@ -321,6 +321,21 @@ def test_a_catalogue_may_not_grow_too_much_either(make_draft: MakeDraft) -> None
     publish(make_draft("third", items=60), Gate(size_change=0.5))
 
 
+def test_metrics_of_the_live_release_that_were_measured_anew_are_what_counts(
+    make_draft: MakeDraft,
+) -> None:
+    first = read_manifest(publish(make_draft("first")))
+    draft = make_draft("second", metrics={"day": {"recall@50": 0.2}})
+    gate = Gate(split="day")
+    today = first.model_copy(update={"metrics": {"day": {"recall@50": 0.3}}})
+    with pytest.raises(GateRefusal, match=r"recall@50 \(day\) is 0.2000, 0.1000 below"):
+        publish(draft, gate, against=today)
+    with pytest.raises(GateRefusal, match="compared with other, and first is live now"):
+        publish(draft, gate, against=today.model_copy(update={"id": "other"}))
+    worse = first.model_copy(update={"metrics": {"day": {"recall@50": 0.1}}})
+    assert publish(draft, gate, against=worse).name == "second"
+
+
 def test_where_the_wanted_metric_is_missing_a_shared_one_is_compared(
     make_draft: MakeDraft,
 ) -> None:

@@ -257,6 +257,10 @@ BAD_MANIFESTS: dict[str, tuple[Damage, str]] = {
     "no time zone": (change(created="2026-01-01T00:00:00"), "created"),
     "not a number": (change(metrics={"validation": {"recall@50": float("nan")}}), "metrics"),
     "an infinite recall": (change(index={"recall": float("inf")}), "index"),
+    "more than JSON can tell": (
+        lambda folder: change(data={**document_of(folder)["data"], "users": 1 << 63})(folder),
+        "data.users",
+    ),
     "not built": (change(index=None), "python -m index build"),
     "a history of no length": (change_encoder(history_length=0), "history_length"),
     "a history without end": (change_encoder(history_length=10**9), "history_length"),

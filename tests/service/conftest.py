@@ -1,7 +1,10 @@
 """Small releases as publish would leave them, and the app over them with a real Redis beside it."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -95,7 +98,7 @@ def write_release(folder: Path, release_id: str) -> None:
     catalog = Catalog(
         ids=[f"item-{row}" for row in range(1, ITEMS + 1)],
         popularity=np.arange(ITEMS, 0, -1),
-        categories=[None] * ITEMS,
+        categories=[f"category {row % 4}" if row % 4 else None for row in range(1, ITEMS + 1)],
         titles=[None] * ITEMS,
     )
     interests = generator.standard_normal((4, INTERESTS, DIM), dtype=np.float32)
@@ -125,6 +128,7 @@ def settings(root: Path, short_path: Path) -> Callable[..., Settings]:
             "releases": root,
             "history_folder": short_path,
             "history_budget_ms": 5000,
+            "deadline_ms": 60_000,
             "reload_interval_s": 0.01,
             "drain_s": 0,
         }
@@ -156,3 +160,35 @@ def serve(settings: Callable[..., Settings], publish: Publish) -> Serve:
             yield client
 
     return running
+
+
+ADMIN_KEY = "sesam-open-up"
+
+
+@pytest.fixture(scope="module")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a real process serves release `first`, whose administration takes ADMIN_KEY."""
+    root = tmp_path_factory.mktemp("root")
+    write_release(root / RELEASES / "first", "first")
+    replace_text(root / CURRENT, "first\n")
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    with tempfile.TemporaryDirectory(prefix="re4-") as history:
+        given = {
+            "releases": root, "history_folder": history, "port": 0, "drain_s": 0,
+            "admin_key": ADMIN_KEY, "deadline_ms": 5000, "history_budget_ms": 5000,
+        }  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service"],
+            env=outside | {PREFIX + name.upper(): str(value) for name, value in given.items()},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        try:
+            lines = map(json.loads, process.stderr)
+            port = next(line["port"] for line in lines if line["event"] == "listening")
+            next(line for line in lines if line["event"] == "release loaded")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)

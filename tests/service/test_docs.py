@@ -17,14 +17,20 @@ pytestmark = pytest.mark.anyio
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
+DOOR = {"401", "403", "429"}
 ROUTES = {
-    ("post", "/recommend"): {"200", "408", "413", "422", "500", "503"},
-    ("post", "/events"): {"200", "408", "413", "422", "500", "503"},
+    ("post", "/recommend"): {"200", *DOOR, "408", "413", "422", "500", "503"},
+    ("post", "/events"): {"200", *DOOR, "408", "413", "422", "500", "503"},
+    ("post", "/recommend/batch"): {"200", *DOOR, "408", "413", "422", "500", "503"},
+    ("get", "/items/{item_id}/similar"): {"200", *DOOR, "404", "422", "500", "503"},
+    ("get", "/users/{user_id}/history"): {"200", *DOOR, "422", "500", "503"},
+    ("delete", "/users/{user_id}/history"): {"200", *DOOR, "422", "500", "503"},
+    ("put", "/items/{item_id}"): {"200", *DOOR, "408", "413", "422", "500", "503"},
     ("get", "/livez"): {"200", "500"},
     ("get", "/readyz"): {"200", "500", "503"},
-    ("get", "/release"): {"200", "500"},
-    ("get", "/metrics"): {"200"},
-    ("post", "/admin/reload"): {"200", "401", "409", "500", "503"},
+    ("get", "/release"): {"200", *DOOR, "500"},
+    ("get", "/metrics"): {"200", "401", "429"},
+    ("post", "/admin/reload"): {"200", *DOOR, "409", "500", "503"},
 }
 
 

@@ -1,6 +1,7 @@
 """The engine answers in batches, in order, within its bounds, and for those who still wait."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -10,7 +11,8 @@ import httpx
 import pytest
 
 from index.release import Release
-from index.retriever import Answer, Query, Retriever, Timings
+from index.retriever import Answer, Query, Retriever
+from index.search import Timings
 from service.engine import Engine, Served
 from service.errors import ClientGoneError, NotReadyError, OverloadedError
 from service.live import LiveRelease
@@ -37,12 +39,15 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[Query]]:
     really = Retriever.recommend
 
     def recommend(
-        self: Retriever, queries: Sequence[Query], timings: Timings | None = None
+        self: Retriever,
+        queries: Sequence[Query],
+        timings: Timings | None = None,
+        withdrawn: frozenset[int] = frozenset(),
     ) -> list[Answer]:
         seen.append(list(queries))
         if any(query.k == 13 for query in queries):
             raise ZeroDivisionError
-        return really(self, queries, timings)
+        return really(self, queries, timings, withdrawn)
 
     monkeypatch.setattr(Retriever, "recommend", recommend)
     return seen
@@ -125,11 +130,76 @@ async def test_nothing_is_computed_for_a_client_that_has_gone(
 async def test_who_has_waited_too_long_is_refused(
     live: LiveRelease, batches: list[list[Query]]
 ) -> None:
-    [served] = await ask(engine_of(live, deadline_s=-1.0), 1)
+    deadline = time.perf_counter() + 0.01
+    asked = asyncio.ensure_future(engine_of(live).answer(query(1), here, deadline))
+    await asyncio.sleep(0)
+    while time.perf_counter() < deadline:
+        pass
+    with pytest.raises(OverloadedError, match="too long for an answer before the deadline"):
+        await asked
 
-    assert isinstance(served, OverloadedError)
     assert not batches
     assert refused(live, "deadline") == 1
+
+
+async def test_who_would_wait_too_long_is_refused_at_once(
+    live: LiveRelease, batches: list[list[Query]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine knows how fast it is once it has answered one batch after another."""
+    really = Retriever.recommend
+
+    def recommend(self: Retriever, *asked: Any) -> list[Answer]:
+        end = time.perf_counter() + 0.02
+        while time.perf_counter() < end:
+            pass
+        return really(self, *asked)
+
+    monkeypatch.setattr(Retriever, "recommend", recommend)
+    engine = engine_of(live, batch_limit=1)
+    waiting = [asyncio.ensure_future(engine.answer(query(k), here)) for k in range(1, 7)]
+    while len(batches) < 2:
+        await asyncio.sleep(0)
+    soon = time.perf_counter() + 0.03
+    with pytest.raises(OverloadedError, match="the wait is about"):
+        engine.admit(soon)
+    engine.admit(time.perf_counter() + 10)
+    assert not engine.is_full(engine.depth)
+    assert engine.is_full(10)
+    await asyncio.gather(*waiting)
+    while engine._running:
+        await asyncio.sleep(0)
+    engine.admit(time.perf_counter() + 0.001)
+
+    assert refused(live, "wait") == 1
+    assert len(batches) == 6, "all that were admitted have been answered"
+
+
+async def test_a_pause_of_the_process_does_not_stop_it_for_ever(
+    live: LiveRelease, batches: list[list[Query]]
+) -> None:
+    """After it the engine takes itself to be slow, and would drop whatever keeps coming."""
+    engine = engine_of(live, deadline_s=60.0, batch_limit=2)
+    asked = [asyncio.ensure_future(engine.answer(query(k), here)) for k in (1, 2, 3)]
+    await asyncio.sleep(0)
+    engine._pace.seconds = 100.0
+    first, *others = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert isinstance(first, Served), "one is tried, from which it learns better"
+    assert all(isinstance(each, OverloadedError) for each in others)
+    while engine._running:
+        await asyncio.sleep(0)
+    assert all(isinstance(each, Served) for each in await ask(engine, 3))
+
+
+async def test_how_many_wait_and_how_long_is_known(live: LiveRelease) -> None:
+    engine = engine_of(live)
+    assert (engine.depth, engine.age_s) == (0, 0.0)
+    asked = [asyncio.ensure_future(engine.answer(query(k), here)) for k in (1, 2)]
+    await asyncio.sleep(0)
+    assert engine.depth == 2
+    assert engine.age_s > 0
+    await asyncio.gather(*asked)
+    assert (engine.depth, engine.age_s) == (0, 0.0)
 
 
 async def test_a_query_that_breaks_the_retriever_spoils_no_other(
@@ -156,6 +226,61 @@ async def test_a_batch_is_answered_by_one_release(live: LiveRelease, batches: An
     served = await asyncio.gather(*waiting)
 
     assert {each.release.id for each in served} == {"other"}
+
+
+async def test_the_queries_of_one_request_are_one_batch_however_many(
+    live: LiveRelease, batches: list[list[Query]]
+) -> None:
+    engine = engine_of(live, queue_limit=100)
+    before = asyncio.ensure_future(engine.answer(query(20), here))
+    many = asyncio.ensure_future(engine.answer_all([query(k) for k in range(1, 8)], here))
+    after = [asyncio.ensure_future(engine.answer(query(k), here)) for k in (21, 22)]
+    outcomes = await many
+
+    assert [len(each.answer.rows) for each in outcomes if isinstance(each, Served)] == [
+        *range(1, 8)
+    ]
+    assert len((await before).answer.rows) == 20
+    assert [len((await each).answer.rows) for each in after] == [21, 22]
+    assert [len(batch) for batch in batches] == [1, 7, 2], "more than a batch, and so alone"
+    assert engine.depth == 0
+
+
+async def test_of_the_queries_of_one_request_a_broken_one_has_its_error(
+    live: LiveRelease, batches: Any
+) -> None:
+    outcomes = await engine_of(live).answer_all([query(k) for k in (3, 13, 5)], here)
+
+    assert [type(each) for each in outcomes] == [Served, ZeroDivisionError, Served]
+
+
+async def test_the_queries_that_wait_are_counted_one_by_one(live: LiveRelease) -> None:
+    engine = engine_of(live, queue_limit=5)
+    many = asyncio.ensure_future(engine.answer_all([query(1)] * 7, here))
+    await asyncio.sleep(0)
+    assert engine.depth == 7
+    with pytest.raises(OverloadedError, match="7 requests wait"):
+        engine.admit()
+    assert len(await many) == 7
+    engine.admit()
+
+
+async def test_what_is_withdrawn_is_asked_for_each_batch(live: LiveRelease) -> None:
+    withdrawn: frozenset[int] = frozenset()
+    asked: list[Release] = []
+
+    def rows(release: Release) -> frozenset[int]:
+        asked.append(release)
+        return withdrawn
+
+    engine = engine_of(live, withdrawn=rows)
+    first = await engine.answer(Query([], 3), here)
+    withdrawn = frozenset({1, 3})
+    second = await engine.answer(Query([], 3), here)
+
+    assert first.answer.rows.tolist() == [1, 2, 3]
+    assert second.answer.rows.tolist() == [2, 4, 5]
+    assert asked == [live.release] * 2
 
 
 async def test_without_a_release_nothing_is_admitted(root: Path) -> None:

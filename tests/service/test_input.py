@@ -192,7 +192,10 @@ JSON = st.recursive(
     max_leaves=5,
 )
 FIELDS = st.sampled_from(
-    ["user_id", "sequence", "k", "exclude_seen", "item_id", "timestamp", "event", "event_id"]
+    [
+        *("user_id", "sequence", "k", "exclude_seen", "exclude", "categories", "diversity"),
+        *("explain", "requests", "item_id", "timestamp", "event", "event_id"),
+    ]
 )
 NEARLY = st.dictionaries(FIELDS, JSON | st.lists(st.text(), max_size=3), max_size=5)
 BODIES = st.binary(max_size=50) | st.builds(
@@ -204,7 +207,7 @@ async def test_no_body_is_an_error_of_ours(serve: Serve) -> None:
     drawn: list[tuple[str, bytes]] = []
 
     @quickly(max_examples=500, deadline=None, derandomize=True, database=None)
-    @given(st.sampled_from(["/recommend", "/events"]), BODIES)
+    @given(st.sampled_from(["/recommend", "/recommend/batch", "/events"]), BODIES)
     def draw(path: str, body: bytes) -> None:
         drawn.append((path, body))
 

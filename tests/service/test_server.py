@@ -11,8 +11,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psutil
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -28,26 +30,46 @@ Publish = Callable[..., Path]
 ASKED = {"user_id": "secret-user", "sequence": ["item-1", "secret-item"], "k": 3}
 
 
+_PATIENT = ("--port", "0", "--deadline-ms", "60000", "--history-budget-ms", "5000")
+
+
 class Process:
     """`python -m service` over a root, and its log line by line."""
 
     def __init__(self, *arguments: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "service", "--port", "0", *arguments],
+            [sys.executable, "-m", "service", *_PATIENT, *arguments],
             stderr=subprocess.PIPE,
             text=True,
         )
-        self.lines: list[dict[str, object]] = []
+        self.lines: list[dict[str, Any]] = []
         self.url = f"http://127.0.0.1:{self.wait_for('listening')['port']}"
 
-    def wait_for(self, event: str) -> dict[str, object]:
-        """The next line that tells of the event; each line must be an object on its own."""
+    def wait_for(self, *events: str) -> dict[str, Any]:
+        """The next line that tells of one; each line must be an object on its own."""
         assert self._process.stderr is not None
         for text in self._process.stderr:
             self.lines.append(json.loads(text))
-            if self.lines[-1]["event"] == event:
+            if self.lines[-1]["event"] in events:
                 return self.lines[-1]
-        raise AssertionError(f"ended without {event!r}: {self.lines}")
+        raise AssertionError(f"ended without {events}: {self.lines}")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def listening(self) -> set[int]:
+        """The processes that have said so: this one, or its workers."""
+        return self._that_said("listening")
+
+    @property
+    def loaded(self) -> set[int]:
+        """The processes that have loaded a release."""
+        return self._that_said("release loaded")
+
+    def _that_said(self, event: str) -> set[int]:
+        return {line["process"] for line in self.lines if line["event"] == event}
 
     def send(self, signal_number: int) -> None:
         self._process.send_signal(signal_number)
@@ -59,6 +81,10 @@ class Process:
         return self._process.wait(30)
 
     def kill(self) -> None:
+        """End it and its workers, which else would drain for as long as they are told to."""
+        if self._process.poll() is None:
+            for child in psutil.Process(self.pid).children(recursive=True):
+                child.kill()
         self._process.kill()
         self._process.wait()
         assert self._process.stderr is not None
@@ -99,7 +125,8 @@ def test_it_answers_until_the_end(root: Path, short_path: Path, publish: Publish
 
     assert "secret" not in json.dumps(process.lines)
     assert {"time", "level", "logger", "event"} <= set.intersection(*map(set, process.lines))
-    assert [line for line in process.lines if line["level"] != "info"] == []
+    [loud] = [line for line in process.lines if line["level"] != "info"]
+    assert loud["event"].startswith("OPEN: ")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +195,7 @@ def test_uvloop_and_httptools_are_really_used(settings: Callable[..., Settings])
     ):
         assert client.get("/livez").status_code == 200
         [connection] = server.server_state.connections
-        assert type(connection) is HttpToolsProtocol
+        assert isinstance(connection, HttpToolsProtocol)
         assert type(connection.loop).__module__.startswith("uvloop")
 
 
@@ -177,7 +204,9 @@ def test_a_client_that_hangs_up_is_noticed(
 ) -> None:
     waiting, noticed = threading.Event(), threading.Event()
 
-    async def answer(self: Engine, query: Query, is_gone: Callable[[], bool]) -> Served:
+    async def answer(
+        self: Engine, query: Query, is_gone: Callable[[], bool], deadline: float
+    ) -> Served:
         assert not is_gone()
         waiting.set()
         while not is_gone():

@@ -1,0 +1,123 @@
+"""What a server does at 2, 5 and 10 times the load that it can answer.
+
+    python tests/benchmarks/overload.py [--items N] [--k K] [--seconds S] [--factors 2,5,10]
+
+A real server has one core and the load the other. What it can answer is measured by a closed loop;
+then requests are due at a multiple of that, whatever comes back, and last at half of it. For each
+multiple: goodput, the answers within the deadline, against what can be answered; how soon a refusal
+came; how many answers came after the deadline; and how long after the overload anything was still
+refused. The generator says how late it was itself: where that is milliseconds, it had too little of
+its core for the other numbers to be the server's. The last line is one JSON object.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from load import Load, closed_loop, open_loop, percentile_ms, prepare
+from load_data import make_release, sequences
+
+from service import REPOSITORY, K, claim_cores, cpu, serving
+
+DEADLINE_MS = 250
+CONNECTIONS = 32
+MOST_CONNECTIONS = 2000
+REFUSED = 503
+# Of the promises: what is asked of each multiple.
+GOODPUT, REFUSAL_MS, NORMAL_S = 0.9, 10.0, 2.0
+
+
+def measure(
+    root: Path, items: int, k: int, factors: list[float], seconds: float
+) -> dict[str, object]:
+    core = claim_cores()
+    bodies = [json.dumps({"sequence": s, "k": k}).encode() for s in sequences(items, 2000)]
+    requests = [prepare("/recommend", body) for body in bodies]
+    with serving(core, root, "service") as port:
+        capacity = closed_loop(port, requests, CONNECTIONS, seconds).rate
+        told = [one(port, requests, capacity, factor, seconds) for factor in factors]
+        again = closed_loop(port, requests, CONNECTIONS, seconds).rate
+    # What else the machine does changes meanwhile: the most that was seen counts.
+    best = max(capacity, again)
+    for each in told:
+        each["goodput_share"] = round(float(str(each["goodput_per_s"])) / best, 3)
+    return {
+        "evidence": "overload",
+        "passed": all(map(keeps, told)),
+        "cpu": cpu(),
+        "items": items,
+        "k": k,
+        "capacity_per_s": [round(capacity), round(again)],
+        "deadline_ms": DEADLINE_MS,
+        "overloads": told,
+    }
+
+
+def one(
+    port: int, requests: list[bytes], capacity: float, factor: float, seconds: float
+) -> dict[str, object]:
+    rate = factor * capacity
+    over = open_loop(port, requests, rate, seconds, 1.0, MOST_CONNECTIONS)
+    after = open_loop(port, requests, capacity / 2, 3.0, 0.0)
+    good = [each for each in over.answers if each.status == 200]
+    late = [each for each in good if each.done - each.sent > DEADLINE_MS / 1e3]
+    refused = [each.done - each.sent for each in over.answers if each.status == REFUSED]
+    return {
+        "factor": factor,
+        "offered_per_s": round(over.rate),
+        "goodput_per_s": round((len(good) - len(late)) / seconds),
+        "answered_p99_ms": round(percentile_ms([e.done - e.sent for e in good] or [0], 99), 1),
+        "answered_late": len(late),
+        "refused": len(refused),
+        "refused_p50_ms": round(percentile_ms(refused or [0], 50), 2),
+        "refused_p99_ms": round(percentile_ms(refused or [0], 99), 2),
+        "other_statuses": len(over.answers) - len(good) - len(refused),
+        "generator_late_p99_ms": round(
+            percentile_ms([e.sent - e.due for e in over.answers], 99), 2
+        ),
+        "normal_after_s": round(normal_after(after), 2),
+    }
+
+
+def normal_after(load: Load) -> float:
+    """When the last request was due that did not get its answer in time."""
+    start = min(each.due for each in load.answers)
+    amiss = [
+        each.due - start
+        for each in load.answers
+        if each.status != 200 or each.done - each.due > DEADLINE_MS / 1e3
+    ]
+    return max(amiss, default=0.0)
+
+
+def keeps(told: dict[str, object]) -> bool:
+    """Whether it is as it should be."""
+    number = {name: float(str(value)) for name, value in told.items()}
+    return (
+        number["goodput_share"] >= GOODPUT
+        and number["refused_p99_ms"] < REFUSAL_MS
+        and number["answered_late"] == 0
+        and number["other_statuses"] == 0
+        and number["normal_after_s"] <= NORMAL_S
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=368_000)
+    parser.add_argument("--k", type=int, default=K, help="items wanted by each request")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
+    parser.add_argument("--factors", default="2,5,10", help="multiples of what can be answered")
+    parser.add_argument("--root", type=Path, default=REPOSITORY / ".bench" / "service")
+    given = parser.parse_args()
+    make_release(given.root, given.items)
+    factors = [float(factor) for factor in given.factors.split(",")]
+    result = measure(given.root, given.items, given.k, factors, given.seconds)
+    for told in result["overloads"]:  # type: ignore[attr-defined]
+        print(told)
+    print(json.dumps(result))
+    raise SystemExit(not result["passed"])
+
+
+if __name__ == "__main__":
+    main()

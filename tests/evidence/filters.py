@@ -1,0 +1,303 @@
+"""Random requests with every filter there is, against an oracle that looks at every item.
+
+    python tests/evidence/filters.py [--requests 10000] [--items 60000] [--seed 0]
+
+On flat indexes, over catalogues of 1 to 10,000 items. Seven in eight have vectors of small whole
+numbers, whose products are exact and often equal: there an answer must be the oracle's, to the last
+tie. The others have Re4 and vectors of real numbers, and are asked without diversity: there it must
+be as good as the oracle's at every place, but for rounding.
+
+Then a tenth as many requests to a release of --items items, to which `build` has given an index of
+lists: what it answers under filters must hold as much of the oracle's answer as the release says
+that it finds. With --items 0 this is left out. The last line is one JSON object; the status is 1 if
+anything fails.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # for its release of random items
+
+import numpy as np
+import torch
+from load_data import make_release, sequences
+from numpy.typing import NDArray
+from oracle import Asked, Expected, Oracle
+
+from index.ann import IndexSpec, build_index
+from index.catalog import Catalog
+from index.encoders import Encoder, History, Interests, build_encoder
+from index.filters import CategoryFilter
+from index.release import RELEASES, open_release, read_current
+from index.retriever import Answer, Query, Retriever
+
+SIZES = (1, 7, 40, 300, 1000, 3000, 5000, 10_000)
+REQUESTS_A_WORLD = 20
+LENGTH = 6
+TOLERANCE = 1e-4  # of the largest score
+CATEGORIES_OF_A_RELEASE = 50
+
+Random = np.random.Generator
+
+
+class Newest(Encoder):
+    """Interests are the vectors of the newest items as they are: nothing is ever rounded."""
+
+    def __init__(self, dim: int, interests: int) -> None:
+        super().__init__()
+        self.dim, self.interests = dim, interests
+
+    def forward(self, history: History) -> Interests:
+        places = torch.arange(1, self.interests + 1)
+        places = torch.minimum(places, history.mask.sum(dim=1, keepdim=True))
+        places = history.mask.shape[1] - places
+        vectors = torch.stack([line[at] for line, at in zip(history.vectors, places, strict=True)])
+        attention = torch.nn.functional.one_hot(places, history.mask.shape[1]).float()
+        return Interests(vectors, attention, vectors)
+
+
+@dataclass(frozen=True)
+class World:
+    retriever: Retriever
+    oracle: Oracle
+    exact: bool
+
+    def interests(self, sequence: Sequence[str]) -> NDArray[np.float64]:
+        """By numpy alone (K, D)."""
+        place_of = {item: place for place, item in enumerate(self.oracle.ids)}
+        places = [place_of[item] for item in sequence if item in place_of][-LENGTH:]
+        vectors = self.oracle.vectors[places]
+        encoder = self.retriever.encoder
+        if not places:
+            return np.zeros((encoder.interests, encoder.dim))
+        if self.exact:
+            newest = vectors[::-1]
+            return newest[np.minimum(np.arange(encoder.interests), len(newest) - 1)]
+        weights = {name: w.numpy().astype(np.float64) for name, w in encoder.state_dict().items()}
+        logits = weights["score.weight"] @ np.tanh(weights["project.weight"] @ vectors.T)
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        return (shares @ vectors) @ weights["value.weight"].T
+
+
+def make_world(random: Random, exact: bool) -> World:
+    items, dim, interests = int(random.choice(SIZES)), int(random.choice([2, 8, 32])), 4
+    if exact:
+        vectors = random.integers(-3, 4, (items + 1, dim)).astype(np.float32)
+        encoder: Encoder = Newest(dim, interests)
+    else:
+        vectors = random.standard_normal((items + 1, dim)).astype(np.float32)
+        torch.manual_seed(int(random.integers(2**31)))
+        encoder = build_encoder("re4", {"dim": dim, "interests": interests}).eval()
+    vectors[0] = 0
+    names = [None, *(f"category {number}" for number in range(int(random.integers(1, 12))))]
+    if random.random() < 0.5:  # as in a shop: neighbours share a category
+        kinds = (vectors[1:] @ random.standard_normal((dim, len(names)))).argmax(axis=1)
+    else:
+        kinds = random.integers(0, len(names), items)
+    catalog = Catalog(
+        ids=[f"item {number}/é" for number in random.permutation(items)],
+        popularity=np.sort(random.integers(0, 50, items))[::-1],
+        categories=[names[kind] for kind in kinds],
+        titles=[None] * items,
+    )
+    index = build_index(vectors, IndexSpec())
+    return World(
+        Retriever(catalog, encoder, vectors, index, LENGTH), oracle_of(catalog, vectors), exact
+    )
+
+
+def oracle_of(catalog: Catalog, vectors: NDArray[np.float32]) -> Oracle:
+    return Oracle(
+        catalog.ids, catalog.popularity.tolist(), catalog.categories, vectors[1:].astype(np.float64)
+    )
+
+
+# --- requests ---
+
+
+def some(random: Random, names: Sequence[str], most: int) -> list[str]:
+    """A few of the names or many, some perhaps twice, and at times one that is unknown."""
+    count = int(min(random.geometric(1 / random.choice([2, 20, 400])), most + 1)) - 1
+    chosen = [names[place] for place in random.integers(0, len(names), count)]
+    return [*chosen, "unknown"] if random.random() < 0.2 else chosen
+
+
+def many(random: Random, oracle: Oracle, most: int) -> list[str]:
+    """Items, in half of the cases such as would stand at the head of an answer."""
+    if random.random() < 0.5:
+        return some(random, oracle.ids, most)
+    liked = oracle.vectors[random.integers(len(oracle.ids))]
+    best = (oracle.vectors @ liked).argsort()[::-1][: int(random.integers(1, most + 1))]
+    return [oracle.ids[place] for place in best]
+
+
+def make_request(random: Random, oracle: Oracle, withdrawn: frozenset[str], exact: bool) -> Asked:
+    names = sorted({name for name in oracle.categories if name is not None})
+    allowed = random.random() < 0.4
+    diverse = exact and random.random() < 0.4
+    return Asked(
+        sequence=some(random, oracle.ids, 40),
+        k=int(min(random.geometric(1 / random.choice([3, 50, 500])), 1000)),
+        exclude_seen=bool(random.random() < 0.7),
+        exclude=many(random, oracle, 999) if random.random() < 0.6 else [],
+        allow=[*some(random, names, 5), "unknown"] if allowed and names else None,
+        deny=some(random, names, 5) if random.random() < 0.4 and names else [],
+        diversity=float(random.choice([random.random(), random.random() / 10, 1])) * diverse,
+        withdrawn=withdrawn,
+    )
+
+
+def query_of(asked: Asked) -> Query:
+    filtered = asked.allow is not None or asked.deny
+    return Query(
+        asked.sequence,
+        asked.k,
+        asked.exclude_seen,
+        asked.exclude,
+        CategoryFilter(asked.allow, asked.deny) if filtered else None,
+        asked.diversity,
+    )
+
+
+def batches(random: Random, oracle: Oracle, requests: int, exact: bool) -> Iterator[list[Asked]]:
+    """Requests that come together, and for which the same items are withdrawn."""
+    while requests > 0:
+        size = int(min(requests, random.integers(1, 17)))
+        withdrawn: frozenset[str] = frozenset()
+        if random.random() < 0.5:
+            withdrawn = frozenset(many(random, oracle, len(oracle.ids))) - {"unknown"}
+        yield [make_request(random, oracle, withdrawn, exact) for _ in range(size)]
+        requests -= size
+
+
+def ask(retriever: Retriever, batch: Sequence[Asked]) -> list[Answer]:
+    withdrawn = frozenset(retriever.catalog.rows(batch[0].withdrawn))
+    return retriever.recommend([query_of(asked) for asked in batch], None, withdrawn)
+
+
+# --- verdicts ---
+
+
+def difference(world: World, asked: Asked, answer: Answer) -> str:
+    """What is wrong with the answer; nothing if it is the oracle's."""
+    expected = world.oracle.answer(asked, world.interests(asked.sequence))
+    items = [world.oracle.ids[row - 1] for row in answer.rows.tolist()]
+    if (answer.source, answer.unknown) != (expected.source, expected.unknown):
+        return "source or unknown items"
+    if len(items) != len(expected.items) or len(set(items)) != len(items):
+        return "length"
+    if world.exact or answer.source == "popular":
+        same = (items, answer.scores.tolist()) == (expected.items, expected.scores)
+        winners = answer.interests.tolist()
+        if not same or (answer.source == "interests" and winners != expected.interests):
+            return "items, scores or interests"
+        return ""
+    return "" if as_good(world, asked, items, answer, expected) else "worse than the oracle's"
+
+
+def as_good(
+    world: World, asked: Asked, items: list[str], answer: Answer, expected: Expected
+) -> bool:
+    """Whether allowed items stand there, whose scores are at each place what they are to be."""
+    every = world.oracle.answer(
+        replace(asked, k=len(world.oracle.ids)), world.interests(asked.sequence)
+    )
+    true = dict(zip(every.items, every.scores, strict=True))
+    if not true.keys() >= set(items):
+        return False
+    tolerance = TOLERANCE * (1 + max(map(abs, every.scores), default=0))
+    told = np.array([true[item] for item in items])
+    wanted = np.array(expected.scores)
+    near = np.abs(told - wanted) <= tolerance
+    return bool(near.all() and (np.abs(answer.scores - told) <= tolerance).all())
+
+
+def on_flat(random: Random, requests: int) -> dict[str, int]:
+    counts = dict.fromkeys(
+        ("identical", "as_good", "wrong", "filtered", "diverse", "popular", "short"), 0
+    )
+    done = worlds = 0
+    while done < requests:
+        exact, worlds = worlds % 8 > 0, worlds + 1
+        world = make_world(random, exact)
+        for batch in batches(random, world.oracle, min(requests - done, REQUESTS_A_WORLD), exact):
+            for asked, answer in zip(batch, ask(world.retriever, batch), strict=True):
+                wrong = difference(world, asked, answer)
+                if wrong:
+                    print(f"{wrong}: {asked} answered with {answer}", file=sys.stderr)
+                counts["wrong" if wrong else "identical" if exact else "as_good"] += 1
+                counts["filtered"] += bool(asked.deny or asked.allow is not None)
+                counts["diverse"] += asked.diversity > 0
+                counts["popular"] += answer.source == "popular"
+                counts["short"] += len(answer.rows) < asked.k
+            done += len(batch)
+    return counts
+
+
+def on_lists(random: Random, requests: int, items: int) -> dict[str, float | int | str]:
+    """Mean recall under filters, and what the release says of itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_release(Path(folder), items)
+        release = open_release(Path(folder) / RELEASES / str(read_current(Path(folder))))
+    measured, given = release.manifest.index, release.retriever
+    assert measured is not None, "a release has an index; this is a bug"
+    # Categories as in a shop: neighbours mostly share one.
+    planes = random.standard_normal((given.vectors.shape[1], CATEGORIES_OF_A_RELEASE))
+    nearest = (given.vectors[1:] @ planes).argmax(axis=1)
+    catalog = replace(given.catalog, categories=[f"category {n}" for n in nearest])
+    retriever = replace(given, catalog=catalog)
+    oracle = oracle_of(catalog, given.vectors)
+    histories = sequences(items, requests)
+    recalls = []
+    for history in histories:
+        withdrawn = many(random, oracle, items // 10) if random.random() < 0.5 else []
+        drawn = make_request(random, oracle, frozenset(withdrawn) - {"unknown"}, exact=False)
+        asked = replace(drawn, sequence=history, k=measured.k)
+        [answer] = ask(retriever, [asked])
+        rows = retriever.catalog.rows(history)
+        expected = oracle.answer(asked, retriever.encode([rows])[0].astype(np.float64))
+        if expected.items:
+            found = {oracle.ids[row - 1] for row in answer.rows.tolist()}
+            recalls.append(len(found & set(expected.items)) / len(expected.items))
+    return {
+        "kind": measured.spec.kind,
+        "requests": len(recalls),
+        "recall": float(np.mean(recalls)),
+        "recall_of_release": measured.recall,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--items", type=int, default=60_000, help="of the release; 0: none")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    start = time.perf_counter()
+    random = np.random.default_rng(given.seed)
+    flat = on_flat(random, given.requests)
+    lists = on_lists(random, given.requests // 10, given.items) if given.items else {}
+    passed = flat["wrong"] == 0 and lists.get("recall", 1) >= lists.get("recall_of_release", 0)
+    summary = {
+        "evidence": "filters",
+        "passed": passed,
+        "requests": given.requests,
+        "flat": flat,
+        "lists": lists,
+        "seed": given.seed,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    print(json.dumps(summary))
+    sys.exit(not passed)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

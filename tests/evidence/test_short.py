@@ -1,0 +1,42 @@
+"""The evidence in its short form: the same programs, less of everything."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    ended = subprocess.run(
+        [sys.executable, FOLDER / arguments[0], *arguments[1:]],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stdout, ended.stderr
+    summary: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    assert ended.returncode == 0, (summary, ended.stderr)
+    assert summary["passed"]
+    return summary
+
+
+def test_mutated_releases_are_not_served() -> None:
+    summary = run("mutations.py", "--count", "40")
+    assert sum(summary["refused"].values()) > 25
+    assert summary["asked_meanwhile"] > 40
+
+
+def test_the_contract_is_kept() -> None:
+    summary = run("fuzz.py", "--count", "500")
+    assert summary["requests"] >= 500
+    assert summary["bad_inputs_by_hand"] >= 200
+    assert {"200", "401", "404", "413", "422"} <= summary["statuses"].keys()
+
+
+def test_swaps_fail_no_request() -> None:
+    summary = run("soak.py", "--minutes", "0.05", "--swap-s", "0.2")
+    assert summary["swaps"] >= 1
+    assert summary["requests"] > 20
