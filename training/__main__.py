@@ -1,4 +1,4 @@
-"""python -m training fit | evaluate | compare | reproduce | synthetic"""
+"""python -m training fit | evaluate | compare | reproduce | nightly | synthetic"""
 
 import json
 from collections.abc import Callable
@@ -249,6 +249,37 @@ def reproduce_command(
 
     common = dict(map(setting, settings))
     click.echo(reproduce(_laboratory(log, out, items), name, seeds, common, data_set))
+
+
+@main.command("nightly")
+@click.option("--config", "config_file", type=_IN, help="TOML file of the night's settings")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="a setting; those of the fit as fit.KEY, of a warm one as warm.KEY; these win",
+)
+@click.option("--cold", is_flag=True, help="from scratch, not from the live release")
+@click.pass_context
+def nightly_command(
+    ctx: click.Context, config_file: Path | None, settings: tuple[str, ...], cold: bool
+) -> None:
+    """Train on what was heard since, compare with the live release, publish or refuse.
+
+    The last line is one JSON object. Exits with 0 if a release was published, 1 if something
+    failed, 3 if the gate refused, 4 if there was nothing new, 5 if another night is at work.
+    """
+    from training.night_config import read_night
+    from training.nightly import nightly
+
+    overrides = [setting(text) for text in settings] + ([("cold", True)] if cold else [])
+    config = read_night(config_file, overrides)
+    torch.set_num_threads(config.threads)
+    outcome = nightly(config, lambda text: click.echo(text, err=True))
+    click.echo(outcome.sentence, err=True)
+    click.echo(json.dumps(outcome.to_json()))
+    ctx.exit(outcome.exit_code)
 
 
 @main.command("synthetic")

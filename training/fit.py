@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -85,8 +85,17 @@ def fit(
         return draft
 
 
-def write_draft(folder: Path, config: FitConfig, prepared: Prepared, fitted: Fitted) -> Path:
-    """A new folder named by the draft's id, which may be moved once it is whole."""
+def write_draft(
+    folder: Path,
+    config: FitConfig,
+    prepared: Prepared,
+    fitted: Fitted,
+    metrics: Mapping[str, dict[str, float]] | None = None,
+) -> Path:
+    """A new folder named by the draft's id, which may be moved once it is whole.
+
+    metrics: by split, what the manifest says besides those of validation.
+    """
     sample = [case.history for case in prepared.task.validation[:_INTERESTS]]
     retriever = exact(prepared.catalog, fitted.encoder, fitted.vectors, config.history)
     interests = np.concatenate(
@@ -95,7 +104,7 @@ def write_draft(folder: Path, config: FitConfig, prepared: Prepared, fitted: Fit
     files = write_parts(folder, fitted.encoder, fitted.vectors, prepared.catalog, interests)
     records = "".join(json.dumps(record) + "\n" for record in fitted.history)
     (folder / HISTORY).write_text(records, encoding="utf-8")
-    manifest = _manifest(folder.name, config, prepared, fitted)
+    manifest = _manifest(folder.name, config, prepared, fitted, metrics or {})
     write_manifest(
         folder,
         manifest.model_copy(update={"files": {**files, HISTORY: digest(folder / HISTORY)}}),
@@ -103,7 +112,13 @@ def write_draft(folder: Path, config: FitConfig, prepared: Prepared, fitted: Fit
     return folder
 
 
-def _manifest(name: str, config: FitConfig, prepared: Prepared, fitted: Fitted) -> Manifest:
+def _manifest(
+    name: str,
+    config: FitConfig,
+    prepared: Prepared,
+    fitted: Fitted,
+    metrics: Mapping[str, dict[str, float]],
+) -> Manifest:
     catalog, log = prepared.catalog, prepared.log
     shown = prepared.task.validation[:_CANARIES]
     return Manifest(
@@ -123,7 +138,7 @@ def _manifest(name: str, config: FitConfig, prepared: Prepared, fitted: Fitted) 
             last=float(log.times.max()),
         ),
         training=config.model_dump(mode="json"),
-        metrics={"validation": fitted.metrics},
+        metrics={"validation": fitted.metrics, **metrics},
         canaries=tuple(
             Canary(history=tuple(catalog.id(row) for row in case.history)) for case in shown
         ),

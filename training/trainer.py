@@ -65,7 +65,8 @@ class Trainer:
     """One run over the training users of a log.
 
     folder: where its checkpoints are; what is there already is continued from, so it must belong to
-    this very run.
+    this very run. start: gives a fresh model the weights to begin with, which then compete, as
+    epoch 0, with those of each epoch; without it a run begins as the model was drawn.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Trainer:
         catalog: Catalog,
         task: Task,
         folder: Path,
+        start: Callable[[Model], None] | None = None,
     ) -> None:
         self.epochs, self.select_on = config.epochs, config.select_on
         self._config, self._catalog = config, catalog
@@ -90,6 +92,9 @@ class Trainer:
         if self._checkpoint.exists():
             about = checkpoint.load(self._checkpoint, self._model, self._optimizers)
             self.progress = Progress(**about)
+        elif start is not None:
+            start(self._model)
+            self._open()
 
     def __len__(self) -> int:
         """Examples in an epoch."""
@@ -142,6 +147,14 @@ class Trainer:
             if now - saved > CHECKPOINT_EVERY_S:
                 self._save()
                 saved = time.monotonic()
+
+    def _open(self) -> None:
+        """Take the weights that a run starts with for its best so far."""
+        progress = self.progress
+        progress.best = self.validate()
+        progress.history.append({"epoch": 0, "validation": progress.best})
+        self._save_best()
+        self._save()
 
     def _close_epoch(self) -> None:
         progress, config = self.progress, self._config

@@ -1,0 +1,433 @@
+"""The night: what it publishes and refuses, what it does twice and never, and whom it tells."""
+
+import fcntl
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+
+from index.release import (
+    ENCODER,
+    digest,
+    open_release,
+    read_current,
+    read_manifest,
+    write_manifest,
+)
+from training.__main__ import main as training_cli
+from training.config import ConfigError
+from training.night_config import NightConfig, read_night
+from training.nightly import NIGHTS, Outcome, nightly
+from training.synthetic import write_synthetic
+from training.window import DAY_S
+
+FIT = {"dim": 16, "interests": 2, "hidden": 16, "negatives": 100, "epochs": 6, "batch_size": 64}
+NIGHT = {"metric": "recall@20", "held_out_days": 12, "min_cases": 10, "plots": False}
+FIRST = 1_735_689_600
+SOON, LATER = FIRST + 100 * DAY_S, FIRST + 112 * DAY_S  # the ends of two nights
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def export(table: pa.Table, events: Path) -> None:
+    days = table["timestamp"].to_numpy() // 86_400
+    for day in np.unique(days):
+        folder = events / f"date={np.datetime64(int(day), 'D')}"
+        folder.mkdir(parents=True)
+        pq.write_table(table.filter(pa.array(days == day)), folder / "part-0.parquet")
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    folder = tmp_path_factory.mktemp("log")
+    write_synthetic(folder, users=300, items=150, seed=1)
+    return pq.read_table(folder / "interactions.parquet")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, log: pa.Table) -> tuple[Path, Outcome]:
+    """A folder with the events, and the root after the first night; and how that ended."""
+    folder = tmp_path_factory.mktemp("first")
+    export(log, folder / "events")
+    return folder, nightly(config_of(folder, until=SOON, plots=True))
+
+
+@pytest.fixture
+def folder(first: tuple[Path, Outcome], tmp_path: Path) -> Path:
+    """As after the first night, for a test to change."""
+    return Path(shutil.copytree(first[0], tmp_path / "copy"))
+
+
+def config_of(folder: Path, until: float = LATER, **settings: Any) -> NightConfig:
+    fit = {**FIT, **settings.pop("fit", {})}
+    warm = {"epochs": 1, **settings.pop("warm", {})}
+    given = {"root": folder / "root", "events": folder / "events", "until": until}
+    return NightConfig(**{**NIGHT, **given, **settings, "fit": fit, "warm": warm})
+
+
+def live(folder: Path) -> str:
+    """The release that is live, and opens."""
+    current = read_current(folder / "root")
+    assert current is not None
+    return open_release(folder / "root" / "releases" / current).id
+
+
+def killed_at(folder: Path, step: str) -> None:
+    """The second night, ended just before a step."""
+
+    def say(text: str) -> None:
+        if text == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        nightly(config_of(folder), say)
+
+
+# --- a good night ---
+
+
+def test_the_first_night_publishes_and_reports_on_one_page(first):
+    folder, outcome = first
+    assert outcome.outcome == "published", outcome.sentence
+    assert outcome.release == live(folder)
+    assert outcome.details["new_recall@20"] > 2 * outcome.details["popular_recall@20"]
+    assert "live_recall@20" not in outcome.details
+    assert outcome.night is not None
+    night = folder / "root" / NIGHTS / outcome.night
+    names = {path.name for path in night.iterdir()}
+    plots = {"curves.png", "metrics.png", "days.png"}
+    assert names == {"state.json", "report.md", "report.json", *plots}
+    page = (night / "report.md").read_text()
+    for told in ("**Window.**", "**Drift.**", "cold", "**Index.**", "**Gate.** passed", *plots):
+        assert told in page
+    report = json.loads((night / "report.json").read_text())
+    assert report["outcome"] == "published"
+    assert report["window"]["counts"]["after_the_window"] > 0
+    assert not list((folder / "root" / "drafts").iterdir())
+
+
+def test_the_second_starts_warm_is_compared_on_one_day_and_is_not_done_twice(folder):
+    before = live(folder)
+    outcome = nightly(config_of(folder))
+    assert outcome.outcome == "published", outcome.sentence
+    assert outcome.live == before
+    manifest = read_manifest(folder / "root" / "releases" / live(folder))
+    assert manifest.parent == before
+    assert manifest.metrics["night"]["recall@20"] == outcome.details["new_recall@20"]
+    assert manifest.data.last < LATER
+    assert outcome.night is not None
+    report = json.loads((folder / "root" / NIGHTS / outcome.night / "report.json").read_text())
+    assert report["steps"]["fit"]["warm"]
+    assert report["steps"]["fit"]["encoder"]
+    assert report["steps"]["fit"]["history"][0]["epoch"] == 0
+    assert report["steps"]["judge"]["users"] == report["window"]["judges"]
+    assert report["window"]["since"] > SOON - DAY_S
+    state = (folder / "root" / NIGHTS / outcome.night / "state.json").read_bytes()
+    said: list[str] = []
+    again = nightly(config_of(folder), said.append)
+    assert again.outcome == "nothing-new"
+    assert "since this night was published" in again.sentence
+    assert said == ["read"]
+    assert (folder / "root" / NIGHTS / outcome.night / "state.json").read_bytes() == state
+
+
+def test_cold_is_from_scratch(folder):
+    outcome = nightly(config_of(folder, cold=True, refit_epochs=0, fit={"epochs": 1}))
+    assert outcome.night is not None
+    report = json.loads((folder / "root" / NIGHTS / outcome.night / "report.json").read_text())
+    assert not report["steps"]["fit"]["warm"]
+    assert report["steps"]["fit"]["history"][0]["epoch"] == 1
+    assert report["steps"]["refit"]["history"] == report["steps"]["fit"]["history"]
+
+
+def test_vectors_of_another_length_are_no_warm_start(folder):
+    outcome = nightly(config_of(folder, fit={"dim": 24, "epochs": 1}))
+    assert outcome.night is not None
+    report = json.loads((folder / "root" / NIGHTS / outcome.night / "report.json").read_text())
+    assert not report["steps"]["fit"]["warm"]
+
+
+# --- bad nights ---
+
+
+def refused(folder: Path, outcome: Outcome, before: str, *sentences: str) -> None:
+    assert outcome.outcome == "refused", outcome.sentence
+    assert "\n" not in outcome.sentence
+    for sentence in sentences:
+        assert sentence in outcome.sentence
+    assert live(folder) == before
+    assert outcome.night is not None
+    page = (folder / "root" / NIGHTS / outcome.night / "report.md").read_text()
+    assert outcome.sentence in page
+
+
+def bad_events(folder: Path, log: pa.Table) -> None:
+    shutil.rmtree(folder / "events")
+    export(log, folder / "events")
+
+
+def test_shuffled_labels_are_refused(folder, log):
+    before = live(folder)
+    items = log["item_id"].take(pa.array(np.random.default_rng(0).permutation(len(log))))
+    bad_events(folder, log.set_column(1, "item_id", items))
+    outcome = nightly(config_of(folder))
+    refused(folder, outcome, before, "recall@20", "check that the events name the items")
+
+
+def test_a_worse_model_is_refused(folder):
+    before = live(folder)
+    slow = {"learning_rate": 1e-9, "epochs": 1}
+    outcome = nightly(config_of(folder, cold=True, fit=slow, refit_epochs=0))
+    refused(folder, outcome, before, "recall@20 (night) is 0.", f"of the live {before}", "may be")
+    assert nightly(config_of(folder, cold=True, fit=slow, refit_epochs=0)).exit_code == 4
+
+
+def test_half_the_catalogue_gone_is_refused(folder, log):
+    before = live(folder)
+    items = log["item_id"].to_pylist()
+    stay = [hash_of(item) % 2 == 0 for item in items]
+    bad_events(folder, log.filter(pa.array(stay)))
+    outcome = nightly(config_of(folder, fit={"min_user": 2}, min_cases=5))
+    refused(folder, outcome, before, "the catalogue has", "where 20.0% may be")
+
+
+def hash_of(item: str) -> int:
+    return int(item.rpartition("-")[2])
+
+
+def test_an_empty_day_is_nothing_new(folder):
+    before = live(folder)
+    outcome = nightly(config_of(folder, until=SOON + DAY_S / 8))
+    assert outcome.exit_code == 4
+    assert "users to compare on, where 10 are needed" in outcome.sentence
+    shutil.rmtree(folder / "events")
+    outcome = nightly(config_of(folder))
+    assert "no event is in the window" in outcome.sentence
+    assert live(folder) == before
+
+
+def test_a_weight_that_is_no_number_is_refused(folder):
+    before = live(folder)
+    killed_at(folder, "build")
+    (draft,) = (folder / "root" / "drafts").iterdir()
+    weights = load_file(draft / ENCODER)
+    weights["project.weight"] = weights["project.weight"].clone().fill_(float("nan"))
+    save_file(weights, draft / ENCODER)
+    manifest = read_manifest(draft)
+    files = {**manifest.files, ENCODER: digest(draft / ENCODER)}
+    write_manifest(draft, manifest.model_copy(update={"files": files}))
+    refused(folder, nightly(config_of(folder)), before, "weights that are not finite")
+
+
+def test_a_fit_that_diverges_is_refused(folder):
+    before = live(folder)
+    outcome = nightly(config_of(folder, cold=True, fit={"learning_rate": 1e18}))
+    refused(folder, outcome, before, "learning rate below")
+
+
+def test_another_release_that_is_live_by_now_is_not_written_over(folder):
+    killed_at(folder, "publish")
+    root = folder / "root"
+    other = shutil.copytree(root / "releases" / live(folder), root / "releases" / "other")
+    manifest = read_manifest(other)
+    write_manifest(other, manifest.model_copy(update={"id": "other"}))
+    (root / "current").write_text("other\n")
+    outcome = nightly(config_of(folder))
+    refused(folder, outcome, "other", "other is live now")
+
+
+def test_a_live_release_that_is_damaged_fails_the_night(folder):
+    release = folder / "root" / "releases" / live(folder)
+    (release / ENCODER).write_bytes(b"")
+    outcome = nightly(config_of(folder))
+    assert outcome.exit_code == 1
+    assert ENCODER in outcome.sentence
+
+
+# --- one at a time, once ---
+
+
+def test_a_second_night_is_refused_while_one_is_at_work(folder):
+    with (folder / "root" / NIGHTS / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        outcome = nightly(config_of(folder))
+    assert outcome.exit_code == 5
+    assert "a night is at work" in outcome.sentence
+    assert len(outcome.sentence.splitlines()) == 1
+
+
+def test_a_finished_step_is_never_done_again(folder):
+    steps = ["fit", "judge", "refit", "draft", "build", "publish"]
+    for number, step in enumerate(steps):
+        said: list[str] = []
+
+        def say(text: str, last: str = step, said: list[str] = said) -> None:
+            said.append(text)
+            if text == last:
+                raise Killed
+
+        with pytest.raises(Killed):
+            nightly(config_of(folder), say)
+        assert said == (["read", "fit"] if number == 0 else steps[number - 1 : number + 1])
+    assert nightly(config_of(folder)).outcome == "published"
+
+
+def test_what_was_cut_short_goes_on_with_the_data_it_began_with(folder, log):
+    killed_at(folder, "judge")
+    late = log.slice(0, 1).set_column(2, "timestamp", pa.array([int(LATER) - 1]))
+    export(late, folder / "events" / "date=later")
+    (file,) = (folder / "events" / "date=later").rglob("*.parquet")
+    file.rename(folder / "events" / "date=later" / "part-0.parquet")
+    (unfinished,) = (p for p in (folder / "root" / NIGHTS).iterdir() if (p / "fit").exists())
+    assert nightly(config_of(folder)).night == unfinished.name
+
+
+def test_what_was_cut_short_long_ago_or_with_other_settings_is_given_up(folder):
+    killed_at(folder, "judge")
+    (unfinished,) = (p for p in (folder / "root" / NIGHTS).iterdir() if (p / "fit").exists())
+    outcome = nightly(config_of(folder, refit_epochs=2))
+    assert outcome.outcome == "published"
+    assert outcome.night != unfinished.name
+    assert json.loads((unfinished / "state.json").read_text())["ended"]["outcome"] == "given up"
+    assert not (unfinished / "fit").exists()
+
+
+def test_a_night_that_is_killed_anywhere_ends_as_if_it_had_not_been():
+    program = Path(__file__).parents[1] / "evidence" / "night_kills.py"
+    arguments = ["--boundaries", "6", "--random", "3"]
+    ended = subprocess.run(
+        [sys.executable, program, *arguments], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout.splitlines()[-1])["kills"] > 6
+
+
+# --- who is told ---
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Fails as often as `failures` says, then takes what is posted."""
+
+    failures = 0
+    taken: list[dict[str, Any]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        kind = type(self)
+        self.send_response(503 if kind.failures else 204)
+        if not kind.failures:
+            kind.taken.append(json.loads(body))
+        kind.failures -= bool(kind.failures)
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, type[Receiver]]]:
+    kind = type("Kind", (Receiver,), {"taken": []})
+    server = HTTPServer(("127.0.0.1", 0), kind)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/secret", kind
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_webhook_is_tried_again_and_gets_the_outcome(folder, receiver):
+    url, kind = receiver
+    kind.failures = 2
+    outcome = nightly(config_of(folder, until=SOON, webhook=url))
+    assert kind.taken == [outcome.to_json()]
+
+
+def test_a_command_gets_the_outcome_on_its_input(folder, tmp_path):
+    out = tmp_path / "told"
+    outcome = nightly(config_of(folder, until=SOON, command=f"tee {out}"))
+    assert json.loads(out.read_text()) == outcome.to_json()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"webhook": "http://127.0.0.1:9/secret"}, "webhook at 127.0.0.1: 1 attempts failed"),
+        ({"webhook": "no address"}, "webhook"),
+        ({"command": "false"}, "command: ended with 1"),
+        ({"command": "/no/such/program"}, "command: could not be run (FileNotFoundError)"),
+        ({"command": "sleep 60"}, "command: could not be run (TimeoutExpired)"),
+        ({"command": "'"}, "command: could not be run (ValueError)"),
+    ],
+)
+def test_a_hook_that_fails_fails_no_night(folder, settings, said):
+    heard: list[str] = []
+    config = config_of(folder, until=SOON, hook_attempts=1, hook_timeout_s=0.5, **settings)
+    assert nightly(config, heard.append).exit_code == 4
+    assert any(text.startswith(said) for text in heard), heard
+    assert not any("secret" in text for text in heard)
+
+
+def test_who_need_not_be_told_is_not(folder, receiver):
+    url, kind = receiver
+    nightly(config_of(folder, until=SOON, webhook=url, tell=("failed",)))
+    assert kind.taken == []
+
+
+# --- settings and the command ---
+
+
+def test_settings_come_from_the_file_and_then_the_command_line(tmp_path):
+    toml = tmp_path / "night.toml"
+    toml.write_text('root = "a"\nevents = "b"\nkeep = 7\n[fit]\ndim = 32\nepochs = 9\n')
+    overrides = [("keep", 3), ("fit.epochs", 2), ("warm.patience", 1), ("until", "2026-01-02")]
+    config = read_night(toml, overrides)
+    assert (config.root, config.keep, config.cold) == (Path("a"), 3, False)
+    cold, warm = config.fit_config(warm=False), config.fit_config(warm=True)
+    assert (cold.dim, cold.epochs, cold.split) == (32, 2, "temporal")
+    assert (cold.patience, warm.patience) == (3, 1)
+    assert read_night(toml, [("until", "2026-01-02T00:00:00Z")]).until == 1_767_312_000
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (("kep", 3), "kep: Extra inputs are not permitted; known are"),
+        (("keep", 0), "keep: Input should be greater than or equal to 1"),
+        (("fit.dimm", 3), "dimm"),
+        (("keep.x", 3), "keep: |keep has no settings"),
+        (("until", "soon"), "until"),
+        (("warm.patience", "long"), "patience"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(tmp_path, override, said):
+    toml = tmp_path / "night.toml"
+    toml.write_text('root = "a"\nevents = "b"\nkeep = 7\n')
+    with pytest.raises(ConfigError, match=said):
+        read_night(toml, [override])
+
+
+def test_the_command_says_how_it_ended(folder: Path, tmp_path: Path) -> None:
+    toml = tmp_path / "night.toml"
+    toml.write_text(f'root = "{folder / "root"}"\nevents = "{folder / "events"}"\nuntil = {SOON}\n')
+    done = CliRunner().invoke(training_cli, ["nightly", "--config", str(toml)])
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert done.exit_code == {"published": 0, "refused": 3, "nothing-new": 4}[told["outcome"]]
+    assert done.stderr.splitlines()[-1] == told["sentence"]
+    wrong = CliRunner().invoke(training_cli, ["nightly", "--set", "kep=3"])
+    assert wrong.exit_code == 1
+    assert "Error: " in wrong.stderr

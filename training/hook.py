@@ -1,0 +1,60 @@
+"""Who is told of an outcome: a webhook, a command. What goes wrong there is said, and no more."""
+
+import json
+import shlex
+import subprocess
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity import wait_random_exponential as backoff
+
+Say = Callable[[str], None]
+_LONGEST_WAIT_S = 5.0
+
+
+def post(url: str, message: dict[str, Any], timeout_s: float, attempts: int, say: Say) -> bool:
+    """Whether the URL took the message, as JSON, in one of so many attempts.
+
+    Of the URL only the host is ever said: the rest may be a secret.
+    """
+    retrying = Retrying(
+        retry=retry_if_exception_type(httpx.HTTPError),
+        stop=stop_after_attempt(attempts),
+        wait=backoff(multiplier=0.1, max=_LONGEST_WAIT_S),
+    )
+    try:
+        retrying(lambda: httpx.post(url, json=message, timeout=timeout_s).raise_for_status())
+    except RetryError as error:
+        last = error.last_attempt.exception()
+        what = last.response.status_code if isinstance(last, httpx.HTTPStatusError) else type(last)
+        say(
+            f"webhook at {urlsplit(url).hostname}: {attempts} attempts failed, the last with {what}"
+        )
+        return False
+    except (httpx.InvalidURL, ValueError):
+        say("webhook: not a URL that can be posted to; correct the setting")
+        return False
+    return True
+
+
+def run(command: str, message: dict[str, Any], timeout_s: float, say: Say) -> bool:
+    """Whether the command, without a shell, ended with 0; it reads the message on its input."""
+    try:
+        done = subprocess.run(
+            shlex.split(command),
+            input=json.dumps(message),
+            text=True,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        say(f"command: could not be run ({type(error).__name__})")
+        return False
+    if done.returncode:
+        said = " ".join(done.stderr.split())[:200]
+        say(f"command: ended with {done.returncode} ({said})")
+    return done.returncode == 0

@@ -1,0 +1,261 @@
+"""One night's work on a window that was read: fit, judge, refit, draft, build, publish."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from index.build import build
+from index.publish import GateRefusal, publish
+from index.release import (
+    DRAFTS,
+    RELEASES,
+    Manifest,
+    ReleaseError,
+    fsync,
+    read_current,
+    read_manifest,
+    read_parts,
+    verify_files,
+)
+from index.retriever import Retriever
+from training.config import FitConfig
+from training.day import asked, divide_day, histories
+from training.drift import drift
+from training.evaluate import exact
+from training.fit import Prepared, write_draft
+from training.hook import Say
+from training.interactions import Interactions, prepare
+from training.items import read_items
+from training.judge import LEAD, NIGHT, Judgement, gate_of, judge, strange_day
+from training.model import Model
+from training.night_config import NightConfig
+from training.protocols import Task
+from training.readers import read_log
+from training.steps import Result, Steps
+from training.trainer import Fitted, Trainer
+from training.warm import Parts, encoder_fits, vectors_fit, warm
+
+WINDOW = "window.parquet"
+DRAFT = "draft"
+_ASKERS = 2000
+_Start = Callable[[Model], None]
+HANDED_ON = (WINDOW, "fit", "refit", DRAFT)  # from step to step, in the folder of the night
+
+
+class RefusedError(Exception):
+    """What the night made is not fit to be served."""
+
+
+class Night:
+    """The steps, each of which may be the first that this process does: what they share is made
+    when it is first asked for, from what the steps before have left in the folder."""
+
+    def __init__(self, config: NightConfig, steps: Steps, say: Say) -> None:
+        self.config, self.steps, self._say = config, steps, say
+        about = steps.about
+        self.name: str = about["night"]
+        self.live_id: str | None = about["live"]
+        self.window: Result = about["window"]
+
+    def run(self) -> str:
+        """The id of the release, which is live.
+
+        Raises GateRefusal, RefusedError or DivergedError for a night that is not fit to serve;
+        anything else is no judgement of it, and it may be run again.
+        """
+        for step in (self._fit, self._judge, self._refit, self._draft, self._build, self._publish):
+            self._once(step)
+        release: str = self.steps.result("publish")["release"]
+        return release
+
+    def _once(self, step: Callable[[], Result]) -> None:
+        name = step.__name__.removeprefix("_")
+        if not self.steps.done(name):
+            self._say(name)
+        self.steps.once(name, step)
+
+    def scores(self) -> dict[str, float]:
+        """What new, live and popularity reached on the day, in the metric that decides."""
+        if not self.steps.done("judge"):
+            return {}
+        judged, metric = self.judgement, self.config.metric
+        found = {"new": judged.new, "live": judged.live, "popular": judged.popular}
+        return {f"{who}_{metric}": values[metric] for who, values in found.items() if values}
+
+    # --- the steps ---
+
+    def _fit(self) -> Result:
+        fitted, ready = self.fitted, self.prepared
+        there = self.live[1].catalog if self.live is not None else None
+        return {
+            "warm": self.is_warm,
+            "encoder": self.is_warm and self._encoder_is_warm,
+            "metrics": fitted.metrics,
+            "history": fitted.history,
+            "users": len(ready.log),
+            "items": len(ready.catalog),
+            "interactions": len(ready.log.rows),
+            "drift": drift(self.log, self.window["since"], ready.catalog, there),
+        }
+
+    def _judge(self) -> Result:
+        since = self.window["since"]
+        live = None
+        if self.live is not None:
+            manifest, parts = self.live
+            live = _retriever(parts, manifest.encoder.history_length)
+        new = _retriever(self._parts(self.fitted), self.fit_config.history)
+        return judge(self.log, since, asked(self.log, since), new, live).to_json()
+
+    def _refit(self) -> Result:
+        return {"metrics": self.refitted.metrics, "history": self.refitted.history}
+
+    def _draft(self) -> Result:
+        name = f"{self.name}-{self.fit_config.encoder}"
+        draft = self.config.root / DRAFTS / name
+        if not draft.exists():
+            draft.parent.mkdir(exist_ok=True)
+            ready, metrics = (
+                self.prepared,
+                {NIGHT: self.judgement.new, LEAD: self.judgement.new_lead},
+            )
+            # The index is tuned on whoever will ask, as the day alone may have too few users.
+            shown = Task(ready.task.train, histories(ready.log, _ASKERS), ready.task.test)
+            aside = self.steps.folder / DRAFT / name
+            whole = Prepared(ready.catalog, ready.log, shown)
+            # Metrics are those of the weights that had not seen the day.
+            fitted = self.fitted
+            released = replace(self.refitted, metrics=fitted.metrics, history=fitted.history)
+            write_draft(aside, self.fit_config, whole, released, metrics)
+            aside.rename(draft)
+            fsync(draft.parent)
+        return {"draft": name}
+
+    def _build(self) -> Result:
+        try:
+            manifest = build(self._drafted, self.config.index_recall, self.config.index_k)
+        except ReleaseError as error:
+            if isinstance(error.__cause__, OSError):
+                raise  # the disk, not the draft
+            raise RefusedError(str(error)) from error
+        assert manifest.index is not None
+        return manifest.index.model_dump(mode="json", exclude={"trials"})
+
+    def _publish(self) -> Result:
+        draft, config = self._drafted, self.config
+        if read_current(config.root) != draft.name:  # it was cut short just after
+            gate, live = gate_of(self.judgement, config), self._live_today
+            strange = strange_day(self.judgement, self.live and self.live[0], config)
+            if strange:
+                failures = strange + gate.failures(read_manifest(draft), live)
+                raise GateRefusal(draft.name, failures)
+            publish(draft, gate, keep=config.keep, against=live)
+        return {"release": draft.name}
+
+    # --- what they share ---
+
+    @cached_property
+    def log(self) -> Interactions:
+        return read_log(self.steps.folder / WINDOW, "parquet")
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        fit = self.fit_config
+        items = read_items(self.config.items) if self.config.items else None
+        catalog, log = prepare(self.log, fit.min_user, fit.min_item, items)
+        task = divide_day(log, self.window["since"])
+        if not task.validation or np.diff(task.train.offsets).max(initial=0) < 2:
+            raise RefusedError(
+                f"{self.name}: {len(log):,} users of {len(log.rows):,} interactions leave nothing "
+                "to train on, or nobody to choose the weights by; read more, or hold out more"
+            )
+        return Prepared(catalog, log, task)
+
+    @cached_property
+    def live(self) -> tuple[Manifest, Parts] | None:
+        """Raises ReleaseError if it is damaged."""
+        if self.live_id is None:
+            return None
+        folder = self.config.root / RELEASES / self.live_id
+        manifest = read_manifest(folder)
+        verify_files(folder, manifest)
+        return manifest, Parts(*read_parts(folder, manifest))
+
+    @property
+    def _live_today(self) -> Manifest | None:
+        """The live release's manifest, with its metrics of this day."""
+        if self.live is None or self.judgement.live is None:
+            return None
+        return self.live[0].model_copy(update={"metrics": {NIGHT: self.judgement.live}})
+
+    @cached_property
+    def is_warm(self) -> bool:
+        if self.config.cold or self.live is None:
+            return False
+        return vectors_fit(self.live[1], self.config.fit_config(warm=True))
+
+    @property
+    def _encoder_is_warm(self) -> bool:
+        return self.live is not None and encoder_fits(self.live[0].encoder, self.fit_config)
+
+    @cached_property
+    def fit_config(self) -> FitConfig:
+        """With the share of the interactions that are held out for that of the temporal split."""
+        share = self.window["held_out"] / self.window["counts"]["kept"]
+        config = self.config.fit_config(self.is_warm)
+        return config.model_copy(update={"test_fraction": min(max(share, 1e-6), 0.49)})
+
+    @cached_property
+    def fitted(self) -> Fitted:
+        """The weights that are judged: they have not seen the day."""
+        start = self._from_live if self.is_warm else None
+        return self._run("fit", self.fit_config, self.prepared.task, start)
+
+    @cached_property
+    def refitted(self) -> Fitted:
+        """The weights that are released: the same, after some epochs with the day."""
+        if not self.config.refit_epochs:
+            return self.fitted
+        update = {"epochs": self.config.refit_epochs, "pretrain_epochs": 0}
+        task, log = self.prepared.task, self.prepared.log
+        whole = Task(log, task.validation, task.test)
+        config = self.config.fit_config(warm=True).model_copy(update=update)
+        return self._run("refit", config, whole, self._from_fitted)
+
+    def _run(self, name: str, config: FitConfig, task: Task, start: _Start | None) -> Fitted:
+        """A run that is done already only loads its weights."""
+        folder = self.steps.folder / name
+        folder.mkdir(exist_ok=True)
+        fitted = Trainer(config, self.prepared.catalog, task, folder, start).run()
+        weights = [torch.from_numpy(fitted.vectors), *fitted.encoder.state_dict().values()]
+        if not all(weight.isfinite().all() for weight in weights):
+            raise RefusedError(f"{self.name}: {name} made weights that are not finite")
+        return fitted
+
+    def _from_live(self, model: Model) -> None:
+        assert self.live is not None
+        ready = self.prepared
+        warm(model, ready.catalog, self.live[1], self._encoder_is_warm, ready.task.train)
+
+    def _from_fitted(self, model: Model) -> None:
+        parts = self._parts(self.fitted)
+        warm(model, self.prepared.catalog, parts, encoder=True, log=self.prepared.log)
+
+    def _parts(self, fitted: Fitted) -> Parts:
+        return Parts(fitted.encoder, fitted.vectors, self.prepared.catalog)
+
+    @property
+    def judgement(self) -> Judgement:
+        return Judgement(**self.steps.result("judge"))
+
+    @property
+    def _drafted(self) -> Path:
+        return self.config.root / DRAFTS / str(self.steps.result(DRAFT)["draft"])
+
+
+def _retriever(parts: Parts, history: int) -> Retriever:
+    return exact(parts.catalog, parts.encoder, parts.vectors, history)

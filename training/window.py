@@ -1,0 +1,166 @@
+"""What a night reads: a base log and the event files after it, without what was forgotten, sent
+twice, not asked for, or outside the window."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from training.config import FitConfig
+from training.files import PARQUET_ERRORS, need_column, not_parquet
+from training.interactions import Interactions, LogError
+from training.readers import read_log
+
+FORGET = "forget"
+DAY_S = timedelta(days=1).total_seconds()
+_TEXTS = ("user_id", "item_id", "event", "event_id")
+_SCHEMA = pa.schema([*((name, pa.string()) for name in _TEXTS), ("timestamp", pa.float64())])
+_KEPT = ["user_id", "item_id", "timestamp"]
+
+
+class Window(NamedTuple):
+    """rows: user_id, item_id, timestamp in Unix seconds, in order of time, then of arrival.
+
+    counts: rows of the base log and of the event files, those left out by reason, those kept.
+    """
+
+    rows: pa.Table
+    counts: dict[str, int]
+
+
+def read_window(
+    events: Path,
+    log: Path | None,
+    config: FitConfig,
+    kinds: tuple[str, ...],
+    days: float | None,
+    until: float,
+) -> Window:
+    """What came before `until`, of the last `days` of it; none is all.
+
+    config: how the base log is read. A row whose event is `forget` takes with it all rows of its
+    user that came earlier, by their time or by their place. Raises LogError for a damaged file.
+    """
+    base = _SCHEMA.empty_table()
+    if log is not None:
+        base = _table(read_log(log, config.format, config.events or None, config.min_weight))
+    arrived = pa.concat_tables([_SCHEMA.empty_table(), *map(_read, _files(events))])
+    rows = pa.concat_tables([base, arrived]).combine_chunks()
+    times = rows["timestamp"].to_numpy()
+    tombs = _equal(rows["event"], [FORGET])
+    left_out = {
+        "forgotten": _forgotten(rows["user_id"], times, tombs),
+        "sent_twice": _repeated(rows["event_id"]),
+        "of_other_kinds": np.zeros(len(rows), dtype=bool),
+        "after_the_window": times >= until,
+    }
+    if kinds:
+        left_out["of_other_kinds"][len(base) :] = ~_equal(arrived["event"], kinds)
+    stay = ~tombs
+    counts = {"base": len(base), "events": len(arrived) - int(tombs.sum())}
+    for reason, out in left_out.items():
+        counts[reason] = int((stay & out).sum())
+        stay &= ~out
+    first = times[stay].max(initial=-np.inf) - days * DAY_S if days else -np.inf
+    counts["before_the_window"] = int((stay & (times < first)).sum())
+    stay &= times >= first
+    counts["kept"] = int(stay.sum())
+    places = np.flatnonzero(stay)
+    order = places[np.argsort(times[places], kind="stable")]
+    return Window(rows.select(_KEPT).take(pa.array(order)), counts)
+
+
+def write_window(window: Window, path: Path) -> None:
+    """A Parquet file that read_log reads."""
+    pq.write_table(window.rows, path)
+
+
+def _table(log: Interactions) -> pa.Table:
+    users = pa.array(np.repeat(log.user_ids, np.diff(log.offsets)), pa.string())
+    items = pa.array(log.item_ids[log.items], pa.string())
+    nothing = pa.nulls(len(log), pa.string())
+    return pa.table([users, items, nothing, nothing, pa.array(log.times)], schema=_SCHEMA)
+
+
+def _files(events: Path) -> Iterator[Path]:
+    """In order of date, then name; what begins with a dot or an underscore is not finished."""
+    for path in sorted(events.glob("date=*/*.parquet")):
+        if path.name[0] not in "._":
+            yield path
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+    except PARQUET_ERRORS as error:
+        raise not_parquet(path, error) from error
+    for name in _KEPT:
+        need_column(path, table.column_names, name)
+    try:
+        columns = [_column(table, name) for name in _SCHEMA.names]
+    except pa.ArrowException as error:
+        raise LogError(f"{path}: a column cannot be read ({error}); export it again") from error
+    read = pa.table(columns, schema=_SCHEMA)
+    _check(path, read)
+    return read
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        return pa.chunked_array([pa.nulls(len(table), pa.string())])
+    column = table[name]
+    if pa.types.is_timestamp(column.type):
+        return pc.divide(column.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.float64()), 1e6)
+    return column.cast(_SCHEMA.field(name).type)
+
+
+def _check(path: Path, rows: pa.Table) -> None:
+    times = rows["timestamp"].to_numpy()
+    needs_item = ~_equal(rows["event"], [FORGET])
+    bad = rows["user_id"].is_null().to_numpy() | ~np.isfinite(times)
+    bad |= needs_item & rows["item_id"].is_null().to_numpy()
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise LogError(
+            f"{path}, row {row + 1:,}: user_id, item_id and timestamp are needed, and it has "
+            f"{rows.slice(row, 1).to_pylist()[0]}; export it again"
+        )
+
+
+def _equal(column: pa.ChunkedArray, wanted: list[str] | tuple[str, ...]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = pc.is_in(column, pa.array(wanted, pa.string())).to_numpy()
+    return found
+
+
+def _forgotten(
+    users: pa.ChunkedArray, times: NDArray[np.float64], tombs: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Rows that came before a tombstone of their user, by either measure: to be sure."""
+    if not tombs.any():
+        return tombs
+    codes = users.combine_chunks().dictionary_encode().indices.to_numpy()
+    places = np.arange(len(codes))
+    last_time = np.full(codes.max() + 1, -np.inf)
+    last_place = np.full(codes.max() + 1, -1)
+    np.maximum.at(last_time, codes[tombs], times[tombs])
+    np.maximum.at(last_place, codes[tombs], places[tombs])
+    found: NDArray[np.bool_] = (times <= last_time[codes]) | (places < last_place[codes])
+    return found
+
+
+def _repeated(event_ids: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """All but the first row of each event id; rows without one are no repetition."""
+    codes = event_ids.combine_chunks().dictionary_encode().indices
+    has_one = codes.is_valid().to_numpy(zero_copy_only=False)
+    places = np.flatnonzero(has_one)
+    first = np.unique(codes.drop_null().to_numpy(), return_index=True)[1]
+    has_one[places[first]] = False
+    repeated: NDArray[np.bool_] = has_one
+    return repeated
