@@ -1,0 +1,35 @@
+"""The first release, where there is none: a night like every other, in which nothing is live yet.
+
+It is trained on the log that the night's settings name. Where no such file is and the folder is the
+stack's own, a synthetic log is written there first.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from index.release import read_current
+from training.night_config import read_night
+from training.nightly import nightly
+from training.synthetic import write_synthetic
+
+
+def bootstrap(settings: Path) -> int:
+    """An exit code: 0 if a release is live at the end. Raises ConfigError or ReleaseError."""
+    config = read_night(settings, [])
+    if (live := read_current(config.root)) is not None:
+        print(f"{live} is live")
+        return 0
+    log = config.log
+    if log is not None and not log.exists() and config.root in log.parents:
+        print(f"{log}: not there, so a synthetic log it is", flush=True)
+        write_synthetic(log.parent)
+    torch.set_num_threads(config.threads)
+    outcome = nightly(config, lambda said: print(said, flush=True))
+    print(outcome.sentence)
+    return outcome.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(bootstrap(Path(sys.argv[1])))

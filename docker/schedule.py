@@ -1,0 +1,171 @@
+"""Every day at NIGHTLY_AT, by the clock of TZ: export what was heard, then train on it.
+
+With the argument `now` once, at once, with the night's exit code. How the nights ended is kept in a
+file beside the releases, and told to Prometheus on port 9101 as long as the schedule runs.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from datetime import time as time_of_day
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Metric, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+PYTHON = sys.executable
+EXPORT = [PYTHON, "-m", "service", "export-events"]
+TRAIN = [PYTHON, "-m", "training", "nightly", "--config", "/stack/night.toml"]
+OUTCOMES = Path("/shop/nights.jsonl")
+PORT = 9101
+# What fails, such as a Redis that is being restarted, may well not fail a little later. A night
+# goes on where it was.
+ATTEMPTS = 3
+PAUSE_S = 600.0
+_PATIENCE_S = 60.0  # a clock that is set meanwhile is seen as soon as that
+
+Outcome = dict[str, Any]
+
+
+def next_night(at: time_of_day, after_s: float) -> float:
+    """The next moment at which the clock on the wall shows `at`, in Unix seconds like after_s."""
+    day = datetime.fromtimestamp(after_s).date()
+    moment = datetime.combine(day, at).timestamp()
+    if moment <= after_s:
+        moment = datetime.combine(day + timedelta(days=1), at).timestamp()
+    return moment
+
+
+def night(export: Sequence[str], train: Sequence[str]) -> Outcome:
+    """Run both, the second only if the first went well; the outcome is what it says last."""
+    started_s = time.time()
+    code, _ = _run(export)
+    outcome: Outcome = {"outcome": "failed", "sentence": f"the export ended with {code}"}
+    if code == 0:
+        code, said = _run(train)
+        outcome["sentence"] = f"the training ended with {code}"
+        lines = said.splitlines()
+        if lines and lines[-1].startswith("{"):
+            outcome = json.loads(lines[-1])
+    ended_s = time.time()
+    return {**outcome, "code": code, "ended": ended_s, "seconds": ended_s - started_s}
+
+
+def _run(command: Sequence[str]) -> tuple[int, str]:
+    """Exit code and standard output, which is shown too. Ends the command if this one is ended."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            said, _ = process.communicate()
+        except BaseException:
+            process.terminate()
+            raise
+    print(said, end="", flush=True)
+    return process.returncode, said
+
+
+def keep(outcome: Outcome, path: Path) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(outcome) + "\n")
+
+
+class Nights(Collector):
+    """What Prometheus is told of the outcomes in a file, which others may write too."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def collect(self) -> Iterator[Metric]:
+        outcomes = self._read()
+        count = CounterMetricFamily("re4_nights", "Nights by outcome.", labels=["outcome"])
+        for name, number in Counter(outcome["outcome"] for outcome in outcomes).items():
+            count.add_metric([name], number)
+        yield count
+        last = GaugeMetricFamily("re4_night_last", "1: how it ended.", labels=["outcome"])
+        score = GaugeMetricFamily(
+            "re4_night_score",
+            "On the held-out day of the last night that was judged, of new, live and popular.",
+            labels=["who", "metric"],
+        )
+        if outcomes:
+            last.add_metric([outcomes[-1]["outcome"]], 1)
+        for who, metric, value in _scores(outcomes):
+            score.add_metric([who, metric], value)
+        yield last
+        yield score
+        yield _gauge("re4_night_ended_timestamp_seconds", "When it ended.", outcomes, "ended")
+        yield _gauge("re4_night_seconds", "How long it took.", outcomes, "seconds")
+
+    def _read(self) -> list[Outcome]:
+        """But those that were cut short by another night at work."""
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        outcomes = [json.loads(line) for line in lines if line.endswith("}")]
+        return [outcome for outcome in outcomes if outcome["outcome"] != "running"]
+
+
+def _scores(outcomes: list[Outcome]) -> Iterator[tuple[str, str, float]]:
+    judged = [
+        [(*name.split("_", 1), value) for name, value in outcome.items() if "@" in name]
+        for outcome in outcomes
+    ]
+    yield from next((scores for scores in reversed(judged) if scores), [])
+
+
+def _gauge(name: str, meaning: str, outcomes: list[Outcome], key: str) -> GaugeMetricFamily:
+    gauge = GaugeMetricFamily(name, f"The last night: {meaning}")
+    if outcomes:
+        gauge.add_metric([], outcomes[-1][key])
+    return gauge
+
+
+def attempt() -> Outcome:
+    """One night, tried again where it failed."""
+    for left in reversed(range(ATTEMPTS)):
+        outcome = night(EXPORT, TRAIN)
+        keep(outcome, OUTCOMES)
+        if outcome["outcome"] != "failed" or not left:
+            break
+        print(f"failed; once more in {PAUSE_S:.0f} s", flush=True)
+        time.sleep(PAUSE_S)
+    return outcome
+
+
+def schedule(at: time_of_day) -> None:
+    registry = CollectorRegistry()
+    registry.register(Nights(OUTCOMES))
+    start_http_server(PORT, registry=registry)
+    while True:
+        due_s = next_night(at, time.time())
+        print(
+            f"the next night begins at {datetime.fromtimestamp(due_s):%Y-%m-%d %H:%M}", flush=True
+        )
+        while (left_s := due_s - time.time()) > 0:
+            time.sleep(min(left_s, _PATIENCE_S))
+        attempt()
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(0)
+
+
+def main(arguments: list[str]) -> None:
+    signal.signal(signal.SIGTERM, _end)
+    if arguments == ["now"]:
+        outcome = night(EXPORT, TRAIN)
+        keep(outcome, OUTCOMES)
+        raise SystemExit(outcome["code"])
+    schedule(time_of_day.fromisoformat(os.environ.get("NIGHTLY_AT", "03:00")))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,55 @@
+"""The programs of the stack, which are no package: each is loaded from its file."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+DOCKER = Path(__file__).parents[2] / "docker"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"stack_{name}", DOCKER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def schedule() -> ModuleType:
+    return load("schedule")
+
+
+@pytest.fixture(scope="session")
+def provision() -> ModuleType:
+    return load("provision")
+
+
+@pytest.fixture(scope="session")
+def traffic() -> ModuleType:
+    return load("traffic")
+
+
+OUTCOMES = [
+    {"outcome": "published", "ended": 100.0, "seconds": 30.0, "code": 0}
+    | {"new_recall@50": 0.4, "live_recall@50": 0.3, "popular_recall@50": 0.1},
+    {"outcome": "running", "ended": 150.0, "seconds": 0.1, "code": 5},
+    {"outcome": "failed", "ended": 200.0, "seconds": 2.0, "code": 1},
+]
+
+
+@pytest.fixture
+def nights(schedule: ModuleType, tmp_path: Path) -> CollectorRegistry:
+    """What is told of three nights, of which the second found another at work."""
+    path = tmp_path / "nights.jsonl"
+    path.write_text("".join(json.dumps(outcome) + "\n" for outcome in OUTCOMES) + '{"cut sho')
+    registry = CollectorRegistry()
+    registry.register(schedule.Nights(path))
+    return registry

@@ -1,0 +1,129 @@
+"""The compose files say what is promised of the stack, and name only what is there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.settings import table
+from training.night_config import read_night
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+STACK: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", TEXT))
+SERVICES: dict[str, dict[str, Any]] = STACK["services"]
+OWN = {"re4-server", "re4-trainer"}
+
+
+def mounts(name: str) -> list[tuple[str, str, str]]:
+    found = [volume.split(":") for volume in SERVICES[name].get("volumes", [])]
+    return [(source, target, "".join(mode)) for source, target, *mode in found]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_each_is_contained(name: str) -> None:
+    service = SERVICES[name]
+    assert service["user"] == "10001:10001"
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert not service.get("privileged")
+    assert not [source for source, _, _ in mounts(name) if source.endswith("docker.sock")]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_each_image_is_built_here_or_pinned(name: str) -> None:
+    image = SERVICES[name]["image"]
+    if image in OWN:
+        assert f"AS {SERVICES[name]['build']['target']}\n" in DOCKERFILE
+        assert image.endswith(SERVICES[name]["build"]["target"])
+    else:
+        assert re.search(r":v?\d+\.\d+\.\d+(-\w+)?$", image)
+
+
+def test_the_base_is_pinned() -> None:
+    assert re.search(r"^ARG PYTHON=python:\d+\.\d+\.\d+-slim-bookworm$", DOCKERFILE, re.M)
+    assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.M)) == {"${PYTHON}", "server"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_is_published_is_published_on_this_machine_alone(name: str) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
+
+
+def test_redis_is_alone_with_those_that_need_it() -> None:
+    assert "ports" not in SERVICES["redis"]
+    assert STACK["networks"]["store"] == {"internal": True}
+    assert SERVICES["redis"]["networks"] == ["store"]
+    assert {name for name, it in SERVICES.items() if "store" in it.get("networks", [])} == {
+        "redis",
+        "api",
+        "nightly",
+    }
+    told = (ROOT / "docker" / "redis.conf").read_text()
+    assert "\nappendonly yes\n" in told
+    assert "include /secrets/redis.conf" in told
+
+
+def test_no_secret_is_in_the_files() -> None:
+    assert not re.search(r"(?i)(password|secret|key): *['\"]?[\w-]{8,}", TEXT)
+    assert SERVICES["api"]["environment"]["RE4_HISTORY_PASSWORD_FILE"] == "/secrets/redis-password"
+
+
+def test_only_who_writes_releases_may() -> None:
+    may = {n for n in SERVICES for s, _, mode in mounts(n) if s == "shop" and mode != "ro"}
+    assert may == {"provision", "bootstrap", "nightly"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_its_settings_exist(name: str) -> None:
+    known = {setting.variable for setting in table()}
+    given = {key for key in SERVICES[name].get("environment", {}) if key.startswith("RE4_")}
+    assert given <= known
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_it_mounts_exists(name: str) -> None:
+    for source, _, _ in mounts(name):
+        if source.startswith("./"):
+            assert (ROOT / source).exists()
+        else:
+            assert source in STACK["volumes"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_script_that_it_runs_is_in_its_image(name: str) -> None:
+    told = [str(word) for key in ("command", "entrypoint") for word in SERVICES[name].get(key, [])]
+    for script in (word.removeprefix("/stack/") for word in told if word.startswith("/stack/")):
+        if script.endswith(".py"):
+            assert f"docker/{script}" in DOCKERFILE
+        else:
+            assert f"/stack/{script}" in [target for _, target, _ in mounts(name)]
+
+
+def test_a_stop_waits_for_the_last_answer() -> None:
+    last_answers_s = int(
+        re.search(r"_LAST_ANSWERS_S = (\d+)", (ROOT / "service/server.py").read_text())[1]
+    )
+    drain_s = float(SERVICES["api"]["environment"]["RE4_DRAIN_S"])
+    assert float(SERVICES["api"]["stop_grace_period"].removesuffix("s")) > drain_s + last_answers_s
+
+
+def test_everything_waits_for_what_it_needs() -> None:
+    done, healthy = "service_completed_successfully", "service_healthy"
+    api = SERVICES["api"]["depends_on"]
+    assert api == {"bootstrap": {"condition": done}, "redis": {"condition": healthy}}
+    assert "/readyz" in str(SERVICES["api"]["healthcheck"]["test"])
+    assert "healthcheck" in SERVICES["redis"]
+
+
+@pytest.mark.parametrize("path", ["docker/night.toml", "docker/k8s/base/night.toml"])
+def test_the_settings_of_the_nights_can_be_read(path: str) -> None:
+    night = read_night(ROOT / path, [])
+    assert str(night.root) == "/shop"
+    assert night.events.is_relative_to(night.root)

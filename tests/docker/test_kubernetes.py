@@ -1,0 +1,111 @@
+"""The manifests are what Kubernetes takes, and what one names, another is."""
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from service.settings import table
+
+K8S = Path(__file__).parents[2] / "docker" / "k8s"
+VERSION = "1.31"
+
+
+def documents(folder: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """By kind and name."""
+    listed = yaml.safe_load((K8S / folder / "kustomization.yaml").read_text())["resources"]
+    files = [name for name in listed if name.endswith(".yaml")]
+    on_disk = {path.name for path in (K8S / folder).glob("*.yaml")}
+    assert {*files, "kustomization.yaml"} == on_disk
+    found = [d for name in files for d in yaml.safe_load_all((K8S / folder / name).read_text())]
+    return {(document["kind"], document["metadata"]["name"]): document for document in found}
+
+
+BASE = documents("base")
+BOTH = {**BASE, **documents("example")}
+KUSTOMIZATION = yaml.safe_load((K8S / "base" / "kustomization.yaml").read_text())
+EXAMPLE = yaml.safe_load((K8S / "example" / "kustomization.yaml").read_text())
+PODS = {
+    "api": BASE["Deployment", "re4-api"]["spec"]["template"],
+    "nightly": BASE["CronJob", "re4-nightly"]["spec"]["jobTemplate"]["spec"]["template"],
+}
+
+
+@pytest.mark.parametrize("which", BOTH, ids="/".join)
+def test_it_is_of_its_schema(which: tuple[str, str]) -> None:
+    kubernetes_validate.validate(BOTH[which], VERSION, strict=True)
+
+
+def test_what_is_wrong_is_seen() -> None:
+    wrong = {**BASE["Service", "re4-api"], "spec": {"selecter": {}}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, VERSION, strict=True)
+
+
+def test_all_of_it_is_there() -> None:
+    kinds = {kind for kind, _ in BASE}
+    assert kinds == {
+        *("Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"),
+        *("CronJob", "PersistentVolumeClaim"),
+    }
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_what_a_pod_names_exists(name: str) -> None:
+    maps = {generated["name"] for generated in KUSTOMIZATION["configMapGenerator"]}
+    secrets = {generated["name"] for generated in EXAMPLE["secretGenerator"]}
+    spec = PODS[name]["spec"]
+    for volume in spec["volumes"]:
+        if claim := volume.get("persistentVolumeClaim"):
+            assert ("PersistentVolumeClaim", claim["claimName"]) in BASE
+        if config := volume.get("configMap"):
+            assert config["name"] in maps
+        if secret := volume.get("secret"):
+            assert secret["secretName"] in secrets
+    names = {volume["name"] for volume in spec["volumes"]}
+    images = {image["name"] for image in EXAMPLE["images"]}
+    for container in spec["containers"]:
+        assert {mount["name"] for mount in container["volumeMounts"]} == names
+        assert {source["configMapRef"]["name"] for source in container["envFrom"]} <= maps
+        assert container["image"] in images
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_a_pod_is_as_the_strictest_namespace_wants_it(name: str) -> None:
+    spec = PODS[name]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False
+    for container in spec["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"]["memory"]
+
+
+def test_selectors_find_the_pods_of_the_service() -> None:
+    wanted = PODS["api"]["metadata"]["labels"]
+    assert BASE["Service", "re4-api"]["spec"]["selector"] == wanted
+    budget = BASE["PodDisruptionBudget", "re4-api"]["spec"]["selector"]["matchLabels"]
+    assert BASE["Deployment", "re4-api"]["spec"]["selector"]["matchLabels"] == budget == wanted
+    target = BASE["HorizontalPodAutoscaler", "re4-api"]["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) in BASE
+
+
+def test_the_settings_exist() -> None:
+    literals = KUSTOMIZATION["configMapGenerator"][0]["literals"]
+    given = dict(literal.split("=", 1) for literal in literals)
+    assert set(given) <= {setting.variable for setting in table()}
+    grace_s = PODS["api"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace_s > float(given["RE4_DRAIN_S"]) + 10
+
+
+def test_the_files_of_the_generators_exist() -> None:
+    for folder, told in (("base", KUSTOMIZATION), ("example", EXAMPLE)):
+        for generated in [*told.get("configMapGenerator", []), *told.get("secretGenerator", [])]:
+            for name in generated.get("files", []):
+                assert (K8S / folder / name).is_file()
