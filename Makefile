@@ -12,7 +12,7 @@ LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate
             --constraints docker/locks/.constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-release test check format bench bench-search bench-train bench-service evidence-days evidence-filters evidence-fuzz evidence-mutations evidence-night-kills evidence-overload evidence-redis-cancel evidence-redis-faults evidence-rolling evidence-soak evidence-warm stack-lock stack-try clean
+.PHONY: help install demo demo-release test check format bench bench-search bench-train bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-mutations evidence-night-kills evidence-overload evidence-redis-cancel evidence-redis-faults evidence-rolling evidence-soak evidence-warm stack-lock stack-try clean
 
 help:            ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
@@ -67,6 +67,9 @@ bench-service: $(VENV)/installed
 evidence-days: $(VENV)/installed  ## seven simulated days of LOG=..., a night after each: warm, cold, and never again
 	$(PY) tests/evidence/days.py "$(LOG)" --out $(BENCH)/days-$(notdir $(LOG))
 
+evidence-export-kills: $(VENV)/installed  ## exports of events killed at each point and at random moments, then run again
+	$(PY) tests/evidence/export_kills.py --each 20 --random 200
+
 evidence-filters: $(VENV)/installed  ## 10,000 random requests against an oracle that looks at every item
 	$(PY) tests/evidence/filters.py
 
@@ -101,6 +104,8 @@ stack-lock: $(VENV)/installed  ## what the images install, locked anew; needs Py
 	@sed 's/^torch==.*/&+cpu/' constraints.txt > docker/locks/.constraints
 	$(LOCK) --extra cpu --extra service --extra tracing --output-file docker/locks/server.txt
 	$(LOCK) --extra cpu --extra service --extra tracing --extra client --extra training --output-file docker/locks/trainer.txt
+	sed '/^torch==/d' constraints.txt > docker/locks/.constraints
+	$(LOCK) --extra gpu --extra service --extra tracing --output-file docker/locks/server-gpu.txt
 	echo 'setuptools>=80' | $(LOCK:pyproject.toml=-) --output-file docker/locks/build.txt
 	@rm docker/locks/.constraints
 

@@ -1,7 +1,10 @@
-"""python -m service: serve the release that `current` names, over HTTP; or make a key for it."""
+"""python -m service: serve the release that `current` names; make its keys; export its events."""
 
+import json
 import logging
 import os
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -80,7 +83,7 @@ main = click.Group(
     "service",
     callback=_serve,
     invoke_without_command=True,
-    subcommand_metavar="[new-key ...]",
+    subcommand_metavar="[new-key | export-events ...]",
     params=[_option(setting) for setting in table()],
     help="Serve the release that RELEASES/current names over HTTP, and each that it comes to name. "
     "Every option can be given as an environment variable instead.",
@@ -102,6 +105,38 @@ def _new_key(roles: tuple[Any, ...]) -> None:
 
     key = new_key()
     click.echo(f"key   {key}\nline  {line_of(key, roles)}")
+
+
+_REDIS = ("history", "history_file", "history_folder")
+_EXPORT = ("releases", *_REDIS, "history_password", "history_password_file", "log_level")
+
+
+@main.command("export-events", params=[_option(line) for line in table() if line.name in _EXPORT])
+@click.option(
+    "--to",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="folder of the log; without one, RELEASES/events",
+)
+def _export_events(to: Path | None, **given: str | None) -> None:
+    """Bring the events that wait in Redis to a log: FOLDER/date=YYYY-MM-DD/*.parquet.
+
+    Killed at any moment and started again, it loses none and writes none twice. Says what it does
+    not find any more, and was not exported, in the log and in the last line, one JSON object.
+    """
+    if to is not None and any(given[name] for name in _REDIS):
+        given["releases"] = str(to)  # which nothing else is looked for in
+    settings = _settings(given)
+    limit_threads()
+    from service.export import ExportError, export_events
+    from service.logs import configure_logs
+
+    configure_logs(settings.log_level)
+    try:
+        exported = export_events(settings, to or settings.releases / "events")
+    except ExportError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(asdict(exported)))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ _TURNS = 4
 # Of the time to its deadline, what a query may be expected to wait. With all of it the queue would
 # be so long that a pause of this process makes all in it late at once.
 _SHARE = 0.5
-_WEIGHT = 0.2  # of the newest batch, in the estimate of how fast it goes
+_PAUSE = 4  # times as long as expected: what takes longer is not the work of a batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,10 @@ class _Waiting:
 
 
 class _Pace:
-    """Seconds from one batch to the next, all that is done between them included.
+    """Seconds from one batch to the next, or to when none waits, with all that is done in between.
 
     Of batches and not of queries: under overload most of it goes to refusals, however few queries a
-    batch has. Known while the engine is busy: at rest it is forgotten, so that no estimate, however
-    wrong, is one for ever. A pause of the process counts for little.
+    batch has. A pause of the process counts for little, and every batch puts right what is wrong.
     """
 
     def __init__(self) -> None:
@@ -69,15 +68,20 @@ class _Pace:
         self._began: float | None = None
 
     def begin(self, now: float) -> None:
-        if self._began is not None:
-            seconds = now - self._began
-            if self.seconds:
-                seconds = self.seconds + _WEIGHT * (min(seconds, 2 * self.seconds) - self.seconds)
-            self.seconds = seconds
+        self._learn(now)
         self._began = now
 
-    def rest(self) -> None:
-        self.seconds, self._began = 0.0, None
+    def rest(self, now: float) -> None:
+        self._learn(now)
+        self._began = None
+
+    def _learn(self, now: float) -> None:
+        if self._began is None:
+            return
+        seconds = now - self._began
+        if self.seconds:
+            seconds = (self.seconds + min(seconds, _PAUSE * self.seconds)) / 2
+        self.seconds = seconds
 
 
 def _none(_: Release) -> frozenset[int]:
@@ -128,7 +132,8 @@ class Engine:
         return depth >= self._queue_limit or self._wait_s(depth) > _SHARE * self._deadline_s
 
     def _wait_s(self, depth: int) -> float:
-        return (depth / self._batch_limit + 1) * self._pace.seconds
+        """At rest nothing is waited for, so that somebody is admitted whatever the pace was."""
+        return (depth / self._batch_limit + self._running) * self._pace.seconds
 
     def admit(self, deadline: float = math.inf) -> None:
         """Raises NotReadyError or OverloadedError if a query given now would be refused."""
@@ -184,7 +189,7 @@ class Engine:
         if turns == 0:
             if not self._queue:
                 self._running = False
-                self._pace.rest()
+                self._pace.rest(time.perf_counter())
                 return
             batch = self._next_batch()
             if batch:

@@ -40,6 +40,10 @@ class BodyTooLargeError(ServiceError):
     """The body is longer than any valid one needs to be."""
 
 
+class HeadTooLargeError(ServiceError):
+    """Path and headers are longer than any valid ones need to be."""
+
+
 class BodyTooSlowError(ServiceError):
     """The body did not arrive in time."""
 
@@ -95,6 +99,7 @@ KINDS: dict[type[Exception], Kind] = {
     InvalidBodyError: Kind(422, "invalid_request"),
     # The rest of the body is not read: the connection cannot be used again.
     BodyTooLargeError: Kind(413, "body_too_large", (("connection", "close"),)),
+    HeadTooLargeError: Kind(431, "headers_too_large", (("connection", "close"),)),
     BodyTooSlowError: Kind(408, "body_too_slow", (("connection", "close"),)),
     UnknownItemError: Kind(404, "unknown_item"),
     UnauthorizedError: Kind(401, "unauthorized", (("www-authenticate", "Bearer"),)),

@@ -4,7 +4,8 @@ Users are divided among 64 parts by CRC-32 of their id. What belongs to a part h
 hash tag of its keys, so it lies on one server, and one script changes all of it or nothing:
 
 re4:{PART}:events         stream of the part's events, capped: user_id, item_id, timestamp (Unix
-                          seconds), and event and event_id where given
+                          seconds), and event and event_id where given; until exported
+re4:{PART}:waiting        how many came to the stream and were not exported, those dropped included
 re4:{PART}:history:USER   list of item ids, newest last; capped, and gone after history-days
                           without an event
 re4:{PART}:seen:USER      sorted set of the ids of the user's events by when they came, for
@@ -39,7 +40,9 @@ from service.settings import Settings
 
 PARTS = 64
 STREAMS = tuple(f"re4:{{{part}}}:events" for part in range(PARTS))
+WAITING = tuple(f"re4:{{{part}}}:waiting" for part in range(PARTS))
 
+_APPENDED = ("events", "waiting", "history", "seen", "forgotten")
 _COUNTS = 3  # that the script gives
 _READS = 64  # histories in one round trip
 _EVENTS = 100  # in one round trip: a few milliseconds of work of a server that does nothing else
@@ -49,7 +52,7 @@ _ASIDE, _READING = 0.1, 0.85
 
 # The first that a script writes is what a full Redis refuses, and so it refuses all.
 _APPEND = """
-local stream, history, seen, forgotten = unpack(KEYS)
+local stream, waiting, history, seen, forgotten = unpack(KEYS)
 local now, items, history_s, memory_s, length = unpack(ARGV, 1, 5)
 local since = tonumber(redis.call('GET', forgotten) or 0)
 local accepted, duplicates, outdated = 0, 0, 0
@@ -75,6 +78,7 @@ for i = 6, #ARGV, 5 do
     accepted = accepted + 1
   end
 end
+redis.call('INCRBY', waiting, accepted)
 redis.call('LTRIM', history, -items, -1)
 redis.call('EXPIRE', history, history_s)
 redis.call('ZREMRANGEBYSCORE', seen, '-inf', '(' .. (now - memory_s))
@@ -83,11 +87,12 @@ return {accepted, duplicates, outdated}
 """
 
 _FORGET = """
-local stream, history, forgotten = unpack(KEYS)
+local stream, waiting, history, forgotten = unpack(KEYS)
 local user, event, now, memory_s, length = unpack(ARGV)
 redis.call('SET', forgotten, now, 'EX', memory_s)
 redis.call('XADD', stream, 'MAXLEN', '~', length, '*',
   'user_id', user, 'timestamp', now, 'event', event)
+redis.call('INCR', waiting)
 local items = redis.call('LLEN', history)
 redis.call('DEL', history)
 return items
@@ -152,7 +157,7 @@ class HistoryStore:
 
     async def forget(self, user_id: str) -> int:
         """Delete the user's history, and tell so in the stream; the items that were in it."""
-        keys = [_key(user_id, name) for name in ("events", "history", "forgotten")]
+        keys = [_key(user_id, name) for name in ("events", "waiting", "history", "forgotten")]
         now = int(time.time())
         arguments: list[Any] = [user_id, FORGET, now, self._memory_s, self._stream_length]
 
@@ -172,7 +177,7 @@ class HistoryStore:
         limits = (now, self._items, self._history_s, self._memory_s, self._stream_length)
         pipeline = client.pipeline(transaction=False)
         for user_id, arguments in of_user.items():
-            keys = [_key(user_id, name) for name in ("events", "history", "seen", "forgotten")]
+            keys = [_key(user_id, name) for name in _APPENDED]
             pipeline.eval(_APPEND, len(keys), *keys, *limits, *arguments)
         replies: list[list[int]] = await pipeline.execute()
         if not all(isinstance(reply, list) and len(reply) == _COUNTS for reply in replies):
@@ -244,4 +249,4 @@ class _Wanted:
 
 def _key(user_id: str, name: str) -> str:
     part = f"re4:{{{crc32(user_id.encode()) % PARTS}}}:{name}"
-    return part if name == "events" else f"{part}:{user_id}"
+    return part if name in ("events", "waiting") else f"{part}:{user_id}"

@@ -11,7 +11,6 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from index.release import ReleaseError
 from service.app import create_app
@@ -41,11 +40,6 @@ def serve(settings: Settings, waits: bool = False) -> None:
     DrainingServer(create_app(settings), settings, waits).run()
 
 
-def _protocol(settings: Settings) -> type[asyncio.Protocol]:
-    """Where every request is to have its line in the log, or its trace, none is shed."""
-    return HttpToolsProtocol if settings.access_log or settings.tracing else SheddingProtocol
-
-
 class DrainingServer(uvicorn.Server):
     """On SIGTERM it first says that it is not ready and goes on answering, then it ends.
 
@@ -60,7 +54,7 @@ class DrainingServer(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http=_protocol(settings),
+                http=SheddingProtocol,
                 ws="none",
                 lifespan="on",
                 access_log=False,

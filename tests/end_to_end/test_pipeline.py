@@ -58,6 +58,7 @@ def served(built: tuple[Path, Path, list[Path]]) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     serve = [sys.executable, "-m", "service", "--releases", str(root), "--port", str(port)]
     serve += ["--reload-interval-s", "0.1", "--drain-s", "0"]
+    serve += ["--deadline-ms", "10000"]  # other tests run beside it
     server = subprocess.Popen(serve, stderr=subprocess.PIPE)
     try:
         for _ in range(300):

@@ -36,6 +36,12 @@ def test_the_contract_is_kept() -> None:
     assert {"200", "401", "404", "413", "422"} <= summary["statuses"].keys()
 
 
+def test_killed_exports_lose_nothing_and_write_nothing_twice() -> None:
+    summary = run("export_kills.py", "--each", "1", "--random", "2")
+    assert summary["kills"] >= 11
+    assert summary["dropped_and_told"] > 0
+
+
 def test_swaps_fail_no_request() -> None:
     summary = run("soak.py", "--minutes", "0.05", "--swap-s", "0.2")
     assert summary["swaps"] >= 1

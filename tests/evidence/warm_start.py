@@ -1,6 +1,6 @@
 """How soon a warm start is where a cold one ends.
 
-    python tests/evidence/warm_start.py LOG [--late 0.05] [--users 0] [--seeds 3]
+    python tests/evidence/warm_start.py LOG [--late 0.05] [--users 0] [--seeds 3] [--catch-up 5]
                                         [--set KEY=VALUE] [--warm KEY=VALUE] [--out DIR]
 
 The newest interactions of LOG, --late of them, are the held-out day of a night; as many before them
@@ -36,7 +36,7 @@ from training.model import Model
 from training.protocols import Task
 from training.readers import read_log
 from training.trainer import Fitted, Trainer
-from training.warm import Parts, warm
+from training.warm import Parts, catch_up, warm
 
 
 def until(log: Interactions, end: float) -> Interactions:
@@ -67,34 +67,46 @@ def ready(log: Interactions, since: float, config: FitConfig) -> Ready:
     return Ready(catalog, packed, divide_day(packed, since))
 
 
-def fit(data: Ready, config: FitConfig, folder: Path, live: Parts | None) -> tuple[Fitted, Parts]:
+def fit(
+    data: Ready, config: FitConfig, folder: Path, live: Parts | None, seen: float, passes: int
+) -> tuple[Fitted, Parts, int]:
+    """The run, what it made, and its steps before the first epoch. seen: the end of what live has
+    seen."""
+    steps = 0
+
     def start(model: Model) -> None:
+        nonlocal steps
         assert live is not None
         warm(model, data.catalog, live, encoder=True, log=data.task.train)
+        steps = catch_up(model, config, data.task.train, seen, passes)
 
     folder.mkdir()
     fitted = Trainer(config, data.catalog, data.task, folder, start if live else None).run()
-    return fitted, Parts(fitted.encoder, fitted.vectors, data.catalog)
+    return fitted, Parts(fitted.encoder, fitted.vectors, data.catalog), steps
 
 
-def released(data: Ready, config: FitConfig, folder: Path) -> Parts:
+def released(data: Ready, config: FitConfig, folder: Path, since: float, passes: int) -> Parts:
     """As a night releases it: an epoch more with its own day."""
-    _, parts = fit(data, config, folder / "live", None)
+    _, parts, _ = fit(data, config, folder / "live", None, since, passes)
     whole = data._replace(task=replace(data.task, train=data.log))
-    return fit(whole, config.model_copy(update={"epochs": 1}), folder / "refit", parts)[1]
+    once = config.model_copy(update={"epochs": 1})
+    return fit(whole, once, folder / "refit", parts, since, passes)[1]
 
 
 def compared(
-    log: Interactions, late: float, config: FitConfig, started: FitConfig, seed: int
+    log: Interactions, late: float, config: FitConfig, started: FitConfig, seed: int, passes: int
 ) -> dict[str, Any]:
     config, started = (each.model_copy(update={"seed": seed}) for each in (config, started))
     before, since = np.quantile(log.times, [1 - 2 * late, 1 - late])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        live = released(ready(until(log, since), before, config), config, folder)
+        known = ready(until(log, since), before, config)
+        live = released(known, config, folder, before, passes)
         data = ready(log, since, config)
-        cold, new = fit(data, config, folder / "cold", None)
-        again, kept = fit(data, started, folder / "warm", live)
+        cold, new, _ = fit(data, config, folder / "cold", None, since, passes)
+        # Live has seen all that is trained on tonight, so there is nothing to catch up with.
+        again, kept, steps = fit(data, started, folder / "warm", live, since, passes)
+        assert steps == 0
     metric = config.select_on
     cases = asked(log, since)
     judged = {
@@ -150,6 +162,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument("--warm", action="append", default=[], help="setting where it starts warm")
+    parser.add_argument("--catch-up", type=int, default=5, help="passes, as a night's catch_up")
     parser.add_argument("--out", type=Path, help="folder for the JSON of all runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -159,7 +172,7 @@ def main() -> None:
     log = some(read_log(arguments.log, config.format), arguments.users)
     runs = []
     for seed in range(arguments.seeds):
-        runs.append(compared(log, arguments.late, config, started, seed))
+        runs.append(compared(log, arguments.late, config, started, seed, arguments.catch_up))
         print(json.dumps(runs[-1]))
     told = {**summed_up(runs), "log": arguments.log.name, "runs": runs}
     if arguments.out is not None:

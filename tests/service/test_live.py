@@ -347,7 +347,7 @@ async def test_release_tells_what_is_in_use_and_what_went_wrong(
     assert "sha256" in state["last_reload_error"]["message"]
     assert "re4_reload_failing 1.0" in metrics
     assert 're4_reloads_total{outcome="failed"} 1.0' in metrics
-    assert 're4_reload_failures_total{stage=' in metrics
+    assert "re4_reload_failures_total{stage=" in metrics
     assert 're4_release_info{release="first"} 1.0' in metrics
 
 

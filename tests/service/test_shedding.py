@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.app import create_app
 from service.engine import Engine
@@ -42,6 +41,9 @@ class Client:
             name, _, value = line.partition(": ")
             headers[name] = value
         return status, headers, self._file.read(int(headers["content-length"]))
+
+    def is_closed(self) -> bool:
+        return self._file.read() == b""
 
     def close(self) -> None:
         self._file.close()
@@ -152,6 +154,26 @@ def test_with_a_log_of_each_request_none_is_shed(
         client = Client(server.servers[0].sockets[0].getsockname()[1])
         client.send(post())
         assert not was_shed(client.answer())
-        [connection] = server.server_state.connections
-        assert type(connection) is HttpToolsProtocol
         client.close()
+
+
+@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nhost: a\r\nx: "])
+def test_a_head_without_end_is_cut_off(client: Client, start: bytes) -> None:
+    client.send(post())
+    assert client.answer()[0] == 503
+    client.send(start + b"a" * 40_000)
+    client.send(b"a" * 40_000)
+    status, headers, body = client.answer()
+    assert status == 431
+    assert headers["connection"] == "close"
+    error = ErrorBody.model_validate_json(body, strict=True, extra="forbid").error
+    assert error.code == "headers_too_large"
+    assert client.is_closed()
+
+
+def test_long_bodies_and_many_requests_are_no_long_head(client: Client) -> None:
+    for _ in range(3):
+        client.send(post(body=b" " * 200_000))
+        assert client.answer()[0] == 503
+        client.send(post("/events", body=b" " * 200_000))
+        assert client.answer()[0] == 422

@@ -1,0 +1,285 @@
+"""Exports that are killed, and run again.
+
+    python tests/evidence/export_kills.py [--each 20] [--random 200] [--seed 0]
+
+Each is killed at one of the points below, each so many times, or at a random moment, now and then
+twice in a row; then one runs to its end. Each time the log must have every event once, in files
+that can be read, with nothing left aside. In one trial of ten, entries are dropped between the kill
+and the last run, which must say exactly how many of them are nowhere. The last line is one JSON
+object; the status is 1 if anything fails.
+
+It forks a child for each trial instead of starting an interpreter.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from redis.asyncio import Redis
+from redises import RedisServer, running
+
+from service import export
+from service.address import address_of
+from service.export import export_events
+from service.history import STREAMS, HistoryStore
+from service.link import Link
+from service.metrics import Metrics
+from service.schemas.histories import Event
+from service.settings import Settings
+
+POINTS = (
+    "before reading",
+    "after reading",
+    "after what is pending",
+    "folder",
+    "half written",
+    "before fsync",
+    "before rename",
+    "before fsync of the folder",
+    "before acknowledging",
+    "after acknowledging",
+    "before the losses",
+)
+BATCH = 8
+USERS = ("anna", "bert", "carl", "dora")
+DAYS = 3
+DAY_S = 86_400
+_COMMANDS = {
+    "XREADGROUP": ("before reading", "after reading"),
+    export._PENDING: (None, "after what is pending"),
+    export._DONE: ("before acknowledging", "after acknowledging"),
+    export._LOST: ("before the losses", None),
+}
+
+Row = tuple[str, str | None, str | None]  # user, item, event id
+
+
+class Trials:
+    """A Redis, the log, and what was sent so far."""
+
+    def __init__(self, server: RedisServer, scratch: Path, seed: int) -> None:
+        self.server = server
+        self.settings = Settings(releases=scratch, history=server.url, history_budget_ms=20_000)
+        self.folder = scratch / "events"
+        self.draw = random.Random(seed)
+        self.sent: list[Row] = []
+        self.number = 0
+        self.dropped = self.lost = self.duplicates = 0
+
+    def afresh(self) -> None:
+        self.server.ask("FLUSHALL")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.sent.clear()
+
+    def send(self, count: int) -> None:
+        asyncio.run(self._send(count))
+
+    async def _send(self, count: int) -> None:
+        metrics = Metrics()
+        link = Link(address_of(self.settings), self.settings, metrics)
+        await link.start()
+        store = HistoryStore(link, self.settings, metrics)
+        events = [self._event() for _ in range(count)]
+        taken = await store.append([*events, events[0]])
+        assert (taken.accepted, taken.duplicates) == (count, 1)
+        self.sent += [(event.user_id, event.item_id, event.event_id) for event in events]
+        await store.forget(USERS[0])
+        self.sent.append((USERS[0], None, None))
+        await link.close()
+
+    def _event(self) -> Event:
+        self.number += 1
+        at = time.time() + DAY_S * (1 + self.draw.randrange(DAYS))  # after they were forgotten
+        return Event(
+            user_id=self.draw.choice(USERS),
+            item_id=f"item-{self.number}",
+            timestamp=at,
+            event_id=f"event-{self.number}",
+        )
+
+    def begin(self, prepare: Callable[[], None] = lambda: None) -> int:
+        """The process of an export, which prepares itself first."""
+        child = os.fork()
+        if child:
+            return child
+        try:
+            export._BATCH, export._ACKNOWLEDGED = BATCH, BATCH // 3
+            os.fsync = lambda descriptor: None  # a kill loses nothing written, and disks are slow
+            prepare()
+            said = asdict(export_events(self.settings, self.folder))
+            (self.folder.parent / "said").write_text(json.dumps(said))
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(99)
+
+    def finish(self) -> dict[str, int]:
+        """Export to the end, and look at what is there."""
+        nowhere = self._nowhere()
+        assert os.waitstatus_to_exitcode(os.waitpid(self.begin(), 0)[1]) == 0, "see above"
+        said: dict[str, int] = json.loads((self.folder.parent / "said").read_text())
+        assert said["lost"] == sum(nowhere.values()), (said, nowhere)
+        rows = self._rows()
+        self.lost += (Counter(self.sent) - Counter(rows) - nowhere).total()
+        self.duplicates += (Counter(rows) - Counter(self.sent)).total()
+        assert not list(self.folder.glob("date=*/.*")), "left aside"
+        with self.server.client() as client:
+            assert not any(client.xlen(stream) for stream in STREAMS)
+        self.dropped += sum(nowhere.values())
+        self.sent = rows
+        return said
+
+    def drop(self) -> None:
+        with self.server.client() as client:
+            for stream in STREAMS:
+                client.xtrim(stream, maxlen=3, approximate=False)
+
+    def _nowhere(self) -> "Counter[Row]":
+        """What was sent and is neither in the log nor in Redis."""
+        waiting: list[tuple[str, Row]] = []
+        with self.server.client() as client:
+            for stream in STREAMS:
+                for entry, fields in client.xrange(stream):
+                    texts = {name.decode(): value.decode() for name, value in fields.items()}
+                    row = (texts["user_id"], texts.get("item_id"), texts.get("event_id"))
+                    waiting.append((entry.decode(), row))
+        logged = self._entries()
+        there = Counter(row for _, row in logged)
+        there += Counter(row for entry, row in waiting if (entry, row) not in set(logged))
+        return Counter(self.sent) - there
+
+    def _rows(self) -> list[Row]:
+        return [row for _, row in self._entries()]
+
+    def _entries(self) -> list[tuple[str, Row]]:
+        found = []
+        for path in self.folder.glob("date=*/[!.]*.parquet"):
+            with pq.ParquetFile(path) as file:
+                rows = file.read(use_threads=False).to_pylist()
+            found += [
+                (row["entry"], (row["user_id"], row["item_id"], row["event_id"])) for row in rows
+            ]
+        return found
+
+
+def kill_at(point: str, number: int) -> None:
+    """From now on, the process dies when it comes to the point for that time."""
+    left = number
+
+    def reach(name: str | None) -> None:
+        nonlocal left
+        if name == point:  # and not for the kill itself, which is an event too
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def fsync(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        reach("before fsync of the folder" if is_folder else "before fsync")
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        reach({"os.rename": "before rename", "os.mkdir": "folder"}.get(event))
+
+    write, ask = pq.write_table, Redis.execute_command
+
+    def write_table(table: Any, opened: Any, **options: Any) -> None:
+        opened.write(b"PAR1, and no more")
+        opened.flush()
+        reach("half written")
+        opened.seek(0)
+        opened.truncate()
+        write(table, opened, **options)
+
+    async def execute_command(self: Any, *arguments: Any, **options: Any) -> Any:
+        name = arguments[1] if arguments[0] == "EVAL" else arguments[0]
+        before, after = _COMMANDS.get(name, (None, None))
+        reach(before)
+        reply = await ask(self, *arguments, **options)
+        reach(after)
+        return reply
+
+    os.fsync = fsync
+    export.pq.write_table = write_table
+    Redis.execute_command = execute_command  # type: ignore[method-assign]
+    sys.addaudithook(hook)
+
+
+def at_point(trials: Trials, point: str) -> bool:
+    number = 1 if point == "folder" else trials.draw.randint(1, 4)
+    status = os.waitpid(trials.begin(lambda: kill_at(point, number)), 0)[1]
+    return os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+
+
+def at_random(trials: Trials, seconds: float) -> bool:
+    child = trials.begin()
+    time.sleep(trials.draw.uniform(0, seconds))
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--each", type=int, default=20)
+    parser.add_argument("--random", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    kills: Counter[str] = Counter()
+    events = 0
+    with tempfile.TemporaryDirectory(prefix="re4-") as name:
+        server = RedisServer(Path(name))
+        with running(server):
+            trials = Trials(server, Path(name), arguments.seed)
+            trials.send(100)
+            start = time.monotonic()
+            trials.finish()
+            seconds = time.monotonic() - start
+            plan = [*POINTS] * arguments.each + ["at random"] * arguments.random
+            for trial, point in enumerate(plan):
+                if trial % 10 == 0 or point == "folder":
+                    trials.afresh()
+                trials.send(100)
+                events += 101
+                for _ in range(trials.draw.choice((1, 1, 2))):
+                    if point == "at random":
+                        kills[point] += at_random(trials, seconds)
+                    else:
+                        kills[point] += at_point(trials, point)
+                if trial % 10 == 9:
+                    trials.drop()
+                trials.finish()
+    few = [point for point in POINTS if kills[point] < arguments.each]
+    print(
+        json.dumps(
+            {
+                "passed": not (few or trials.lost or trials.duplicates),
+                "kills": sum(kills.values()),
+                "at": kills,
+                "events": events,
+                "lost": trials.lost,
+                "duplicates": trials.duplicates,
+                "dropped_and_told": trials.dropped,
+            }
+        )
+    )
+    raise SystemExit(bool(few or trials.lost or trials.duplicates))
+
+
+if __name__ == "__main__":
+    main()
