@@ -101,7 +101,7 @@ evidence-warm: $(VENV)/installed  ## how soon a warm start on LOG=... is where a
 	$(PY) tests/evidence/warm_start.py "$(LOG)" --out $(BENCH)/warm-$(notdir $(LOG))
 
 stack-lock: $(VENV)/installed  ## what the images install, locked anew; needs PyTorch's CPU wheels (UV_FIND_LINKS or UV_INDEX)
-	@sed 's/^torch==.*/&+cpu/' constraints.txt > docker/locks/.constraints
+	sed 's/^torch==.*/&+cpu/' constraints.txt > docker/locks/.constraints
 	$(LOCK) --extra cpu --extra service --extra tracing --output-file docker/locks/server.txt
 	$(LOCK) --extra cpu --extra service --extra tracing --extra client --extra training --output-file docker/locks/trainer.txt
 	sed '/^torch==/d' constraints.txt > docker/locks/.constraints
@@ -109,9 +109,9 @@ stack-lock: $(VENV)/installed  ## what the images install, locked anew; needs Py
 	echo 'setuptools>=80' | $(LOCK:pyproject.toml=-) --output-file docker/locks/build.txt
 	@rm docker/locks/.constraints
 
-stack-try: $(VENV)/installed  ## the images built, the stack started, asked, watched, through a night, and removed
+stack-try: $(VENV)/installed  ## the images built, the stack started, asked, watched, through a night, and removed (STACK=--no-grafana without its image)
 	docker-compose build
-	$(PY) tests/evidence/stack.py
+	$(PY) tests/evidence/stack.py $(STACK)
 
 clean:           ## remove what the targets above made
 	rm -rf $(VENV) $(DEMO) $(BENCH)

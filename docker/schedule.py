@@ -47,20 +47,18 @@ def next_night(at: time_of_day, after_s: float) -> float:
 def night(export: Sequence[str], train: Sequence[str]) -> Outcome:
     """Run both, the second only if the first went well; the outcome is what it says last."""
     started_s = time.time()
-    code, _ = _run(export)
+    code, exported = _run(export)
     outcome: Outcome = {"outcome": "failed", "sentence": f"the export ended with {code}"}
     if code == 0:
         code, said = _run(train)
-        outcome["sentence"] = f"the training ended with {code}"
-        lines = said.splitlines()
-        if lines and lines[-1].startswith("{"):
-            outcome = json.loads(lines[-1])
+        outcome = said or {"outcome": "failed", "sentence": f"the training ended with {code}"}
     ended_s = time.time()
-    return {**outcome, "code": code, "ended": ended_s, "seconds": ended_s - started_s}
+    about = {"code": code, "ended": ended_s, "seconds": ended_s - started_s, "exported": exported}
+    return {**outcome, **about}
 
 
-def _run(command: Sequence[str]) -> tuple[int, str]:
-    """Exit code and standard output, which is shown too. Ends the command if this one is ended."""
+def _run(command: Sequence[str]) -> tuple[int, dict[str, Any]]:
+    """Exit code, and the JSON object that it said last, if it did. Ended itself, this ends it."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             said, _ = process.communicate()
@@ -68,12 +66,14 @@ def _run(command: Sequence[str]) -> tuple[int, str]:
             process.terminate()
             raise
     print(said, end="", flush=True)
-    return process.returncode, said
+    last = said.rstrip("\n").rpartition("\n")[2]
+    return process.returncode, json.loads(last) if last.startswith("{") else {}
 
 
 def keep(outcome: Outcome, path: Path) -> None:
+    """On a line of its own, even after one that a crash has cut short."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(outcome) + "\n")
+        file.write(f"\n{json.dumps(outcome)}\n")
 
 
 class Nights(Collector):
@@ -88,6 +88,9 @@ class Nights(Collector):
         for name, number in Counter(outcome["outcome"] for outcome in outcomes).items():
             count.add_metric([name], number)
         yield count
+        lost = CounterMetricFamily("re4_night_lost_events", "Dropped from Redis before any export.")
+        lost.add_metric([], sum(outcome["exported"].get("lost", 0) for outcome in outcomes))
+        yield lost
         last = GaugeMetricFamily("re4_night_last", "1: how it ended.", labels=["outcome"])
         score = GaugeMetricFamily(
             "re4_night_score",

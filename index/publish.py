@@ -254,9 +254,7 @@ def _lock(descriptor: int, root: Path) -> None:
         ) from None
 
 
-def _gate_failures(
-    root: Path, gate: Gate, draft: Manifest, against: Manifest | None
-) -> list[str]:
+def _gate_failures(root: Path, gate: Gate, draft: Manifest, against: Manifest | None) -> list[str]:
     try:
         live = read_current(root)
         if against is not None:

@@ -3,6 +3,7 @@
 No Python per sample: an example is one integer, the place of its target in the log's flat array.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -24,15 +25,25 @@ class ExampleStream:
     """All examples of the users of a log, shuffled anew each epoch.
 
     Holds 4 bytes an example beside the log. An epoch's order depends on the seed and the epoch
-    alone, so a run that was interrupted continues as if it had not been.
+    alone, so a run that was interrupted continues as if it had not been. since: leaves out targets
+    that were taken before this time, not the histories before them.
     """
 
-    def __init__(self, log: PackedLog, length: int, batch_size: int | None, seed: int) -> None:
+    def __init__(
+        self,
+        log: PackedLog,
+        length: int,
+        batch_size: int | None,
+        seed: int,
+        since: float = -math.inf,
+    ) -> None:
         self._log, self._length = log, length
         self._seed = seed
         first = np.zeros(len(log.rows), dtype=bool)
         first[log.offsets[:-1][np.diff(log.offsets) > 0]] = True
-        self._places = np.flatnonzero(~first).astype(np.int32 if len(first) < 2**31 else np.int64)
+        self._places = np.flatnonzero(~first & (log.times >= since)).astype(
+            np.int32 if len(first) < 2**31 else np.int64
+        )
         # A small log needs small batches: it would be learnt in too few steps otherwise.
         self._batch_size = batch_size or min(max(len(self._places) // 100, 64), 1024)
 

@@ -37,13 +37,19 @@ from training.protocols import Task
 from training.readers import read_log
 from training.steps import Result, Steps
 from training.trainer import Fitted, Trainer
-from training.warm import Parts, encoder_fits, vectors_fit, warm
+from training.warm import Parts, catch_up, encoder_fits, vectors_fit, warm
 
 WINDOW = "window.parquet"
 DRAFT = "draft"
 _ASKERS = 2000
 _Start = Callable[[Model], None]
-HANDED_ON = (WINDOW, "fit", "refit", DRAFT)  # from step to step, in the folder of the night
+HANDED_ON = (
+    WINDOW,
+    "fit",
+    "settle",
+    "refit",
+    DRAFT,
+)  # from step to step, in the folder of the night
 
 
 class RefusedError(Exception):
@@ -213,18 +219,35 @@ class Night:
     def fitted(self) -> Fitted:
         """The weights that are judged: they have not seen the day."""
         start = self._from_live if self.is_warm else None
-        return self._run("fit", self.fit_config, self.prepared.task, start)
+        fitted = self._run("fit", self.fit_config, self.prepared.task, start)
+        if self.is_warm or not self.config.refit_epochs:
+            return fitted
+        # Live has caught up with the newest that it has seen; so must what is compared with it.
+        since = 2 * self.window["since"] - self.window["last"]
+        settled = self._again("settle", fitted, self.prepared.task, since)
+        epochs = len(fitted.history)
+        later = [{**r, "epoch": epochs + r["epoch"]} for r in settled.history if r["epoch"]]
+        return replace(settled, history=[*fitted.history, *later])
 
     @cached_property
     def refitted(self) -> Fitted:
         """The weights that are released: the same, after some epochs with the day."""
         if not self.config.refit_epochs:
             return self.fitted
-        update = {"epochs": self.config.refit_epochs, "pretrain_epochs": 0}
         task, log = self.prepared.task, self.prepared.log
         whole = Task(log, task.validation, task.test)
+        return self._again("refit", self.fitted, whole, self.window["since"])
+
+    def _again(self, name: str, fitted: Fitted, task: Task, since: float) -> Fitted:
+        """Trained on, first on what came since a time, then on everything."""
+        update = {"epochs": self.config.refit_epochs, "pretrain_epochs": 0}
         config = self.config.fit_config(warm=True).model_copy(update=update)
-        return self._run("refit", config, whole, self._from_fitted)
+
+        def start(model: Model) -> None:
+            warm(model, self.prepared.catalog, self._parts(fitted), encoder=True, log=task.train)
+            catch_up(model, config, task.train, since, self.config.catch_up)
+
+        return self._run(name, config, task, start)
 
     def _run(self, name: str, config: FitConfig, task: Task, start: _Start | None) -> Fitted:
         """A run that is done already only loads its weights."""
@@ -239,11 +262,10 @@ class Night:
     def _from_live(self, model: Model) -> None:
         assert self.live is not None
         ready = self.prepared
-        warm(model, ready.catalog, self.live[1], self._encoder_is_warm, ready.task.train)
-
-    def _from_fitted(self, model: Model) -> None:
-        parts = self._parts(self.fitted)
-        warm(model, self.prepared.catalog, parts, encoder=True, log=self.prepared.log)
+        manifest, parts = self.live
+        config, log = self.fit_config, ready.task.train
+        warm(model, ready.catalog, parts, self._encoder_is_warm, log)
+        catch_up(model, config, log, manifest.data.last, self.config.catch_up)
 
     def _parts(self, fitted: Fitted) -> Parts:
         return Parts(fitted.encoder, fitted.vectors, self.prepared.catalog)

@@ -54,6 +54,9 @@ class NightConfig(BaseModel):
     warm: dict[str, Any] = Field(
         default_factory=dict, description="settings of the fit that differ where it starts warm"
     )
+    catch_up: int = Field(
+        5, ge=0, description="passes over what is new alone, before the epochs of a warm start"
+    )
     refit_epochs: int = Field(
         1, ge=0, description="epochs on all data, the held-out day included, before publishing"
     )

@@ -3,7 +3,7 @@
 <root>/nightly/<id>/         id: the day of the last event, and a hash of data and settings
     state.json               which steps are done, and with what result
     report.md, report.json   what came out, for people and for programs; and plots
-    window.parquet, fit/, refit/, draft/   what the steps hand on; gone when the night has ended
+    window.parquet, fit/, settle/, refit/, draft/   what the steps hand on; gone in the end
 
 One that was cut short goes on where it was, with the data it began with; one that has ended is not
 done again. Whatever goes wrong, the live release goes on serving.

@@ -12,8 +12,10 @@ from index.catalog import Catalog
 from index.encoders import Encoder
 from index.release import EncoderSpec
 from training.config import FitConfig
+from training.examples import ExampleStream
 from training.interactions import PackedLog
 from training.model import Model, encoder_arguments
+from training.trainer import build_optimizers, step
 
 _BY_ITEM = "items"  # the encoder's argument that is the size of the catalogue
 _NEAR = 5  # places to either side of a new item
@@ -59,6 +61,21 @@ def warm(model: Model, catalog: Catalog, parts: Parts, encoder: bool, log: Packe
         table[fresh] = F.normalize(begun) * float(lengths.mean())
     if encoder:
         _put(model.encoder, parts.encoder, rows, old[rows - 1])
+
+
+def catch_up(model: Model, config: FitConfig, log: PackedLog, since: float, passes: int) -> int:
+    """Train on what was taken since a time alone, in small batches; returns the steps.
+
+    What is new is little: in an epoch with all the rest it would hardly move.
+    """
+    stream = ExampleStream(log, config.history, None, config.seed, since)
+    optimizers = build_optimizers(model, config)
+    model.train()
+    for number in range(passes if len(stream) else 0):
+        model.objective.start_epoch(number)
+        for examples in stream.epoch(number):
+            step(model, optimizers, examples)
+    return passes * stream.batches
 
 
 def _around(

@@ -38,10 +38,10 @@ def traffic() -> ModuleType:
 
 
 OUTCOMES = [
-    {"outcome": "published", "ended": 100.0, "seconds": 30.0, "code": 0}
+    {"outcome": "published", "ended": 100.0, "seconds": 30.0, "code": 0, "exported": {"lost": 3}}
     | {"new_recall@50": 0.4, "live_recall@50": 0.3, "popular_recall@50": 0.1},
-    {"outcome": "running", "ended": 150.0, "seconds": 0.1, "code": 5},
-    {"outcome": "failed", "ended": 200.0, "seconds": 2.0, "code": 1},
+    {"outcome": "running", "ended": 150.0, "seconds": 0.1, "code": 5, "exported": {}},
+    {"outcome": "failed", "ended": 200.0, "seconds": 2.0, "code": 1, "exported": {}},
 ]
 
 

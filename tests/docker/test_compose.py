@@ -122,6 +122,15 @@ def test_everything_waits_for_what_it_needs() -> None:
     assert "healthcheck" in SERVICES["redis"]
 
 
+def test_the_gpu_is_for_the_service() -> None:
+    override = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text().replace("$", ""))
+    assert set(override["services"]) == {"api"}
+    api = override["services"]["api"]
+    assert (ROOT / "docker" / "locks" / f"{api['build']['args']['LOCK']}.txt").exists()
+    device = api["deploy"]["resources"]["reservations"]["devices"][0]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+
+
 @pytest.mark.parametrize("path", ["docker/night.toml", "docker/k8s/base/night.toml"])
 def test_the_settings_of_the_nights_can_be_read(path: str) -> None:
     night = read_night(ROOT / path, [])

@@ -14,11 +14,19 @@ from types import ModuleType
 import pytest
 from prometheus_client import CollectorRegistry
 
+from service.__main__ import main as service_cli
+from training.__main__ import main as training_cli
+
 SCHEDULE = Path(__file__).parents[2] / "docker" / "schedule.py"
 
 
 def says(text: str, code: int = 0) -> list[str]:
     return [sys.executable, "-c", f"import sys; print({text!r}); sys.exit({code})"]
+
+
+def outcomes_in(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["outcome"] for line in lines if line.endswith("}")]
 
 
 @pytest.fixture
@@ -51,9 +59,12 @@ def test_the_next_night_is_the_next_time_the_clock_shows_it(
 
 def test_the_outcome_is_what_the_training_says_last(schedule: ModuleType) -> None:
     train = says('fit\n{"outcome": "refused", "sentence": "too small"}', code=3)
-    outcome = schedule.night(says("exported"), train)
+    outcome = schedule.night(says('{"events": 5, "lost": 2}'), train)
     assert outcome.pop("ended") >= outcome.pop("seconds") > 0
-    assert outcome == {"outcome": "refused", "sentence": "too small", "code": 3}
+    assert outcome == {
+        "outcome": "refused", "sentence": "too small", "code": 3,
+        "exported": {"events": 5, "lost": 2},
+    }  # fmt: skip
 
 
 def test_without_an_export_nothing_is_trained(schedule: ModuleType, tmp_path: Path) -> None:
@@ -79,10 +90,10 @@ def test_what_failed_is_tried_again_and_what_was_refused_is_not(
     monkeypatch.setattr(schedule, "EXPORT", says(""))
     monkeypatch.setattr(schedule, "TRAIN", says("died", code=1))
     assert schedule.attempt()["outcome"] == "failed"
-    assert len(kept.read_text().splitlines()) == schedule.ATTEMPTS
+    assert len(outcomes_in(kept)) == schedule.ATTEMPTS
     monkeypatch.setattr(schedule, "TRAIN", says('{"outcome": "refused", "sentence": ""}', code=3))
     assert schedule.attempt()["outcome"] == "refused"
-    assert len(kept.read_text().splitlines()) == schedule.ATTEMPTS + 1
+    assert len(outcomes_in(kept)) == schedule.ATTEMPTS + 1
 
 
 def test_what_is_told_of_the_nights(nights: CollectorRegistry) -> None:
@@ -93,13 +104,22 @@ def test_what_is_told_of_the_nights(nights: CollectorRegistry) -> None:
     assert value("re4_night_last", {"outcome": "published"}) is None
     assert value("re4_night_ended_timestamp_seconds") == 200
     assert value("re4_night_seconds") == 2
+    assert value("re4_night_lost_events_total") == 3
     # The one that failed was not judged: what is known is of the one before.
     assert value("re4_night_score", {"who": "live", "metric": "recall@50"}) == 0.3
 
 
 def test_before_the_first_night_nothing_is_told(schedule: ModuleType, tmp_path: Path) -> None:
     told = list(schedule.Nights(tmp_path / "none").collect())
-    assert [sample for family in told for sample in family.samples] == []
+    values = {sample.name: sample.value for family in told for sample in family.samples}
+    assert values == {"re4_night_lost_events_total": 0}
+
+
+def test_the_commands_exist(schedule: ModuleType) -> None:
+    assert schedule.EXPORT[1:3] == ["-m", "service"]
+    assert schedule.EXPORT[3] in service_cli.commands
+    assert schedule.TRAIN[1:3] == ["-m", "training"]
+    assert schedule.TRAIN[3] in training_cli.commands
 
 
 def test_who_ends_the_schedule_ends_what_it_runs(tmp_path: Path) -> None:
@@ -122,11 +142,10 @@ def test_who_ends_the_schedule_ends_what_it_runs(tmp_path: Path) -> None:
         os.kill(child, 0)
 
 
-def test_outcomes_are_kept_a_line_each(schedule: ModuleType, tmp_path: Path) -> None:
+def test_what_a_crash_cuts_short_spoils_no_other(schedule: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "nights.jsonl"
-    for outcome in ({"outcome": "published"}, {"outcome": "refused"}):
-        schedule.keep(outcome, path)
-    assert [json.loads(line)["outcome"] for line in path.read_text().splitlines()] == [
-        "published",
-        "refused",
-    ]
+    schedule.keep({"outcome": "published"}, path)
+    with path.open("a") as file:
+        file.write('{"outcome": "fai')
+    schedule.keep({"outcome": "refused"}, path)
+    assert outcomes_in(path) == ["published", "refused"]

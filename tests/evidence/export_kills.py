@@ -79,6 +79,7 @@ class Trials:
         self.folder = scratch / "events"
         self.draw = random.Random(seed)
         self.sent: list[Row] = []
+        self.seconds = 0.0  # that the last export took which was not killed
         self.number = 0
         self.dropped = self.lost = self.duplicates = 0
 
@@ -132,7 +133,9 @@ class Trials:
     def finish(self) -> dict[str, int]:
         """Export to the end, and look at what is there."""
         nowhere = self._nowhere()
+        start = time.monotonic()
         assert os.waitstatus_to_exitcode(os.waitpid(self.begin(), 0)[1]) == 0, "see above"
+        self.seconds = time.monotonic() - start
         said: dict[str, int] = json.loads((self.folder.parent / "said").read_text())
         assert said["lost"] == sum(nowhere.values()), (said, nowhere)
         rows = self._rows()
@@ -226,9 +229,9 @@ def at_point(trials: Trials, point: str) -> bool:
     return os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 
-def at_random(trials: Trials, seconds: float) -> bool:
+def at_random(trials: Trials) -> bool:
     child = trials.begin()
-    time.sleep(trials.draw.uniform(0, seconds))
+    time.sleep(trials.draw.uniform(0, trials.seconds))
     with suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
@@ -247,9 +250,7 @@ def main() -> None:
         with running(server):
             trials = Trials(server, Path(name), arguments.seed)
             trials.send(100)
-            start = time.monotonic()
             trials.finish()
-            seconds = time.monotonic() - start
             plan = [*POINTS] * arguments.each + ["at random"] * arguments.random
             for trial, point in enumerate(plan):
                 if trial % 10 == 0 or point == "folder":
@@ -258,7 +259,7 @@ def main() -> None:
                 events += 101
                 for _ in range(trials.draw.choice((1, 1, 2))):
                     if point == "at random":
-                        kills[point] += at_random(trials, seconds)
+                        kills[point] += at_random(trials)
                     else:
                         kills[point] += at_point(trials, point)
                 if trial % 10 == 9:

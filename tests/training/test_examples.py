@@ -33,6 +33,11 @@ def test_every_position_but_the_first_once_an_epoch():
     assert sorted(drawn(stream, 1)) == expected
 
 
+def test_only_targets_since_a_time_with_the_histories_before_it():
+    stream = ExampleStream(a_log([[1, 2, 3], [4], [5, 6]]), 10, None, seed=0, since=2.0)
+    assert sorted(drawn(stream, 0)) == [([1, 2], 3), ([5], 6)]
+
+
 def test_histories_are_cut_to_the_newest_and_padded_on_the_left():
     stream = ExampleStream(a_log([[1, 2, 3, 4, 5]]), length=3, batch_size=8, seed=0)
     (batch,) = stream.epoch(0)

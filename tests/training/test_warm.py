@@ -10,7 +10,7 @@ from index.release import EncoderSpec
 from training.config import FitConfig
 from training.interactions import PackedLog
 from training.model import Model, encoder_arguments
-from training.warm import Parts, encoder_fits, vectors_fit, warm
+from training.warm import Parts, catch_up, encoder_fits, vectors_fit, warm
 
 IDS = [f"item-{number}" for number in range(30)]
 SMALL = {"dim": 8, "interests": 2, "hidden": 16}
@@ -106,3 +106,14 @@ def test_vectors_fit_where_they_are_as_long():
     parts = Parts(trained.encoder, trained.table.weight.detach().numpy(), catalog(IDS[:20]))
     assert vectors_fit(parts, FitConfig(**SMALL))
     assert not vectors_fit(parts, FitConfig(dim=16))
+
+
+def test_catching_up_is_about_what_is_new_alone():
+    config = FitConfig(**SMALL, negatives=4)
+    fitted = model(config, 20, 1)
+    before = fitted.table.weight.detach().clone()
+    log = log_of(list(range(1, 11)), list(range(5, 15)))
+    assert catch_up(fitted, config, log, since=100.0, passes=3) == 0
+    torch.testing.assert_close(fitted.table.weight, before)
+    assert catch_up(fitted, config, log, since=18.0, passes=3) == 3
+    assert (fitted.table.weight[14] != before[14]).any()
