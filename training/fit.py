@@ -147,12 +147,12 @@ def _manifest(
 
 def code_version() -> str:
     """The installed version, and the commit where the code is a git checkout."""
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # an image need not have git
+        return version("re4")
+    commit = done.stdout.strip()
     return version("re4") + (f"+{commit}" if commit else "")
 
 

@@ -125,10 +125,8 @@ class Night:
         draft = self.config.root / DRAFTS / name
         if not draft.exists():
             draft.parent.mkdir(exist_ok=True)
-            ready, metrics = (
-                self.prepared,
-                {NIGHT: self.judgement.new, LEAD: self.judgement.new_lead},
-            )
+            ready, judged = self.prepared, self.judgement
+            metrics = {NIGHT: judged.new, LEAD: judged.new_lead}
             # The index is tuned on whoever will ask, as the day alone may have too few users.
             shown = Task(ready.task.train, histories(ready.log, _ASKERS), ready.task.test)
             aside = self.steps.folder / DRAFT / name

@@ -56,7 +56,7 @@ def read_window(
     tombs = _equal(rows["event"], [FORGET])
     left_out = {
         "forgotten": _forgotten(rows["user_id"], times, tombs),
-        "sent_twice": _repeated(rows["event_id"]),
+        "sent_twice": _repeated(rows["user_id"], rows["event_id"]),
         "of_other_kinds": np.zeros(len(rows), dtype=bool),
         "after_the_window": times >= until,
     }
@@ -155,12 +155,15 @@ def _forgotten(
     return found
 
 
-def _repeated(event_ids: pa.ChunkedArray) -> NDArray[np.bool_]:
-    """All but the first row of each event id; rows without one are no repetition."""
-    codes = event_ids.combine_chunks().dictionary_encode().indices
-    has_one = codes.is_valid().to_numpy(zero_copy_only=False)
+def _repeated(user_ids: pa.ChunkedArray, event_ids: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """All but the first row of each event id of a user; rows without one are no repetition.
+
+    Ids are apart for each user, as clients may number them so.
+    """
+    users = user_ids.combine_chunks().dictionary_encode().indices
+    events = event_ids.combine_chunks().dictionary_encode().indices
+    has_one: NDArray[np.bool_] = events.is_valid().to_numpy(zero_copy_only=False)
     places = np.flatnonzero(has_one)
-    first = np.unique(codes.drop_null().to_numpy(), return_index=True)[1]
-    has_one[places[first]] = False
-    repeated: NDArray[np.bool_] = has_one
-    return repeated
+    pairs = np.stack([codes.take(pa.array(places)).to_numpy() for codes in (users, events)])
+    has_one[places[np.unique(pairs, axis=1, return_index=True)[1]]] = False
+    return has_one

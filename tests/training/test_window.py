@@ -56,9 +56,9 @@ def test_rows_are_in_order_of_time_and_the_base_comes_first(tmp_path):
 def test_an_event_id_counts_once_and_events_without_one_all_count(tmp_path):
     row = ("u", "a", 1.0, None, "same")
     export(tmp_path, 1, row, ("u", "b", 1.0, None, None), ("u", "c", 1.0, None, None))
-    export(tmp_path, 2, row)
+    export(tmp_path, 2, row, ("v", "d", 2.0, None, "same"))  # another user's own "same"
     window = read(tmp_path)
-    assert kept(window) == [("u", "a"), ("u", "b"), ("u", "c")]
+    assert kept(window) == [("u", "a"), ("u", "b"), ("u", "c"), ("v", "d")]
     assert window.counts["sent_twice"] == 1
 
 
