@@ -172,13 +172,13 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
     stored = "/users/{user_id:id}/history"
     _add(app, "GET", stored, histories.history, History, 422, 503, access="read")
     _add(app, "DELETE", stored, histories.forget, Forgotten, 422, 503, access="events")
+    item = "/items/{item_id:id}"
+    _add(app, "PUT", item, availability.put, AvailabilityNow, *body, 503, access="events")
     _add(app, "GET", "/livez", operations.livez, Alive, access="open")
     _add(app, "GET", "/readyz", operations.readyz, Ready, 503, access="open")
     _add(app, "GET", "/release", operations.release, ReleaseState, access="read")
     if settings.has_administration:
         _add(app, "POST", "/admin/reload", operations.reload, Reloaded, 409, 503)
-        item = "/items/{item_id:id}"
-        _add(app, "PUT", item, availability.put, AvailabilityNow, *body, 503)
     access: Access = "open" if settings.open_metrics else "any"
     app.add_api_route(
         "/metrics",

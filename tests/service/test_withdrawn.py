@@ -13,6 +13,7 @@ from index.release import open_release
 from service.address import address_of
 from service.app import create_app
 from service.errors import HistoryUnavailableError
+from service.keys import ROLES, line_of, new_key
 from service.link import Link
 from service.metrics import Metrics
 from service.settings import Settings
@@ -134,11 +135,22 @@ async def test_what_is_known_stays_known_while_redis_is_away(
         assert len(withdrawn.rows(release)) == 1
 
 
-async def test_only_administrators_may(serve: Serve) -> None:
-    async with serve(admin_key="key") as client:
-        response = await client.put("/items/item-5", json={"available": False})
-        assert response.status_code == 401
-        for body in ({}, {"available": "no"}, {"available": False, "more": 1}):
-            assert (await client.put("/items/item-5", json=body, **ADMIN)).status_code == 422
+async def test_it_takes_the_role_events_where_there_are_keys(serve: Serve, tmp_path: Path) -> None:
+    keys = {role: new_key() for role in ROLES}
+    lines = [line_of(key, [role]) for role, key in keys.items()]
+    (tmp_path / "keys").write_text("\n".join(lines), encoding="utf-8")
+    statuses = {"read": 403, "events": 200, "admin": 200}
+    async with serve(keys_file=tmp_path / "keys") as client:
+        assert (await client.put("/items/item-5", json={"available": False})).status_code == 401
+        for role, status in statuses.items():
+            headers = {"authorization": f"Bearer {keys[role]}"}
+            response = await client.put("/items/item-5", json={"available": False}, headers=headers)
+            assert response.status_code == status
+
+
+async def test_a_bad_body_changes_nothing(serve: Serve) -> None:
     async with serve() as client:
-        assert (await client.put("/items/item-5", json={"available": False})).status_code == 404
+        for body in ({}, {"available": "no"}, {"available": False, "more": 1}):
+            assert (await client.put("/items/item-5", json=body)).status_code == 422
+        response = await client.put("/items/item-5", json={"available": True})
+        assert response.json() == {"available": True, "changed": False}
