@@ -21,13 +21,13 @@ from service.direct import DirectRoute
 from service.door import Access, Door
 from service.endpoints import availability, histories, items, operations, recommend
 from service.engine import Engine
-from service.errors import HistoryUnavailableError, ServiceError, tell
+from service.errors import HistoryUnavailableError, ServiceError
 from service.history import HistoryStore
 from service.link import Link
 from service.live import LiveRelease
 from service.metrics import Metrics
 from service.page import docs_page
-from service.parts import Service, json_response
+from service.parts import Service, error_response
 from service.schemas.availability import AvailabilityNow
 from service.schemas.common import ErrorBody
 from service.schemas.histories import Accepted, Forgotten, History
@@ -236,5 +236,4 @@ def _asking(access: Access) -> list[Depends]:
 
 
 async def _on_error(_: Request, error: Exception) -> Response:
-    told = tell(error)
-    return json_response(told.body, told.status, told.headers)
+    return error_response(error)

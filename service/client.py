@@ -84,7 +84,7 @@ class Client:
         return self._send(calls.forget(user_id))
 
     def set_available(self, item_id: str, available: bool) -> AvailabilityNow:
-        """Withdraw an item from all answers, or end that. Takes a key of the role admin."""
+        """Withdraw an item from all answers, or end that. Takes a key of the role events."""
         return self._send(calls.set_available(item_id, available))
 
     def ready(self) -> Ready:

@@ -15,7 +15,6 @@ was dropped from a full stream before it was read: it is lost, which is told at 
 """
 
 import asyncio
-import fcntl
 import logging
 import math
 import os
@@ -23,7 +22,6 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +33,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, RedisClusterException, RedisError
 
+from index.lock import alone
 from index.release import fsync
 from service.address import Address, Client, address_of
 from service.embedded import EmbeddedRedisError
@@ -115,8 +114,10 @@ class Exported:
 
 def export_events(settings: Settings, folder: Path) -> Exported:
     """Bring all that waits in Redis to the log in the folder. Raises ExportError."""
+    held = ExportError(f"{folder}: an export is at work; wait until it has ended")
     try:
-        with _alone(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder / _LOCK, held):
             return asyncio.run(_export(address_of(settings), _Log(folder)))
     except (RedisError, RedisClusterException) as error:
         raise ExportError(
@@ -126,18 +127,6 @@ def export_events(settings: Settings, folder: Path) -> Exported:
         raise ExportError(str(error)) from error
     except (OSError, pa.ArrowException) as error:
         raise ExportError(f"{folder}: cannot hold the log ({error})") from error
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process a folder; the kernel takes the lock from a dead one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ExportError(f"{folder}: an export is at work; wait until it has ended") from None
-        yield
 
 
 async def _export(address: Address, events: "_Log") -> Exported:

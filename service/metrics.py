@@ -6,14 +6,13 @@ for a moment alone, such as the depth of a queue, only of those that live.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 
-Stage = Literal["history", "queue", "encode", "search", "merge", "total"]
 Refusal = Literal["shed", "queue_full", "wait", "deadline", "client_gone", "not_ready"]
 
 _SECONDS = (
@@ -70,10 +69,7 @@ class Metrics:
         refused = Counter(
             "re4_refused", "Requests refused or dropped.", ["reason"], registry=self.registry
         )
-        self.refused = {
-            reason: refused.labels(reason)
-            for reason in ("shed", "queue_full", "wait", "deadline", "client_gone", "not_ready")
-        }
+        self.refused = {reason: refused.labels(reason) for reason in get_args(Refusal)}
         self.queue_depth = Gauge(
             "re4_queue_requests",
             "Requests waiting for the engine.",

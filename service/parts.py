@@ -10,6 +10,7 @@ from starlette.responses import Response
 from service.arrival import arrival_of
 from service.door import Door
 from service.engine import Engine
+from service.errors import tell
 from service.history import HistoryStore
 from service.link import Link
 from service.live import LiveRelease
@@ -53,6 +54,12 @@ def deadline_of(request: Request) -> float:
     """
     deadline_s = service_of(request).settings.deadline_ms / 1000
     return arrival_of(request.scope).answer_within(deadline_s)
+
+
+def error_response(error: Exception) -> Response:
+    """What a client is told of it, whatever it is."""
+    told = tell(error)
+    return json_response(told.body, told.status, told.headers)
 
 
 def json_response(

@@ -8,9 +8,8 @@ from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.arrival import Arrival, arrived
-from service.errors import tell
 from service.metrics import Metrics
-from service.parts import json_response
+from service.parts import error_response
 
 if TYPE_CHECKING:  # it is there with its extra alone
     from service.tracing import Tracing
@@ -56,9 +55,7 @@ class Surround:
             log.exception("request failed", extra=_facts(scope, arrival))
             if status:
                 raise
-            told = tell(error)
-            response = json_response(told.body, told.status, told.headers)
-            await response(scope, receive, watched_send)
+            await error_response(error)(scope, receive, watched_send)
         finally:
             if status:
                 self._tell(scope, arrival, status)

@@ -116,6 +116,16 @@ class FitConfig(BaseModel):
     )
 
 
+def read_toml(path: Path | None) -> dict[str, Any]:
+    """The settings of a file, if there is one. Raises ConfigError for one that cannot be read."""
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not a readable TOML file ({error})") from error
+
+
 def read_config(
     path: Path | None, overrides: dict[str, Any], preset: PresetName = "best"
 ) -> FitConfig:
@@ -123,13 +133,7 @@ def read_config(
 
     Raises ConfigError for a key that does not exist or a value that is not allowed.
     """
-    settings: dict[str, Any] = {}
-    if path is not None:
-        try:
-            settings = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: not a readable TOML file ({error})") from error
-    settings |= overrides
+    settings = read_toml(path) | overrides
     encoder = settings.get("encoder", FitConfig.model_fields["encoder"].default)
     try:
         return FitConfig.model_validate({**preset_of(preset, encoder), **settings})

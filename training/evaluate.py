@@ -1,6 +1,6 @@
 """Evaluation through the Retriever that serves: metrics, and the health of the interests."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -77,15 +77,22 @@ def user_metrics(
     retriever: Retriever, cases: list[Case], exclude_seen: bool = False
 ) -> dict[str, NDArray[np.float64]]:
     """Each metric at each cutoff, such as recall@50, for each user (C,)."""
-    return _measure(cases, _rankings(retriever, cases, max(CUTOFFS), exclude_seen))
+    return measured(_relevant(cases), _rankings(retriever, cases, max(CUTOFFS), exclude_seen))
 
 
-def _measure(cases: list[Case], rankings: Iterable[list[int]]) -> dict[str, NDArray[np.float64]]:
+def _relevant(cases: list[Case]) -> list[list[int]]:
+    return [case.relevant for case in cases]
+
+
+def measured(
+    relevant: Sequence[Sequence[int]], rankings: Iterable[Sequence[int]]
+) -> dict[str, NDArray[np.float64]]:
+    """Each metric at each cutoff, for each ranking and what it should have found."""
     values: dict[str, list[float]] = {f"{name}@{n}": [] for name in METRICS for n in CUTOFFS}
-    for case, ranked in zip(cases, rankings, strict=True):
+    for wanted, ranked in zip(relevant, rankings, strict=True):
         for name, metric in METRICS.items():
             for n in CUTOFFS:
-                values[f"{name}@{n}"].append(metric(ranked, case.relevant, n))
+                values[f"{name}@{n}"].append(metric(ranked, wanted, n))
     return {name: np.array(each) for name, each in values.items()}
 
 
@@ -102,7 +109,7 @@ def popular(
         head = range(1, min(depth + len(seen), len(catalog)) + 1)
         return [row for row in head if row not in seen]
 
-    return _measure(cases, map(ranked, cases))
+    return measured(_relevant(cases), map(ranked, cases))
 
 
 def evaluate(

@@ -1,6 +1,5 @@
 """A log to a draft: read, filter, split, train, write."""
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -16,6 +15,7 @@ import numpy as np
 
 from index.catalog import Catalog
 from index.encoders import ENCODERS
+from index.lock import alone
 from index.release import (
     Canary,
     DataWindow,
@@ -168,13 +168,10 @@ def _fingerprint(config: FitConfig, prepared: Prepared) -> str:
 def _working_folder(folder: Path) -> Iterator[Path]:
     """The folder of a run's checkpoints: this process's alone, and gone when the run is done."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"{folder.name}: this very fit is running; wait for it, or change the settings"
-            ) from None
+    held = ConfigError(
+        f"{folder.name}: this very fit is running; wait for it, or change the settings"
+    )
+    with alone(folder / "lock", held):
         try:
             yield folder
         except Exception:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from index.merge import merge
 from index.retriever import Answer, Query, Retriever
 
 _BATCH = 256
@@ -30,10 +29,10 @@ def interest_health(
         batch = histories[start : start + _BATCH]
         interests = retriever.encode(batch)
         ids = [[retriever.catalog.id(row) for row in history] for history in batch]
-        answers = retriever.recommend([Query(history, n, False) for history in ids])
+        answers = retriever.recommend([Query(history, n, False, union=True) for history in ids])
         cosines.append(_pairwise_cosine(interests))
         entropies += [_entropy(answer.interests, interests.shape[1]) for answer in answers]
-        unions += [_union(retriever, user, n) for user in interests]
+        unions += [answer.union.distinct / answer.union.of for answer in answers if answer.union]
         diversities += [_diversity(retriever, answer) for answer in answers]
     health = {
         "interest_cosine": float(np.concatenate(cosines).mean()),
@@ -70,10 +69,3 @@ def _entropy(winners: NDArray[np.int64], count: int) -> float:
     share = np.bincount(winners, minlength=count) / len(winners)
     share = share[share > 0]
     return float(-(share * np.log(share)).sum() / math.log(count))
-
-
-def _union(retriever: Retriever, interests: NDArray[np.float32], n: int) -> float:
-    """interests (K, D), each searched for alone."""
-    rows = merge(retriever.index.search(interests[:, None, :], n)).rows[:, :n]
-    found = int(np.count_nonzero(rows > 0))
-    return len(np.unique(rows[rows > 0])) / max(found, 1)

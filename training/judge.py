@@ -11,9 +11,8 @@ from index.publish import Gate
 from index.release import Manifest
 from index.retriever import Query, Retriever
 from training.day import Asked
-from training.evaluate import CUTOFFS
+from training.evaluate import CUTOFFS, measured
 from training.interactions import Interactions
-from training.metrics import METRICS
 from training.night_config import NightConfig
 
 # The splits of a manifest's metrics that are a held-out day's: metrics, and leads over popularity.
@@ -71,7 +70,7 @@ def measure(
         for answer in retriever.recommend(queries):
             ids = [retriever.catalog.id(row) for row in answer.rows.tolist()]
             rankings.append([place.get(item, _NOWHERE) for item in ids])
-    return _measured(cases, rankings)
+    return measured([case.relevant for case in cases], rankings)
 
 
 def _lead(
@@ -91,18 +90,7 @@ def popular(
     """As measure, of ranking by what was taken most before `since`."""
     counts = np.bincount(log.items[log.times < since], minlength=len(log.item_ids))
     head = np.argsort(-counts, kind="stable")[: max(CUTOFFS)].tolist()
-    return _measured(cases, [head] * len(cases))
-
-
-def _measured(
-    cases: Sequence[Asked], rankings: Sequence[list[int]]
-) -> dict[str, NDArray[np.float64]]:
-    pairs = list(zip(rankings, (case.relevant for case in cases), strict=True))
-    return {
-        f"{name}@{n}": np.array([metric(ranked, relevant, n) for ranked, relevant in pairs])
-        for name, metric in METRICS.items()
-        for n in CUTOFFS
-    }
+    return measured([case.relevant for case in cases], [head] * len(cases))
 
 
 def _means(values: dict[str, NDArray[np.float64]]) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """What a night can be told. Frozen, unknown keys refused; a fit's settings are a part of it."""
 
 import json
-import tomllib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from index.publish import KEEP
-from training.config import ConfigError, FitConfig, read_config
+from training.config import ConfigError, FitConfig, read_config, read_toml
 from training.presets import PresetName
 
 OutcomeName = Literal["published", "failed", "refused", "nothing-new", "running"]
@@ -125,12 +124,7 @@ def read_night(path: Path | None, overrides: Sequence[tuple[str, Any]]) -> Night
 
     Raises ConfigError for a key that does not exist or a value that is not allowed.
     """
-    settings: dict[str, Any] = {}
-    if path is not None:
-        try:
-            settings = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: not a readable TOML file ({error})") from error
+    settings = read_toml(path)
     for key, value in overrides:
         part, _, setting = key.partition(".")
         if not setting:

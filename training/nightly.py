@@ -9,14 +9,12 @@ One that was cut short goes on where it was, with the data it began with; one th
 done again. Whatever goes wrong, the live release goes on serving.
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from index.lock import alone
 from index.publish import GateRefusal
 from index.release import (
     DRAFTS,
@@ -93,23 +92,13 @@ def nightly(config: NightConfig, say: Say = lambda text: None) -> Outcome:
     say is told what is being done. Whoever is to be told of the outcome is told at least once.
     """
     nights = config.root / NIGHTS
+    held = RunningError(f"{nights}: a night is at work; wait until it has ended")
     try:
-        with _alone(nights):
+        nights.mkdir(parents=True, exist_ok=True)
+        with alone(nights / _LOCK, held):
             return _night(config, nights, say)
     except (RunningError, OSError) as error:
         return Outcome("running" if isinstance(error, RunningError) else "failed", str(error))
-
-
-@contextmanager
-def _alone(nights: Path) -> Iterator[None]:
-    """One process a root; the kernel takes the lock from a dead one."""
-    nights.mkdir(parents=True, exist_ok=True)
-    with (nights / _LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunningError(f"{nights}: a night is at work; wait until it has ended") from None
-        yield
 
 
 def _night(config: NightConfig, nights: Path, say: Say) -> Outcome:

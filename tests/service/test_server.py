@@ -19,11 +19,11 @@ import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from index.retriever import Query
-from service.app import create_app
 from service.engine import Engine, Served
 from service.errors import ClientGoneError
 from service.server import DrainingServer
 from service.settings import Settings
+from tests.service.threaded import served_in_a_thread
 
 Publish = Callable[..., Path]
 
@@ -167,20 +167,6 @@ def test_torch_and_faiss_have_one_thread() -> None:
         env=environment,
     )
     assert ended.stdout.split() == ["1", "1"]
-
-
-@contextmanager
-def served_in_a_thread(settings: Settings) -> Iterator[DrainingServer]:
-    server = DrainingServer(create_app(settings), settings)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-    try:
-        yield server
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def port_of(server: DrainingServer) -> int:

@@ -1,17 +1,15 @@
 """The quick refusal: over a real socket, right to the byte, and only of what it may refuse."""
 
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from service.app import create_app
 from service.engine import Engine
 from service.schemas.common import ErrorBody
 from service.server import DrainingServer
 from service.settings import Settings
+from tests.service.threaded import served_in_a_thread
 
 BODY = b'{"sequence":["item-1"]}'
 
@@ -58,22 +56,8 @@ def full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(settings: Callable[..., Settings], full: None) -> Iterator[DrainingServer]:
-    with served(settings(port=0)) as server:
+    with served_in_a_thread(settings(port=0)) as server:
         yield server
-
-
-@contextmanager
-def served(settings: Settings) -> Iterator[DrainingServer]:
-    server = DrainingServer(create_app(settings), settings)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-    try:
-        yield server
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture
@@ -150,7 +134,7 @@ def test_a_draining_server_says_so_with_each_answer(server: DrainingServer, clie
 def test_with_a_log_of_each_request_none_is_shed(
     settings: Callable[..., Settings], full: None
 ) -> None:
-    with served(settings(port=0, access_log=True)) as server:
+    with served_in_a_thread(settings(port=0, access_log=True)) as server:
         client = Client(server.servers[0].sockets[0].getsockname()[1])
         client.send(post())
         assert not was_shed(client.answer())

@@ -1,0 +1,23 @@
+"""The server in a thread of the test's own process."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.app import create_app
+from service.server import DrainingServer
+from service.settings import Settings
+
+
+@contextmanager
+def served_in_a_thread(settings: Settings) -> Iterator[DrainingServer]:
+    server = DrainingServer(create_app(settings), settings)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        thread.join()
