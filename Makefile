@@ -12,7 +12,7 @@ LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate
             --constraints docker/locks/.constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-release test check format bench bench-search bench-train bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-mutations evidence-night-kills evidence-overload evidence-redis-cancel evidence-redis-faults evidence-rolling evidence-soak evidence-warm stack-lock stack-try clean
+.PHONY: help install demo demo-release test check format bench bench-search bench-train bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try clean
 
 help:            ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
@@ -68,7 +68,7 @@ evidence-days: $(VENV)/installed  ## seven simulated days of LOG=..., a night af
 	$(PY) tests/evidence/days.py "$(LOG)" --out $(BENCH)/days-$(notdir $(LOG))
 
 evidence-export-kills: $(VENV)/installed  ## exports of events killed at each point and at random moments, then run again
-	$(PY) tests/evidence/export_kills.py --each 20 --random 200
+	$(PY) tests/evidence/export_kills.py --each 20 --random 400
 
 evidence-filters: $(VENV)/installed  ## 10,000 random requests against an oracle that looks at every item
 	$(PY) tests/evidence/filters.py
@@ -79,11 +79,17 @@ evidence-fuzz: $(VENV)/installed  ## 100,000 requests made from the OpenAPI docu
 evidence-mutations: $(VENV)/installed  ## 10,000 damaged releases offered to a running server
 	$(PY) tests/evidence/mutations.py
 
-evidence-night-kills: $(VENV)/installed  ## nights killed at each boundary and at 1,000 random moments, then run again
-	$(PY) tests/evidence/night_kills.py --random 1000
+evidence-newcomers: $(VENV)/installed  ## what items of LOG=... that came after the release are worth beside it
+	$(PY) tests/evidence/newcomers.py "$(LOG)" --out $(BENCH)/newcomers-$(notdir $(LOG))
+
+evidence-night-kills: $(VENV)/installed  ## nights killed 20 times at each boundary and at random, then run again
+	$(PY) tests/evidence/night_kills.py --each 20 --random 300
 
 evidence-overload: $(VENV)/installed  ## 2, 5 and 10 times the load that can be answered
 	$(PY) tests/benchmarks/overload.py
+
+evidence-publish-kills: $(VENV)/installed  ## publishing, rolling back and pruning killed at each point and at random
+	$(PY) tests/evidence/publish_kills.py --each 20 --random 500
 
 evidence-redis-cancel: $(VENV)/installed  ## 100,000 calls of Redis cancelled under way: whose answers come
 	$(PY) tests/evidence/redis_cancel.py
@@ -94,8 +100,14 @@ evidence-redis-faults: $(VENV)/installed  ## what becomes of requests while Redi
 evidence-rolling: $(VENV)/installed  ## rolling restarts of three replicas behind HAProxy, under load
 	$(PY) tests/evidence/rolling.py
 
+evidence-sizes: $(VENV)/installed  ## memory and time as functions of items, users and events, at three sizes
+	$(PY) tests/evidence/sizes.py
+
 evidence-soak: $(VENV)/installed  ## mixed traffic and swaps of the release for an hour (MINUTES=... for another time)
 	$(PY) tests/evidence/soak.py --minutes $(MINUTES)
+
+evidence-swaps: $(VENV)/installed  ## 1,000 swaps of the release under load: every answer whole, and of one release
+	$(PY) tests/evidence/swaps.py
 
 evidence-warm: $(VENV)/installed  ## how soon a warm start on LOG=... is where a cold one ends
 	$(PY) tests/evidence/warm_start.py "$(LOG)" --out $(BENCH)/warm-$(notdir $(LOG))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from index.ann import ItemIndex
 from index.catalog import PADDING, Catalog
+from index.delta import Delta, beside
 from index.diversity import POOL, diversify
 from index.encoders import Encoder, History, Interests
 from index.explanation import Explanation, explain
@@ -56,8 +57,9 @@ class Union(NamedTuple):
 class Answer:
     """Candidates for one query, best first, no item twice; fewer than k if no more were found.
 
-    rows (n,) of the catalogue; scores (n,) inner products, or interactions in the log where the
-    source is popular; interests (n,) which interest found the item, -1 where the source is popular.
+    rows (n,) of the catalogue, or beyond its N of a delta; scores (n,) inner products, or
+    interactions in the log where the source is popular; interests (n,) which interest found the
+    item, -1 where the source is popular.
     unknown: items of the history that are not in the catalogue.
     explanation, union: where the query wants them and the source is interests; the union is of what
     the interests find, whatever may be in the answer.
@@ -113,15 +115,18 @@ class Retriever:
         queries: Sequence[Query],
         timings: Timings | None = None,
         withdrawn: frozenset[int] = _NOBODY,
+        delta: Delta | None = None,
     ) -> list[Answer]:
         """An answer for each query; those with no known item in their history get popular items.
 
         withdrawn: rows that are to be in no answer. Exact given the index: what is not allowed is
         left out of the ranking of all items, and the k best of the others remain.
+        delta: items that the catalogue does not know, to be found by interests beside its own.
+        Their category is not known.
         """
         asked = [self._asked(query, withdrawn) for query in queries]
         known = [each for each in asked if each.rows]
-        found = iter(self._find(known, timings or Timings()) if known else ())
+        found = iter(self._find(known, timings or Timings(), delta) if known else ())
         return [next(found) if each.rows else self._popular(each) for each in asked]
 
     def _asked(self, query: Query, withdrawn: frozenset[int]) -> "_Asked":
@@ -133,7 +138,9 @@ class Retriever:
         allowed = Filter(self._categories, excluded, withdrawn, passes)
         return _Asked(query, rows, allowed)
 
-    def _find(self, asked: Sequence["_Asked"], timings: Timings) -> list[Answer]:
+    def _find(
+        self, asked: Sequence["_Asked"], timings: Timings, delta: Delta | None
+    ) -> list[Answer]:
         """Answers by interests; each history has a known item."""
         start = time.perf_counter()
         seen, encoded = self._encode([each.rows for each in asked])
@@ -141,16 +148,52 @@ class Retriever:
         timings.encode += time.perf_counter() - start
         wanted = [Wanted(each.pool, each.filter) for each in asked]
         lines = search(self.index, self.vectors, interests, wanted, timings)
+        if delta:
+            start = time.perf_counter()
+            met = zip(asked, interests, lines, strict=True)
+            lines = [self._with_new(delta, *each) for each in met]
+            timings.merge += time.perf_counter() - start
         answers = [self._answer(*each) for each in zip(asked, lines, strict=True)]
         for place, each in enumerate(asked):
             if each.query.explain:
                 attention = encoded.attention[place].numpy()
-                told = self._explain(answers[place], interests[place], attention, seen[place])
+                answer = answers[place]
+                candidates = self._vectors_of(answer.rows, delta)
+                told = explain(
+                    interests[place],
+                    candidates,
+                    answer.scores,
+                    answer.interests,
+                    attention,
+                    seen[place],
+                )
                 answers[place] = replace(answers[place], explanation=told)
             if each.query.union:
                 union = self._union(interests[place], each.query.k)
                 answers[place] = replace(answers[place], union=union)
         return answers
+
+    def _with_new(
+        self, delta: Delta, asked: "_Asked", interests: NDArray[np.float32], line: Line
+    ) -> Line:
+        """The pool for interests (K, D), of the catalogue's line and what is new."""
+        query = asked.query
+        if query.categories and query.categories.allow is not None:
+            return line
+        barred = [*query.exclude, *(query.history if query.exclude_seen else ())]
+        new = delta.best(interests, barred, asked.pool, len(self.catalog))
+        return beside(line, new, asked.pool)
+
+    def _vectors_of(self, rows: NDArray[np.int64], delta: Delta | None) -> NDArray[np.float32]:
+        """(n, D): of the catalogue's rows and of those beside it."""
+        vectors = self.vectors[self._known(rows)]
+        if delta and (new := rows > len(self.catalog)).any():
+            vectors[new] = delta.vectors[rows[new] - len(self.catalog) - 1]
+        return vectors
+
+    def _known(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows, with PADDING for those beside the catalogue."""
+        return np.where(rows <= len(self.catalog), rows, PADDING)
 
     def _answer(self, asked: "_Asked", pool: Line) -> Answer:
         unknown = len(asked.query.history) - len(asked.rows)
@@ -161,7 +204,7 @@ class Retriever:
         if not query.diversity:
             return pool
         rows, scores, interests = pool
-        categories = self._categories.codes[rows]
+        categories = self._categories.codes[self._known(rows)]
         places = diversify(scores, categories, query.k, query.diversity)
         return rows.take(places), scores.take(places), interests.take(places)
 
@@ -171,17 +214,6 @@ class Retriever:
         scores = self.catalog.popularity[rows - 1].astype(np.float32)
         rows, scores, interests = self._choose((rows, scores, np.full(len(rows), -1)), asked.query)
         return Answer(rows, scores, interests, "popular", len(asked.query.history))
-
-    def _explain(
-        self,
-        answer: Answer,
-        interests: NDArray[np.float32],
-        attention: NDArray[np.float32],
-        seen: NDArray[np.int64],
-    ) -> Explanation:
-        """interests (K, D), and their attention (K, L) to the rows seen (L,)."""
-        candidates = self.vectors[answer.rows]
-        return explain(interests, candidates, answer.scores, answer.interests, attention, seen)
 
     def _union(self, interests: NDArray[np.float32], k: int) -> Union:
         """interests (K, D) of one user, each searched for alone."""

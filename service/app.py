@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from index.ann_gpu import cloner
 from index.release import ReleaseError
 from service.address import address_of
 from service.direct import DirectRoute
@@ -26,6 +27,7 @@ from service.history import HistoryStore
 from service.link import Link
 from service.live import LiveRelease
 from service.metrics import Metrics
+from service.newcomers import Newcomers
 from service.page import docs_page
 from service.parts import Service, error_response
 from service.schemas.availability import AvailabilityNow
@@ -94,7 +96,9 @@ def _service(settings: Settings) -> Service:
     metrics = Metrics(shared=settings.workers > 1)
     redis = Link(address_of(settings), settings, metrics)
     history, withdrawn = HistoryStore(redis, settings, metrics), Withdrawn(redis)
-    live = LiveRelease(settings.releases, metrics)
+    _check_device(settings.device)
+    live = LiveRelease(settings.releases, metrics, device=settings.device)
+    newcomers = Newcomers(redis, history, live, withdrawn, settings)
     engine = Engine(
         live,
         metrics,
@@ -102,13 +106,27 @@ def _service(settings: Settings) -> Service:
         settings.batch_limit,
         settings.deadline_ms / 1000,
         withdrawn.rows,
+        newcomers.delta,
     )
     metrics.watch(metrics.queue_depth, lambda: engine.depth)
     metrics.watch(metrics.queue_age, lambda: engine.age_s)
     metrics.watch(metrics.breaker_open, lambda: redis.is_left_alone)
     metrics.watch(metrics.withdrawn, lambda: len(withdrawn))
+    metrics.watch(metrics.new_items, lambda: len(newcomers))
     door, tracing = Door(settings), _tracing(settings)
-    return Service(settings, metrics, live, engine, redis, history, withdrawn, door, tracing)
+    return Service(
+        settings, metrics, live, engine, redis, history, withdrawn, newcomers, door, tracing
+    )
+
+
+def _check_device(device: str) -> None:
+    """Raises SetupError if it is not there: a release that is refused for it would say so late."""
+    if device == "cpu":
+        return
+    try:
+        cloner(device)
+    except ValueError as error:
+        raise SetupError(f"--{error}") from error
 
 
 def _tracing(settings: Settings) -> "Tracing | None":
@@ -132,6 +150,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     watching = [
         asyncio.create_task(service.live.watch(service.settings.reload_interval_s)),
         asyncio.create_task(service.withdrawn.watch()),
+        asyncio.create_task(service.newcomers.watch()),
     ]
     if service.metrics.are_shared:
         watching.append(asyncio.create_task(_look(service.metrics)))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from index.delta import Delta
 from index.release import Release
 from index.retriever import Answer, Query
 from index.search import Timings
@@ -34,12 +35,16 @@ _PAUSE = 4  # times as long as expected: what takes longer is not the work of a 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """An answer, the one release it is from, and the seconds that its batch took."""
+    """An answer, the one release it is from, and the seconds that its batch took.
+
+    delta: what stood beside the release.
+    """
 
     answer: Answer
     release: Release
     timings: Timings
     queue: float
+    delta: Delta | None = None
 
 
 Outcome = Served | Exception
@@ -88,13 +93,17 @@ def _none(_: Release) -> frozenset[int]:
     return frozenset()
 
 
+def _nothing(_: Release) -> None:
+    return None
+
+
 class Engine:
     """Answers queries with the release in use when their batch starts.
 
     queue_limit: queries that may wait. batch_limit: queries in one batch, but for a request that
     has more by itself. deadline_s: from when a query is given, unless it comes with a deadline;
     those are on the clock of time.perf_counter. withdrawn: the rows of a release that are to be in
-    no answer now; asked once a batch.
+    no answer now; delta: what stands beside it now. Both are asked once a batch.
     """
 
     def __init__(
@@ -105,9 +114,11 @@ class Engine:
         batch_limit: int,
         deadline_s: float,
         withdrawn: Callable[[Release], frozenset[int]] = _none,
+        delta: Callable[[Release], Delta | None] = _nothing,
     ) -> None:
         self._live = live
         self.withdrawn = withdrawn
+        self._delta = delta
         self._metrics = metrics
         self._queue_limit = queue_limit
         self._batch_limit = batch_limit
@@ -240,7 +251,8 @@ class Engine:
         release, start, timings = self._live.release, time.perf_counter(), Timings()
         assert release is not None, "a query was admitted without a release; this is a bug"
         queries = [query for waiting in batch for query in waiting.queries]
-        answers = iter(_answers(release, queries, timings, self.withdrawn(release)))
+        withdrawn, delta = self.withdrawn(release), self._delta(release)
+        answers = iter(_answers(release, queries, timings, withdrawn, delta))
         self._observe(len(queries), start - batch[0].since, timings)
         for waiting in batch:
             queue = start - waiting.since
@@ -248,7 +260,7 @@ class Engine:
                 [
                     answer
                     if isinstance(answer, Exception)
-                    else Served(answer, release, timings, queue)
+                    else Served(answer, release, timings, queue, delta)
                     for answer in islice(answers, len(waiting.queries))
                 ]
             )
@@ -262,15 +274,19 @@ class Engine:
 
 
 def _answers(
-    release: Release, queries: Sequence[Query], timings: Timings, withdrawn: frozenset[int]
+    release: Release,
+    queries: Sequence[Query],
+    timings: Timings,
+    withdrawn: frozenset[int],
+    delta: Delta | None,
 ) -> list[Answer | Exception]:
     """All together, or if that fails one by one, so that one cannot spoil the others."""
     try:
-        return [*release.retriever.recommend(queries, timings, withdrawn)]
+        return [*release.retriever.recommend(queries, timings, withdrawn, delta)]
     except Exception as error:
         if len(queries) == 1:
             return [error]
-    return [_answers(release, [query], timings, withdrawn)[0] for query in queries]
+    return [_answers(release, [query], timings, withdrawn, delta)[0] for query in queries]
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

@@ -47,15 +47,21 @@ class LiveRelease:
     """Holds the release in use, or None before the first.
 
     A request reads `release` once, so an old encoder never meets a new index. Whatever goes wrong
-    with a new release leaves the old one in use. clock: seconds that never go back.
+    with a new release leaves the old one in use. clock: seconds that never go back. device: what
+    its index is searched on, "cpu" or "cuda:<number>".
     """
 
     def __init__(
-        self, root: Path, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+        self,
+        root: Path,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        device: str = "cpu",
     ) -> None:
         self._root = root
         self._metrics = metrics
         self._clock = clock
+        self._device = device
         self._loading = asyncio.Lock()
         self._loader = ThreadPoolExecutor(1, "loader", initializer=_yield_to_answers)
         self.release: Release | None = None
@@ -96,7 +102,9 @@ class LiveRelease:
             raise ReleaseError(f"{self._root / CURRENT}: is gone; publish or roll back")
         start = self._clock()
         folder = self._root / RELEASES / pointer.id
-        release = await asyncio.get_running_loop().run_in_executor(self._loader, _open, folder)
+        release = await asyncio.get_running_loop().run_in_executor(
+            self._loader, _open, folder, self._device
+        )
         if self.release is not None:
             # Workers tell a label for ever, so it has to say that it is no more, too.
             self._metrics.release.labels(self.release.id).set(0)
@@ -164,10 +172,10 @@ def _yield_to_answers() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
-def _open(folder: Path) -> Release:
+def _open(folder: Path, device: str) -> Release:
     """Verify, load and answer once: what the first request would wait for or fail on is done."""
     try:
-        release = open_release(folder)
+        release = open_release(folder, device)
         most_popular = release.retriever.catalog.id(1)
         release.retriever.recommend([Query([most_popular])])
     except ReleaseError:

@@ -116,6 +116,17 @@ class Metrics:
             registry=self.registry,
         )
         self.events = Counter("re4_events", "Events accepted.", registry=self.registry)
+        self.new_items = Gauge(
+            "re4_new_items",
+            "Items unknown to the release that are offered beside it.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self.new_candidates = Counter(
+            "re4_new_candidates",
+            "Candidates that the release does not know.",
+            registry=self.registry,
+        )
 
     def _history(self) -> None:
         self.history_failures = Counter(

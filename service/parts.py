@@ -15,6 +15,7 @@ from service.history import HistoryStore
 from service.link import Link
 from service.live import LiveRelease
 from service.metrics import Metrics
+from service.newcomers import Newcomers
 from service.settings import Settings
 from service.withdrawn import Withdrawn
 
@@ -33,6 +34,7 @@ class Service:
     redis: Link
     history: HistoryStore
     withdrawn: Withdrawn
+    newcomers: Newcomers
     door: Door
     tracing: "Tracing | None" = None
     draining: bool = False

@@ -3,6 +3,7 @@
 The command line, the environment and the documentation are all read from this class.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -57,6 +58,15 @@ def _origins(text: str) -> str:
 
 
 Origins = Annotated[str, AfterValidator(_origins)]
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"cpu|cuda:\d+", name):
+        raise ValueError("a device is cpu, or cuda: and a number, such as cuda:0")
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device)]
 
 
 class SetupError(Exception):
@@ -140,8 +150,26 @@ class Settings(BaseSettings):
         description="hours for which an event is known by its event_id, and not taken again; and "
         "in which what happened before a user was forgotten is not taken either",
     )
+    new_items: int = Field(
+        1000,
+        ge=0,
+        le=10_000,
+        description="items unknown to the release that are offered, those that most users took; "
+        "0 offers none",
+    )
+    new_item_users: int = Field(
+        2, ge=1, le=50, description="users who have to have taken such an item before it is offered"
+    )
+    new_item_hours: float = Field(
+        48, gt=0, le=8760, description="hours for which it counts that a user took such an item"
+    )
     reload_interval_s: float = Field(
         1.0, gt=0, description="seconds between two looks at what `current` names"
+    )
+    device: Device = Field(
+        "cpu",
+        description="what items are searched on: cpu, or cuda:0 and so on, which takes a GPU and "
+        "the extra gpu",
     )
     queue_limit: int = Field(
         256, ge=1, description="requests that may wait for the engine; more are refused with 503"

@@ -56,17 +56,17 @@ class Withdrawn:
         self._link = link
         self._looking = asyncio.Lock()  # an older look is not to end after a newer one
         self._version = b""
-        self._items: frozenset[str] = frozenset()
+        self.items: frozenset[str] = frozenset()  # another object after each change
         self._rows: tuple[Release | None, frozenset[int]] = (None, _NOTHING)
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
     def rows(self, release: Release) -> frozenset[int]:
         """The rows of the release that are withdrawn; the same object until something changes."""
         known, rows = self._rows
         if known is not release:
-            found = release.retriever.catalog.rows(self._items) if self._items else ()
+            found = release.retriever.catalog.rows(self.items) if self.items else ()
             rows = frozenset(found) - {PADDING}
             self._rows = release, rows
         return rows
@@ -107,6 +107,6 @@ class Withdrawn:
 
     def _take(self, version: Any, items: Any) -> None:
         self._version = version
-        self._items = frozenset(item.decode("utf-8", "replace") for item in items)
+        self.items = frozenset(item.decode("utf-8", "replace") for item in items)
         self._rows = (None, _NOTHING)
-        log.info("items withdrawn", extra={"items": len(self._items)})
+        log.info("items withdrawn", extra={"items": len(self.items)})

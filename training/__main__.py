@@ -1,6 +1,7 @@
 """python -m training fit | evaluate | compare | reproduce | nightly | synthetic"""
 
 import json
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,6 +29,7 @@ from training.trainer import DivergedError, OnStep, Progress, Trainer
 
 _IN = click.Path(exists=True, path_type=Path)
 _OUT = click.Path(file_okay=False, path_type=Path)
+_LOGGED_S = 10.0  # between two lines of progress that nobody watches
 
 
 class _Commands(click.Group):
@@ -127,6 +129,7 @@ def _progress_bar(trainer: Trainer, bars: ExitStack) -> OnStep:
             initial=per_epoch * trainer.progress.epoch,
             unit=" samples",
             unit_scale=True,
+            mininterval=0.1 if sys.stderr.isatty() else _LOGGED_S,
         )
     )
 

@@ -13,7 +13,9 @@ from service.schemas.histories import Event, EventOrEvents
 async def events(request: Request, posted: EventOrEvents) -> Response:
     """Add one event, or a list of them, to their users' histories and to the log."""
     batch = [posted] if isinstance(posted, Event) else posted
-    appended = await service_of(request).history.append(batch)
+    service = service_of(request)
+    appended = await service.history.append(batch)
+    service.newcomers.heard(batch)
     return json_response(asdict(appended))
 
 
@@ -25,5 +27,7 @@ async def history(request: Request, user_id: UserInPath) -> Response:
 
 async def forget(request: Request, user_id: UserInPath) -> Response:
     """Delete the user's history, and have the training leave it out; later events count again."""
-    items = await service_of(request).history.forget(user_id)
+    service = service_of(request)
+    items = await service.history.forget(user_id)
+    await service.newcomers.forget(user_id)
     return json_response({"forgotten": items})

@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 from random import random
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from index.catalog import Catalog
+from index.delta import Delta
 from index.filters import CategoryFilter
 from index.retriever import Answer, Query
 from service.arrival import arrival_of
@@ -37,7 +40,7 @@ async def recommend(request: Request, asked: RecommendRequest) -> Response:
     content = _recommendations(served, asked, degraded)
     body = orjson.dumps(content)
     total = time.perf_counter() - start
-    _observe(service.metrics, served.answer, len(history), degraded)
+    _observe(service.metrics, served, len(history), degraded)
     service.metrics.history_s.observe(read - start)
     service.metrics.total_s.observe(total)
     if (stages := arrival_of(request.scope).stages) is not None:
@@ -70,7 +73,7 @@ async def batch(request: Request, asked: RecommendBatch) -> Response:
             log.error("query failed", exc_info=outcome)
             answers.append(tell(outcome).body)
             continue
-        _observe(service.metrics, outcome.answer, len(history), degraded)
+        _observe(service.metrics, outcome, len(history), degraded)
         answers.append(_recommendations(outcome, one, degraded))
     return json_response({"answers": answers})
 
@@ -129,8 +132,7 @@ def _is_gone(request: Request) -> bool:
 def _recommendations(served: Served, asked: RecommendRequest, degraded: bool) -> dict[str, Any]:
     answer = served.answer
     catalog = served.release.retriever.catalog
-    # One loop in C over ids that lie all about in memory: the processor fetches several at a time.
-    ids = list(map(catalog.ids.__getitem__, (answer.rows - 1).tolist()))
+    ids = _ids(answer.rows, catalog, served.delta)
     personal = answer.source == "interests"
     interests = answer.interests.tolist() if personal else [None] * len(ids)
     content: dict[str, Any] = {
@@ -143,9 +145,23 @@ def _recommendations(served: Served, asked: RecommendRequest, degraded: bool) ->
         "degraded": degraded,
         "unknown_items": answer.unknown,
     }
+    if served.delta is not None:
+        for item, row in zip(content["items"], answer.rows.tolist(), strict=True):
+            if row > len(catalog):
+                item["new"] = True
     if asked.explain:
         _explain(content, answer, catalog)
     return content
+
+
+def _ids(rows: NDArray[np.int64], catalog: Catalog, delta: Delta | None) -> list[str]:
+    if delta is None:
+        # A loop in C over ids that lie all about in memory: the processor fetches several at once.
+        return list(map(catalog.ids.__getitem__, (rows - 1).tolist()))
+    known = len(catalog)
+    return [
+        catalog.id(row) if row <= known else delta.ids[row - known - 1] for row in rows.tolist()
+    ]
 
 
 def _explain(content: dict[str, Any], answer: Answer, catalog: Catalog) -> None:
@@ -166,7 +182,8 @@ def _explain(content: dict[str, Any], answer: Answer, catalog: Catalog) -> None:
     ]
 
 
-def _observe(metrics: Metrics, answer: Answer, history_length: int, degraded: bool) -> None:
+def _observe(metrics: Metrics, served: Served, history_length: int, degraded: bool) -> None:
+    answer = served.answer
     metrics.answers[answer.source].inc()
     if degraded:
         metrics.degraded.inc()
@@ -176,6 +193,9 @@ def _observe(metrics: Metrics, answer: Answer, history_length: int, degraded: bo
         metrics.unknown_items.inc(answer.unknown)
     if answer.source == "interests" and len(answer.rows):
         metrics.winning_share.observe(answer.winning_share)
+    if served.delta is not None:
+        new = int(np.count_nonzero(answer.rows > len(served.release.retriever.catalog)))
+        metrics.new_candidates.inc(new)
     if answer.union is not None:
         metrics.union_share.observe(answer.union.distinct / answer.union.of)
 

@@ -98,6 +98,11 @@ class Candidate(Output):
     interest: int | None = Field(
         description="which of the user's interests, from 0, found the item; null if popular"
     )
+    new: bool = Field(
+        False,
+        description="true for an item that came after the release and is placed by who took it; "
+        "not there for others",
+    )
     scores: list[float] | None = Field(
         None, description="with `explain`, unless popular: the score under each of the interests"
     )

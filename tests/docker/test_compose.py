@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.settings import table
+from service.settings import Settings, table
 from training.night_config import read_night
 
 ROOT = Path(__file__).parents[2]
@@ -129,6 +129,8 @@ def test_the_gpu_is_for_the_service() -> None:
     assert (ROOT / "docker" / "locks" / f"{api['build']['args']['LOCK']}.txt").exists()
     device = api["deploy"]["resources"]["reservations"]["devices"][0]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert device["count"] == 1
+    assert Settings(releases=ROOT, device=api["environment"]["RE4_DEVICE"]).device == "cuda:0"
 
 
 @pytest.mark.parametrize("path", ["docker/night.toml", "docker/k8s/base/night.toml"])

@@ -12,7 +12,6 @@ import pytest
 
 from index.release import Release
 from index.retriever import Answer, Query, Retriever
-from index.search import Timings
 from service.engine import Engine, Served
 from service.errors import ClientGoneError, NotReadyError, OverloadedError
 from service.live import LiveRelease
@@ -38,16 +37,11 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[Query]]:
     seen: list[list[Query]] = []
     really = Retriever.recommend
 
-    def recommend(
-        self: Retriever,
-        queries: Sequence[Query],
-        timings: Timings | None = None,
-        withdrawn: frozenset[int] = frozenset(),
-    ) -> list[Answer]:
+    def recommend(self: Retriever, queries: Sequence[Query], *more: Any) -> list[Answer]:
         seen.append(list(queries))
         if any(query.k == 13 for query in queries):
             raise ZeroDivisionError
-        return really(self, queries, timings, withdrawn)
+        return really(self, queries, *more)
 
     monkeypatch.setattr(Retriever, "recommend", recommend)
     return seen

@@ -118,9 +118,9 @@ def openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     tried: list[str] = []
     really_open = live_module.open_release
 
-    def open_release(folder: Path) -> Release:
+    def open_release(folder: Path, device: str) -> Release:
         tried.append(folder.name)
-        return really_open(folder)
+        return really_open(folder, device)
 
     monkeypatch.setattr(live_module, "open_release", open_release)
     return tried
@@ -201,7 +201,7 @@ async def test_current_may_vanish(live: LiveRelease, publish: Publish, root: Pat
 async def test_whatever_opening_raises_leaves_the_old_one_in_use(
     live: LiveRelease, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def out_of_memory(_: Path) -> Release:
+    def out_of_memory(*_: object) -> Release:
         raise MemoryError
 
     publish("first")
@@ -219,10 +219,10 @@ async def test_requests_are_answered_while_a_release_is_opened(
     opening, go_on = threading.Event(), threading.Event()
     really_open = live_module.open_release
 
-    def slowly(folder: Path) -> Release:
+    def slowly(folder: Path, device: str) -> Release:
         opening.set()
         assert go_on.wait(30)
-        return really_open(folder)
+        return really_open(folder, device)
 
     async with serve() as client:
         monkeypatch.setattr(live_module, "open_release", slowly)
