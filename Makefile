@@ -12,7 +12,7 @@ LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate
             --constraints docker/locks/.constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-release test check format bench bench-search bench-train bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try clean
+.PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try clean
 
 help:            ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
@@ -53,10 +53,13 @@ format: $(VENV)/installed  ## write the code as ruff would
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: bench-search bench-train bench-service  ## the numbers of the README
+bench: bench-search bench-filters bench-train bench-service  ## the numbers of the README
 
 bench-search: $(VENV)/installed
 	$(PY) tests/benchmarks/search.py
+
+bench-filters: $(VENV)/installed
+	$(PY) tests/benchmarks/filters.py
 
 bench-train: $(VENV)/installed
 	$(PY) tests/benchmarks/train.py

@@ -3,10 +3,12 @@
 faiss is known here and in the siblings index/ann_*.py, and nowhere else.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Literal, Protocol, Self
 
+import torch as _torch  # noqa: F401  # isort: skip  (before faiss)
 import faiss
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from index.ann_flat import FlatIndex
 from index.ann_gpu import LIMIT, GpuIndex, cloner
-from index.ann_ivf import IvfIndex, assign_lists, build_lists, check_lists
+from index.ann_ivf import IvfIndex, assign_lists, build_lists
+from index.filters import Filter
 from index.merge import Hits
 
 
@@ -48,11 +51,17 @@ class IndexSpec(BaseModel):
 class ItemIndex(Protocol):
     """Item vectors that can be searched by inner product."""
 
-    def search(self, interests: NDArray[np.float32], k: int) -> Hits:
+    def search(
+        self,
+        interests: NDArray[np.float32],
+        k: int,
+        filters: Sequence[Filter | None] | None = None,
+    ) -> Hits:
         """Hits among which are the k best items of each request, but for the approximation.
 
         interests (B, K, D), finite; an item's score is its best over the K. k at least 1; there
         may be more hits than k, and fewer where there are fewer items. Scores are exact.
+        filters: one for each request; what it does not allow is not among the hits.
         """
         ...
 
@@ -98,8 +107,8 @@ def read_index(
     _check(index, vectors, spec)
     host: FlatIndex | IvfIndex
     if isinstance(index, faiss.IndexIVF):
-        check_lists(index, vectors)
-        host = IvfIndex(index, vectors, spec.margin)
+        host = IvfIndex(index, vectors, spec.margin, check=True)
+        host.exact()  # now, and not while somebody waits for an answer
     else:
         _check_vectors(index, vectors)
         host = FlatIndex(vectors)

@@ -1,15 +1,20 @@
 """Exact search: every item's score nearly, then exactly for the few that can be best."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch as _torch  # noqa: F401  # isort: skip  (before faiss)
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.filters import Filter
 from index.merge import Hits, Line, stack
 from index.rounding import RoundedMatrix, round_interests
 
 BATCH = 32  # requests at a time, to bound the memory that their scores take
+_FEW = 0.25  # of all items: so many are sooner picked out than looked at with the others
+_BLOCKS = 32  # that scores are cut into, to find out which are too low to be of the k best
 
 
 class FlatIndex:
@@ -20,16 +25,48 @@ class FlatIndex:
         self._vectors = np.asarray(vectors)
         self._items = RoundedMatrix(self._vectors[1:])
 
-    def search(self, interests: NDArray[np.float32], k: int) -> Hits:
-        lines: list[Line] = []
-        for first in range(0, len(interests), BATCH):
-            batch = interests[first : first + BATCH]
-            rounded = round_interests(batch)
-            maxima, errors = self._items.maxima(rounded), self._items.errors(rounded)
-            for request, best, error in zip(batch, maxima, errors, strict=True):
-                places, _ = leaders(best, error, k)
-                lines.append(score(self._vectors, places + 1, request))
-        return stack(lines)
+    def search(
+        self,
+        interests: NDArray[np.float32],
+        k: int,
+        filters: Sequence[Filter | None] | None = None,
+    ) -> Hits:
+        asked = filters or [None] * len(interests)
+        lines = {
+            place: self._pick(interests[place], k, each)
+            for place, each in enumerate(asked)
+            if each and each.passing < _FEW * len(self._items)
+        }
+        others = [place for place in range(len(interests)) if place not in lines]
+        for first in range(0, len(others), BATCH):
+            places = others[first : first + BATCH]
+            found = self._scan(interests[places], k, [asked[place] for place in places])
+            lines.update(zip(places, found, strict=True))
+        return stack([lines[place] for place in range(len(interests))])
+
+    def _scan(
+        self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
+    ) -> list[Line]:
+        """By looking at all items."""
+        rounded = round_interests(interests)
+        maxima, errors = self._items.maxima(rounded), self._items.errors(rounded)
+        lines = []
+        for request, scores, error, allowed in zip(interests, maxima, errors, filters, strict=True):
+            if allowed:
+                allowed.strike(scores)
+            places, _ = leaders(scores, error, k)
+            lines.append(score(self._vectors, places + 1, request))
+        return lines
+
+    def _pick(self, interests: NDArray[np.float32], k: int, allowed: Filter) -> Line:
+        """By looking at those that are allowed."""
+        rows = allowed.rows()
+        if len(rows) > k:
+            rounded = round_interests(interests[None])
+            [scores] = self._items.maxima(rounded, rows - 1)
+            [error] = self._items.errors(rounded)
+            rows = rows.take(leaders(scores, error, k)[0])
+        return score(self._vectors, rows, interests)
 
     @property
     def faiss_index(self) -> faiss.Index:
@@ -45,14 +82,28 @@ class FlatIndex:
 def leaders(scores: NDArray[np.float32], error: float, k: int) -> tuple[NDArray[np.int64], float]:
     """Places of scores (M,), each off by `error` at most: all that can be of the k best.
 
-    And the k-th best of the scores as they are; minus infinity where there are no more than k.
+    And the k-th best of the scores as they are; minus infinity where there are fewer than k. What
+    scores minus infinity is left out.
     """
-    if k >= len(scores):
-        return np.arange(len(scores)), -np.inf
-    bar = float(np.partition(scores, -k)[-k])
+    bar = _kth_best(scores, k)
+    if bar == -np.inf:
+        return np.flatnonzero(scores > bar), bar
     # The k that look best are truly bar - error or better. So is the true k-th best, which looks
     # like bar - 2 error at worst.
     return np.flatnonzero(scores >= bar - 2 * error), bar
+
+
+def _kth_best(scores: NDArray[np.float32], k: int) -> float:
+    """Minus infinity where fewer than k are above it."""
+    width, low = len(scores) // _BLOCKS, -np.inf
+    if width > 2 * k:
+        # The best of the blocks' first scores, of their second, and so on are `width` scores: what
+        # is lower than the k-th best of these is not among the k best of all.
+        best = scores[: width * _BLOCKS].reshape(_BLOCKS, width).max(axis=0)
+        low = float(np.partition(best, -k)[-k])
+    # With many that are equal, as those at minus infinity are, partitioning is slow.
+    rivals = scores[scores > low] if low == -np.inf else scores[scores >= low]
+    return float(np.partition(rivals, -k)[-k]) if k <= len(rivals) else -np.inf
 
 
 def score(

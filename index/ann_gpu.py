@@ -1,19 +1,22 @@
 """The indexes on a GPU, for batches: there every interest probes equally many lists."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import torch as _torch  # noqa: F401  # isort: skip  (before faiss)
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from index.ann_flat import FlatIndex, score
 from index.ann_ivf import IvfIndex
-from index.merge import Hits, stack
+from index.filters import Filter
+from index.merge import Hits, Line, stack
 
 LIMIT = 2048  # of k and of lists probed, in faiss's kernels
+_SPARE = 64  # hits more than twice those wanted, where a filter may drop some
 
 Clone = Callable[[faiss.Index], faiss.Index]
 
@@ -69,20 +72,57 @@ class GpuIndex:
                 head.add(self._vectors[host.head])
                 self._parts.append((clone(head), host.head))
 
-    def search(self, interests: NDArray[np.float32], k: int) -> Hits:
+    def search(
+        self,
+        interests: NDArray[np.float32],
+        k: int,
+        filters: Sequence[Filter | None] | None = None,
+    ) -> Hits:
+        """The kernels know of no filters: they look deeper, and if that is too little, the host."""
         if k > LIMIT:
-            return self._host.search(interests, k)
+            return self._host.search(interests, k, filters)
+        asked = filters or [None] * len(interests)
+        depth = min(2 * k + _SPARE, LIMIT) if any(asked) else k
         queries = np.ascontiguousarray(interests.reshape(-1, interests.shape[2]))
         with self._lock:
-            found = [(part.search(queries, k)[1], rows) for part, rows in self._parts]
+            found = [(part.search(queries, depth)[1], rows) for part, rows in self._parts]
         places = [np.where(at < 0, 0, rows.take(at, mode="clip")) for at, rows in found]
         rows = np.concatenate([p.reshape(len(interests), -1) for p in places], axis=1)
         return stack(
             [
-                score(self._vectors, np.unique(line[line > 0]), request)
-                for line, request in zip(rows, interests, strict=True)
+                self._answer(request, np.unique(line[line > 0]), allowed, depth, k)
+                for request, line, allowed in zip(interests, rows, asked, strict=True)
             ]
         )
 
+    def _answer(
+        self,
+        interests: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        allowed: Filter | None,
+        depth: int,
+        k: int,
+    ) -> Line:
+        """rows: among which the `depth` best of all items are."""
+        line = score(self._vectors, rows, interests)
+        if not allowed:
+            return line
+        left = _left(line, depth, allowed)
+        if len(left[0]) >= k:
+            return left
+        exact = self._host.search(interests[None], k, [allowed])
+        return exact.rows[0], exact.scores[0], exact.interests[0]
+
     def write(self, path: Path) -> None:
         self._host.write(path)
+
+
+def _left(line: Line, depth: int, allowed: Filter) -> Line:
+    """What is allowed of the `depth` best of a line."""
+    rows, scores, interests = line
+    # Of several that are as good as the last of them, some may not have been found.
+    last = np.partition(scores, -depth)[-depth] if len(scores) > depth else -np.inf
+    struck = scores.copy()
+    allowed.strike(struck, rows)
+    left = np.flatnonzero(struck > last)
+    return rows.take(left), scores.take(left), interests.take(left)

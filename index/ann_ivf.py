@@ -7,22 +7,28 @@ request share the bar, so they do not probe equally: probed are those (interest,
 may hold something above it, be they many or none.
 """
 
+from collections.abc import Sequence
 from copy import copy
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch as _torch  # noqa: F401  # isort: skip  (before faiss)
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from index.ann_flat import BATCH, FlatIndex, leaders, score
+from index.filters import Filter
 from index.merge import Hits, Line, stack
 from index.rounding import RoundedMatrix, round_interests
 
 _ROUNDS = 10  # of k-means
 _SAMPLE = 64  # vectors a list that k-means is trained on
 _SEED = 1
+# A filter that brings the bar down takes from the head, so that more of the answer lies in lists,
+# where some is always missed. So lists are probed that hope for less than the bar: by how much it
+# came down, times this.
+_CAUTION = 2.0
 _MEAN_TOLERANCE = 1e-3  # of the largest component: another processor may sum in another order
 
 
@@ -32,11 +38,18 @@ class IvfIndex:
     faiss_index: the lists, which hold every row but those of the head.
     """
 
-    def __init__(self, lists: faiss.IndexIVF, vectors: NDArray[np.float32], margin: float) -> None:
+    def __init__(
+        self,
+        lists: faiss.IndexIVF,
+        vectors: NDArray[np.float32],
+        margin: float,
+        check: bool = False,
+    ) -> None:
         """vectors (N + 1, D), row 0 padding; may be memory-mapped.
 
         margin: how far above a list's middle its best item for an interest is taken to lie, in
         standard deviations of its items; the larger, the more lists are probed.
+        check: whether the lists hold what these vectors make of their rows.
         Raises ValueError if the lists are not over these vectors.
         """
         self.faiss_index = lists
@@ -46,10 +59,13 @@ class IvfIndex:
         rows, self._sizes = _members(lists)
         self.head = _others(rows, len(vectors))
         means = lists.quantizer.reconstruct_n(0, lists.nlist)
+        if check:
+            _check(lists, np.split(rows, np.cumsum(self._sizes)[:-1]), means, self._vectors)
         self._scanned = RoundedMatrix(np.concatenate([self._vectors[self.head], means]))
         squares = np.vecdot(self._vectors, self._vectors).take(rows)
         self._deviations = _deviations(squares, self._sizes, means)
         self._reach = np.float32(margin) * self._deviations
+        self._exact: FlatIndex | None = None
 
     def with_margin(self, margin: float) -> "IvfIndex":
         """The same index with another margin; the two share all else."""
@@ -57,18 +73,29 @@ class IvfIndex:
         other._reach = np.float32(margin) * self._deviations
         return other
 
-    @cached_property
-    def _exact(self) -> FlatIndex:
-        return FlatIndex(self._vectors)
+    def exact(self) -> FlatIndex:
+        """What looks at all items. Made on the first call, which takes long."""
+        if self._exact is None:
+            self._exact = FlatIndex(self._vectors)
+        return self._exact
 
-    def search(self, interests: NDArray[np.float32], k: int) -> Hits:
-        """Requests whose lists come to more than all items are searched exactly: it is faster."""
+    def search(
+        self,
+        interests: NDArray[np.float32],
+        k: int,
+        filters: Sequence[Filter | None] | None = None,
+    ) -> Hits:
+        """Where the head has no bar, or lists come to more than all items, all are looked at."""
+        asked = filters or [None] * len(interests)
         lines: list[Line] = []
         for first in range(0, len(interests), BATCH):
-            lines += self._search(interests[first : first + BATCH], k)
+            part = slice(first, first + BATCH)
+            lines += self._search(interests[part], k, asked[part])
         return stack(lines)
 
-    def _search(self, interests: NDArray[np.float32], k: int) -> list[Line]:
+    def _search(
+        self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
+    ) -> list[Line]:
         rounded = round_interests(interests)
         head, lists = slice(len(self.head)), slice(len(self.head), None)
         products = self._scanned.products(rounded)
@@ -80,7 +107,7 @@ class IvfIndex:
         errors = self._scanned.errors(rounded)
         return [
             self._answer(*request, k)
-            for request in zip(interests, maxima, hopes, errors, strict=True)
+            for request in zip(interests, maxima, hopes, errors, filters, strict=True)
         ]
 
     def _answer(
@@ -89,17 +116,24 @@ class IvfIndex:
         maxima: NDArray[np.float32],
         hopes: NDArray[np.float32],
         error: float,
+        allowed: Filter | None,
         k: int,
     ) -> Line:
         leading, bar = leaders(maxima, error, k)
-        which, probed = np.divmod(np.flatnonzero(hopes > bar), hopes.shape[1])
-        if self._sizes.take(probed).sum() >= len(self._vectors):
-            exact = self._exact.search(interests[None], k)
+        least = bar
+        if allowed and bar > -np.inf:
+            allowed.strike(maxima, self.head)
+            whole, (leading, bar) = bar, leaders(maxima, error, k)
+            least = bar - _CAUTION * (whole - bar)
+        which, probed = np.divmod(np.flatnonzero(hopes > least), hopes.shape[1])
+        if bar == -np.inf or self._sizes.take(probed).sum() >= len(self._vectors):
+            exact = self.exact().search(interests[None], k, [allowed])
             return exact.rows[0], exact.scores[0], exact.interests[0]
         rows = self.head.take(leading)
         if len(probed):
             rows = np.concatenate([rows, self._probe(interests.take(which, axis=0), probed, bar)])
             rows = _once(rows)
+            rows = allowed.among(rows) if allowed else rows
         return score(self._vectors, rows, interests)
 
     def _probe(
@@ -194,16 +228,18 @@ def _members(lists: faiss.IndexIVF) -> tuple[NDArray[np.int64], NDArray[np.int64
     return np.concatenate([np.empty(0, np.int64), *rows]), sizes
 
 
-def check_lists(lists: faiss.IndexIVF, vectors: NDArray[np.float32]) -> None:
+def _check(
+    lists: faiss.IndexIVF,
+    rows: Sequence[NDArray[np.int64]],
+    means: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+) -> None:
     """Raises ValueError unless the lists hold what these vectors make of their rows.
 
-    One list at a time, to bound the memory that it takes.
+    rows, means: of each list. One list at a time, to bound the memory that it takes.
     """
-    rows, sizes = _members(lists)
-    _others(rows, len(vectors))
-    means = lists.quantizer.reconstruct_n(0, lists.nlist)
     tolerance = _MEAN_TOLERANCE * max(float(vectors.max()), -float(vectors.min()))
-    for place, listed in enumerate(np.split(rows, np.cumsum(sizes)[:-1])):
+    for place, listed in enumerate(rows):
         members = vectors[listed]
         if np.abs(_codes(lists, place, len(listed)) - _halves(members)).max(initial=0) > 1:
             raise ValueError("lists: not the vectors of their rows; build the index again")

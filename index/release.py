@@ -42,7 +42,10 @@ from torch.overrides import TorchFunctionMode
 
 from index.ann import IndexSpec, read_index
 from index.catalog import Catalog
+from index.durable import fsync as fsync
+from index.durable import replace_text as replace_text
 from index.encoders import Encoder, build_encoder
+from index.refusal import ReleaseError as ReleaseError
 from index.retriever import Query, Retriever
 
 FORMAT = 1
@@ -67,15 +70,6 @@ Setting = bool | int | float | str | None | list[str]
 _CURRENT_LIMIT_BYTES = 1 << 10
 _MANIFEST_LIMIT_BYTES = 1 << 24
 _ENCODER_ARGUMENT_LIMIT = 1 << 16
-
-
-class ReleaseError(Exception):
-    """A draft or release is not what its manifest says, or is not one this program may use.
-
-    stage: what opening it had come to: its manifest, files, parts, index or canaries.
-    """
-
-    stage: str = "manifest"
 
 
 class _Record(BaseModel):
@@ -183,27 +177,6 @@ class Release:
 
 
 # --- writing ---
-
-
-def fsync(path: Path) -> None:
-    """Make a file's content, or a folder's entries, survive a crash."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Put `text` at path so that a reader, or a crash, finds the old or the new, whole."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        fsync(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    fsync(path.parent)
 
 
 def digest(path: Path) -> FileDigest:
@@ -527,13 +500,23 @@ def _hold(folder: Path) -> int:
 @contextmanager
 def deletable(folder: Path) -> Iterator[bool]:
     """Whether no process has the release open; if so, none can open it inside this context."""
-    descriptor = os.open(folder / MANIFEST, os.O_RDONLY)
+    descriptor = _open_to_lock(folder / MANIFEST)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             free = True
-        except BlockingIOError:
+        except OSError:
+            # Held; or it cannot be locked at all, and so not told whether it is: then it stays, as
+            # a release too many does no harm, and one too few takes a server's files away.
             free = False
         yield free
     finally:
         os.close(descriptor)
+
+
+def _open_to_lock(path: Path) -> int:
+    """For writing where that is allowed: over NFS an exclusive lock is refused without."""
+    try:
+        return os.open(path, os.O_RDWR)
+    except OSError:
+        return os.open(path, os.O_RDONLY)

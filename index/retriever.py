@@ -147,7 +147,7 @@ class Retriever:
         interests: NDArray[np.float32] = encoded.vectors.numpy()
         timings.encode += time.perf_counter() - start
         wanted = [Wanted(each.pool, each.filter) for each in asked]
-        lines = search(self.index, self.vectors, interests, wanted, timings)
+        lines = search(self.index, interests, wanted, timings)
         if delta:
             start = time.perf_counter()
             met = zip(asked, interests, lines, strict=True)
@@ -230,7 +230,7 @@ class Retriever:
         vector = self.vectors[row]
         interest = vector / max(float(np.linalg.norm(vector)), _SHORTEST)
         wanted = Wanted(k, Filter(self._categories, frozenset({row}), withdrawn, None))
-        [line] = search(self.index, self.vectors, interest[None, None], [wanted], Timings())
+        [line] = search(self.index, interest[None, None], [wanted], Timings())
         return line
 
 

@@ -21,6 +21,8 @@ _FLOAT_ERROR = (
 
 # int8, or float32 where integer products are of no use. So are the products of codes.
 Codes = NDArray[Any]
+Places = slice | NDArray[np.int64]
+_ALL = slice(None)
 
 
 def _integer_products_work() -> bool:
@@ -92,9 +94,10 @@ class RoundedMatrix:
     def __len__(self) -> int:
         return len(self._codes)
 
-    def products(self, interests: RoundedInterests, part: slice = slice(None)) -> Codes:
+    def products(self, interests: RoundedInterests, part: Places = _ALL) -> Codes:
         """(B, K, M): interest . vector, but for their scale."""
-        codes = self._codes[part]
+        # Picked out by `take`, which is several times as fast as by brackets.
+        codes = self._codes[part] if isinstance(part, slice) else self._codes.take(part, axis=0)
         if self._bytes:
             product: Codes = torch._int_mm(
                 torch.from_numpy(interests.codes), torch.from_numpy(codes).T
@@ -103,19 +106,23 @@ class RoundedMatrix:
             product = interests.codes @ codes.T
         return product.reshape(*interests.norms.shape, -1)
 
-    def scale(self, interests: RoundedInterests, part: slice = slice(None)) -> NDArray[np.float32]:
+    def scale(self, interests: RoundedInterests, part: Places = _ALL) -> NDArray[np.float32]:
         """(B, M): what makes inner products of the products."""
         scale: NDArray[np.float32] = interests.steps[:, None] * self._steps[part]
         return scale
 
-    def maxima(self, interests: RoundedInterests) -> NDArray[np.float32]:
-        """(B, M): the largest of the K inner products, nearly."""
-        best = np.empty((len(interests.steps), len(self)), np.float32)
+    def maxima(
+        self, interests: RoundedInterests, places: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """(B, M): the largest of the K inner products, nearly; of the places alone, if given."""
+        count = len(self) if places is None else len(places)
+        best = np.empty((len(interests.steps), count), np.float32)
         block = _CACHED // len(interests.codes) + 1
-        for first in range(0, len(self), block):
+        for first in range(0, count, block):
             part = slice(first, first + block)
-            best[:, part] = self.products(interests, part).max(axis=1)
-        best *= self.scale(interests)
+            looked_at = part if places is None else places[part]
+            best[:, part] = self.products(interests, looked_at).max(axis=1)
+        best *= self.scale(interests, _ALL if places is None else places)
         return best
 
     def errors(self, interests: RoundedInterests) -> list[float]:

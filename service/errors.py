@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from index.release import ReleaseError
+from index.refusal import ReleaseError
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, RedisClusterException, RedisError
 
+from index.durable import fsync
 from index.lock import alone
-from index.release import fsync
 from service.address import Address, Client, address_of
 from service.embedded import EmbeddedRedisError
 from service.history import PARTS, STREAMS, WAITING

@@ -17,6 +17,7 @@ from pathlib import Path
 from index.release import CURRENT, RELEASES, Release, ReleaseError, open_release, read_current
 from index.retriever import Query
 from service.metrics import Metrics
+from service.schemas.common import K_LIMIT
 
 _FIRST_RETRY_S = 2.0
 _LAST_RETRY_S = 60.0
@@ -173,11 +174,15 @@ def _yield_to_answers() -> None:
 
 
 def _open(folder: Path, device: str) -> Release:
-    """Verify, load and answer once: what the first request would wait for or fail on is done."""
+    """Verify, load and answer, also as deep as may be asked for.
+
+    What the first requests would wait for or fail on is done.
+    """
     try:
         release = open_release(folder, device)
         most_popular = release.retriever.catalog.id(1)
-        release.retriever.recommend([Query([most_popular])])
+        for k in (1, K_LIMIT):
+            release.retriever.recommend([Query([most_popular], k)])
     except ReleaseError:
         raise
     except Exception as error:

@@ -4,6 +4,7 @@ import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import faiss
 import numpy as np
@@ -15,8 +16,9 @@ from pydantic import ValidationError
 
 import index.rounding
 from index.ann import IndexSpec, ItemIndex, build_index, read_index
+from index.ann_flat import leaders
 from index.ann_gpu import LIMIT, GpuIndex, cloner, rehearse
-from index.ann_ivf import IvfIndex
+from index.ann_ivf import IvfIndex, _members
 from index.merge import Hits, merge
 from index.rounding import RoundedMatrix, round_interests
 
@@ -148,6 +150,30 @@ def test_a_product_is_never_farther_off_than_said() -> None:
     assert (off <= matrix.errors(rounded)).all()
     assert (np.array(matrix.errors(rounded)) < 0.05 * true.max(axis=(1, 2))).all()
     np.testing.assert_allclose(matrix.maxima(rounded), near.max(axis=1), rtol=1e-6)
+    some = np.array([3, 77, 499])
+    np.testing.assert_allclose(matrix.maxima(rounded, some), near.max(axis=1)[:, some], rtol=1e-6)
+
+
+@given(
+    st.integers(0, 1000),
+    st.sampled_from([1, 2, 31, 32, 65, 2000, 5000]),
+    st.sampled_from([1, 2, 7, 40, 5000]),
+    st.sampled_from([0.0, 0.5, 0.99, 1.0]),
+    st.booleans(),
+)
+def test_leaders_are_all_that_can_be_of_the_best(
+    seed: int, size: int, k: int, struck: float, equal: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    scores = random.integers(-3, 3, size) if equal else random.standard_normal(size)
+    scores = np.where(random.random(size) < struck, -np.inf, scores).astype(np.float32)
+    error = float(random.choice([0, 0.01, 1]))
+    places, bar = leaders(scores, error, k)
+
+    ranked = np.sort(scores[scores > -np.inf])[::-1]
+    assert bar == (ranked[k - 1] if k <= len(ranked) else -np.inf)
+    least = max(bar - 2 * error, np.finfo(np.float32).min)
+    np.testing.assert_array_equal(places, np.flatnonzero(scores >= least))
 
 
 @pytest.mark.parametrize("k", [1, 10, 50, 140, 500])
@@ -227,6 +253,22 @@ def test_an_index_is_read_as_it_was_built(spec: IndexSpec, tmp_path: Path) -> No
     hits = read_index(tmp_path / "items.faiss", vectors, spec).search(asked, 20)
     for read, was in zip(hits, built.search(asked, 20), strict=True):
         np.testing.assert_array_equal(read, was)
+
+
+def test_nothing_is_left_to_be_made_when_somebody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the lists' members twice, nor, for the first deep search, what looks at all items."""
+    vectors, path, read = clustered(2000), tmp_path / "items.faiss", Mock(wraps=_members)
+    build_index(vectors, IVF).write(path)
+    monkeypatch.setattr("index.ann_ivf._members", read)
+    held = read_index(path, vectors, IVF)
+    monkeypatch.setattr("index.ann_ivf.FlatIndex", None)
+    asked = interests(1)
+    merged = merge(held.search(asked, 1500))
+
+    np.testing.assert_array_equal(merged.rows[0, :1500], best(vectors, asked[0], 1500))
+    assert read.call_count == 1
 
 
 def test_its_lists_stay_in_the_file_that_processes_share(tmp_path: Path) -> None:
@@ -360,6 +402,13 @@ def test_a_spec_that_makes_no_index_is_refused(fields: dict[str, object]) -> Non
 @pytest.mark.parametrize("spec", [FLAT, IVF], ids=["flat", "ivf"])
 def test_a_spec_survives_json(spec: IndexSpec) -> None:
     assert IndexSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize("module", ["ann", "ann_flat", "ann_gpu", "ann_ivf"])
+def test_torch_is_loaded_before_faiss(module: str) -> None:
+    """The other order has crashed processes."""
+    source = Path(index.__path__[0], f"{module}.py").read_text(encoding="utf-8")
+    assert 0 < source.index("\nimport torch") < source.index("\nimport faiss")
 
 
 # --- GPU ---

@@ -46,15 +46,25 @@ def test_excluded_and_withdrawn_rows_are_left_out() -> None:
     assert rows(CategoryFilter(["a", "b"]), frozenset({1}), frozenset({7})) == [2, 4]
 
 
-def test_the_first_places_that_are_allowed() -> None:
+@pytest.mark.parametrize("asked", [[1, 2, 3, 4, 5, 6, 7, 8], [2, 4, 7], [8], []])
+def test_rows_that_are_asked_about_are_struck_out_as_all_are(asked: list[int]) -> None:
     known = Categories(NAMES)
-    allowed = Filter(known, frozenset({4}), frozenset({1}), known.passes(CategoryFilter(["a"])))
-    plain = Filter(known, frozenset({4}), frozenset({1}), None)
-    ranking = np.array([4, 1, 8, 0, 3, 2])
-
-    assert allowed.first(ranking, 5) == []
-    assert plain.first(ranking, 5) == [2, 4, 5]
-    assert plain.first(ranking, 2) == [2, 4]
+    passes = known.passes(CategoryFilter(None, ["b"]))
+    for excluded, withdrawn, passing in [
+        (NOTHING, NOTHING, None),
+        (frozenset({1, 8}), NOTHING, None),
+        (frozenset({1, 8, 99}), frozenset({2, 4, 99}), None),  # 99: of items beside the catalogue
+        (NOTHING, NOTHING, passes),
+        (frozenset({4}), frozenset({5}), passes),
+    ]:
+        each = Filter(known, excluded, withdrawn, passing)
+        left = set(each.rows().tolist())
+        assert each.among(np.array(asked, np.int64)).tolist() == [r for r in asked if r in left]
+        scores = np.arange(8, dtype=np.float32)
+        each.strike(scores)
+        assert [row for row, score in enumerate(scores, 1) if score > -np.inf] == sorted(left)
+        assert (scores[[row - 1 for row in left]] == [row - 1 for row in left]).all()
+        assert bool(each) == (len(left) < 8)
 
 
 def test_popular_items_are_the_first_rows_that_are_allowed() -> None:

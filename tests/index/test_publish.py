@@ -247,13 +247,13 @@ def test_what_a_name_names_is_on_disk_before_the_name(
 def test_cut_short_anywhere_a_whole_release_is_live_and_the_next_publish_works(
     make_draft: MakeDraft, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """By a kill before each change of the file system, or a disk that is full from there on."""
+    """By a kill before each change of the file system or at random, or a disk that is full."""
     template, scratch = tmp_path_factory.mktemp("template"), tmp_path_factory.mktemp("scratch")
     for name in ("first", "second", "third", "fourth"):
         make_draft(name, root=template)
     program = Path(__file__).with_name("interrupted.py")
     ended = subprocess.run(
-        [sys.executable, "-W", "error", program, template, scratch],
+        [sys.executable, "-W", "error", program, template, scratch, "--random", "8"],
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -267,6 +267,8 @@ def test_cut_short_anywhere_a_whole_release_is_live_and_the_next_publish_works(
     assert points["full disk"] >= 20
     assert points["rollback"] >= 5
     assert points["prune"] >= 5
+    assert points["kills"] >= 65
+    assert points["random kills"] > 0
 
 
 # --- the gate ---

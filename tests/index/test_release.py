@@ -1,6 +1,8 @@
 """The release contract: what is written is read back; what is damaged is refused, and said."""
 
 import copy
+import errno
+import fcntl
 import gc
 import hashlib
 import json
@@ -614,6 +616,54 @@ def test_an_open_release_is_not_deletable_until_it_is_dropped(folder: Path) -> N
         assert free
         assert "is being deleted" in refusal(folder)
     open_release(folder)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o444])
+def test_what_cannot_be_locked_may_be_in_use(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    """On NFS an exclusive lock is refused on what is open for reading alone; elsewhere all are."""
+    (folder / MANIFEST).chmod(mode)
+    lock, kinds = fcntl.flock, []
+
+    def as_on_nfs(descriptor: int, kind: int) -> None:
+        written = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        kinds.append(kind)
+        if kind & fcntl.LOCK_EX and not written:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        lock(descriptor, kind)
+
+    def without_locks(_descriptor: int, _kind: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", as_on_nfs)
+    writable = os.access(folder / MANIFEST, os.W_OK)
+    with deletable(folder) as free:
+        assert free == writable
+    release = open_release(folder)
+    with deletable(folder) as free:
+        assert not free
+    assert {fcntl.LOCK_SH | fcntl.LOCK_NB, fcntl.LOCK_EX | fcntl.LOCK_NB} == set(kinds)
+    del release
+    gc.collect()
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    with deletable(folder) as free:
+        assert not free
+
+
+def test_a_manifest_that_cannot_be_written_is_asked_about_as_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_open = os.open
+
+    def read_only(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return really_open(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with deletable(folder) as free:
+        assert free
 
 
 def open_descriptors() -> int:

@@ -4,6 +4,8 @@ import asyncio
 import fcntl
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -311,6 +313,14 @@ def test_what_a_killed_export_left_aside_is_removed(
     other.write_bytes(b"somebody else's")
     export_events(settings(history=redis.url), tmp_path)
     assert list(aside.parent.iterdir()) == [other]
+
+
+def test_it_does_not_wait_for_what_answers_requests_to_be_loaded() -> None:
+    program = "import service.export, sys; print({'torch', 'faiss'} & sys.modules.keys())"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.strip() == "set()"
 
 
 def stream_of(redis: RedisServer) -> str:

@@ -19,10 +19,12 @@ from index.release import (
     deletable,
     replace_text,
 )
+from index.retriever import Answer, Query, Retriever
 from service import live as live_module
 from service.app import create_app
 from service.live import LiveRelease
 from service.metrics import Metrics
+from service.schemas.common import K_LIMIT
 from service.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -211,6 +213,24 @@ async def test_whatever_opening_raises_leaves_the_old_one_in_use(
 
     await fail(live)
     assert in_use(live) == "first"
+
+
+async def test_a_release_has_answered_as_deep_as_may_be_asked_before_it_is_in_use(
+    live: LiveRelease, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    really_recommend = Retriever.recommend
+
+    def recommend(self: Retriever, queries: list[Query]) -> list[Answer]:
+        assert live.release is None
+        asked.extend(query.k for query in queries)
+        return really_recommend(self, queries)
+
+    monkeypatch.setattr(Retriever, "recommend", recommend)
+    publish("first")
+    await live.refresh()
+    assert in_use(live) == "first"
+    assert {1, K_LIMIT} <= set(asked)
 
 
 async def test_requests_are_answered_while_a_release_is_opened(

@@ -1,0 +1,162 @@
+"""What a filter costs on one core, with an index of lists and without: time and recall.
+
+    python tests/benchmarks/filters.py [--items 368000] [--k 50] [--requests 40] [--rounds 3]
+
+Items and interests are those of benchmarks/search.py; an item's category is one of a hundred, and
+neighbours mostly share theirs. Every request is one of its own, as a server answers it at rest. The
+milliseconds are of the core's own time, the median, 95 of 100 and the slowest; recall is against
+exact search. Prints a table, then one line of JSON.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+sys.path.append(str(Path(__file__).parent))
+
+import numpy as np
+from numpy.typing import NDArray
+from search import Data, one_core, processor, synthetic
+
+from index.ann import IndexSpec, ItemIndex, build_index
+from index.ann_flat import FlatIndex
+from index.filters import Categories, CategoryFilter, Filter
+from index.merge import merge
+from index.search import Timings, Wanted, search
+
+CATEGORIES = 100
+NOBODY: frozenset[int] = frozenset()
+WITHDRAWN = 1000
+LISTS = IndexSpec(kind="ivf", head=4096, lists=512, margin=2.5, probes=1)
+
+Case = Callable[[int], Filter]  # number of the request -> what it may be given
+
+
+@dataclass(frozen=True)
+class Row:
+    index: str
+    case: str
+    allowed: int
+    recall: float
+    median: float
+    p95: float
+    slowest: float
+
+
+def names_of(vectors: NDArray[np.float32]) -> list[str | None]:
+    """By direction, so that what one user is after is of few categories."""
+    planes = np.random.default_rng(1).standard_normal((vectors.shape[1], CATEGORIES))
+    return [f"category {kind}" for kind in (vectors[1:] @ planes).argmax(axis=1)]
+
+
+def cases(data: Data, exact: FlatIndex, k: int) -> dict[str, Case]:
+    random, items = np.random.default_rng(2), len(data.vectors) - 1
+    names = names_of(data.vectors)
+    known = Categories(names)
+    drawn = Categories([f"category {n}" for n in random.integers(0, CATEGORIES, items)])
+    best = merge(exact.search(data.report, WITHDRAWN)).rows
+    gone = frozenset((random.choice(items, WITHDRAWN, replace=False) + 1).tolist())
+
+    def top(request: int, count: int) -> frozenset[int]:
+        return frozenset(best[request, :count].tolist())
+
+    def of(request: int, count: int) -> list[str]:
+        return sorted({str(names[row - 1]) for row in top(request, count)})
+
+    def by(
+        categories: Categories,
+        allow: list[str] | None = None,
+        deny: list[str] | None = None,
+        excluded: frozenset[int] = NOBODY,
+        withdrawn: frozenset[int] = NOBODY,
+    ) -> Filter:
+        asked = None if allow is deny is None else CategoryFilter(allow, deny or [])
+        passes = None if asked is None else categories.passes(asked)
+        return Filter(categories, excluded, withdrawn, passes)
+
+    def some(first: int, count: int) -> list[str]:
+        return [f"category {(first + step) % CATEGORIES}" for step in range(count)]
+
+    return {
+        "no filter": lambda at: by(known),
+        "20 seen": lambda at: by(known, excluded=top(at, 20)),
+        "allow 1 %": lambda at: by(drawn, some(at, 1)),
+        "allow 10 %": lambda at: by(drawn, some(at, 10)),
+        "allow 50 %": lambda at: by(drawn, some(at, 50)),
+        "allow one of neighbours": lambda at: by(known, some(at, 1)),
+        "deny the first hit's category": lambda at: by(known, deny=of(at, 1)),
+        "deny all categories of the top 50": lambda at: by(known, deny=of(at, 50)),
+        "deny all categories of the top 1,000": lambda at: by(known, deny=of(at, 1000)),
+        "1,000 withdrawn at random": lambda at: by(known, withdrawn=gone),
+        "the 1,000 best withdrawn": lambda at: by(known, withdrawn=top(at, 1000)),
+        "both, and deny those of the top 50": lambda at: by(
+            known, deny=of(at, 50), withdrawn=top(at, 1000)
+        ),
+    }
+
+
+def measure(
+    index: ItemIndex, exact: FlatIndex, data: Data, case: Case, k: int, rounds: int
+) -> tuple[int, float, NDArray[np.float64]]:
+    """How many items are allowed, the recall, and the milliseconds of each request (Q,)."""
+    took = np.empty((rounds, len(data.report)))
+    allowed, recalls = [], []
+    for at, interests in enumerate(data.report):
+        wanted = [Wanted(k, case(at))]
+        allowed.append(len(wanted[0].filter.rows()))
+        [true] = search(exact, data.vectors, interests[None], wanted, Timings())
+        for turn in range(rounds):
+            start = time.thread_time()
+            [found] = search(index, interests[None], wanted, Timings())
+            took[turn, at] = time.thread_time() - start
+        recalls.append(np.isin(true[0], found[0]).mean() if len(true[0]) else 1.0)
+    return int(np.median(allowed)), float(np.mean(recalls)), took.min(axis=0) * 1e3
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--items", type=int, default=368_000)
+    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--interests", type=int, default=8)
+    parser.add_argument("--norms", type=float, default=0.4, help="deviation of the log norms")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--k", type=int, default=50)
+    parser.add_argument("--requests", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = arguments()
+    data = synthetic(given)
+    exact = FlatIndex(data.vectors)
+    answers = merge(exact.search(data.tuning[:500], 4 * given.k)).rows
+    demand = np.bincount(answers.ravel(), minlength=len(data.vectors))
+    indexes = {"lists": build_index(data.vectors, LISTS, demand), "flat": exact}
+    asked = cases(data, exact, given.k)
+    one_core()
+    rows = []
+    for index, (case, allowed) in ((i, c) for i in indexes for c in asked.items()):
+        passing, recall, ms = measure(indexes[index], exact, data, allowed, given.k, given.rounds)
+        times = [round(float(np.quantile(ms, share)), 2) for share in (0.5, 0.95, 1)]
+        row = Row(index, case, passing, round(recall, 4), *times)
+        rows.append(row)
+        print("{:6}{:40}{:8,}{:9.4f}{:9.2f}{:9.2f}{:9.2f}".format(*vars(row).values()))
+    summary = {
+        "benchmark": "filters",
+        "items": given.items,
+        "k": given.k,
+        "cpu": processor(),
+        "rows": [asdict(row) for row in rows],
+    }
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()
