@@ -12,7 +12,7 @@ LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate
             --constraints docker/locks/.constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try clean
+.PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-encoders bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try clean
 
 help:            ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
@@ -53,7 +53,7 @@ format: $(VENV)/installed  ## write the code as ruff would
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: bench-search bench-filters bench-train bench-service  ## the numbers of the README
+bench: bench-search bench-filters bench-train bench-encoders bench-service  ## the numbers of the README
 
 bench-search: $(VENV)/installed
 	$(PY) tests/benchmarks/search.py
@@ -63,6 +63,9 @@ bench-filters: $(VENV)/installed
 
 bench-train: $(VENV)/installed
 	$(PY) tests/benchmarks/train.py
+
+bench-encoders: $(VENV)/installed
+	$(PY) tests/benchmarks/encoders.py
 
 bench-service: $(VENV)/installed
 	$(PY) tests/benchmarks/service.py

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
@@ -44,13 +45,36 @@ def asked() -> Iterator[tuple[str, str]]:
         yield annotation["name"], annotation["expr"]
 
 
+def names_in(expression: str) -> set[str]:
+    """Of the metrics that it asks for. Raises ValueError if it is no PromQL."""
+    names: set[str] = set()
+
+    def note(node: promql_parser.Expr) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            names.add(str(node.name))
+
+    promql_parser.walk(promql_parser.parse(expression), pre_visit=note)
+    return names
+
+
 def test_only_what_is_told_is_asked_for(nights: CollectorRegistry) -> None:
     known = told(nights) | {"up"}
     for where, expression in asked():
-        bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|by \([^)]*\)", "", expression)
-        names = set(re.findall(r"\b(?:re4_\w+|up)\b", bare))
+        names = names_in(expression)
         assert names, where
         assert names <= known, where
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("sum(rate(re4_requests_total[5m])", "unclosed left parenthesis"),
+        ("rate(re4_requests_total)", "expected type matrix"),
+    ],
+)
+def test_what_is_no_promql_is_seen(wrong: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        names_in(wrong)
 
 
 def test_the_jobs_asked_for_are_scraped() -> None:

@@ -60,6 +60,7 @@ BATCH = 8
 USERS = ("anna", "bert", "carl", "dora")
 DAYS = 3
 DAY_S = 86_400
+_TOLD_EVERY = 50
 _COMMANDS = {
     "XREADGROUP": ("before reading", "after reading"),
     export._PENDING: (None, "after what is pending"),
@@ -265,6 +266,9 @@ def main() -> None:
                 if trial % 10 == 9:
                     trials.drop()
                 trials.finish()
+                if trial % _TOLD_EVERY == 0:
+                    said = f"{trial} of {len(plan)}: {dict(kills)}"
+                    print(said, file=sys.stderr, flush=True)
     few = [point for point in POINTS if kills[point] < arguments.each]
     print(
         json.dumps(

@@ -1,13 +1,14 @@
 """Nights that are killed, and run again.
 
-    python tests/evidence/night_kills.py [--boundaries 0] [--random 100] [--seed 0]
+    python tests/evidence/night_kills.py [--boundaries 0] [--each 1] [--random 100] [--seed 0]
 
 On a synthetic log, with a release that is live. The night is killed just before a file is renamed
 into place, which is how steps, checkpoints, drafts and releases end: at each such boundary, or so
-many drawn by chance; and at random changes of the file system under the root. After each kill
-`current` must name a release that verifies, with every release listed whole; and the night that is
-run again must publish what an unbroken one does, weights and metrics alike. The last line is one
-JSON object; the status is 1 if anything fails.
+many drawn by chance, each so many times; and at random, in turn before a change of the file system
+under the root and at a moment. After each kill `current` must name a release that verifies, with
+every release listed whole; and the night that is run again must publish what an unbroken one does,
+weights and metrics alike. The last line is one JSON object; the status is 1 if anything fails, and
+then the folder it worked in is kept.
 
 It forks a child for each trial instead of starting an interpreter, and runs neither torch nor faiss
 itself, so that a child inherits no thread and no held lock of theirs.
@@ -21,8 +22,11 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,26 +44,36 @@ from training.synthetic import write_synthetic
 from training.window import DAY_S
 
 torch.set_num_threads(1)
+Wanted = Callable[[str, tuple[Any, ...]], bool]
 _CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}
-_MANY = 10**9
+_TOLD_EVERY = 25
 FIT = {"dim": 8, "interests": 2, "hidden": 8, "negatives": 20, "epochs": 1, "batch_size": 256}
 FIRST = 1_735_689_600  # 2025-01-01, where synthetic logs begin
 
 
-def in_child(work: Callable[[], int]) -> int:
-    """How the child that did the work ended: what it returned, or its signal, negative."""
+def begin(work: Callable[[], int]) -> int:
+    """The child that does the work, and ends with what that returns."""
     child = os.fork()
     if child == 0:
-        os.fsync = lambda descriptor: None  # a kill loses nothing written, and disks are slow
+        os.fsync = lambda fd: None  # a kill loses nothing written, and disks are slow
         try:
             os._exit(work())
         except BaseException:
             traceback.print_exc()
             os._exit(99)
+    return child
+
+
+def end_of(child: int) -> int:
+    """How it ended: its status, or its signal, negative."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def kill_at(root: Path, point: int, wanted: Callable[[str, tuple[Any, ...]], bool]) -> None:
+def in_child(work: Callable[[], int]) -> int:
+    return end_of(begin(work))
+
+
+def kill_at(point: int, wanted: Wanted) -> None:
     """From now on, the process dies just before change number `point` of those wanted."""
     left = point
 
@@ -73,7 +87,7 @@ def kill_at(root: Path, point: int, wanted: Callable[[str, tuple[Any, ...]], boo
     sys.addaudithook(hook)
 
 
-def of_root(root: Path) -> Callable[[str, tuple[Any, ...]], bool]:
+def of_root(root: Path) -> Wanted:
     def wanted(event: str, arguments: tuple[Any, ...]) -> bool:
         if event == "open":
             flags = arguments[2] if isinstance(arguments[2], int) else 0
@@ -89,12 +103,58 @@ def boundary(event: str, arguments: tuple[Any, ...]) -> bool:
     return event == "os.rename"
 
 
-def run(config: NightConfig, point: int, wanted: Callable[[str, tuple[Any, ...]], bool]) -> int:
-    def work() -> int:
-        kill_at(config.root, point, wanted)
-        return nightly(config).exit_code
+class Trials:
+    """The night, over and over, each time from the same root."""
 
-    return in_child(work)
+    def __init__(self, scratch: Path, seed: int) -> None:
+        self.config, self._template = prepared(scratch)
+        self.draw = random.Random(seed)
+        started = time.monotonic()
+        self.total = counted(self.config, scratch)
+        self._seconds = time.monotonic() - started
+        self._wanted = result(self.config.root)
+        self.killed: Counter[str] = Counter()
+
+    def plan(self, boundaries: int, each: int, by_chance: int) -> list[tuple[str, int]]:
+        """Where each is killed: before a boundary, before a change, or at a moment."""
+        ends = list(range(1, self.total["boundaries"] + 1))
+        if boundaries:
+            ends = self.draw.sample(ends, boundaries)
+        changes = self.total["changes"]
+        return [("boundary", end) for end in ends] * each + [
+            ("moment", 0) if number % 2 else ("change", self.draw.randint(1, changes))
+            for number in range(by_chance)
+        ]
+
+    def one(self, kind: str, point: int) -> None:
+        shutil.rmtree(self.config.root)
+        shutil.copytree(self._template, self.config.root)
+        end = self._at_a_moment() if kind == "moment" else self._before(kind, point)
+        if end == -signal.SIGKILL:
+            self.killed[f"{kind} {point}" if kind == "boundary" else kind] += 1
+            check(self.config.root, None)
+            end = in_child(self._night)
+        assert end in (0, 4), f"{kind} {point}: {end}"  # 4: all was done but to say so
+        check(self.config.root, self._wanted)
+
+    def _night(self) -> int:
+        return nightly(self.config).exit_code
+
+    def _before(self, kind: str, point: int) -> int:
+        wanted = boundary if kind == "boundary" else of_root(self.config.root)
+
+        def work() -> int:
+            kill_at(point, wanted)
+            return self._night()
+
+        return in_child(work)
+
+    def _at_a_moment(self) -> int:
+        child = begin(self._night)
+        time.sleep(self.draw.uniform(0, self._seconds))
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        return end_of(child)
 
 
 def check(root: Path, wanted: dict[str, Any] | None) -> None:
@@ -177,39 +237,29 @@ def prepared(scratch: Path) -> tuple[NightConfig, Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--boundaries", type=int, default=0, help="0 is all")
+    parser.add_argument("--each", type=int, default=1, help="kills at each boundary")
     parser.add_argument("--random", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        config, template = prepared(scratch)
-        root = config.root
-
-        def afresh() -> None:
-            shutil.rmtree(root)
-            shutil.copytree(template, root)
-
-        total = counted(config, scratch)
-        wanted = result(root)
-        draw = random.Random(arguments.seed)
-        ends = list(range(1, total["boundaries"] + 1))
-        if arguments.boundaries:
-            ends = draw.sample(ends, arguments.boundaries)
-        points = [(point, boundary) for point in ends]
-        points += [
-            (draw.randint(1, total["changes"]), of_root(root)) for _ in range(arguments.random)
-        ]
-        kills = 0
-        for point, kind in points:
-            afresh()
-            end = run(config, point, kind)
-            if end == -signal.SIGKILL:
-                kills += 1
-                check(root, None)
-                end = run(config, _MANY, kind)
-            assert end in (0, 4), f"{kind}, {point}: {end}"  # 4: all was done but to say so
-            check(root, wanted)
-    print(json.dumps({"passed": True, "kills": kills, **total}))
+    scratch = Path(tempfile.mkdtemp(prefix="re4-nights-"))
+    print(f"in {scratch}, which is kept if anything fails", file=sys.stderr)
+    trials = Trials(scratch, arguments.seed)
+    plan = trials.plan(arguments.boundaries, arguments.each, arguments.random)
+    for number, (kind, point) in enumerate(plan, start=1):
+        trials.one(kind, point)
+        if number % _TOLD_EVERY == 0:
+            print(f"{number} of {len(plan)}: {dict(trials.killed)}", file=sys.stderr, flush=True)
+    shutil.rmtree(scratch)
+    kills = trials.killed
+    at_boundaries = {where: count for where, count in kills.items() if "boundary" in where}
+    told = {
+        "kills": kills.total(),
+        "at_boundaries": sum(at_boundaries.values()),
+        "fewest_at_a_boundary": min(at_boundaries.values(), default=0),
+        "before_changes": kills["change"],
+        "at_moments": kills["moment"],
+    }
+    print(json.dumps({"passed": True, **told, **trials.total}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small releases, complete and of either kind of index, that take a few milliseconds to load."""
+"""Releases, complete and of either kind of index; small ones take a few milliseconds to load."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,29 +33,36 @@ SPECS = {
 }
 
 
-def write_release(root: Path, release_id: str, kind: str = "flat", seed: int = 0) -> Path:
+def write_release(
+    root: Path,
+    release_id: str,
+    kind: str = "flat",
+    seed: int = 0,
+    items: int = ITEMS,
+    dim: int = DIM,
+) -> Path:
     """Write <root>/releases/<id>, whose vectors and weights follow from the seed."""
     folder = root / RELEASES / release_id
     generator = np.random.default_rng(seed)
-    vectors = generator.standard_normal((ITEMS + 1, DIM), dtype=np.float32)
+    vectors = generator.standard_normal((items + 1, dim), dtype=np.float32)
     vectors[0] = 0
-    arguments: dict[str, bool | int | float | str] = {"dim": DIM, "interests": INTERESTS}
+    arguments: dict[str, bool | int | float | str] = {"dim": dim, "interests": INTERESTS}
     torch.manual_seed(seed)
     encoder = build_encoder("re4", arguments).eval()
-    catalog = _catalog()
-    interests = generator.standard_normal((4, INTERESTS, DIM), dtype=np.float32)
+    catalog = _catalog(items)
+    interests = generator.standard_normal((4, INTERESTS, dim), dtype=np.float32)
     files = dict(write_parts(folder, encoder, vectors, catalog, interests))
     index = build_index(vectors, SPECS[kind])
     index.write(folder / INDEX)
     files[INDEX] = digest(folder / INDEX)
-    canaries = [Canary(history=tuple(history)) for history in histories(generator, 20)]
+    canaries = [Canary(history=tuple(history)) for history in histories(generator, 20, items)]
     answers = answer_canaries(Retriever(catalog, encoder, vectors, index, LENGTH), canaries)
     manifest = Manifest(
         id=release_id,
         created=datetime(2026, 1, 1, tzinfo=UTC),
         code_version="evidence",
         encoder=EncoderSpec(name="re4", arguments=arguments, history_length=LENGTH),
-        data=DataWindow(interactions=9000, users=300, items=ITEMS, first=0.0, last=9.5),
+        data=DataWindow(interactions=9000, users=300, items=items, first=0.0, last=9.5),
         training={"seed": seed},
         metrics={"validation": {"recall@50": 0.2}},
         index=Measured(spec=SPECS[kind], recall=1.0, k=50, queries=4, microseconds=5.0),
@@ -73,19 +80,19 @@ def point(root: Path, release_id: str) -> None:
     replace_text(root / CURRENT, f"{release_id}\n")
 
 
-def histories(generator: np.random.Generator, count: int) -> list[list[str]]:
+def histories(generator: np.random.Generator, count: int, items: int = ITEMS) -> list[list[str]]:
     """Item ids, oldest first, as clients post them."""
     lengths = generator.integers(1, LENGTH + 1, count)
     return [
-        [f"item-{row}" for row in generator.integers(1, ITEMS + 1, length)] for length in lengths
+        [f"item-{row}" for row in generator.integers(1, items + 1, length)] for length in lengths
     ]
 
 
-def _catalog() -> Catalog:
-    rows = range(1, ITEMS + 1)
+def _catalog(items: int) -> Catalog:
+    rows = range(1, items + 1)
     return Catalog(
         ids=[f"item-{row}" for row in rows],
-        popularity=np.arange(ITEMS, 0, -1),
+        popularity=np.arange(items, 0, -1),
         categories=[f"category-{row % CATEGORIES}" for row in rows],
         titles=[f"Title of item {row}" for row in rows],
     )

@@ -94,6 +94,10 @@ class Server:
             )
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def peak_mib(self) -> float:
         """The most that was ever resident."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()

@@ -25,7 +25,7 @@ class Answered:
     code: str = ""
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One request at a time."""
 
     def __init__(self, load: "SteadyLoad") -> None:
@@ -57,7 +57,7 @@ class _Connection(asyncio.Protocol):
         code = "" if status == 200 else json.loads(body)["error"]["code"]
         answered = Answered(self._path, self._sent, took, status, degraded, code)
         self._received, self._sent = b"", 0.0
-        self._load.note(self, answered)
+        self._load.note(self, answered, body)
 
     def close(self) -> None:
         if self._transport is not None:
@@ -71,7 +71,7 @@ class SteadyLoad:
         self._host, self._port = url.removeprefix("http://").split(":")
         self._rate = rate
         self._requests = _requests(users)
-        self.idle: deque[_Connection] = deque()
+        self.idle: deque[Connection] = deque()
         self.answers: list[Answered] = []
         self._news = asyncio.Event()
 
@@ -89,19 +89,19 @@ class SteadyLoad:
         while True:
             path, request = next(self._requests)
             if not self.idle:
-                self.idle.append(await self._connect())
+                self.idle.append(await self.connect())
             self.idle.popleft().send(path, request)
             due += 1 / self._rate
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
 
-    async def _connect(self) -> _Connection:
+    async def connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
-            lambda: _Connection(self), self._host, int(self._port)
+            lambda: Connection(self), self._host, int(self._port)
         )
         return connection
 
-    def note(self, connection: _Connection, answered: Answered) -> None:
+    def note(self, connection: Connection, answered: Answered, body: bytes) -> None:
         self.idle.append(connection)
         self.answers.append(answered)
         self._news.set()

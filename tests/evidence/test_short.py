@@ -46,3 +46,12 @@ def test_swaps_fail_no_request() -> None:
     summary = run("soak.py", "--minutes", "0.05", "--swap-s", "0.2")
     assert summary["swaps"] >= 1
     assert summary["requests"] > 20
+
+
+def test_no_answer_is_of_two_releases() -> None:
+    summary = run(
+        *("swaps.py", "--swaps", "4", "--steady-s", "0.5", "--items", "400"),
+        *("--rate", "100", "--interval-s", "0.05", "--deadline-ms", "60000"),
+    )
+    assert summary["loaded"] == 10
+    assert summary["answers"] > 100

@@ -1,20 +1,26 @@
-"""A program for test_publish.py: cut publishers short wherever they change the file system.
+"""A program for test_publish.py and evidence/publish_kills.py: cut publishers short.
 
-python interrupted.py TEMPLATE SCRATCH, where TEMPLATE is a root with the drafts first, second,
-third and fourth. Prints a JSON object: scenario -> number of points at which it was cut.
+python interrupted.py TEMPLATE SCRATCH [--each 1] [--random 0], where TEMPLATE is a root with the
+drafts first, second, third and fourth. Each is cut wherever it changes the file system, at each
+such point so many times, and killed at random moments. Prints a JSON object: scenario -> number of
+its points, and how many kills there were at points and at random.
 
 It forks a child for each trial instead of starting an interpreter, and runs neither torch nor faiss
 itself, so that a child inherits no thread and no held lock of theirs.
 """
 
+import argparse
 import errno
 import json
 import os
+import random
 import shutil
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +47,8 @@ SCENARIOS: dict[str, tuple[Action, Action]] = {
 }
 
 
-def in_child(action: Action, root: Path) -> int:
-    """How the child that ran the action ended: 0, or the signal that killed it, negative."""
+def begin(action: Action, root: Path) -> int:
+    """The child that runs the action."""
     child = os.fork()
     if child == 0:
         os.fsync = lambda descriptor: (
@@ -54,7 +60,16 @@ def in_child(action: Action, root: Path) -> int:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
+    return child
+
+
+def end_of(child: int) -> int:
+    """How it ended: 0, or the signal that killed it, negative."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def in_child(action: Action, root: Path) -> int:
+    return end_of(begin(action, root))
 
 
 def intercept(root: Path, reach: Callable[[bool, Callable[[], None]], None]) -> None:
@@ -149,36 +164,79 @@ def _hidden(root: Path) -> list[str]:
     return [str(path) for path in (*root.glob("releases/.*"), *root.glob(".current*"))]
 
 
-def cut_everywhere(name: str, manner: Callable[[Action, int], Action], scratch: Path) -> int:
-    """The number of points at which the scenario was cut, and what must hold did hold."""
-    prepare, action = SCENARIOS[name]
-    prepared, root = scratch / "prepared", scratch / "root"
-    shutil.rmtree(prepared, ignore_errors=True)
-    shutil.copytree(scratch / "template", prepared)
-    assert in_child(prepare, prepared) == 0, f"{name}: cannot be prepared"
-    finished = scratch / "finished"
-    shutil.rmtree(finished, ignore_errors=True)
-    shutil.copytree(prepared, finished)
-    assert in_child(action, finished) == 0, f"{name}: fails without being cut"
-    holds = check(read_current(prepared), read_current(finished))
-    point = 0
-    while True:
-        point += 1
-        shutil.rmtree(root, ignore_errors=True)
-        shutil.copytree(prepared, root)
-        end = in_child(manner(action, point), root)
-        assert end in (0, _REFUSED, -signal.SIGKILL), f"{name}, point {point}: ended with {end}"
-        assert in_child(holds, root) == 0, f"{name}, point {point}: see above"
-        if end == 0:
-            return point - 1
+class Trials:
+    """A scenario, over and over, each time from the same root."""
+
+    def __init__(self, name: str, scratch: Path) -> None:
+        self._name = name
+        prepare, self._action = SCENARIOS[name]
+        self._prepared, self._root = scratch / "prepared", scratch / "root"
+        self._copy(scratch / "template", self._prepared)
+        assert in_child(prepare, self._prepared) == 0, f"{name}: cannot be prepared"
+        finished = scratch / "finished"
+        self._copy(self._prepared, finished)
+        started = time.monotonic()
+        assert in_child(self._action, finished) == 0, f"{name}: fails without being cut"
+        self._seconds = time.monotonic() - started
+        self._holds = check(read_current(self._prepared), read_current(finished))
+        self.points = self.kills = self.random_kills = 0
+
+    def everywhere(self, manner: Callable[[Action, int], Action], each: int) -> None:
+        """Cut at one point after the other, until there is none any more."""
+        while True:
+            point, ends = self.points + 1, []
+            for _ in range(each):
+                self._copy(self._prepared, self._root)
+                ends.append(in_child(manner(self._action, point), self._root))
+                self._look(f"point {point}", ends[-1])
+            self.kills += ends.count(-signal.SIGKILL)
+            if 0 in ends:
+                return
+            self.points = point
+
+    def at_random(self, count: int, draw: random.Random) -> None:
+        for number in range(count):
+            self._copy(self._prepared, self._root)
+            child = begin(self._action, self._root)
+            time.sleep(draw.uniform(0, self._seconds))
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            end = end_of(child)
+            self._look(f"random {number}", end)
+            self.random_kills += end == -signal.SIGKILL
+
+    def _look(self, where: str, end: int) -> None:
+        where = f"{self._name}, {where}"
+        assert end in (0, _REFUSED, -signal.SIGKILL), f"{where}: ended with {end}"
+        assert in_child(self._holds, self._root) == 0, f"{where}: see above"
+
+    def _copy(self, source: Path, target: Path) -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
 
 
-def main(template: Path, scratch: Path) -> None:
+def main(template: Path, scratch: Path, each: int, by_chance: int) -> None:
     shutil.copytree(template, scratch / "template")
-    points = {name: cut_everywhere(name, killed, scratch) for name in SCENARIOS}
-    points["full disk"] = cut_everywhere("publish and prune", filled, scratch)
-    print(json.dumps(points))
+    draw = random.Random(0)
+    told = {"kills": 0, "random kills": 0}
+    for name in SCENARIOS:
+        trials = Trials(name, scratch)
+        trials.everywhere(killed, each)
+        trials.at_random(by_chance // len(SCENARIOS), draw)
+        told[name] = trials.points
+        told["kills"] += trials.kills
+        told["random kills"] += trials.random_kills
+        print(told, file=sys.stderr, flush=True)
+    full = Trials("publish and prune", scratch)
+    full.everywhere(filled, 1)
+    print(json.dumps({**told, "full disk": full.points}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("template", type=Path)
+    parser.add_argument("scratch", type=Path)
+    parser.add_argument("--each", type=int, default=1, help="kills at each point")
+    parser.add_argument("--random", type=int, default=0, help="kills at random moments")
+    given = parser.parse_args()
+    main(given.template, given.scratch, given.each, given.random)

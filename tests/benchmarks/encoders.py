@@ -1,0 +1,97 @@
+"""What each encoder costs: training on one core, and encoding one history and sixteen together.
+
+    python tests/benchmarks/encoders.py [--log LOG] [--encoders re4,comirec-sa,...]
+
+Each as `compare` trains it by default, or with settings of its own, `re4:interests=1`, on the
+histories of the log (by default a synthetic one) in batches of 1,024. Microseconds are medians. The
+last line is one JSON object.
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import torch
+from train import samples_per_s
+
+from index.encoders import ENCODERS
+from index.retriever import Retriever
+from training.compare import system_config
+from training.config import FitConfig
+from training.evaluate import exact
+from training.examples import ExampleStream
+from training.fit import prepare_log
+from training.model import Model
+from training.synthetic import write_synthetic
+
+ITEMS = 12_000
+BATCH, TOGETHER, CALLS = 1024, 16, 300
+PLAIN = "objective=softmax;recency=false"
+VARIANTS = (
+    "re4:interests=1",
+    f"re4:{PLAIN}",
+    f"re4:{PLAIN};recontrast=0.1;reattend=0.1;reconstruct=0.1",
+)
+
+
+def encode_us(retriever: Retriever, histories: Sequence[Sequence[int]], together: int) -> float:
+    spent = []
+    for call in range(CALLS):
+        first = call * together % (len(histories) - together)
+        start = time.perf_counter()
+        retriever.encode(histories[first : first + together])
+        spent.append(time.perf_counter() - start)
+    return float(np.median(spent)) * 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--log", type=Path, help="log whose histories to use")
+    parser.add_argument("--encoders", default=",".join((*ENCODERS, *VARIANTS)))
+    given = parser.parse_args()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        if given.log is None:
+            write_synthetic(Path(folder), users=15_000, items=3000)
+        log = given.log or Path(folder) / "interactions.parquet"
+        ready = prepare_log(log, None, FitConfig())
+    stream = ExampleStream(ready.task.train, FitConfig().history, BATCH, seed=0)
+    histories = [case.history for case in ready.task.test]
+    costs = {}
+    print(
+        "| encoder | training, samples/s | encoding one, us | sixteen, us |",
+        "|---|---:|---:|---:|",
+        sep="\n",
+    )
+    for text in given.encoders.split(","):
+        config = system_config(text, {"batch_size": BATCH}, "best")
+        model = Model(config, torch.ones(len(ready.catalog) + 1)).eval()
+        vectors = model.table.weight.detach().numpy()
+        retriever = exact(ready.catalog, model.encoder, vectors, config.history)
+        cost = (
+            round(samples_per_s(config, stream, ITEMS)),
+            round(encode_us(retriever, histories, 1)),
+            round(encode_us(retriever, histories, TOGETHER)),
+        )
+        costs[text] = cost
+        print(f"| {text} | {cost[0]:,} | {cost[1]:,} | {cost[2]:,} |", flush=True)
+    about = {
+        "cpu": platform.machine(),
+        "date": date.today().isoformat(),
+        "torch": torch.__version__,
+    }
+    print(json.dumps({"benchmark": "encoders", **about, "costs": costs}))
+
+
+if __name__ == "__main__":
+    main()
