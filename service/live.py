@@ -21,6 +21,9 @@ from service.schemas.common import K_LIMIT
 
 _FIRST_RETRY_S = 2.0
 _LAST_RETRY_S = 60.0
+# Of the thread that loads. At 19 a busy machine would hardly let it run, also while it holds the
+# interpreter's lock, for which the answers wait.
+_LOADING_NICE = 5
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +173,7 @@ def _read_pointer(root: Path) -> tuple[Pointer, ReleaseError | None]:
 def _yield_to_answers() -> None:
     """Have this thread run when the one that answers does not want to."""
     if sys.platform == "linux":  # where a thread has a priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOADING_NICE)
 
 
 def _open(folder: Path, device: str) -> Release:
