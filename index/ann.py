@@ -3,7 +3,6 @@
 faiss is known here and in the siblings index/ann_*.py, and nowhere else.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Literal, Protocol, Self
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from index.ann_flat import FlatIndex
 from index.ann_gpu import LIMIT, GpuIndex, cloner
 from index.ann_ivf import IvfIndex, assign_lists, build_lists
-from index.filters import Filter
+from index.filters import Filters
 from index.merge import Hits
 
 
@@ -51,12 +50,7 @@ class IndexSpec(BaseModel):
 class ItemIndex(Protocol):
     """Item vectors that can be searched by inner product."""
 
-    def search(
-        self,
-        interests: NDArray[np.float32],
-        k: int,
-        filters: Sequence[Filter | None] | None = None,
-    ) -> Hits:
+    def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
         """Hits among which are the k best items of each request, but for the approximation.
 
         interests (B, K, D), finite; an item's score is its best over the K. k at least 1; there

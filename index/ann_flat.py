@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.filters import Filter
+from index.filters import Filter, Filters
 from index.merge import Hits, Line, stack
 from index.rounding import RoundedMatrix, round_interests
 
@@ -25,12 +25,7 @@ class FlatIndex:
         self._vectors = np.asarray(vectors)
         self._items = RoundedMatrix(self._vectors[1:])
 
-    def search(
-        self,
-        interests: NDArray[np.float32],
-        k: int,
-        filters: Sequence[Filter | None] | None = None,
-    ) -> Hits:
+    def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
         asked = filters or [None] * len(interests)
         lines = {
             place: self._pick(interests[place], k, each)

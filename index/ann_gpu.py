@@ -1,6 +1,6 @@
 """The indexes on a GPU, for batches: there every interest probes equally many lists."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from index.ann_flat import FlatIndex, score
 from index.ann_ivf import IvfIndex
-from index.filters import Filter
+from index.filters import Filter, Filters
 from index.merge import Hits, Line, stack
 
 LIMIT = 2048  # of k and of lists probed, in faiss's kernels
@@ -72,12 +72,7 @@ class GpuIndex:
                 head.add(self._vectors[host.head])
                 self._parts.append((clone(head), host.head))
 
-    def search(
-        self,
-        interests: NDArray[np.float32],
-        k: int,
-        filters: Sequence[Filter | None] | None = None,
-    ) -> Hits:
+    def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
         """The kernels know of no filters: they look deeper, and if that is too little, the host."""
         if k > LIMIT:
             return self._host.search(interests, k, filters)

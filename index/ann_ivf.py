@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.ann_flat import BATCH, FlatIndex, leaders, score
-from index.filters import Filter
+from index.filters import Filter, Filters
 from index.merge import Hits, Line, stack
 from index.rounding import RoundedMatrix, round_interests
 
@@ -79,12 +79,7 @@ class IvfIndex:
             self._exact = FlatIndex(self._vectors)
         return self._exact
 
-    def search(
-        self,
-        interests: NDArray[np.float32],
-        k: int,
-        filters: Sequence[Filter | None] | None = None,
-    ) -> Hits:
+    def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
         """Where the head has no bar, or lists come to more than all items, all are looked at."""
         asked = filters or [None] * len(interests)
         lines: list[Line] = []

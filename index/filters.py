@@ -112,6 +112,10 @@ class Filter:
         return self.among(head)[:count]
 
 
+# One for each request; none where all items are allowed.
+Filters = Sequence[Filter | None] | None
+
+
 def _penalties(passes: NDArray[np.bool_]) -> NDArray[np.float32]:
     """0 where it passes, else minus infinity."""
     return np.where(passes, np.float32(0), np.float32(-np.inf))

@@ -36,6 +36,7 @@ from index.release import (
 )
 from service.app import create_app
 from service.settings import PREFIX, Settings
+from tests.evidence.redises import RedisServer
 
 DIM, INTERESTS, LENGTH, ITEMS = 8, 3, 5, 40
 
@@ -60,6 +61,15 @@ def short_path() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="re4-"))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def tcp(short_path: Path) -> Iterator[RedisServer]:
+    """A Redis that listens on a port, to be stopped and started."""
+    server = RedisServer(short_path)
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

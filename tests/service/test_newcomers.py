@@ -1,7 +1,7 @@
 """Items of today's events are in answers a moment later, marked, in every process; and go again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,6 @@ Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 ADMIN = {"headers": {"authorization": "Bearer key"}}
 ASKED = {"sequence": ["item-3", "item-7"], "k": 50}
-
-
-@pytest.fixture
-def tcp(short_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(short_path)
-    server.start()
-    yield server
-    server.stop()
 
 
 async def take(client: httpx.AsyncClient, user: str, *items: str) -> None:

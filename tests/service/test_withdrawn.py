@@ -1,7 +1,7 @@
 """An item withdrawn now is in no answer: of any process, of any release, whatever Redis does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -28,14 +28,6 @@ Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 ADMIN = {"headers": {"authorization": "Bearer key"}}
 ASKED = {"sequence": ["item-3"], "k": 40, "exclude_seen": False}
-
-
-@pytest.fixture
-def tcp(short_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(short_path)
-    server.start()
-    yield server
-    server.stop()
 
 
 @asynccontextmanager
