@@ -75,12 +75,12 @@ def stand(vectors: NDArray[np.float32], history: Sequence[int]) -> NDArray[np.fl
 
     vectors (N + 1, D): those of the release.
     """
-    return _unit(vectors[history[-NEIGHBOURS:]].mean(axis=0))
+    return unit(vectors[history[-NEIGHBOURS:]].mean(axis=0))
 
 
 def vector_at(stands: Sequence[NDArray[np.float32]], length: float) -> NDArray[np.float32]:
     """The vector (D,) of an item whose takers stood there."""
-    return length * _unit(np.mean(stands, axis=0))
+    return length * unit(np.mean(stands, axis=0))
 
 
 def middle_length(vectors: NDArray[np.float32]) -> float:
@@ -88,9 +88,10 @@ def middle_length(vectors: NDArray[np.float32]) -> float:
     return float(np.median(np.linalg.norm(vectors[1:], axis=1)))
 
 
-def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = vector / max(float(np.linalg.norm(vector)), _SHORTEST)
-    return unit
+def unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The vector (D,) brought to length 1; one of zeros stays so."""
+    brought: NDArray[np.float32] = vector / max(float(np.linalg.norm(vector)), _SHORTEST)
+    return brought
 
 
 _SHORTEST = 1e-12  # in place of a length of 0

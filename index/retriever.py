@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from index.ann import ItemIndex
 from index.catalog import PADDING, Catalog
-from index.delta import Delta, beside
+from index.delta import Delta, beside, unit
 from index.diversity import POOL, diversify
 from index.encoders import Encoder, History, Interests
 from index.explanation import Explanation, explain
@@ -227,14 +227,10 @@ class Retriever:
         A score is the inner product with the item's vector brought to length 1: by it, as for an
         interest, long vectors are nearer, which are those of popular items.
         """
-        vector = self.vectors[row]
-        interest = vector / max(float(np.linalg.norm(vector)), _SHORTEST)
+        interest = unit(self.vectors[row])
         wanted = Wanted(k, Filter(self._categories, frozenset({row}), withdrawn, None))
         [line] = search(self.index, interest[None, None], [wanted], Timings())
         return line
-
-
-_SHORTEST = 1e-12  # in place of a length of 0
 
 
 @dataclass(frozen=True, slots=True)
