@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import psutil
@@ -53,16 +53,21 @@ class Server:
         self.url = f"http://127.0.0.1:{self._port()}"
 
     def _port(self) -> int:
-        def listening() -> dict[str, object] | None:
-            return next((line for line in self.log if line["event"] == "listening"), None)
-
-        return int(str(self.wait(listening)["port"]))
+        return int(self.wait(lambda: self.told("listening"))[0]["port"])
 
     @property
     def log(self) -> list[dict[str, object]]:
         """What it logged so far."""
         lines = self.said.splitlines(keepends=True)
         return [json.loads(line) for line in lines if line[0] == "{" and line[-1] == "\n"]
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """The lines of its log that tell of such an event."""
+        return [line for line in self.log if line["event"] == event]
+
+    def wait_for(self, event: str, count: int) -> None:
+        """Until so many lines tell of it, such as one of each worker."""
+        self.wait(lambda: len(self.told(event)) == count)
 
     @property
     def said(self) -> str:

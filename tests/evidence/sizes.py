@@ -28,7 +28,7 @@ from typing import Any
 
 import httpx
 import psutil
-from server import MIB, REPOSITORY, Server, serving
+from server import MIB, REPOSITORY, serving
 
 # Nothing that is heavy is imported here: a child's peak begins with what its parent holds.
 PARTS = Path(__file__).with_name("sizes_parts.py")
@@ -108,7 +108,7 @@ def served(root: Path, workers: int) -> Told:
     """What so many workers hold once they have answered."""
     with serving(root, workers=workers) as server:
         for event in ("release loaded", "listening"):
-            server.wait(lambda: len(of_event(server, event)) == workers)  # noqa: B023
+            server.wait_for(event, workers)
         # Each over a connection of its own, so that all workers get some.
         with httpx.Client(limits=httpx.Limits(max_keepalive_connections=0)) as client:
             for number in range(ASKED):
@@ -125,10 +125,6 @@ def served(root: Path, workers: int) -> Told:
             f"service_{workers}_mib": whole / MIB,
             f"own_{workers}_mib": max(each.uss for each in memory) / MIB,
         }
-
-
-def of_event(server: Server, event: str) -> list[Told]:
-    return [line for line in server.log if line["event"] == event]
 
 
 ROWS: tuple[tuple[str, str, Callable[[Told], str]], ...] = (

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import orjson
 from releases import histories, point, write_release
-from server import Server, serving
+from server import serving
 from steady_load import Answered, Connection, SteadyLoad, prepare
 
 from index.release import open_release
@@ -239,10 +239,6 @@ def percentile_ms(spans: Spans, percent: float) -> float:
     return 1e3 * float(np.percentile([end - begin for begin, end in spans], percent))
 
 
-def of_event(server: Server, event: str) -> list[dict[str, Any]]:
-    return [line for line in server.log if line["event"] == event]
-
-
 def span(line: dict[str, Any]) -> tuple[float, float]:
     """From when to when a release was loaded, by the line that tells it."""
     end = datetime.fromisoformat(line["time"]).timestamp()
@@ -260,11 +256,11 @@ def measure(root: Path, given: argparse.Namespace) -> dict[str, Any]:
     settings = {"deadline_ms": given.deadline_ms, "reload_interval_s": given.interval_s}
     with serving(root, workers=WORKERS, **settings) as server:
         for event in ("listening", "release loaded"):
-            server.wait(lambda: len(of_event(server, event)) == WORKERS)  # noqa: B023
+            server.wait_for(event, WORKERS)
         load = Load(server.url, list(questions(asked)), known)
         rate, phases = asyncio.run(ask(load, root, given))
-        loading = [span(line) for line in of_event(server, "release loaded")]
-        refused = len(of_event(server, "release refused"))
+        loading = [span(line) for line in server.told("release loaded")]
+        refused = len(server.told("release refused"))
     findings, found = load.findings, latencies(phases, loading)
     whole = not (findings.failed or findings.mixed or findings.backward or refused)
     judged = given.swaps >= ENOUGH
