@@ -16,23 +16,27 @@ def squash(vectors: Tensor) -> Tensor:
 
 
 def route(votes: Tensor, mask: Tensor, logits: Tensor, iterations: int) -> Interests:
-    """votes (B, L, K, D), first logits broadcastable to (B, L, K) -> capsules and their couplings.
+    """votes (B, G, L, D), first logits broadcastable to (B, K, L) -> capsules and their couplings.
 
-    The coupling of an item is a softmax over the *interests*; several ports take it over the items.
-    Votes get gradient in the last iteration alone. `attention` is each capsule's couplings,
-    rescaled to sum to 1 over the items.
+    G divides K: K / G interests hear the same votes. The coupling of an item is a softmax over the
+    *interests*; several ports take it over the items. Votes get gradient in the last iteration
+    alone. `attention` is each capsule's couplings, rescaled to sum to 1 over the items.
     """
-    present = mask[:, :, None]
-    logits = logits.expand(votes.shape[:3])
+    batch, groups, length, dim = votes.shape
+    present = mask[:, None, :]
+    logits = logits.expand(batch, -1, length)
+
+    def hear(coupling: Tensor, votes: Tensor) -> Tensor:
+        return squash((coupling.view(batch, groups, -1, length) @ votes).flatten(1, 2))
+
     still = votes.detach()
     for _ in range(iterations - 1):
-        coupling = logits.softmax(dim=2) * present
-        capsules = squash(torch.einsum("blk,blkd->bkd", coupling, still))
-        logits = logits + torch.einsum("bkd,blkd->blk", capsules, still)
-    coupling = logits.softmax(dim=2) * present
-    capsules = squash(torch.einsum("blk,blkd->bkd", coupling, votes))
-    attention = coupling.transpose(1, 2)
-    attention = attention / attention.sum(dim=2, keepdim=True).clamp_min(1e-12)
+        capsules = hear(logits.softmax(dim=1) * present, still)
+        agreement = capsules.view(batch, groups, -1, dim) @ still.transpose(2, 3)
+        logits = logits + agreement.flatten(1, 2)
+    coupling = logits.softmax(dim=1) * present
+    capsules = hear(coupling, votes)
+    attention = coupling / coupling.sum(dim=2, keepdim=True).clamp_min(1e-12)
     return Interests(capsules, attention, capsules)
 
 
@@ -51,8 +55,8 @@ class ComirecDrEncoder(Encoder):
 
     def forward(self, history: History) -> Interests:
         transform = self.transform[-history.mask.shape[1] :]
-        votes = torch.einsum("bld,lkde->blke", history.vectors, transform)
-        start = votes.new_zeros(1, 1, self.interests)
+        votes = torch.einsum("bld,lkde->bkle", history.vectors, transform)
+        start = votes.new_zeros(1, self.interests, 1)
         return route(votes, history.mask, start, self._iterations)
 
 
@@ -85,8 +89,8 @@ class MindEncoder(Encoder):
         self.register_buffer("start", torch.randn(history, interests, generator=generator))
 
     def forward(self, history: History) -> Interests:
-        votes = self.transform(history.vectors)[:, :, None, :].expand(-1, -1, self.interests, -1)
-        start = self.start[-history.mask.shape[1] :]
+        votes = self.transform(history.vectors)[:, None]
+        start = self.start[-history.mask.shape[1] :].T
         found = route(votes, history.mask, start, self._iterations)
         if not self._dynamic:
             return found

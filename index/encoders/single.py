@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from index.encoders.interface import Encoder, History, Interests
 
@@ -112,13 +113,14 @@ class _Block(nn.Module):
 
 
 def last_state(recurrent: nn.GRU, vectors: Tensor, mask: Tensor) -> Tensor:
-    """The state (B, H) of a GRU after the newest item; it never reads padding."""
+    """The state (B, H) of a GRU after the newest item; padding is neither read nor paid for."""
     count = mask.sum(dim=1)
-    # Histories stand at the right; moved to the left, what follows them is read after the fact.
+    # Histories stand at the right; a packed sequence is cut from the left.
     places = torch.arange(mask.shape[1], device=mask.device) - count[:, None]
     aligned = vectors.gather(1, (places % mask.shape[1])[:, :, None].expand_as(vectors))
-    states: Tensor = recurrent(aligned)[0]
-    return states[torch.arange(len(states), device=mask.device), count - 1]
+    packed = pack_padded_sequence(aligned, count.cpu(), batch_first=True, enforce_sorted=False)
+    state: Tensor = recurrent(packed)[1]
+    return state[-1]
 
 
 def newest(mask: Tensor) -> Tensor:
