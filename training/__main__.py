@@ -21,6 +21,7 @@ from training.evaluate import Part, evaluate_release
 from training.experiments import Laboratory
 from training.fit import fit
 from training.interactions import LogError
+from training.memory import keep_freed_memory
 from training.presets import PresetName
 from training.protocols import ProtocolName
 from training.sweeps import SWEEPS
@@ -72,6 +73,7 @@ def _fit_options(command: Any) -> Any:
 @click.group(cls=_Commands)
 def main() -> None:
     """From a log to a draft."""
+    keep_freed_memory()
     torch.set_num_threads(1)
 
 

@@ -30,6 +30,7 @@ from training.config import FitConfig
 from training.evaluate import exact
 from training.examples import ExampleStream
 from training.fit import prepare_log
+from training.memory import keep_freed_memory
 from training.model import Model
 from training.synthetic import write_synthetic
 
@@ -60,6 +61,7 @@ def main() -> None:
     given = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         if given.log is None:
             write_synthetic(Path(folder), users=15_000, items=3000)

@@ -25,6 +25,7 @@ from training.compare import system_config
 from training.config import FitConfig
 from training.examples import Examples, ExampleStream
 from training.fit import prepare_log
+from training.memory import keep_freed_memory
 from training.model import Model
 from training.synthetic import write_synthetic
 from training.trainer import build_optimizers, step
@@ -70,6 +71,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
+    keep_freed_memory()
     config = system_config("re4", {"batch_size": 1024}, "paper")
     with tempfile.TemporaryDirectory() as folder:
         if arguments.log is None:
