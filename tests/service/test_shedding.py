@@ -98,6 +98,27 @@ def test_each_request_has_its_own_answer_however_it_comes_in(client: Client) -> 
     assert client.answer()[2] == b'{"status":"alive"}', "and nothing is left over"
 
 
+def test_a_known_head_is_taken_for_what_the_parser_took_it(client: Client) -> None:
+    live = b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n"
+    empty = post(body=b"")
+    for request in (post(), empty):
+        client.send(request)  # and now its head is known
+        assert client.answer()[0] == 503
+        client.send(request + live)
+        assert [client.answer()[0] for _ in range(2)] == [503, 200]
+        client.send(request[:-1])
+        client.send(request[-1:] + live)
+        assert [client.answer()[0] for _ in range(2)] == [503, 200]
+        client.send(request)
+        assert was_shed(client.answer())
+    for place in range(1, len(empty)):
+        client.send(empty[:place])
+        client.send(empty[place:])
+        assert client.answer()[0] == 503
+    client.send(b"\r\n\r\n" + live)
+    assert client.answer()[0] == 200, "and no answer to nothing"
+
+
 @pytest.mark.parametrize(
     "sent",
     [
