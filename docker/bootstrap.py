@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from index.release import read_current
+from training.memory import keep_freed_memory
 from training.night_config import read_night
 from training.nightly import nightly
 from training.synthetic import write_synthetic
@@ -26,6 +27,7 @@ def bootstrap(settings: Path) -> int:
         print(f"{log}: not there, so a synthetic log it is", flush=True)
         write_synthetic(log.parent)
     torch.set_num_threads(config.threads)
+    keep_freed_memory()
     outcome = nightly(config, lambda said: print(said, flush=True))
     print(outcome.sentence)
     return outcome.exit_code

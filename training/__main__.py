@@ -136,7 +136,8 @@ def _progress_bar(trainer: Trainer, bars: ExitStack) -> OnStep:
     )
 
     def on_step(examples: int, progress: Progress) -> None:
-        bar.set_description(f"epoch {progress.epoch + 1}", refresh=False)
+        told = f"K = {trainer.interests}, epoch {progress.epoch + 1}"
+        bar.set_description(told, refresh=False)
         best = progress.best.get(trainer.select_on)
         bar.set_postfix(
             {

@@ -42,7 +42,12 @@ class FitConfig(BaseModel):
 
     # the encoder
     encoder: str = Field("re4", description="model that turns a history into interests")
-    interests: int = Field(8, ge=1, le=64, description="K, interest vectors a user")
+    interests: int | None = Field(
+        8,
+        ge=1,
+        le=64,
+        description="K, interest vectors a user; re4, unless told: 8 or 1, as validation says",
+    )
     history: int = Field(20, ge=1, le=1000, description="L, newest items the encoder sees")
     dim: int = Field(64, ge=1, le=1024, description="D, length of a vector")
     hidden: int = Field(256, ge=1, description="width of attention, perceptron or GRU")

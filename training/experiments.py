@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from index.retriever import Retriever
+from training.choice import choose
 from training.clusters import separation
 from training.config import FitConfig
 from training.evaluate import evaluate, exact, popular, user_metrics
@@ -69,7 +70,9 @@ class Laboratory:
         folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, config: FitConfig) -> Outcome:
-        """Raises what a fit raises."""
+        """Where K is open, the run whose K validation chose. Raises what a fit raises."""
+        if config.interests is None:
+            return choose(config, self.run, lambda outcome: outcome.validation)[1]
         path = self._path(config)
         if not path.exists():
             outcome = self._train(config, path.with_suffix(""))
@@ -80,7 +83,7 @@ class Laboratory:
 
     def retriever(self, config: FitConfig) -> Retriever:
         """The weights of a run that was made, behind exact search."""
-        self.run(config)
+        config = FitConfig.model_validate(self.run(config).config)
         ready = self.prepared(config)
         folder = self._path(config).with_suffix("")
         fitted = Trainer(config, ready.catalog, ready.task, folder).run()

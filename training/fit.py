@@ -26,6 +26,7 @@ from index.release import (
     write_manifest,
     write_parts,
 )
+from training.choice import choose
 from training.config import ConfigError, FitConfig
 from training.evaluate import exact
 from training.interactions import PackedLog, prepare
@@ -67,7 +68,8 @@ def fit(
     """Train on a log and write <root>/drafts/<id>; returns that folder.
 
     A run that was killed continues when the same call is made again, to the metrics it would have
-    reached unbroken. watch is called once before training and gives what is called after each step.
+    reached unbroken. watch is called before each training, of which there are several where K is
+    open, and gives what is called after each step.
     Raises LogError, ConfigError, or DivergedError; then no draft is there.
     """
     if config.encoder not in ENCODERS:
@@ -76,8 +78,14 @@ def fit(
     drafts = root / "drafts"
     fingerprint = _fingerprint(config, prepared)
     with _working_folder(drafts / f".fit-{fingerprint}") as folder:
-        trainer = Trainer(config, prepared.catalog, prepared.task, folder)
-        fitted = trainer.run(watch(trainer))
+
+        def run(config: FitConfig) -> Fitted:
+            of_run = folder / f"K={config.interests}"
+            of_run.mkdir(exist_ok=True)
+            trainer = Trainer(config, prepared.catalog, prepared.task, of_run)
+            return trainer.run(watch(trainer))
+
+        config, fitted = choose(config, run, lambda fitted: fitted.metrics)
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{config.encoder}-{fingerprint[:6]}"
         aside = write_draft(folder / name, config, prepared, fitted)
         draft = aside.rename(drafts / name)
@@ -176,7 +184,7 @@ def _working_folder(folder: Path) -> Iterator[Path]:
             yield folder
         except Exception:
             # Without a checkpoint there is nothing to continue from, and so nothing to keep.
-            if not (folder / CHECKPOINT).exists():
+            if not any(folder.glob(f"*/{CHECKPOINT}")):
                 shutil.rmtree(folder)
             raise
         shutil.rmtree(folder)

@@ -22,6 +22,7 @@ from index.release import (
     verify_files,
 )
 from index.retriever import Retriever
+from training.choice import choose, settled
 from training.config import FitConfig
 from training.day import asked, divide_day, histories
 from training.drift import drift
@@ -100,6 +101,7 @@ class Night:
         return {
             "warm": self.is_warm,
             "encoder": self.is_warm and self._encoder_is_warm,
+            "interests": fitted.encoder.interests,
             "metrics": fitted.metrics,
             "history": fitted.history,
             "users": len(ready.log),
@@ -134,7 +136,7 @@ class Night:
             # Metrics are those of the weights that had not seen the day.
             fitted = self.fitted
             released = replace(self.refitted, metrics=fitted.metrics, history=fitted.history)
-            write_draft(aside, self.fit_config, whole, released, metrics)
+            write_draft(aside, self._chosen[0], whole, released, metrics)
             aside.rename(draft)
             fsync(draft.parent)
         return {"draft": name}
@@ -211,13 +213,24 @@ class Night:
         """With the share of the interactions that are held out for that of the temporal split."""
         share = self.window["held_out"] / self.window["counts"]["kept"]
         config = self.config.fit_config(self.is_warm)
+        if self.live is not None and self.is_warm:
+            config = settled(config, int(str(self.live[0].training["interests"])))
         return config.model_copy(update={"test_fraction": min(max(share, 1e-6), 0.49)})
+
+    @cached_property
+    def _chosen(self) -> tuple[FitConfig, Fitted]:
+        """With K, which the settings may leave open."""
+        start = self._from_live if self.is_warm else None
+
+        def run(config: FitConfig) -> Fitted:
+            return self._run(f"fit/K={config.interests}", config, self.prepared.task, start)
+
+        return choose(self.fit_config, run, lambda fitted: fitted.metrics)
 
     @cached_property
     def fitted(self) -> Fitted:
         """The weights that are judged: they have not seen the day."""
-        start = self._from_live if self.is_warm else None
-        fitted = self._run("fit", self.fit_config, self.prepared.task, start)
+        fitted = self._chosen[1]
         if self.is_warm or not self.config.refit_epochs:
             return fitted
         # Live has caught up with the newest that it has seen; so must what is compared with it.
@@ -240,6 +253,7 @@ class Night:
         """Trained on, first on what came since a time, then on everything."""
         update = {"epochs": self.config.refit_epochs, "pretrain_epochs": 0}
         config = self.config.fit_config(warm=True).model_copy(update=update)
+        config = settled(config, fitted.encoder.interests)
 
         def start(model: Model) -> None:
             warm(model, self.prepared.catalog, self._parts(fitted), encoder=True, log=task.train)
@@ -250,7 +264,7 @@ class Night:
     def _run(self, name: str, config: FitConfig, task: Task, start: _Start | None) -> Fitted:
         """A run that is done already only loads its weights."""
         folder = self.steps.folder / name
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         fitted = Trainer(config, self.prepared.catalog, task, folder, start).run()
         weights = [torch.from_numpy(fitted.vectors), *fitted.encoder.state_dict().values()]
         if not all(weight.isfinite().all() for weight in weights):

@@ -92,8 +92,8 @@ def _training(fit: dict[str, Any], refit: dict[str, Any] | None) -> str:
     if refit is not None and refit["history"] != fit["history"]:
         again = f"then {_epochs(refit)} with the held-out day"
     return (
-        f"**Training.** {begun}; {fit['interactions']:,} interactions of {fit['users']:,} users "
-        f"with {fit['items']:,} items; {_epochs(fit)}; {again}."
+        f"**Training.** {begun}, K = {fit['interests']}; {fit['interactions']:,} interactions of "
+        f"{fit['users']:,} users with {fit['items']:,} items; {_epochs(fit)}; {again}."
     )
 
 

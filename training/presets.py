@@ -41,7 +41,10 @@ _PAPER: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
-_BEST: Mapping[str, Mapping[str, Any]] = {"timirec": _PAPER["timirec"]}
+_BEST: Mapping[str, Mapping[str, Any]] = {
+    "re4": {"interests": None},  # of two, the better on validation: training.choice
+    "timirec": _PAPER["timirec"],
+}
 
 
 def preset_of(name: PresetName, encoder: str) -> Mapping[str, Any]:

@@ -84,6 +84,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         counts = np.bincount(task.train.rows, minlength=len(catalog) + 1)
         self._model = Model(config, torch.from_numpy(counts))
+        self.interests = self._model.encoder.interests
         self._optimizers = build_optimizers(self._model, config)
         self._stream = ExampleStream(task.train, config.history, config.batch_size, config.seed)
         self.progress = Progress()

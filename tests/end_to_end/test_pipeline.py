@@ -174,7 +174,7 @@ def test_a_fit_killed_at_any_moment_ends_with_the_metrics_of_an_unbroken_one(bui
 
 
 def _checkpoints(drafts: Path) -> list[tuple[str, int]]:
-    return [(str(path), path.stat().st_mtime_ns) for path in drafts.glob(".fit-*/*.safetensors")]
+    return [(str(path), path.stat().st_mtime_ns) for path in drafts.glob(".fit-*/*/*.safetensors")]
 
 
 @pytest.mark.parametrize(

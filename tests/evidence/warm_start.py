@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for the JSON of all runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    given = {"split": "temporal", **dict(map(setting, arguments.settings))}
+    given = {"split": "temporal", "interests": 8, **dict(map(setting, arguments.settings))}
     config = read_config(None, given)
     started = read_config(None, given | dict(map(setting, arguments.warm)))
     log = some(read_log(arguments.log, config.format), arguments.users)

@@ -154,6 +154,18 @@ def test_cold_is_from_scratch(folder):
     assert report["steps"]["refit"]["history"] == report["steps"]["fit"]["history"]
 
 
+@pytest.mark.parametrize("cold", [False, True])
+def test_an_open_number_of_interests_is_kept_by_a_warm_night_and_chosen_by_a_cold(folder, cold):
+    begun = read_manifest(folder / "root" / "releases" / live(folder)).training["interests"]
+    fit = {"interests": None, "epochs": 1}
+    outcome = nightly(config_of(folder, cold=cold, refit_epochs=0, fit=fit))
+    assert outcome.night is not None
+    report = json.loads((folder / "root" / NIGHTS / outcome.night / "report.json").read_text())
+    assert report["steps"]["fit"]["encoder"] is not cold
+    assert (report["steps"]["fit"]["interests"] == begun) is not cold
+    assert begun not in (1, 8)
+
+
 def test_vectors_of_another_length_are_no_warm_start(folder):
     outcome = nightly(config_of(folder, fit={"dim": 24, "epochs": 1}))
     assert outcome.night is not None
