@@ -55,6 +55,7 @@ class SheddingProtocol(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
+        self._data = b""
         if self._head_bytes > _HEAD_LIMIT_BYTES and not self.transport.is_closing():
             self.transport.write(_TOO_LONG)
             self.transport.close()
