@@ -18,7 +18,10 @@ from training.objectives.timirec import TargetInterest
 
 
 def encoder_arguments(config: FitConfig, items: int) -> dict[str, object]:
-    """What the manifest must hold to build the encoder again: those settings that it takes."""
+    """What the manifest must hold to build the encoder again: those settings that it takes.
+
+    Where K is open, `training.choice` is to settle it first.
+    """
     settings = config.model_dump() | {"items": items}
     taken = inspect.signature(ENCODERS[config.encoder]).parameters
     return {name: settings[name] for name in taken}

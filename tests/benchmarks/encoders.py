@@ -25,6 +25,7 @@ from train import samples_per_s
 
 from index.encoders import ENCODERS
 from index.retriever import Retriever
+from training.choice import candidates
 from training.compare import system_config
 from training.config import FitConfig
 from training.evaluate import exact
@@ -76,7 +77,7 @@ def main() -> None:
         sep="\n",
     )
     for text in given.encoders.split(","):
-        config = system_config(text, {"batch_size": BATCH}, "best")
+        config = candidates(system_config(text, {"batch_size": BATCH}, "best"))[0]
         model = Model(config, torch.ones(len(ready.catalog) + 1)).eval()
         vectors = model.table.weight.detach().numpy()
         retriever = exact(ready.catalog, model.encoder, vectors, config.history)
