@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from index.build import build
 from index.catalog import Catalog
 from index.encoders import Encoder, History, build_encoder
-from index.publish import publish
+from index.publish import publish, rollback
 from index.release import (
     DRAFTS,
+    RELEASES,
     DataWindow,
     EncoderSpec,
     Manifest,
@@ -32,9 +33,11 @@ Histories = NDArray[np.int64]
 
 
 def make_release(root: Path, items: int) -> None:
-    """Build and publish a release of random items, unless the root has one of as many."""
+    """Have a release of random items be live, which is built unless the root has one of as many."""
     release_id = f"random-{items}"
-    if read_current(root) == release_id:
+    if (root / RELEASES / release_id).exists():
+        if read_current(root) != release_id:
+            rollback(root, to=release_id)
         return
     draft = root / DRAFTS / release_id
     generator = np.random.default_rng(0)
