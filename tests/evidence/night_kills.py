@@ -23,7 +23,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +32,7 @@ from typing import Any
 import torch
 import torch._dynamo  # which torch otherwise imports in every child anew
 import torch.utils._device
+from children import begin, end_of, in_child
 
 from index.publish import list_releases, verify
 from index.release import ENCODER, VECTORS, open_release, read_current, read_manifest
@@ -49,28 +49,6 @@ _CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 _TOLD_EVERY = 25
 FIT = {"dim": 8, "interests": 2, "hidden": 8, "negatives": 20, "epochs": 1, "batch_size": 256}
 FIRST = 1_735_689_600  # 2025-01-01, where synthetic logs begin
-
-
-def begin(work: Callable[[], int]) -> int:
-    """The child that does the work, and ends with what that returns."""
-    child = os.fork()
-    if child == 0:
-        os.fsync = lambda fd: None  # a kill loses nothing written, and disks are slow
-        try:
-            os._exit(work())
-        except BaseException:
-            traceback.print_exc()
-            os._exit(99)
-    return child
-
-
-def end_of(child: int) -> int:
-    """How it ended: its status, or its signal, negative."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def in_child(work: Callable[[], int]) -> int:
-    return end_of(begin(work))
 
 
 def kill_at(point: int, wanted: Wanted) -> None:

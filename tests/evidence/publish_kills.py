@@ -2,7 +2,7 @@
 
     python tests/evidence/publish_kills.py [--each 20] [--random 400]
 
-tests/index/interrupted.py kills each before each write, fsync, rename and removal, or with half of
+interrupted.py kills each before each write, fsync, rename and removal, or with half of
 it made, so many times, and at random moments. Each time `current` must name a release that
 verifies, every release listed must be whole, and the next publish must work and leave nothing half
 made. The last line is one JSON object; the status is 1 if anything fails.
@@ -20,7 +20,7 @@ from releases import write_release
 
 from index.release import DRAFTS, RELEASES
 
-PROGRAM = Path(__file__).resolve().parents[1] / "index" / "interrupted.py"
+PROGRAM = Path(__file__).with_name("interrupted.py")
 
 
 def write_template(folder: Path) -> None:

@@ -87,12 +87,14 @@ class SteadyLoad:
     async def _send(self) -> None:
         due = time.perf_counter()
         while True:
-            path, request = next(self._requests)
             if not self.idle:
                 self.idle.append(await self.connect())
-            self.idle.popleft().send(path, request)
+            self.ask(self.idle.popleft())
             due += 1 / self._rate
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
+
+    def ask(self, connection: Connection) -> None:
+        connection.send(*next(self._requests))
 
     async def connect(self) -> Connection:
         loop = asyncio.get_running_loop()

@@ -112,7 +112,7 @@ class Load(SteadyLoad):
         """Answers a second, where each connection asks again as soon as it is answered."""
         self._flat_out, before = True, self.findings.answered
         for _ in range(len(self.idle)):
-            self._ask(self.idle.popleft())
+            self.ask(self.idle.popleft())
         await asyncio.sleep(seconds)
         self._flat_out = False
         rate = (self.findings.answered - before) / seconds
@@ -126,16 +126,7 @@ class Load(SteadyLoad):
     def stop(self) -> None:
         self._sending.cancel()
 
-    async def _send(self) -> None:
-        due = time.perf_counter()
-        while True:
-            if not self.idle:
-                self.idle.append(await self.connect())
-            self._ask(self.idle.popleft())
-            due += 1 / self._rate
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-
-    def _ask(self, connection: Connection) -> None:
+    def ask(self, connection: Connection) -> None:
         self._asked[connection] = question = next(self._turn)
         connection.send(question.path, question.request)
 
@@ -148,7 +139,7 @@ class Load(SteadyLoad):
             self.findings.failed[f"{answered.status} {answered.code}"] += 1
         else:
             self._look(connection, question, orjson.loads(body))
-        self._ask(connection) if self._flat_out else self.idle.append(connection)
+        self.ask(connection) if self._flat_out else self.idle.append(connection)
         self._news.set()
 
     def _look(self, connection: Connection, question: Question, told: dict[str, Any]) -> None:

@@ -251,7 +251,7 @@ def test_cut_short_anywhere_a_whole_release_is_live_and_the_next_publish_works(
     template, scratch = tmp_path_factory.mktemp("template"), tmp_path_factory.mktemp("scratch")
     for name in ("first", "second", "third", "fourth"):
         make_draft(name, root=template)
-    program = Path(__file__).with_name("interrupted.py")
+    program = Path(__file__).parents[1] / "evidence" / "interrupted.py"
     ended = subprocess.run(
         [sys.executable, "-W", "error", program, template, scratch, "--random", "8"],
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},

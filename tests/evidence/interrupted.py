@@ -1,4 +1,4 @@
-"""A program for test_publish.py and evidence/publish_kills.py: cut publishers short.
+"""A program for publish_kills.py and tests/index/test_publish.py: cut publishers short.
 
 python interrupted.py TEMPLATE SCRATCH [--each 1] [--random 0], where TEMPLATE is a root with the
 drafts first, second, third and fourth. Each is cut wherever it changes the file system, at each
@@ -18,13 +18,13 @@ import shutil
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch.utils._device  # noqa: F401  (which torch otherwise imports in every child anew)
+from children import begin, end_of, in_child
 
 from index.publish import list_releases, prune, publish, rollback, verify
 from index.release import ReleaseError, open_release, read_current
@@ -47,29 +47,12 @@ SCENARIOS: dict[str, tuple[Action, Action]] = {
 }
 
 
-def begin(action: Action, root: Path) -> int:
-    """The child that runs the action."""
-    child = os.fork()
-    if child == 0:
-        os.fsync = lambda descriptor: (
-            None
-        )  # a kill does not lose what was written, and disks are slow
-        try:
-            action(root)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return child
+def done(action: Action, root: Path) -> Callable[[], int]:
+    def work() -> int:
+        action(root)
+        return 0
 
-
-def end_of(child: int) -> int:
-    """How it ended: 0, or the signal that killed it, negative."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def in_child(action: Action, root: Path) -> int:
-    return end_of(begin(action, root))
+    return work
 
 
 def intercept(root: Path, reach: Callable[[bool, Callable[[], None]], None]) -> None:
@@ -172,11 +155,11 @@ class Trials:
         prepare, self._action = SCENARIOS[name]
         self._prepared, self._root = scratch / "prepared", scratch / "root"
         self._copy(scratch / "template", self._prepared)
-        assert in_child(prepare, self._prepared) == 0, f"{name}: cannot be prepared"
+        assert in_child(done(prepare, self._prepared)) == 0, f"{name}: cannot be prepared"
         finished = scratch / "finished"
         self._copy(self._prepared, finished)
         started = time.monotonic()
-        assert in_child(self._action, finished) == 0, f"{name}: fails without being cut"
+        assert in_child(done(self._action, finished)) == 0, f"{name}: fails without being cut"
         self._seconds = time.monotonic() - started
         self._holds = check(read_current(self._prepared), read_current(finished))
         self.points = self.kills = self.random_kills = 0
@@ -187,7 +170,7 @@ class Trials:
             point, ends = self.points + 1, []
             for _ in range(each):
                 self._copy(self._prepared, self._root)
-                ends.append(in_child(manner(self._action, point), self._root))
+                ends.append(in_child(done(manner(self._action, point), self._root)))
                 self._look(f"point {point}", ends[-1])
             self.kills += ends.count(-signal.SIGKILL)
             if 0 in ends:
@@ -197,7 +180,7 @@ class Trials:
     def at_random(self, count: int, draw: random.Random) -> None:
         for number in range(count):
             self._copy(self._prepared, self._root)
-            child = begin(self._action, self._root)
+            child = begin(done(self._action, self._root))
             time.sleep(draw.uniform(0, self._seconds))
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
@@ -208,7 +191,7 @@ class Trials:
     def _look(self, where: str, end: int) -> None:
         where = f"{self._name}, {where}"
         assert end in (0, _REFUSED, -signal.SIGKILL), f"{where}: ended with {end}"
-        assert in_child(self._holds, self._root) == 0, f"{where}: see above"
+        assert in_child(done(self._holds, self._root)) == 0, f"{where}: see above"
 
     def _copy(self, source: Path, target: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)
