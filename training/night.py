@@ -251,9 +251,12 @@ class Night:
 
     def _again(self, name: str, fitted: Fitted, task: Task, since: float) -> Fitted:
         """Trained on, first on what came since a time, then on everything."""
-        update = {"epochs": self.config.refit_epochs, "pretrain_epochs": 0}
+        update = {
+            "epochs": self.config.refit_epochs,
+            "pretrain_epochs": 0,
+            "interests": self._chosen[0].interests,
+        }
         config = self.config.fit_config(warm=True).model_copy(update=update)
-        config = settled(config, fitted.encoder.interests)
 
         def start(model: Model) -> None:
             warm(model, self.prepared.catalog, self._parts(fitted), encoder=True, log=task.train)
