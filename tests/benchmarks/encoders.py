@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Sequence
 from datetime import date
@@ -21,7 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
-from train import samples_per_s
+from train import on_one_core, samples_per_s
 
 from index.encoders import ENCODERS
 from index.retriever import Retriever
@@ -30,10 +29,7 @@ from training.compare import system_config
 from training.config import FitConfig
 from training.evaluate import exact
 from training.examples import ExampleStream
-from training.fit import prepare_log
-from training.memory import keep_freed_memory
 from training.model import Model
-from training.synthetic import write_synthetic
 
 ITEMS = 12_000
 BATCH, TOGETHER, CALLS = 1024, 16, 300
@@ -60,14 +56,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, help="log whose histories to use")
     parser.add_argument("--encoders", default=",".join((*ENCODERS, *VARIANTS)))
     given = parser.parse_args()
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    with tempfile.TemporaryDirectory() as folder:
-        if given.log is None:
-            write_synthetic(Path(folder), users=15_000, items=3000)
-        log = given.log or Path(folder) / "interactions.parquet"
-        ready = prepare_log(log, None, FitConfig())
+    ready = on_one_core(given.log, FitConfig())
     stream = ExampleStream(ready.task.train, FitConfig().history, BATCH, seed=0)
     histories = [case.history for case in ready.task.test]
     costs = {}

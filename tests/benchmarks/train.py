@@ -24,7 +24,7 @@ import torch
 from training.compare import system_config
 from training.config import FitConfig
 from training.examples import Examples, ExampleStream
-from training.fit import prepare_log
+from training.fit import Prepared, prepare_log
 from training.memory import keep_freed_memory
 from training.model import Model
 from training.synthetic import write_synthetic
@@ -65,19 +65,23 @@ def samples_per_s(config: FitConfig, stream: ExampleStream, items: int) -> float
     return done * len(batches[0].targets) / spent
 
 
+def on_one_core(log: Path | None, config: FitConfig) -> Prepared:
+    """Keep this process to one core, as a fit is; the log, or a synthetic one."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        if log is None:
+            write_synthetic(Path(folder), users=15_000, items=3000)
+        return prepare_log(log or Path(folder) / "interactions.parquet", None, config)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--log", type=Path, help="log whose histories to use")
     arguments = parser.parse_args()
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    torch.set_num_threads(1)
-    keep_freed_memory()
     config = system_config("re4", {"batch_size": 1024}, "paper")
-    with tempfile.TemporaryDirectory() as folder:
-        if arguments.log is None:
-            write_synthetic(Path(folder), users=15_000, items=3000)
-        log = arguments.log or Path(folder) / "interactions.parquet"
-        prepared = prepare_log(log, None, config)
+    prepared = on_one_core(arguments.log, config)
     stream = ExampleStream(prepared.task.train, config.history, 1024, seed=0)
     peak = sgemm_gflops()
     result: dict[str, object] = {
