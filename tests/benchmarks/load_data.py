@@ -92,7 +92,8 @@ def make_histories(
     liked = generator.choice(CLUSTERS, (users, INTERESTS), p=_SHARES)
     chosen = np.take_along_axis(liked, generator.integers(0, INTERESTS, (users, HISTORY)), axis=1)
     sizes = np.maximum(ends - starts, 1)
-    return members[starts[chosen] + generator.integers(0, 1 << 30, chosen.shape) % sizes[chosen]]
+    places = starts[chosen] + generator.integers(0, 1 << 30, chosen.shape) % sizes[chosen]
+    return members[places % len(members)]  # the first one's for a last cluster that has no items
 
 
 def make_encoder() -> Encoder:

@@ -1,25 +1,32 @@
 """The evidence in its short form: the same programs, less of everything."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 FOLDER = Path(__file__).parent
+BENCHMARKS = FOLDER.parent / "benchmarks"
 
 
 def run(*arguments: str) -> dict[str, Any]:
+    summary = tell(FOLDER / arguments[0], *arguments[1:])
+    assert summary["passed"], summary
+    return summary
+
+
+def tell(program: Path, *arguments: str) -> dict[str, Any]:
+    """Its summary, whatever that says; the exit status has to agree."""
     ended = subprocess.run(
-        [sys.executable, FOLDER / arguments[0], *arguments[1:]],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, program, *arguments], capture_output=True, text=True, check=False
     )
     assert ended.stdout, ended.stderr
     summary: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    assert ended.returncode == 0, (summary, ended.stderr)
-    assert summary["passed"]
+    assert (ended.returncode == 0) == summary["passed"], (summary, ended.stderr)
     return summary
 
 
@@ -55,3 +62,22 @@ def test_no_answer_is_of_two_releases() -> None:
     )
     assert summary["loaded"] == 10
     assert summary["answers"] > 100
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs haproxy on the PATH")
+def test_a_rolling_restart_fails_no_request() -> None:
+    summary = run("rolling.py", "--restarts", "1", "--rate", "20")
+    assert summary["replicas"] == 3
+    assert summary["requests"] > 100
+
+
+def test_an_overload_is_refused_and_passes(tmp_path: Path) -> None:
+    summary = tell(
+        BENCHMARKS / "overload.py",
+        *("--items", "2000", "--seconds", "1", "--factors", "3", "--root", str(tmp_path)),
+    )
+    # How much and how soon is for a quiet machine to say.
+    [told] = summary["overloads"]
+    assert told["goodput_per_s"] > 0
+    assert told["refused"] > 0
+    assert told["other_statuses"] == 0
