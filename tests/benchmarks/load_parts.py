@@ -3,14 +3,18 @@
 Run by service.py, which has a package's name; so this is a module of its own, started with -m.
 """
 
+import asyncio
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 os.environ["OMP_NUM_THREADS"] = "1"
+
+import uvloop
 
 from index.release import RELEASES, Release, open_release, read_current
 from index.retriever import Query, Retriever
@@ -83,6 +87,28 @@ def floor(settings: Settings) -> None:
     DrainingServer(app, settings).run()
 
 
+class _Bare(asyncio.Protocol):
+    """As long an answer as a refusal, to whatever comes, of which nothing is read."""
+
+    _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 250\r\n\r\n" + bytes(250)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(self._ANSWER)
+
+
+def bare(settings: Settings) -> None:
+    """Serve with less than any refusal takes: what the sockets and the event loop cost alone."""
+    uvloop.run(_bare(settings.port))
+
+
+async def _bare(port: int) -> None:
+    server = await asyncio.get_running_loop().create_server(_Bare, "127.0.0.1", port)
+    await server.serve_forever()
+
+
 if __name__ == "__main__":
-    parts = {"engine": engine, "floor": floor}
+    parts = {"engine": engine, "floor": floor, "bare": bare}
     parts[sys.argv[1]](Settings())  # which are in the environment

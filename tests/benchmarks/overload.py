@@ -6,18 +6,21 @@ A real server has one core and the load the other. What it can answer is measure
 then requests are due at a multiple of that, whatever comes back, and last at half of it. For each
 multiple: goodput, the answers within the deadline, against what can be answered; how soon a refusal
 came; how many answers came after the deadline; and how long after the overload anything was still
-refused. The generator says how late it was itself: where that is milliseconds, it had too little of
-its core for the other numbers to be the server's. The last line is one JSON object.
+refused. A refusal cannot cost less than an answer of the bare event loop to whatever comes, which
+is measured too: what so many of those would leave for answers is the limit of the goodput. The
+generator says how late it was itself: where that is milliseconds, it had too little of its core for
+the other numbers to be the server's. The last line is one JSON object.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+import psutil
 from load import Load, closed_loop, open_loop, percentile_ms, prepare
 from load_data import make_release, sequences
 
-from service import REPOSITORY, K, claim_cores, cpu, serving
+from service import PARTS, REPOSITORY, K, claim_cores, cpu, serving
 
 DEADLINE_MS = 250
 CONNECTIONS = 32
@@ -37,10 +40,13 @@ def measure(
         capacity = closed_loop(port, requests, CONNECTIONS, seconds).rate
         told = [one(port, requests, capacity, factor, seconds) for factor in factors]
         again = closed_loop(port, requests, CONNECTIONS, seconds).rate
+    with serving(core, root, PARTS, "bare") as port:
+        bare = cpu_each(port, requests, seconds)
     # What else the machine does changes meanwhile: the most that was seen counts.
     best = max(capacity, again)
     for each in told:
         each["goodput_share"] = round(float(str(each["goodput_per_s"])) / best, 3)
+        each["goodput_limit"] = round(limit(float(str(each["factor"])), bare * best), 3)
     return {
         "evidence": "overload",
         "passed": all(map(keeps, told)),
@@ -48,9 +54,19 @@ def measure(
         "items": items,
         "k": k,
         "capacity_per_s": [round(capacity), round(again)],
+        "bare_us": round(1e6 * bare, 1),
         "deadline_ms": DEADLINE_MS,
         "overloads": told,
     }
+
+
+def cpu_each(port: int, requests: list[bytes], seconds: float) -> float:
+    """Seconds of the server's own time for each request; it has more to spare than the load."""
+    [server] = psutil.Process().children()
+    before = server.cpu_times()
+    load = closed_loop(port, requests, CONNECTIONS, seconds, warm_up_s=0.0)
+    after = server.cpu_times()
+    return (after.user + after.system - before.user - before.system) / len(load.answers)
 
 
 def one(
@@ -77,6 +93,11 @@ def one(
         ),
         "normal_after_s": round(normal_after(after), 2),
     }
+
+
+def limit(factor: float, bare: float) -> float:
+    """The share of the capacity that is left; bare: a refusal's cost, as a share of an answer's."""
+    return min(1.0, max(0.0, 1 - factor * bare) / (1 - bare))
 
 
 def normal_after(load: Load) -> float:
