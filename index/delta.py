@@ -39,6 +39,11 @@ class Delta:
     def _place_of(self) -> dict[str, int]:
         return {item_id: place for place, item_id in enumerate(self.ids)}
 
+    def rows(self, item_ids: Iterable[str], items: int) -> list[int]:
+        """The row of each, 0 for those that are not here. items: N, of the catalogue."""
+        place = self._place_of.get
+        return [items + 1 + found if (found := place(each)) is not None else 0 for each in item_ids]
+
     def without(self, item_ids: Collection[str]) -> "Delta":
         """The same but for these."""
         kept = [place for place, item_id in enumerate(self.ids) if item_id not in item_ids]

@@ -60,7 +60,7 @@ class Answer:
     rows (n,) of the catalogue, or beyond its N of a delta; scores (n,) inner products, or
     interactions in the log where the source is popular; interests (n,) which interest found the
     item, -1 where the source is popular.
-    unknown: items of the history that are not in the catalogue.
+    unknown: items of the history that are not in the catalogue; a delta may know some of them.
     explanation, union: where the query wants them and the source is interests; the union is of what
     the interests find, whatever may be in the answer.
     """
@@ -99,16 +99,18 @@ class Retriever:
 
     def encode(self, histories: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Interests (B, K, D) of histories of rows, newest last, each with a known item."""
-        vectors: NDArray[np.float32] = self._encode(histories)[1].vectors.numpy()
+        vectors: NDArray[np.float32] = self._encode(histories, None)[1].vectors.numpy()
         return vectors
 
-    def _encode(self, histories: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], Interests]:
+    def _encode(
+        self, histories: Sequence[Sequence[int]], delta: Delta | None
+    ) -> tuple[NDArray[np.int64], Interests]:
         """The rows that the encoder sees (B, L), 0 = padding, and what it makes of them."""
         rows = pad_histories(histories, self.history_length)
-        vectors = torch.from_numpy(self.vectors[rows])
-        padded = torch.from_numpy(rows)
+        vectors = torch.from_numpy(self._vectors_of(rows, delta))
+        known = torch.from_numpy(self._known(rows) if delta else rows)
         with torch.inference_mode():
-            return rows, self.encoder(History(padded, vectors, padded != PADDING))
+            return rows, self.encoder(History(known, vectors, torch.from_numpy(rows != PADDING)))
 
     def recommend(
         self,
@@ -117,33 +119,43 @@ class Retriever:
         withdrawn: frozenset[int] = _NOBODY,
         delta: Delta | None = None,
     ) -> list[Answer]:
-        """An answer for each query; those with no known item in their history get popular items.
+        """An answer for each query; those with no item in their history that has a vector, in the
+        catalogue or in the delta, get popular items.
 
         withdrawn: rows that are to be in no answer. Exact given the index: what is not allowed is
         left out of the ranking of all items, and the k best of the others remain.
-        delta: items that the catalogue does not know, to be found by interests beside its own.
-        Their category is not known.
+        delta: items that the catalogue does not know, to be found by interests beside its own and
+        to be read in histories. Their category is not known.
         """
-        asked = [self._asked(query, withdrawn) for query in queries]
+        asked = [self._asked(query, withdrawn, delta) for query in queries]
         known = [each for each in asked if each.rows]
         found = iter(self._find(known, timings or Timings(), delta) if known else ())
         return [next(found) if each.rows else self._popular(each) for each in asked]
 
-    def _asked(self, query: Query, withdrawn: frozenset[int]) -> "_Asked":
-        rows = [row for row in self.catalog.rows(query.history) if row]
-        excluded = frozenset(rows) if query.exclude_seen else _NOBODY
+    def _asked(self, query: Query, withdrawn: frozenset[int], delta: Delta | None) -> "_Asked":
+        rows = [row for row in self._rows(query.history, delta) if row]
+        known = [row for row in rows if row <= len(self.catalog)] if delta else rows
+        excluded = frozenset(known) if query.exclude_seen else _NOBODY
         if query.exclude:
             excluded |= frozenset(self.catalog.rows(query.exclude)) - {PADDING}
         passes = self._categories.passes(query.categories) if query.categories else None
         allowed = Filter(self._categories, excluded, withdrawn, passes)
-        return _Asked(query, rows, allowed)
+        return _Asked(query, rows, len(query.history) - len(known), allowed)
+
+    def _rows(self, item_ids: Sequence[str], delta: Delta | None) -> list[int]:
+        """The row of each in the catalogue, or else in the delta; 0 for those in neither."""
+        rows = self.catalog.rows(item_ids)
+        if not delta or PADDING not in rows:
+            return rows
+        new = delta.rows(item_ids, len(self.catalog))
+        return [row or other for row, other in zip(rows, new, strict=True)]
 
     def _find(
         self, asked: Sequence["_Asked"], timings: Timings, delta: Delta | None
     ) -> list[Answer]:
-        """Answers by interests; each history has a known item."""
+        """Answers by interests; each history has an item with a vector."""
         start = time.perf_counter()
-        seen, encoded = self._encode([each.rows for each in asked])
+        seen, encoded = self._encode([each.rows for each in asked], delta)
         interests: NDArray[np.float32] = encoded.vectors.numpy()
         timings.encode += time.perf_counter() - start
         wanted = [Wanted(each.pool, each.filter) for each in asked]
@@ -185,9 +197,11 @@ class Retriever:
         return beside(line, new, asked.pool)
 
     def _vectors_of(self, rows: NDArray[np.int64], delta: Delta | None) -> NDArray[np.float32]:
-        """(n, D): of the catalogue's rows and of those beside it."""
+        """(..., D): of the catalogue's rows and of those beside it."""
+        if not delta:
+            return self.vectors[rows]
         vectors = self.vectors[self._known(rows)]
-        if delta and (new := rows > len(self.catalog)).any():
+        if (new := rows > len(self.catalog)).any():
             vectors[new] = delta.vectors[rows[new] - len(self.catalog) - 1]
         return vectors
 
@@ -196,8 +210,7 @@ class Retriever:
         return np.where(rows <= len(self.catalog), rows, PADDING)
 
     def _answer(self, asked: "_Asked", pool: Line) -> Answer:
-        unknown = len(asked.query.history) - len(asked.rows)
-        return Answer(*self._choose(pool, asked.query), "interests", unknown)
+        return Answer(*self._choose(pool, asked.query), "interests", asked.unknown)
 
     def _choose(self, pool: Line, query: Query) -> Line:
         """The k items of the pool that are the answer."""
@@ -213,7 +226,7 @@ class Retriever:
         rows = asked.filter.most_popular(asked.pool)
         scores = self.catalog.popularity[rows - 1].astype(np.float32)
         rows, scores, interests = self._choose((rows, scores, np.full(len(rows), -1)), asked.query)
-        return Answer(rows, scores, interests, "popular", len(asked.query.history))
+        return Answer(rows, scores, interests, "popular", asked.unknown)
 
     def _union(self, interests: NDArray[np.float32], k: int) -> Union:
         """interests (K, D) of one user, each searched for alone."""
@@ -221,24 +234,39 @@ class Retriever:
         found = rows[rows > 0]
         return Union(len(np.unique(found)), len(found))
 
-    def similar(self, row: int, k: int = 50, withdrawn: frozenset[int] = _NOBODY) -> Line:
-        """The k items nearest to that of a row, itself left out, as if it were an interest.
+    def similar(
+        self,
+        item_id: str,
+        k: int = 50,
+        withdrawn: frozenset[int] = _NOBODY,
+        delta: Delta | None = None,
+    ) -> Line | None:
+        """The k items of the catalogue nearest to one, itself left out, as if it were an interest.
 
         A score is the inner product with the item's vector brought to length 1: by it, as for an
         interest, long vectors are nearer, which are those of popular items.
+        None for an item that neither the catalogue nor the delta knows.
         """
-        interest = unit(self.vectors[row])
-        wanted = Wanted(k, Filter(self._categories, frozenset({row}), withdrawn, None))
+        [row] = self._rows([item_id], delta)
+        if not row:
+            return None
+        interest = unit(self._vectors_of(np.array(row), delta))
+        itself = frozenset({row} if row <= len(self.catalog) else ())
+        wanted = Wanted(k, Filter(self._categories, itself, withdrawn, None))
         [line] = search(self.index, interest[None, None], [wanted], Timings())
         return line
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A query, the rows of the known items of its history, and which rows it may be given."""
+    """A query, the rows of its history that have a vector, and which rows it may be given.
+
+    unknown: items of the history that are not in the catalogue.
+    """
 
     query: Query
     rows: Sequence[int]
+    unknown: int
     filter: Filter
 
     @property

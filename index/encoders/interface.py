@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class History(NamedTuple):
     """A batch of padded histories, newest item in the last column.
 
-    rows (B, L) int64, 0 = padding; vectors (B, L, D) their item vectors, zero at padding;
-    mask (B, L) bool, true at items. Every history has at least one item.
+    rows (B, L) int64, 0 = padding, or an item that came after the training; vectors (B, L, D) their
+    item vectors, zero at padding; mask (B, L) bool, true at items. Every history has at least one.
     """
 
     rows: Tensor

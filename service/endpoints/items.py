@@ -16,19 +16,20 @@ Wanted = Annotated[int, Query(ge=1, le=K_LIMIT, description="items wanted", exam
 
 
 async def similar(request: Request, item_id: ItemInPath, k: Wanted = 50) -> Response:
-    """The items nearest to one, as if it were a user's only interest."""
-    engine, live = service_of(request).engine, service_of(request).live
-    engine.admit(deadline_of(request))
-    release = live.release
+    """The items of the release nearest to one, as if it were a user's only interest."""
+    service = service_of(request)
+    service.engine.admit(deadline_of(request))
+    release = service.live.release
     assert release is not None, "admitted without a release; this is a bug"
     retriever = release.retriever
-    [row] = retriever.catalog.rows([item_id])
-    if not row:
+    withdrawn, delta = service.engine.withdrawn(release), service.newcomers.delta(release)
+    found = retriever.similar(item_id, k, withdrawn, delta)
+    if found is None:
         raise UnknownItemError(
-            f"item_id: {item_id[:_SHOWN]!r} is not an item of the release {release.id}; "
-            "name one that is, percent-encoded"
+            f"item_id: {item_id[:_SHOWN]!r} is not an item of the release {release.id}, nor one of "
+            "the new ones beside it; name one that is, percent-encoded"
         )
-    rows, scores, _ = retriever.similar(row, k, engine.withdrawn(release))
+    rows, scores, _ = found
     ids = map(retriever.catalog.id, rows.tolist())
     items = [
         {"item_id": each, "score": score} for each, score in zip(ids, scores.tolist(), strict=True)

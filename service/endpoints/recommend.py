@@ -150,7 +150,7 @@ def _recommendations(served: Served, asked: RecommendRequest, degraded: bool) ->
             if row > len(catalog):
                 item["new"] = True
     if asked.explain:
-        _explain(content, answer, catalog)
+        _explain(content, answer, catalog, served.delta)
     return content
 
 
@@ -158,13 +158,17 @@ def _ids(rows: NDArray[np.int64], catalog: Catalog, delta: Delta | None) -> list
     if delta is None:
         # A loop in C over ids that lie all about in memory: the processor fetches several at once.
         return list(map(catalog.ids.__getitem__, (rows - 1).tolist()))
-    known = len(catalog)
-    return [
-        catalog.id(row) if row <= known else delta.ids[row - known - 1] for row in rows.tolist()
-    ]
+    return [_id(row, catalog, delta) for row in rows.tolist()]
 
 
-def _explain(content: dict[str, Any], answer: Answer, catalog: Catalog) -> None:
+def _id(row: int, catalog: Catalog, delta: Delta | None) -> str:
+    beside = row - len(catalog) - 1
+    return delta.ids[beside] if delta is not None and beside >= 0 else catalog.id(row)
+
+
+def _explain(
+    content: dict[str, Any], answer: Answer, catalog: Catalog, delta: Delta | None
+) -> None:
     """Add what is known of the interests; nothing where they had no part in the answer."""
     content["interests"] = []
     if (told := answer.explanation) is None:
@@ -175,7 +179,7 @@ def _explain(content: dict[str, Any], answer: Answer, catalog: Catalog) -> None:
         {
             "share": share,
             "attended": [
-                {"item_id": catalog.id(row), "weight": weight} for row, weight in attended
+                {"item_id": _id(row, catalog, delta), "weight": weight} for row, weight in attended
             ],
         }
         for share, attended in zip(told.shares.tolist(), told.attended, strict=True)

@@ -7,8 +7,9 @@ A release is trained on the oldest interactions of LOG, --known of them, and not
 are heard, --heard of the log, and new items placed by those who took them; and each user of the
 next --next of the log, who has a known item in the history, is asked about: recall@50 of the answer
 for what is taken there, where no item is told twice. Beside it, the 50 most popular items of all
-that was heard, and of the new items alone. The draft is kept in DIR. A Markdown table, then one
-JSON object.
+that was heard, and of the new items alone. Users with new items in their history are also asked
+about as if these could not be read there. The draft is kept in DIR. A Markdown table, then one JSON
+object.
 """
 
 import argparse
@@ -122,6 +123,11 @@ def recall(cases: Sequence[Asked], found: Sequence[Sequence[str]], among: set[st
     return float(np.mean(shares)) if shares else float("nan")
 
 
+def with_any(cases: Sequence[Asked], items: set[str], newest: int) -> list[Asked]:
+    """Those who have any of the items among the newest of their history."""
+    return [case for case in cases if items.intersection(case.history[-newest:])]
+
+
 def measure(
     retriever: Retriever, log: Log, known: int, heard: float, after: float, users: int
 ) -> dict[str, float]:
@@ -137,6 +143,10 @@ def measure(
     fresh = Counter(item for item in log.items[known:until] if item not in old)
     popular_new = [item for item, _ in fresh.most_common(K)]
     without, beside = answers(retriever, cases, None), answers(retriever, cases, delta)
+    having = with_any(cases, set(delta.ids if delta else ()), retriever.history_length)
+    unread = [
+        Asked([item for item in case.history if item in old], case.relevant) for case in having
+    ]
     return {
         "heard": heard,
         "offered": len(delta or ()),
@@ -149,6 +159,9 @@ def measure(
         "known": recall(cases, beside, old),
         "all_without": recall(cases, without, None),
         "all": recall(cases, beside, None),
+        "users_with_new": len(having),
+        "unread": recall(having, answers(retriever, unread, delta), None),
+        "read": recall(having, answers(retriever, having, delta), None),
         "share_of_answers": float(np.mean([len(set(ids) - old) / len(ids) for ids in beside])),
     }
 

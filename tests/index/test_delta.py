@@ -1,6 +1,7 @@
 """New items beside a release: placed by who took them, and found as the catalogue's own are."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from index.delta import NEIGHBOURS, Delta, middle_length, stand, vector_at
+from index.encoders import build_encoder
 from index.filters import CategoryFilter
 from index.release import open_release
 from index.retriever import Answer, Query, Retriever
@@ -64,12 +66,12 @@ def test_new_items_stand_where_their_scores_put_them(
 
 def test_new_items_are_left_out_as_others_are(retriever: Retriever, delta: Delta) -> None:
     best = [item for item in oracle(retriever, delta, [], 230) if item.startswith("new-")]
-    given = {"history": [*HISTORY, best[0]], "exclude": [best[1], "nobody"]}
+    excluded = ask(retriever, delta, k=50, exclude=[best[0], best[1], "nobody"])
     left = oracle(retriever, delta, [*HISTORY, *best[:2]], 50)
-    assert ids(retriever, delta, ask(retriever, delta, k=50, **given)) == left
-    seen = ids(retriever, delta, ask(retriever, delta, k=230, exclude_seen=False, **given))
-    assert best[0] in seen
-    assert best[1] not in seen
+    assert ids(retriever, delta, excluded) == left
+    given = {"history": [*HISTORY, best[0]], "k": 230}
+    assert best[0] not in ids(retriever, delta, ask(retriever, delta, **given))
+    assert best[0] in ids(retriever, delta, ask(retriever, delta, exclude_seen=False, **given))
     fewer = delta.without({best[0], "nobody"})
     assert best[0] not in fewer.ids
     assert len(fewer) == NEW - 1
@@ -92,8 +94,50 @@ def test_they_are_diversified_and_explained(retriever: Retriever, delta: Delta) 
     np.testing.assert_allclose(best, answer.scores, rtol=1e-5)
 
 
+def test_they_are_read_in_a_history_as_the_catalogues_own_are(
+    retriever: Retriever, delta: Delta
+) -> None:
+    twins = Delta(["twin"], retriever.vectors[[9]])
+    told = ask(retriever, twins, history=["item-3", "twin"], exclude=["item-9"], explain=True)
+    same = ask(retriever, twins, history=["item-3", "item-9"], exclude=["twin"], explain=True)
+    assert told.source == "interests"
+    assert told.rows.tolist() == same.rows.tolist()
+    np.testing.assert_allclose(told.scores, same.scores, rtol=1e-6)
+    assert (told.unknown, same.unknown) == (1, 0), "of the catalogue"
+    assert told.explanation is not None
+    assert {row for each in told.explanation.attended for row, _ in each} == {3, 201}
+
+
+def test_a_history_of_new_items_alone_is_enough(retriever: Retriever, delta: Delta) -> None:
+    answer = ask(retriever, delta, history=["new-1", "nobody"])
+    assert answer.source == "interests"
+    assert answer.unknown == 2
+    assert 200 + 1 + 1 not in answer.rows, "it is seen"
+    assert ask(retriever, None, history=["new-1"]).source == "popular"
+    assert ask(retriever, delta, history=["nobody"]).source == "popular"
+
+
+def test_an_encoder_with_a_table_of_its_own_reads_them(retriever: Retriever, delta: Delta) -> None:
+    """It has no row for them."""
+    encoder = build_encoder("timirec", {"items": 200, "dim": retriever.encoder.dim}).eval()
+    answer = ask(replace(retriever, encoder=encoder), delta, history=["item-1", "new-1"])
+    assert answer.source == "interests"
+    assert np.isfinite(answer.scores).all()
+
+
+def test_items_similar_to_a_new_one_are_of_the_catalogue(
+    retriever: Retriever, delta: Delta
+) -> None:
+    found = retriever.similar("new-2", 10, delta=delta)
+    assert found is not None
+    scores = retriever.vectors[1:] @ (delta.vectors[2] / np.linalg.norm(delta.vectors[2]))
+    assert found[0].tolist() == (1 + (-scores).argsort()[:10]).tolist()
+    assert retriever.similar("new-2", 10) is None
+    assert retriever.similar("nobody", 10, delta=delta) is None
+
+
 def test_who_is_not_known_has_popular_items(retriever: Retriever, delta: Delta) -> None:
-    answer = ask(retriever, delta, history=["new-1"])
+    answer = ask(retriever, delta, history=["nobody"])
     assert answer.source == "popular"
     assert (answer.rows <= 200).all()
 

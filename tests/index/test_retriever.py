@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from index.diversity import POOL
 from index.filters import CategoryFilter
@@ -192,12 +193,20 @@ def test_similar_items_are_the_nearest_without_the_item(retriever: Retriever) ->
     scores = retriever.vectors[1:] @ vector
     ranking = [row for row in (1 + (-scores).argsort()).tolist() if row != 7]
 
-    rows, told, _ = retriever.similar(7, 10)
+    rows, told = similar(retriever, 10)
     assert rows.tolist() == ranking[:10]
     np.testing.assert_allclose(told, scores[rows - 1], rtol=1e-5)
-    rows, _, _ = retriever.similar(7, 10, frozenset(ranking[:5]))
+    rows, _ = similar(retriever, 10, frozenset(ranking[:5]))
     assert rows.tolist() == ranking[5:15]
-    assert len(retriever.similar(7, 1000)[0]) == 199
+    assert len(similar(retriever, 1000)[0]) == 199
+
+
+def similar(
+    retriever: Retriever, k: int, withdrawn: frozenset[int] = frozenset()
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    found = retriever.similar("item-7", k, withdrawn)
+    assert found is not None
+    return found[:2]
 
 
 def test_queries_of_every_kind_are_answered_together_as_alone(retriever: Retriever) -> None:

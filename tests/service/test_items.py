@@ -29,7 +29,9 @@ async def test_the_nearest_are_told_without_the_item(serve: Serve, root: Path) -
         all_others = await client.get("/items/item-7/similar")
 
     retriever = open_release(root / RELEASES / "first").retriever
-    rows, scores, _ = retriever.similar(7, 5)
+    found = retriever.similar("item-7", 5)
+    assert found is not None
+    rows, scores, _ = found
     assert response.json() == {
         "items": [
             {"item_id": retriever.catalog.id(row), "score": pytest.approx(score)}

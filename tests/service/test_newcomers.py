@@ -57,6 +57,13 @@ async def test_what_several_users_took_is_offered_and_marked(serve: Serve) -> No
         assert not any("new" in item for item in after.values())
         seen = await offered(client, sequence=["item-3", "new/ß"])
         assert "new/ß" not in seen
+        asked = {"sequence": ["new/ß"], "explain": True}
+        told = (await client.post("/recommend", json=asked)).json()
+        assert (told["source"], told["unknown_items"]) == ("interests", 1)
+        attended = {each["item_id"] for one in told["interests"] for each in one["attended"]}
+        assert attended == {"new/ß"}
+        similar = (await client.get("/items/new%2F%C3%9F/similar?k=3")).json()
+        assert len(similar["items"]) == 3
         metrics = (await client.get("/metrics")).text
         assert "re4_new_items 1.0" in metrics
         assert "re4_new_candidates_total" in metrics
