@@ -131,7 +131,7 @@ class Recommendations(Output):
     items: list[Candidate]
     release: str = Field(description="id of the release that gave them")
     source: Literal["interests", "popular"] = Field(
-        description="popular where the history is empty or holds no known item"
+        description="popular where the history is empty or holds no item that is known, even as new"
     )
     degraded: bool = Field(description="whether the stored history was wanted but not to be had")
     unknown_items: int = Field(description="items of the history that the release does not know")

@@ -38,9 +38,9 @@ from service.schemas.common import ErrorBody
 PATIENCE_S = 30.0
 ROUND = 50  # requests of a kind before the next
 DELIBERATE = {"not_ready", "overloaded", "history_unavailable"}
-# What a JSON schema cannot say, as the answer does: the limit of an id is of bytes, and 5.0 is a
-# number that somebody calculated, not a count.
-BEYOND_SCHEMAS = ("bytes in UTF-8", "valid integer; given")
+# What a JSON schema cannot say, as the answer does: the limit of an id is of bytes, 5.0 is a number
+# that somebody calculated, not a count, and a body that is too long is refused before it is read.
+BEYOND_SCHEMAS = ("bytes in UTF-8", "valid integer; given", '"code":"body_too_large"')
 # A bad request in a batch is told in its place.
 TOLD_IN_PLACE = ("/recommend/batch", "Schema-violating request accepted")
 FLAT_MIB = 5.0  # in 10,000 requests
