@@ -59,6 +59,10 @@ class FitConfig(BaseModel):
     layers: int = Field(2, ge=1, description="sasrec: transformer blocks")
     heads: int = Field(2, ge=1, description="sasrec: of attention; they divide D")
 
+    cosine: float | None = Field(
+        None, gt=0, description="temperature of scores that are cosines; none is inner products"
+    )
+
     # the loss
     objective: Literal["softmax", "served-max", "hard-negatives", "target-interest"] = Field(
         "served-max",

@@ -2,8 +2,10 @@
 
 import inspect
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from index.encoders import ENCODERS, Encoder, History, build_encoder
@@ -24,7 +26,8 @@ def encoder_arguments(config: FitConfig, items: int) -> dict[str, object]:
     """
     settings = config.model_dump() | {"items": items}
     taken = inspect.signature(ENCODERS[config.encoder]).parameters
-    return {name: settings[name] for name in taken}
+    cosine = {} if config.cosine is None else {"cosine": config.cosine}
+    return {name: settings[name] for name in taken} | cosine
 
 
 def build_objective(config: FitConfig) -> Objective:
@@ -88,6 +91,16 @@ class Model(nn.Module):
         self.objective = build_objective(config)
         self._sample = build_sampler(config.sampler, popularity, config.negatives)
         self._dropout = config.dropout
+        self._cosine = config.cosine is not None
+
+    @torch.no_grad()
+    def vectors(self) -> NDArray[np.float32]:
+        """(N + 1, D): the items as they are scored, row 0 zero."""
+        result: NDArray[np.float32] = self._scored(self.table.weight).numpy()
+        return result
+
+    def _scored(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=-1) if self._cosine else vectors
 
     def forward(self, examples: Examples) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and its terms."""
@@ -95,9 +108,9 @@ class Model(nn.Module):
         targets = torch.from_numpy(examples.targets)
         negatives = self._sample(targets)
         # One look-up, so that the table gets one gradient.
-        looked_up = self.table(torch.cat([rows.flatten(), targets, negatives.rows]))
-        history, target_vectors, negative_vectors = looked_up.split(
-            [rows.numel(), len(targets), len(negatives.rows)]
+        looked_up = self._scored(self.table(torch.cat([rows.flatten(), targets, negatives.rows])))
+        history, target_vectors, negative_vectors = torch.split(
+            looked_up, [rows.numel(), len(targets), len(negatives.rows)]
         )
         vectors = F.dropout(history.view(*rows.shape, -1), self._dropout, self.training)
         seen = History(rows, vectors, rows > 0)

@@ -112,7 +112,7 @@ class Trainer:
             self._train_epoch(on_step)
             self._close_epoch()
         checkpoint.load(self._best, self._model)
-        vectors = self._model.table.weight.detach().numpy()
+        vectors = self._model.vectors()
         return Fitted(self._model.encoder.eval(), vectors, progress.best, progress.history)
 
     def _exhausted(self) -> bool:
@@ -182,7 +182,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Metrics of the weights as they are, by exact search."""
         self._model.eval()
-        vectors = self._model.table.weight.detach().numpy()
+        vectors = self._model.vectors()
         retriever = exact(self._catalog, self._model.encoder, vectors, self._config.history)
         return evaluate(retriever, self._validation, self._exclude_seen)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from index.encoders.attention import ComirecSaEncoder, Re4Encoder
 from index.encoders.capsule import ComirecDrEncoder, MindEncoder
+from index.encoders.cosine import Cosine
 from index.encoders.interface import Encoder, History, Interests
 from index.encoders.single import Gru4RecEncoder, SasRecEncoder, YoutubeDnnEncoder
 from index.encoders.timirec import TimirecEncoder
@@ -29,10 +30,16 @@ class UnknownEncoderError(ValueError):
 
 
 def build_encoder(name: str, arguments: Mapping[str, Any]) -> Encoder:
-    """The encoder called `name` with fresh weights, drawn from torch's global generator."""
+    """The encoder called `name` with fresh weights, drawn from torch's global generator.
+
+    cosine, an argument that every encoder takes: the temperature, if scores are to be cosines.
+    """
     if name not in ENCODERS:
         raise UnknownEncoderError(f"encoder: no {name!r}; choose one of {', '.join(ENCODERS)}")
-    return ENCODERS[name](**arguments)
+    own = dict(arguments)
+    temperature = own.pop("cosine", None)
+    encoder = ENCODERS[name](**own)
+    return encoder if temperature is None else Cosine(encoder, temperature)
 
 
 __all__ = ["ENCODERS", "Encoder", "History", "Interests", "UnknownEncoderError", "build_encoder"]

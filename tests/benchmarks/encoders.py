@@ -68,7 +68,7 @@ def main() -> None:
     for text in given.encoders.split(","):
         config = candidates(system_config(text, {"batch_size": BATCH}, "best"))[0]
         model = Model(config, torch.ones(len(ready.catalog) + 1)).eval()
-        vectors = model.table.weight.detach().numpy()
+        vectors = model.vectors()
         retriever = exact(ready.catalog, model.encoder, vectors, config.history)
         cost = (
             round(samples_per_s(config, stream, ITEMS)),

@@ -25,6 +25,8 @@ HISTORIES = [[4], [1, 2, 3, 4, 5], [7, 7, 9], [30, 29], [5, 1, 4, 2, 3]]
 SWITCHES: dict[str, dict[str, Any]] = {
     "re4, tanh head": {"head": "tanh"},
     "re4, recency": {"recency": True},
+    "re4, cosine": {"cosine": 0.1},
+    "mind, dynamic, cosine": {"dynamic": True, "cosine": 0.5},
     "comirec-sa, no biases": {"biases": False},
     "mind, dynamic": {"dynamic": True},
 }
@@ -72,6 +74,16 @@ def tensors(interests: Interests) -> list[Tensor]:
 
 def assert_close(given: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_cosine_scores_know_no_length() -> None:
+    plain, cosine = make("re4"), make("re4, cosine")
+    cosine.load_state_dict({f"encoder.{name}": t for name, t in plain.state_dict().items()})
+    expected, given = encode(plain, HISTORIES), encode(cosine, HISTORIES)
+    lengths = expected.vectors.norm(dim=-1, keepdim=True)
+    assert_close(given.vectors, expected.vectors / lengths / 0.1)
+    assert torch.equal(given.raw, expected.raw)
+    assert torch.equal(given.attention, expected.attention)
 
 
 # --- every encoder ---

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from training.config import FitConfig
+from training.evaluate import exact
 from training.fit import Prepared, prepare_log
 from training.trainer import DivergedError, Trainer
 
@@ -58,6 +59,19 @@ def test_a_killed_run_ends_as_an_unbroken_one(
     np.testing.assert_array_equal(resumed.vectors, unbroken.vectors)
     assert resumed.metrics == unbroken.metrics
     assert [r["losses"] for r in resumed.history] == [r["losses"] for r in unbroken.history]
+
+
+@pytest.mark.parametrize("sparse_above", [0, 10**9], ids=["sparse", "dense"])
+def test_with_cosine_scores_items_have_length_one(planted, tmp_path, sparse_above):
+    config = FitConfig(**SMALL, epochs=4, cosine=0.1, sparse_above=sparse_above)
+    ready = prepared(planted, config)
+    fitted = train(ready, config, tmp_path)
+    np.testing.assert_allclose(np.linalg.norm(fitted.vectors[1:], axis=1), 1, rtol=1e-5)
+    assert (fitted.vectors[0] == 0).all()
+    retriever = exact(ready.catalog, fitted.encoder, fitted.vectors, config.history)
+    interests = retriever.encode([[1, 2], [3]])
+    np.testing.assert_allclose(np.linalg.norm(interests, axis=2), 10, rtol=1e-5)
+    assert fitted.metrics["recall@50"] > 2 * 50 / len(ready.catalog)
 
 
 def test_seeds_repeat_and_differ(planted, tmp_path):
