@@ -59,8 +59,8 @@ class FitConfig(BaseModel):
     layers: int = Field(2, ge=1, description="sasrec: transformer blocks")
     heads: int = Field(2, ge=1, description="sasrec: of attention; they divide D")
 
-    cosine: float | None = Field(
-        None, gt=0, description="temperature of scores that are cosines; none is inner products"
+    cosine: float = Field(
+        0.0, ge=0, description="temperature of scores that are cosines; 0 is inner products"
     )
 
     # the loss

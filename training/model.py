@@ -26,7 +26,7 @@ def encoder_arguments(config: FitConfig, items: int) -> dict[str, object]:
     """
     settings = config.model_dump() | {"items": items}
     taken = inspect.signature(ENCODERS[config.encoder]).parameters
-    cosine = {} if config.cosine is None else {"cosine": config.cosine}
+    cosine = {"cosine": config.cosine} if config.cosine else {}
     return {name: settings[name] for name in taken} | cosine
 
 
@@ -91,7 +91,7 @@ class Model(nn.Module):
         self.objective = build_objective(config)
         self._sample = build_sampler(config.sampler, popularity, config.negatives)
         self._dropout = config.dropout
-        self._cosine = config.cosine is not None
+        self._cosine = config.cosine > 0
 
     @torch.no_grad()
     def vectors(self) -> NDArray[np.float32]:

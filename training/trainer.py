@@ -23,10 +23,11 @@ from training.protocols import Task
 
 CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_EVERY_S = 120.0
+_LOOKED_AT = 256  # histories whose interests have to be numbers
 
 
 class DivergedError(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss, or what the weights make of a history, is no longer a number."""
 
 
 @dataclass
@@ -105,7 +106,7 @@ class Trainer:
         """Train until the validation metric has not risen for `patience` epochs, or all are done.
 
         on_step(examples, progress) is called after each step with the number of its examples.
-        Raises DivergedError if the loss becomes NaN or infinite.
+        Raises DivergedError if the loss, or what is served, becomes NaN or infinite.
         """
         progress = self.progress
         while progress.epoch < self._config.epochs and not self._exhausted():
@@ -133,10 +134,7 @@ class Trainer:
         for examples in batches:
             losses = step(model, self._optimizers, examples)
             if not math.isfinite(losses["loss"]):
-                raise DivergedError(
-                    f"loss is {losses['loss']} in epoch {progress.epoch + 1}; "
-                    f"try a learning rate below {self._config.learning_rate}"
-                )
+                raise self._diverged(f"loss is {losses['loss']}")
             size = len(examples.targets)
             for name, value in losses.items():
                 progress.sums[name] = progress.sums.get(name, 0.0) + value * size
@@ -179,11 +177,25 @@ class Trainer:
         progress.epoch_seconds = 0.0
         self._save()
 
+    def _check(self, vectors: NDArray[np.float32], what: str) -> None:
+        if not np.isfinite(vectors).all():
+            raise self._diverged(f"{what} are not finite")
+
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
+            f"{what} in epoch {self.progress.epoch + 1}; "
+            f"try a learning rate below {self._config.learning_rate}"
+        )
+
     def validate(self) -> dict[str, float]:
-        """Metrics of the weights as they are, by exact search."""
+        """Metrics of the weights as they are, by exact search. Raises DivergedError."""
         self._model.eval()
         vectors = self._model.vectors()
+        # Of cosines the loss may still be a number when the weights no longer are.
+        self._check(vectors, "item vectors")
         retriever = exact(self._catalog, self._model.encoder, vectors, self._config.history)
+        if looked_at := [case.history for case in self._validation[:_LOOKED_AT]]:
+            self._check(retriever.encode(looked_at), "interests")
         return evaluate(retriever, self._validation, self._exclude_seen)
 
     # A file is replaced whole. The best weights are written before the checkpoint that names them;
