@@ -58,7 +58,6 @@ class FitConfig(BaseModel):
     dynamic: bool = Field(False, description="mind: log2(length) interests, at most K")
     layers: int = Field(2, ge=1, description="sasrec: transformer blocks")
     heads: int = Field(2, ge=1, description="sasrec: of attention; they divide D")
-
     cosine: float = Field(
         0.0, ge=0, description="temperature of scores that are cosines; 0 is inner products"
     )
