@@ -31,14 +31,15 @@ def choose(
     run: Callable[[FitConfig], Run],
     metrics: Callable[[Run], Mapping[str, float]],
 ) -> tuple[FitConfig, Run]:
-    """Run each candidate; the one with the greatest product of recall@50 and NDCG@50.
+    """Run each candidate; the first, unless a later one has both the greater recall@50 and NDCG@50.
 
-    metrics: of a run, on validation.
+    What is ahead in one alone is, on a few hundred users, as likely ahead by luck. metrics: of a
+    run, on validation.
     """
-    tried = [(each, run(each)) for each in candidates(config)]
-    return max(tried, key=lambda one: _merit(metrics(one[1])))
-
-
-def _merit(metrics: Mapping[str, float]) -> float:
-    recall, ndcg = (metrics[name] for name in _DECIDING)
-    return recall * ndcg
+    first, *others = candidates(config)
+    best = first, run(first)
+    for each in others:
+        tried = run(each)
+        if all(metrics(tried)[name] > metrics(best[1])[name] for name in _DECIDING):
+            best = each, tried
+    return best
