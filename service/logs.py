@@ -34,5 +34,7 @@ def configure_logs(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # Its tidings of a normal start and end are told in service.server's own words.
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+    # What they tell of a normal start and end, service.server tells in its own words.
+    for library in ("uvicorn", "faiss"):
+        at_least = max(logging.WARNING, logging.getLevelName(level.upper()))
+        logging.getLogger(library).setLevel(at_least)
