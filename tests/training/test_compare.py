@@ -128,7 +128,7 @@ def test_the_command_writes_table_csv_and_plots(planted, tmp_path):
     assert (out / "curves.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("name", ["re4-table4", "re4-table7", "re4-fig3", "re4-fig4"])
+@pytest.mark.parametrize("name", SWEEPS)
 def test_sweeps_run(planted, tmp_path, name):
     log = str(planted / "interactions.parquet")
     arguments = ["reproduce", name, log, "--seeds", "1", "--out", str(tmp_path), *SETS]
