@@ -35,6 +35,6 @@ def configure_logs(level: str) -> None:
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # What they tell of a normal start and end, service.server tells in its own words.
+    at_least = max(logging.WARNING, logging.getLevelName(level.upper()))
     for library in ("uvicorn", "faiss"):
-        at_least = max(logging.WARNING, logging.getLevelName(level.upper()))
         logging.getLogger(library).setLevel(at_least)
