@@ -3,6 +3,7 @@
 faiss is known here and in the siblings index/ann_*.py, and nowhere else.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Literal, Protocol, Self
@@ -17,7 +18,7 @@ from index.ann_flat import FlatIndex
 from index.ann_gpu import LIMIT, GpuIndex, cloner
 from index.ann_ivf import IvfIndex, assign_lists, build_lists
 from index.filters import Filters
-from index.merge import Hits
+from index.merge import Hits, Line
 
 
 class IndexSpec(BaseModel):
@@ -57,6 +58,12 @@ class ItemIndex(Protocol):
         may be more hits than k, and fewer where there are fewer items. Scores are exact.
         filters: one for each request; what it does not allow is not among the hits.
         """
+        ...
+
+    def lines(
+        self, interests: NDArray[np.float32], k: int, filters: Filters = None
+    ) -> Iterator[Line]:
+        """The same, one request after the other, most of the work for each when it is asked for."""
         ...
 
     def write(self, path: Path) -> None: ...

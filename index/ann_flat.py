@@ -1,6 +1,6 @@
 """Exact search: every item's score nearly, then exactly for the few that can be best."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch as _torch  # noqa: F401  # isort: skip  (before faiss)
@@ -12,7 +12,9 @@ from index.filters import Filter, Filters
 from index.merge import Hits, Line, stack
 from index.rounding import RoundedMatrix, round_interests
 
-BATCH = 32  # requests at a time, to bound the memory that their scores take
+BATCH = 32  # requests at a time, at the most
+# Scores at a time: so many are computed in a few milliseconds and take a few MB.
+_SCORES = 1 << 20
 _FEW = 0.25  # of all items: so many are sooner picked out than looked at with the others
 _BLOCKS = 32  # that scores are cut into, to find out which are too low to be of the k best
 
@@ -26,32 +28,38 @@ class FlatIndex:
         self._items = RoundedMatrix(self._vectors[1:])
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
-        asked = filters or [None] * len(interests)
-        lines = {
-            place: self._pick(interests[place], k, each)
-            for place, each in enumerate(asked)
-            if each and each.passing < _FEW * len(self._items)
-        }
-        others = [place for place in range(len(interests)) if place not in lines]
-        for first in range(0, len(others), BATCH):
-            places = others[first : first + BATCH]
-            found = self._scan(interests[places], k, [asked[place] for place in places])
-            lines.update(zip(places, found, strict=True))
-        return stack([lines[place] for place in range(len(interests))])
+        return stack([*self.lines(interests, k, filters)])
 
-    def _scan(
+    def lines(
+        self, interests: NDArray[np.float32], k: int, filters: Filters = None
+    ) -> Iterator[Line]:
+        asked = filters or [None] * len(interests)
+        together = max(1, min(BATCH, _SCORES // max(1, len(self._items))))
+        for first in range(0, len(interests), together):
+            part = slice(first, first + together)
+            yield from self._lines(interests[part], k, asked[part])
+
+    def _lines(
         self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
-    ) -> list[Line]:
-        """By looking at all items."""
-        rounded = round_interests(interests)
-        maxima, errors = self._items.maxima(rounded), self._items.errors(rounded)
-        lines = []
-        for request, scores, error, allowed in zip(interests, maxima, errors, filters, strict=True):
+    ) -> Iterator[Line]:
+        scans = [not each or each.passing >= _FEW * len(self._items) for each in filters]
+        scanned = self._scan(interests[scans])
+        for request, scan, allowed in zip(interests, scans, filters, strict=True):
+            if allowed and not scan:
+                yield self._pick(request, k, allowed)
+                continue
+            scores, error = next(scanned)
             if allowed:
                 allowed.strike(scores)
             places, _ = leaders(scores, error, k)
-            lines.append(score(self._vectors, places + 1, request))
-        return lines
+            yield score(self._vectors, places + 1, request)
+
+    def _scan(self, interests: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.float32], float]]:
+        """For each request, the scores of all items, and how far they are off."""
+        if len(interests):
+            rounded = round_interests(interests)
+            maxima, errors = self._items.maxima(rounded), self._items.errors(rounded)
+            yield from zip(maxima, errors, strict=True)
 
     def _pick(self, interests: NDArray[np.float32], k: int, allowed: Filter) -> Line:
         """By looking at those that are allowed."""

@@ -1,6 +1,6 @@
 """The indexes on a GPU, for batches: there every interest probes equally many lists."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -74,8 +74,14 @@ class GpuIndex:
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
         """The kernels know of no filters: they look deeper, and if that is too little, the host."""
+        return stack([*self.lines(interests, k, filters)])
+
+    def lines(
+        self, interests: NDArray[np.float32], k: int, filters: Filters = None
+    ) -> Iterator[Line]:
         if k > LIMIT:
-            return self._host.search(interests, k, filters)
+            yield from self._host.lines(interests, k, filters)
+            return
         asked = filters or [None] * len(interests)
         depth = min(2 * k + _SPARE, LIMIT) if any(asked) else k
         queries = np.ascontiguousarray(interests.reshape(-1, interests.shape[2]))
@@ -83,12 +89,8 @@ class GpuIndex:
             found = [(part.search(queries, depth)[1], rows) for part, rows in self._parts]
         places = [np.where(at < 0, 0, rows.take(at, mode="clip")) for at, rows in found]
         rows = np.concatenate([p.reshape(len(interests), -1) for p in places], axis=1)
-        return stack(
-            [
-                self._answer(request, np.unique(line[line > 0]), allowed, depth, k)
-                for request, line, allowed in zip(interests, rows, asked, strict=True)
-            ]
-        )
+        for request, line, allowed in zip(interests, rows, asked, strict=True):
+            yield self._answer(request, np.unique(line[line > 0]), allowed, depth, k)
 
     def _answer(
         self,
@@ -105,8 +107,8 @@ class GpuIndex:
         left = _left(line, depth, allowed)
         if len(left[0]) >= k:
             return left
-        exact = self._host.search(interests[None], k, [allowed])
-        return exact.rows[0], exact.scores[0], exact.interests[0]
+        [exact] = self._host.lines(interests[None], k, [allowed])
+        return exact
 
     def write(self, path: Path) -> None:
         self._host.write(path)

@@ -7,7 +7,7 @@ request share the bar, so they do not probe equally: probed are those (interest,
 may hold something above it, be they many or none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -81,16 +81,19 @@ class IvfIndex:
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
         """Where the head has no bar, or lists come to more than all items, all are looked at."""
+        return stack([*self.lines(interests, k, filters)])
+
+    def lines(
+        self, interests: NDArray[np.float32], k: int, filters: Filters = None
+    ) -> Iterator[Line]:
         asked = filters or [None] * len(interests)
-        lines: list[Line] = []
         for first in range(0, len(interests), BATCH):
             part = slice(first, first + BATCH)
-            lines += self._search(interests[part], k, asked[part])
-        return stack(lines)
+            yield from self._lines(interests[part], k, asked[part])
 
-    def _search(
+    def _lines(
         self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
-    ) -> list[Line]:
+    ) -> Iterator[Line]:
         rounded = round_interests(interests)
         head, lists = slice(len(self.head)), slice(len(self.head), None)
         products = self._scanned.products(rounded)
@@ -100,10 +103,8 @@ class IvfIndex:
         hopes *= self._scanned.scale(rounded, lists)[:, None]
         hopes += rounded.norms[:, :, None] * self._reach
         errors = self._scanned.errors(rounded)
-        return [
-            self._answer(*request, k)
-            for request in zip(interests, maxima, hopes, errors, filters, strict=True)
-        ]
+        for request in zip(interests, maxima, hopes, errors, filters, strict=True):
+            yield self._answer(*request, k)
 
     def _answer(
         self,
@@ -122,8 +123,8 @@ class IvfIndex:
             least = bar - _CAUTION * (whole - bar)
         which, probed = np.divmod(np.flatnonzero(hopes > least), hopes.shape[1])
         if bar == -np.inf or self._sizes.take(probed).sum() >= len(self._vectors):
-            exact = self.exact().search(interests[None], k, [allowed])
-            return exact.rows[0], exact.scores[0], exact.interests[0]
+            [line] = self.exact().lines(interests[None], k, [allowed])
+            return line
         rows = self.head.take(leading)
         if len(probed):
             rows = np.concatenate([rows, self._probe(interests.take(which, axis=0), probed, bar)])

@@ -48,12 +48,13 @@ def merge(hits: Hits) -> Hits:
     Ties go to the lower row, then the lower interest. Places left over have row 0 and score -inf,
     and stand last.
     """
-    return stack([_merge_line(*line) for line in zip(*hits, strict=True)])
+    return stack([merge_line(*line) for line in zip(*hits, strict=True)])
 
 
-def _merge_line(
+def merge_line(
     rows: NDArray[np.int64], scores: NDArray[np.float32], interests: NDArray[np.int64]
 ) -> Line:
+    """The same of one request, without places left over."""
     if not _rise(rows):
         best = _best_places(rows, scores, interests)
         rows, scores, interests = rows.take(best), scores.take(best), interests.take(best)

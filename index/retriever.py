@@ -1,7 +1,7 @@
 """Histories -> candidates: encode, search what is allowed, diversify; or popular items. No I/O."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -127,10 +127,27 @@ class Retriever:
         delta: items that the catalogue does not know, to be found by interests beside its own and
         to be read in histories. Their category is not known.
         """
+        answers = dict(self.answers(queries, timings, withdrawn, delta))
+        return [answers[place] for place in range(len(queries))]
+
+    def answers(
+        self,
+        queries: Sequence[Query],
+        timings: Timings | None = None,
+        withdrawn: frozenset[int] = _NOBODY,
+        delta: Delta | None = None,
+    ) -> Iterator[tuple[int, Answer]]:
+        """The same answers, each with the place of its query, in some order: all are encoded
+        together, and the rest of the work for each is done when it is asked for."""
         asked = [self._asked(query, withdrawn, delta) for query in queries]
-        known = [each for each in asked if each.rows]
-        found = iter(self._find(known, timings or Timings(), delta) if known else ())
-        return [next(found) if each.rows else self._popular(each) for each in asked]
+        known = [place for place, each in enumerate(asked) if each.rows]
+        for place, each in enumerate(asked):
+            if not each.rows:
+                yield place, self._popular(each)
+        if known:
+            found = self._find([asked[place] for place in known], timings or Timings(), delta)
+            for at, answer in found:
+                yield known[at], answer
 
     def _asked(self, query: Query, withdrawn: frozenset[int], delta: Delta | None) -> "_Asked":
         rows = [row for row in self._rows(query.history, delta) if row]
@@ -152,38 +169,33 @@ class Retriever:
 
     def _find(
         self, asked: Sequence["_Asked"], timings: Timings, delta: Delta | None
-    ) -> list[Answer]:
-        """Answers by interests; each history has an item with a vector."""
+    ) -> Iterator[tuple[int, Answer]]:
+        """Answers by interests, with their places; each history has an item with a vector."""
         start = time.perf_counter()
         seen, encoded = self._encode([each.rows for each in asked], delta)
         interests: NDArray[np.float32] = encoded.vectors.numpy()
         timings.encode += time.perf_counter() - start
         wanted = [Wanted(each.pool, each.filter) for each in asked]
-        lines = search(self.index, interests, wanted, timings)
-        if delta:
-            start = time.perf_counter()
-            met = zip(asked, interests, lines, strict=True)
-            lines = [self._with_new(delta, *each) for each in met]
-            timings.merge += time.perf_counter() - start
-        answers = [self._answer(*each) for each in zip(asked, lines, strict=True)]
-        for place, each in enumerate(asked):
+        for place, found in search(self.index, interests, wanted, timings):
+            each, line = asked[place], found
+            if delta:
+                start = time.perf_counter()
+                line = self._with_new(delta, each, interests[place], line)
+                timings.merge += time.perf_counter() - start
+            answer = Answer(*self._choose(line, each.query), "interests", each.unknown)
             if each.query.explain:
-                attention = encoded.attention[place].numpy()
-                answer = answers[place]
-                candidates = self._vectors_of(answer.rows, delta)
                 told = explain(
                     interests[place],
-                    candidates,
+                    self._vectors_of(answer.rows, delta),
                     answer.scores,
                     answer.interests,
-                    attention,
+                    encoded.attention[place].numpy(),
                     seen[place],
                 )
-                answers[place] = replace(answers[place], explanation=told)
+                answer = replace(answer, explanation=told)
             if each.query.union:
-                union = self._union(interests[place], each.query.k)
-                answers[place] = replace(answers[place], union=union)
-        return answers
+                answer = replace(answer, union=self._union(interests[place], each.query.k))
+            yield place, answer
 
     def _with_new(
         self, delta: Delta, asked: "_Asked", interests: NDArray[np.float32], line: Line
@@ -208,9 +220,6 @@ class Retriever:
     def _known(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The rows, with PADDING for those beside the catalogue."""
         return np.where(rows <= len(self.catalog), rows, PADDING)
-
-    def _answer(self, asked: "_Asked", pool: Line) -> Answer:
-        return Answer(*self._choose(pool, asked.query), "interests", asked.unknown)
 
     def _choose(self, pool: Line, query: Query) -> Line:
         """The k items of the pool that are the answer."""
@@ -253,7 +262,7 @@ class Retriever:
         interest = unit(self._vectors_of(np.array(row), delta))
         itself = frozenset({row} if row <= len(self.catalog) else ())
         wanted = Wanted(k, Filter(self._categories, itself, withdrawn, None))
-        [line] = search(self.index, interest[None, None], [wanted], Timings())
+        [(_, line)] = search(self.index, interest[None, None], [wanted], Timings())
         return line
 
 

@@ -1,7 +1,7 @@
 """The best items that are allowed: the index leaves out what is not, the ranking is cut."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from index.ann import ItemIndex
 from index.filters import Filter
-from index.merge import Line, merge
+from index.merge import Line, merge_line
 
 
 @dataclass(slots=True)
@@ -34,23 +34,25 @@ def search(
     interests: NDArray[np.float32],
     wanted: Sequence[Wanted],
     timings: Timings,
-) -> list[Line]:
-    """For each request, interests (B, K, D), what it wants: best first, ties to the lower row."""
-    found: dict[int, Line] = {}
+) -> Iterator[tuple[int, Line]]:
+    """The place of each request, interests (B, K, D), and what it wants: best first, ties to the
+    lower row. In some order, and the work for each when it is asked for."""
     for places in _alike([each.count for each in wanted]):
         asked = [wanted[place] for place in places]
-        start = time.perf_counter()
-        hits = index.search(
+        lines = index.lines(
             interests if len(places) == len(interests) else interests[places],
             max(each.count for each in asked),
             [each.filter for each in asked],
         )
-        searched = time.perf_counter()
-        for place, each, line in zip(places, asked, zip(*merge(hits), strict=True), strict=True):
-            found[place] = _first(line, each.count)
-        timings.search += searched - start
-        timings.merge += time.perf_counter() - searched
-    return [found[place] for place in range(len(wanted))]
+        for place, each in zip(places, asked, strict=True):
+            start = time.perf_counter()
+            line = next(lines)
+            searched = time.perf_counter()
+            rows, scores, found_by = merge_line(*line)
+            first = slice(each.count)
+            timings.search += searched - start
+            timings.merge += time.perf_counter() - searched
+            yield place, (rows[first], scores[first], found_by[first])
 
 
 def _alike(counts: Sequence[int]) -> Iterable[list[int]]:
@@ -62,9 +64,3 @@ def _alike(counts: Sequence[int]) -> Iterable[list[int]]:
     for place, count in enumerate(counts):
         groups.setdefault(count.bit_length(), []).append(place)
     return groups.values()
-
-
-def _first(merged: Line, count: int) -> Line:
-    rows, scores, interests = merged
-    found = min(count, int(np.count_nonzero(rows)))
-    return rows[:found], scores[:found], interests[:found]

@@ -11,7 +11,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -22,6 +22,12 @@ from index.search import Timings
 from service.errors import ClientGoneError, NotReadyError, OverloadedError
 from service.live import LiveRelease
 from service.metrics import Metrics
+
+# Seconds for which a batch keeps the event loop, but for the rest of the last answer; and while
+# others are refused, who need not wait for it. Always short, it would answer a tenth less: between
+# two turns more is done than to refuse, and all of it finds the processor's caches cold.
+_TURN_S = 0.01
+_SHORT_TURN_S = 0.001
 
 # Turns of the event loop between two batches. A request goes through several, such as those of its
 # history's way to Redis and back: with a batch in each, it would wait for as many.
@@ -126,6 +132,9 @@ class Engine:
         self._queue: deque[_Waiting] = deque()
         self._depth = 0
         self._running = False
+        self._batch: Iterator[None] | None = None
+        self._turn_s = _TURN_S
+        self._refuses = False
         self._pace = _Pace()
 
     @property
@@ -140,7 +149,10 @@ class Engine:
 
     def is_full(self, depth: int) -> bool:
         """Whether a query given when so many wait would be refused, whatever its deadline."""
-        return depth >= self._queue_limit or self._wait_s(depth) > _SHARE * self._deadline_s
+        if depth >= self._queue_limit or self._wait_s(depth) > _SHARE * self._deadline_s:
+            self._refuses = True
+            return True
+        return False
 
     def _wait_s(self, depth: int) -> float:
         """At rest nothing is waited for, so that somebody is admitted whatever the pace was."""
@@ -152,12 +164,14 @@ class Engine:
             self._metrics.refused["not_ready"].inc()
             raise NotReadyError("release: none is loaded yet; GET /release says why, try again")
         if self._depth >= self._queue_limit:
+            self._refuses = True
             self._metrics.refused["queue_full"].inc()
             raise OverloadedError(
                 f"queue: {self._depth} requests wait, as many as may; try again later"
             )
         wait_s = self._wait_s(self._depth)
         if wait_s > _SHARE * min(self._deadline_s, deadline - time.perf_counter()):
+            self._refuses = True
             self._metrics.refused["wait"].inc()
             raise OverloadedError(
                 f"queue: the wait is about {wait_s * 1e3:.0f} ms, too long to be sure of an answer "
@@ -196,19 +210,29 @@ class Engine:
         return await waiting.outcomes
 
     def _run(self, turns: int) -> None:
-        """Answer a batch after so many turns of the event loop, and so on until none waits."""
+        """Answer after so many turns of the event loop, and so on until none waits."""
         if turns == 0:
-            if not self._queue:
+            if self._batch is None and not self._queue:
                 self._running = False
                 self._pace.rest(time.perf_counter())
                 return
-            batch = self._next_batch()
-            if batch:
-                self._answer(batch)
-            # With a whole batch waiting there is nothing to wait for, and each turn more would go
-            # to those who come meanwhile, most of whom are refused when there are so many.
-            turns = 1 if self._depth >= self._batch_limit else _TURNS
+            turns = self._go_on()
         asyncio.get_running_loop().call_soon(self._run, turns - 1)
+
+    def _go_on(self) -> int:
+        """Answer in this turn, and tell in how many to go on."""
+        if self._batch is None:
+            self._turn_s = _SHORT_TURN_S if self._refuses else _TURN_S
+            self._refuses = False
+            self._batch = self._answer(self._next_batch())
+        until = time.perf_counter() + self._turn_s
+        for _ in self._batch:
+            if time.perf_counter() > until:
+                return 1
+        self._batch = None
+        # With a whole batch waiting there is nothing to wait for: one turn writes the answers, and
+        # the other refuses who came meanwhile.
+        return 2 if self._depth >= self._batch_limit else _TURNS
 
     def _next_batch(self) -> list[_Waiting]:
         now = time.perf_counter()
@@ -247,23 +271,33 @@ class Engine:
             return True
         return False
 
-    def _answer(self, batch: Sequence[_Waiting]) -> None:
+    def _answer(self, batch: Sequence[_Waiting]) -> Iterator[None]:
+        """A step for each query, all by the release in use at the first.
+
+        The answers go out together, at the end, so that there is little to do between two steps.
+        """
+        if not batch:
+            return
         release, start, timings = self._live.release, time.perf_counter(), Timings()
         assert release is not None, "a query was admitted without a release; this is a bug"
         queries = [query for waiting in batch for query in waiting.queries]
         withdrawn, delta = self.withdrawn(release), self._delta(release)
-        answers = iter(_answers(release, queries, timings, withdrawn, delta))
+        found: dict[int, Answer | Exception] = {}
+        for place, answer in _answers(release, queries, timings, withdrawn, delta):
+            found[place] = answer
+            yield
         self._observe(len(queries), start - batch[0].since, timings)
+        answers = (found[place] for place in range(len(queries)))
         for waiting in batch:
             queue = start - waiting.since
-            waiting.outcomes.set_result(
-                [
-                    answer
-                    if isinstance(answer, Exception)
-                    else Served(answer, release, timings, queue, delta)
-                    for answer in islice(answers, len(waiting.queries))
-                ]
-            )
+            outcomes: list[Outcome] = [
+                answer
+                if isinstance(answer, Exception)
+                else Served(answer, release, timings, queue, delta)
+                for answer in islice(answers, len(waiting.queries))
+            ]
+            if not waiting.outcomes.done():
+                waiting.outcomes.set_result(outcomes)
 
     def _observe(self, size: int, queue: float, timings: Timings) -> None:
         self._metrics.batch_size.observe(size)
@@ -279,14 +313,20 @@ def _answers(
     timings: Timings,
     withdrawn: frozenset[int],
     delta: Delta | None,
-) -> list[Answer | Exception]:
+) -> Iterator[tuple[int, Answer | Exception]]:
     """All together, or if that fails one by one, so that one cannot spoil the others."""
+    left = set(range(len(queries)))
     try:
-        return [*release.retriever.recommend(queries, timings, withdrawn, delta)]
+        for place, answer in release.retriever.answers(queries, timings, withdrawn, delta):
+            left.remove(place)
+            yield place, answer
     except Exception as error:
         if len(queries) == 1:
-            return [error]
-    return [_answers(release, [query], timings, withdrawn, delta)[0] for query in queries]
+            yield 0, error
+            return
+    for place in left:
+        [(_, outcome)] = _answers(release, [queries[place]], timings, withdrawn, delta)
+        yield place, outcome
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

@@ -41,6 +41,7 @@ class SheddingProtocol(HttpToolsProtocol):
         settings = self._service.settings
         self._may_shed = not (settings.access_log or settings.tracing)
         self._shedding = False
+        self._is_used = False  # since it was last seen to
         self._between = True
         self._in_head = True
         self._head_bytes = 0
@@ -48,7 +49,6 @@ class SheddingProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._between and self._sheds() and self._is_known(data):
-            self._unset_keepalive_if_required()
             self._refuse()
             return
         self._data = data if self._between else b""
@@ -117,9 +117,25 @@ class SheddingProtocol(HttpToolsProtocol):
 
     def _refuse(self) -> None:
         self.transport.write(_REFUSAL)
-        self.on_response_complete()
+        self.server_state.total_requests += 1
         for counter in self._counters:
             counter.inc()
+        # A new timer for each would cost as much as all else here.
+        self._is_used = True
+        if self.timeout_keep_alive_task is None:
+            self._wait_for_more()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self._is_used:
+            self._wait_for_more()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _wait_for_more(self) -> None:
+        self._is_used = False
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
 
 def _refusal(error: ServiceError, reason: str) -> bytes:

@@ -110,10 +110,10 @@ def measure(
     for at, interests in enumerate(data.report):
         wanted = [Wanted(k, case(at))]
         allowed.append(len(wanted[0].filter.rows()))
-        [true] = search(exact, data.vectors, interests[None], wanted, Timings())
+        [(_, true)] = search(exact, data.vectors, interests[None], wanted, Timings())
         for turn in range(rounds):
             start = time.thread_time()
-            [found] = search(index, interests[None], wanted, Timings())
+            [(_, found)] = search(index, interests[None], wanted, Timings())
             took[turn, at] = time.thread_time() - start
         recalls.append(np.isin(true[0], found[0]).mean() if len(true[0]) else 1.0)
     return int(np.median(allowed)), float(np.mean(recalls)), took.min(axis=0) * 1e3

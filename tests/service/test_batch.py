@@ -89,9 +89,9 @@ async def test_all_are_one_batch_of_the_engine_and_one_of_redis(
 ) -> None:
     sizes: list[int] = []
     reads: list[str] = []
-    really, really_read = Retriever.recommend, HistoryStore.read
+    really, really_read = Retriever.answers, HistoryStore.read
 
-    def recommend(self: Retriever, queries: list[Query], *more: Any) -> Any:
+    def asked(self: Retriever, queries: list[Query], *more: Any) -> Any:
         sizes.append(len(queries))
         return really(self, queries, *more)
 
@@ -99,7 +99,7 @@ async def test_all_are_one_batch_of_the_engine_and_one_of_redis(
         reads.append(user_id)
         return await really_read(self, user_id)
 
-    monkeypatch.setattr(Retriever, "recommend", recommend)
+    monkeypatch.setattr(Retriever, "answers", asked)
     monkeypatch.setattr(HistoryStore, "read", read)
     users = [{"user_id": f"user-{number}", "k": 1} for number in range(256)]
     async with serve(**SLOW, batch_limit=4) as client:
@@ -114,14 +114,14 @@ async def test_all_are_one_batch_of_the_engine_and_one_of_redis(
 async def test_a_query_that_breaks_the_retriever_spoils_no_other(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    really = Retriever.recommend
+    really = Retriever.answers
 
-    def recommend(self: Retriever, queries: list[Query], *more: Any) -> Any:
+    def asked(self: Retriever, queries: list[Query], *more: Any) -> Any:
         if any(query.k == 13 for query in queries):
             raise ZeroDivisionError
         return really(self, queries, *more)
 
-    monkeypatch.setattr(Retriever, "recommend", recommend)
+    monkeypatch.setattr(Retriever, "answers", asked)
     async with serve(**SLOW) as client:
         found = await answers(client, [{"sequence": [], "k": k} for k in (3, 13, 5)])
 

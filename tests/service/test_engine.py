@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from service.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
 
+Found = tuple[int, Answer]
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
@@ -33,18 +34,34 @@ async def live(root: Path, publish: Publish) -> LiveRelease:
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[Query]]:
-    """What the retriever was asked, batch by batch. A query for k = 13 breaks it."""
+    """What the retriever was asked, batch by batch. A query for k = 13 breaks it in its turn."""
     seen: list[list[Query]] = []
-    really = Retriever.recommend
+    really = Retriever.answers
 
-    def recommend(self: Retriever, queries: Sequence[Query], *more: Any) -> list[Answer]:
+    def asked(self: Retriever, queries: Sequence[Query], *more: Any) -> Iterator[Found]:
         seen.append(list(queries))
-        if any(query.k == 13 for query in queries):
-            raise ZeroDivisionError
-        return really(self, queries, *more)
+        for place, answer in really(self, queries, *more):
+            if queries[place].k == 13:
+                raise ZeroDivisionError
+            yield place, answer
 
-    monkeypatch.setattr(Retriever, "recommend", recommend)
+    monkeypatch.setattr(Retriever, "answers", asked)
     return seen
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer takes 20 ms."""
+    really = Retriever.answers
+
+    def slowly(self: Retriever, *asked: Any) -> Iterator[Found]:
+        for found in really(self, *asked):
+            end = time.perf_counter() + 0.02
+            while time.perf_counter() < end:
+                pass
+            yield found
+
+    monkeypatch.setattr(Retriever, "answers", slowly)
 
 
 def engine_of(live: LiveRelease, **limits: Any) -> Engine:
@@ -136,19 +153,61 @@ async def test_who_has_waited_too_long_is_refused(
     assert refused(live, "deadline") == 1
 
 
+async def turns_taken(engine: Engine, queries: int) -> int:
+    """Turns of the event loop from a request to its answer."""
+    await asyncio.sleep(0.01)
+    asked = asyncio.ensure_future(engine.answer_all([query(1)] * queries, here))
+    turns = 0
+    while not asked.done():
+        await asyncio.sleep(0)
+        turns += 1
+    return turns
+
+
+@pytest.mark.usefixtures("slow")
+async def test_a_batch_that_takes_long_leaves_turns_to_others(live: LiveRelease) -> None:
+    engine = engine_of(live)
+    assert await turns_taken(engine, 4) == await turns_taken(engine, 1) + 3
+
+
+async def test_one_that_does_not_leaves_them_only_while_others_are_refused(
+    live: LiveRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.engine._TURN_S", 1e9)
+    monkeypatch.setattr("service.engine._SHORT_TURN_S", 0.0)
+    engine = engine_of(live)
+    undisturbed = await turns_taken(engine, 4)
+    assert engine.is_full(10)
+    assert await turns_taken(engine, 4) > undisturbed
+    assert await turns_taken(engine, 4) == undisturbed, "nobody has been refused since"
+    with pytest.raises(OverloadedError):
+        await asyncio.gather(*(engine.answer(query(1), here) for _ in range(11)))
+    while engine._running:
+        await asyncio.sleep(0)
+    await engine.answer(query(1), here)
+    assert await turns_taken(engine, 4) == undisturbed
+
+
+@pytest.mark.usefixtures("slow")
+async def test_who_gives_up_when_its_batch_is_under_way_spoils_no_other(live: LiveRelease) -> None:
+    engine = engine_of(live)
+    asked = [asyncio.ensure_future(engine.answer(query(k), here)) for k in (1, 2, 3)]
+    while engine.depth or not engine._running:
+        await asyncio.sleep(0)
+    asked[1].cancel()
+    first, _, third = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert isinstance(first, Served)
+    assert isinstance(third, Served)
+    assert [len(each.answer.rows) for each in (first, third)] == [1, 3]
+    assert len((await engine.answer(query(4), here)).answer.rows) == 4
+
+
+@pytest.mark.usefixtures("slow")
 async def test_who_would_wait_too_long_is_refused_at_once(
-    live: LiveRelease, batches: list[list[Query]], monkeypatch: pytest.MonkeyPatch
+    live: LiveRelease, batches: list[list[Query]]
 ) -> None:
     """The engine knows how fast it is once it has answered one batch after another."""
-    really = Retriever.recommend
-
-    def recommend(self: Retriever, *asked: Any) -> list[Answer]:
-        end = time.perf_counter() + 0.02
-        while time.perf_counter() < end:
-            pass
-        return really(self, *asked)
-
-    monkeypatch.setattr(Retriever, "recommend", recommend)
     engine = engine_of(live, batch_limit=1)
     waiting = [asyncio.ensure_future(engine.answer(query(k), here)) for k in range(1, 7)]
     while len(batches) < 2:
@@ -210,18 +269,27 @@ async def test_a_query_that_breaks_the_retriever_spoils_no_other(
     assert [len(served[i].answer.rows) for i in (0, 2)] == [3, 5]
 
 
-async def test_a_batch_is_answered_by_one_release(live: LiveRelease, batches: Any) -> None:
-    """Also by the newest: what waits has no release yet."""
+@pytest.mark.usefixtures("slow")
+async def test_a_batch_is_answered_by_one_release(live: LiveRelease) -> None:
+    """By the newest when its turn comes, and not by one that comes in the middle of it."""
+
+    def put_in_use(release_id: str) -> None:
+        assert live.release is not None
+        manifest = live.release.manifest.model_copy(update={"id": release_id})
+        live.release = Release(manifest, live.release.retriever)
+
     engine = engine_of(live)
     waiting = [asyncio.ensure_future(engine.answer(query(k), here)) for k in (1, 2)]
     await asyncio.sleep(0)
-    assert live.release is not None
-    live.release = Release(
-        live.release.manifest.model_copy(update={"id": "other"}), live.release.retriever
-    )
+    put_in_use("while they wait")
+    while engine.depth:
+        await asyncio.sleep(0)
+    assert not any(each.done() for each in waiting)
+    put_in_use("while they are answered")
     served = await asyncio.gather(*waiting)
 
-    assert {each.release.id for each in served} == {"other"}
+    assert {each.release.id for each in served} == {"while they wait"}
+    assert (await engine.answer(query(1), here)).release.id == "while they are answered"
 
 
 async def test_the_queries_of_one_request_are_one_batch_however_many(

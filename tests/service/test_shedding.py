@@ -1,6 +1,7 @@
 """The quick refusal: over a real socket, right to the byte, and only of what it may refuse."""
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -150,6 +151,20 @@ def test_a_draining_server_says_so_with_each_answer(server: DrainingServer, clie
     server._service.draining = True
     client.send(post())
     assert not was_shed(client.answer())
+
+
+def test_a_connection_is_kept_while_it_is_used_and_no_longer(server: DrainingServer) -> None:
+    server.config.timeout_keep_alive = 1
+    connection = Client(server.servers[0].sockets[0].getsockname()[1])
+    start = time.monotonic()
+    while time.monotonic() < start + 2.5:
+        connection.send(post())
+        assert connection.answer()[0] == 503
+        time.sleep(0.05)
+    last = time.monotonic()
+    assert connection.is_closed()
+    assert 0.9 < time.monotonic() - last < 10, "and not before its time"
+    connection.close()
 
 
 def test_with_a_log_of_each_request_none_is_shed(
