@@ -27,7 +27,7 @@ from service.metrics import Metrics
 # others are refused, who need not wait for it. Always short, it would answer a tenth less: between
 # two turns more is done than to refuse, and all of it finds the processor's caches cold.
 _TURN_S = 0.01
-_SHORT_TURN_S = 0.001
+_SHORT_TURN_S = 0.002
 
 # Turns of the event loop between two batches. A request goes through several, such as those of its
 # history's way to Redis and back: with a batch in each, it would wait for as many.

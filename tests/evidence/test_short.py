@@ -74,7 +74,8 @@ def test_a_rolling_restart_fails_no_request() -> None:
 def test_an_overload_is_refused_and_passes(tmp_path: Path) -> None:
     summary = tell(
         BENCHMARKS / "overload.py",
-        *("--items", "2000", "--seconds", "1", "--factors", "3", "--root", str(tmp_path)),
+        *("--items", "2000", "--rounds", "1", "--seconds", "1", "--factors", "3"),
+        *("--root", str(tmp_path)),
     )
     # How much and how soon is for a quiet machine to say.
     [told] = summary["overloads"]
