@@ -224,7 +224,7 @@ class Engine:
         if self._batch is None:
             self._turn_s = _SHORT_TURN_S if self._refuses else _TURN_S
             self._refuses = False
-            self._batch = self._answer(self._next_batch())
+            self._batch = self._steps(self._next_batch())
         until = time.perf_counter() + self._turn_s
         for _ in self._batch:
             if time.perf_counter() > until:
@@ -271,13 +271,19 @@ class Engine:
             return True
         return False
 
-    def _answer(self, batch: Sequence[_Waiting]) -> Iterator[None]:
+    def _steps(self, batch: Sequence[_Waiting]) -> Iterator[None]:
         """A step for each query, all by the release in use at the first.
 
         The answers go out together, at the end, so that there is little to do between two steps.
         """
-        if not batch:
-            return
+        try:
+            if batch:
+                yield from self._answer(batch)
+        except Exception as error:  # else nobody would ever be answered again
+            for waiting in batch:
+                _fail(waiting, error)
+
+    def _answer(self, batch: Sequence[_Waiting]) -> Iterator[None]:
         release, start, timings = self._live.release, time.perf_counter(), Timings()
         assert release is not None, "a query was admitted without a release; this is a bug"
         queries = [query for waiting in batch for query in waiting.queries]

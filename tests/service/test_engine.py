@@ -269,6 +269,20 @@ async def test_a_query_that_breaks_the_retriever_spoils_no_other(
     assert [len(served[i].answer.rows) for i in (0, 2)] == [3, 5]
 
 
+async def test_after_an_error_of_a_whole_batch_the_next_is_answered(live: LiveRelease) -> None:
+    errors = [ZeroDivisionError()]
+
+    def rows(_: Release) -> frozenset[int]:
+        if errors:
+            raise errors.pop()
+        return frozenset()
+
+    engine = engine_of(live, withdrawn=rows)
+    served = await ask(engine, 3)
+    assert [type(each) for each in served] == [ZeroDivisionError] * 3
+    assert len((await engine.answer(query(2), here)).answer.rows) == 2
+
+
 @pytest.mark.usefixtures("slow")
 async def test_a_batch_is_answered_by_one_release(live: LiveRelease) -> None:
     """By the newest when its turn comes, and not by one that comes in the middle of it."""
