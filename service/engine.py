@@ -36,7 +36,7 @@ _TURNS = 4
 # Of the time to its deadline, what a query may be expected to wait. With all of it the queue would
 # be so long that a pause of this process makes all in it late at once.
 _SHARE = 0.5
-_PAUSE = 4  # times as long as expected: what takes longer is not the work of a batch
+_PAUSE = 2  # times as long as expected: what takes longer is not the work of a batch
 
 
 @dataclass(frozen=True, slots=True)

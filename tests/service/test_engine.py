@@ -12,7 +12,7 @@ import pytest
 
 from index.release import Release
 from index.retriever import Answer, Query, Retriever
-from service.engine import Engine, Served
+from service.engine import Engine, Served, _Pace
 from service.errors import ClientGoneError, NotReadyError, OverloadedError
 from service.live import LiveRelease
 from service.metrics import Metrics
@@ -225,6 +225,19 @@ async def test_who_would_wait_too_long_is_refused_at_once(
 
     assert refused(live, "wait") == 1
     assert len(batches) == 6, "all that were admitted have been answered"
+
+
+def test_one_pause_makes_the_expected_wait_little_longer_and_slowness_all_of_it() -> None:
+    """Those who came in a pause are not to be refused for it."""
+    pace, now = _Pace(), 0.0
+    for _ in range(20):
+        pace.begin(now)
+        now += 0.01
+    pace.begin(now + 0.2)
+    assert pace.seconds == pytest.approx(0.015)
+    for batch in range(1, 11):
+        pace.begin(now + 0.2 + 0.1 * batch)
+    assert pace.seconds == pytest.approx(0.1, rel=0.1)
 
 
 async def test_a_pause_of_the_process_does_not_stop_it_for_ever(
