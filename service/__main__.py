@@ -107,6 +107,10 @@ def _new_key(roles: tuple[Any, ...]) -> None:
     click.echo(f"key   {key}\nline  {line_of(key, roles)}")
 
 
+class _Busy(click.ClickException):
+    exit_code = 5  # as of a night, while another is at work
+
+
 _REDIS = ("history", "history_file", "history_folder")
 _EXPORT = ("releases", *_REDIS, "history_password", "history_password_file", "log_level")
 
@@ -122,20 +126,22 @@ def _export_events(to: Path | None, **given: str | None) -> None:
     """Bring the events that wait in Redis to a log: FOLDER/date=YYYY-MM-DD/*.parquet.
 
     Killed at any moment and started again, it loses none and writes none twice. Says what it does
-    not find any more, and was not exported, in the log and in the last line, one JSON object.
+    not find any more, and was not exported, in the log and in the last line, one JSON object. The
+    exit code is 5 while another export is at work in that folder.
     """
     if to is not None and any(given[name] for name in _REDIS):
         given["releases"] = str(to)  # which nothing else is looked for in
     settings = _settings(given)
     limit_threads()
-    from service.export import ExportError, export_events
+    from service.export import ExportBusyError, ExportError, export_events
     from service.logs import configure_logs
 
     configure_logs(settings.log_level)
     try:
         exported = export_events(settings, to or settings.releases / "events")
     except ExportError as error:
-        raise click.ClickException(str(error)) from error
+        refusal = _Busy if isinstance(error, ExportBusyError) else click.ClickException
+        raise refusal(str(error)) from error
     click.echo(json.dumps(asdict(exported)))
 
 

@@ -98,6 +98,10 @@ class ExportError(Exception):
     """It could not be done, or not to its end; the text says why. Done again, it goes on."""
 
 
+class ExportBusyError(ExportError):
+    """Another is at work in the same folder."""
+
+
 @dataclass
 class Exported:
     """What an export did.
@@ -114,7 +118,7 @@ class Exported:
 
 def export_events(settings: Settings, folder: Path) -> Exported:
     """Bring all that waits in Redis to the log in the folder. Raises ExportError."""
-    held = ExportError(f"{folder}: an export is at work; wait until it has ended")
+    held = ExportBusyError(f"{folder}: an export is at work; wait until it has ended")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder / _LOCK, held):

@@ -18,7 +18,7 @@ from service import export
 from service.__main__ import main
 from service.address import address_of
 from service.embedded import EmbeddedRedis
-from service.export import Exported, ExportError, export_events
+from service.export import ExportBusyError, Exported, ExportError, export_events
 from service.history import PARTS, STREAMS, WAITING, HistoryStore
 from service.link import Link
 from service.metrics import Metrics
@@ -181,7 +181,7 @@ def test_of_two_exports_the_second_refuses(
 ) -> None:
     with (tmp_path / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ExportError, match="an export is at work; wait until it has ended"):
+        with pytest.raises(ExportBusyError, match="an export is at work; wait until it has ended"):
             export_events(settings(history=redis.url), tmp_path)
     assert export_events(settings(history=redis.url), tmp_path) == Exported()
 
