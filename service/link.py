@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     ConnectionError,
     InvalidResponse,
+    OutOfMemoryError,
     RedisClusterException,
     RedisError,
     ResponseError,
@@ -34,6 +35,7 @@ _CALLS = 16  # at once
 _PATIENCE = 3
 # In budgets: when a time-out is late, and how long to look for what may have come meanwhile.
 _LATE, _LOOK = 1.5, 0.2
+_TOLD_EVERY_S = 60.0  # that Redis refuses, in the log
 
 _FAILURES = (RedisError, RedisClusterException, OSError, EmbeddedRedisError)
 
@@ -61,6 +63,7 @@ class Link:
         self._client = address.client(**_options(_PATIENCE * self.budget_s))
         self._calls = asyncio.Semaphore(_CALLS)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._tells_refusals_at = 0.0
 
     async def start(self) -> None:
         """Reach for Redis. That it is down is logged; later calls find it when it is back."""
@@ -111,10 +114,14 @@ class Link:
 
     def failed(self, operation: str, error: Exception) -> None:
         """Note it: in the metrics, in the log if it is news, and for the breaker."""
-        name = type(error).__name__
+        name = _name(error)
         self._metrics.history_failures.labels(operation, name).inc()
         if isinstance(error, ResponseError):
-            return  # Redis is there: it only refuses this, as a full one does, or for a spoilt key
+            # Redis is there: it only refuses this, as a full one does, or for a spoilt key.
+            if (now := time.monotonic()) >= self._tells_refusals_at:
+                self._tells_refusals_at = now + _TOLD_EVERY_S
+                log.warning("history store refuses", extra={"operation": operation, "error": name})
+            return
         self._breaker.failed()
         if self.up or operation == "start":
             log.warning("history store fails", extra={"operation": operation, "error": name})
@@ -190,3 +197,10 @@ def _options(timeout_s: float) -> dict[str, Any]:
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,  # with 3 the client asks for notices that may stretch its time-outs
     }
+
+
+def _name(error: Exception) -> str:
+    """The client's name of the error, also of one that comes out of a script."""
+    if isinstance(error, ResponseError) and "OOM command" in str(error):
+        return OutOfMemoryError.__name__
+    return type(error).__name__

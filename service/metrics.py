@@ -104,7 +104,7 @@ class Metrics:
         )
         self.winning_share = Histogram(
             "re4_winning_interest_share",
-            "Share of an answer's items of the interest that found most; 1 where there is one.",
+            "Share of an answer's items of the interest that found most, where there are several.",
             buckets=_SHARES,
             registry=self.registry,
         )

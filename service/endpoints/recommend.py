@@ -195,7 +195,8 @@ def _observe(metrics: Metrics, served: Served, history_length: int, degraded: bo
         metrics.unknown_share.observe(answer.unknown / history_length)
     if answer.unknown:
         metrics.unknown_items.inc(answer.unknown)
-    if answer.source == "interests" and len(answer.rows):
+    several = served.release.retriever.encoder.interests > 1
+    if several and answer.source == "interests" and len(answer.rows):
         metrics.winning_share.observe(answer.winning_share)
     if served.delta is not None:
         new = int(np.count_nonzero(answer.rows > len(served.release.retriever.catalog)))

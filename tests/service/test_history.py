@@ -305,8 +305,9 @@ async def test_a_full_redis_refuses_events_whole(settings: MakeSettings, tcp: Re
     async with started(settings(history=tcp.url, history_failures=1)) as store:
         await store.append(events("anna", "a"))
         tcp.ask("CONFIG", "SET", "maxmemory", 1)
-        with pytest.raises(HistoryUnavailableError):
-            await store.append([event])
+        for _ in range(2):
+            with pytest.raises(HistoryUnavailableError):
+                await store.append([event])
         assert await store.read("anna") == ["a"]
         tcp.ask("CONFIG", "SET", "maxmemory", 0)
         assert await store.append([event]) == Appended(1, 0, 0)
