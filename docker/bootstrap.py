@@ -17,7 +17,10 @@ from training.synthetic import write_synthetic
 
 
 def bootstrap(settings: Path) -> int:
-    """An exit code: 0 if a release is live at the end. Raises ConfigError or ReleaseError."""
+    """An exit code: 0 if the service may start. Raises ConfigError or ReleaseError.
+
+    It may without a release where the log is too small for one: events make it grow.
+    """
     config = read_night(settings, [])
     if (live := read_current(config.root)) is not None:
         print(f"{live} is live")
@@ -30,7 +33,7 @@ def bootstrap(settings: Path) -> int:
     keep_freed_memory()
     outcome = nightly(config, lambda said: print(said, flush=True))
     print(outcome.sentence)
-    return outcome.exit_code
+    return 0 if outcome.outcome == "nothing-new" else outcome.exit_code
 
 
 if __name__ == "__main__":

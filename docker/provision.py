@@ -1,6 +1,6 @@
 """Makes the secrets of the stack, once: those that are there stay as they are.
 
-Each is a file of a folder that only the containers that need it have mounted.
+Each is a file of a folder that only the containers that need one of them have mounted.
 """
 
 import secrets

@@ -1,7 +1,9 @@
 """Every day at NIGHTLY_AT, by the clock of TZ: export what was heard, then train on it.
 
-With the argument `now` once, at once, with the night's exit code. How the nights ended is kept in a
-file beside the releases, and told to Prometheus on port 9101 as long as the schedule runs.
+One that was cut short or missed, as while the machine was off, is made up for at the start. Where
+NIGHTLY_AT is `never` none begins. With the argument `now` once, at once, with the night's exit
+code. How the nights ended is kept in a file beside the releases, and told to Prometheus on port
+9101 as long as the schedule runs.
 """
 
 import json
@@ -12,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from datetime import time as time_of_day
 from pathlib import Path
@@ -26,11 +29,16 @@ EXPORT = [PYTHON, "-m", "service", "export-events"]
 TRAIN = [PYTHON, "-m", "training", "nightly", "--config", "/stack/night.toml"]
 OUTCOMES = Path("/shop/nights.jsonl")
 PORT = 9101
+BUSY = 5  # what an export or a night ends with while another is at work
 # What fails, such as a Redis that is being restarted, may well not fail a little later. A night
 # goes on where it was.
 ATTEMPTS = 3
 PAUSE_S = 600.0
 _PATIENCE_S = 60.0  # a clock that is set meanwhile is seen as soon as that
+
+# Outcomes of what was no night: another was at work, or what failed is tried once more.
+RUNNING, RETRIED = "running", "retried"
+NEVER = "never"
 
 Outcome = dict[str, Any]
 
@@ -44,11 +52,18 @@ def next_night(at: time_of_day, after_s: float) -> float:
     return moment
 
 
+def first_night(at: time_of_day, ended: Sequence[Outcome], now_s: float) -> float:
+    """When to begin: now, where since the last that ended another was due. Unix seconds."""
+    return max(now_s, next_night(at, ended[-1]["ended"] if ended else now_s))
+
+
 def night(export: Sequence[str], train: Sequence[str]) -> Outcome:
     """Run both, the second only if the first went well; the outcome is what it says last."""
     started_s = time.time()
     code, exported = _run(export)
     outcome: Outcome = {"outcome": "failed", "sentence": f"the export ended with {code}"}
+    if code == BUSY:
+        outcome = {"outcome": RUNNING, "sentence": "another export is at work"}
     if code == 0:
         code, said = _run(train)
         outcome = said or {"outcome": "failed", "sentence": f"the training ended with {code}"}
@@ -76,6 +91,19 @@ def keep(outcome: Outcome, path: Path) -> None:
         file.write(f"\n{json.dumps(outcome)}\n")
 
 
+def kept(path: Path) -> list[Outcome]:
+    """All outcomes, but for those of what was no night, and what a crash has cut short."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    outcomes = []
+    for line in filter(None, lines):
+        with suppress(ValueError):
+            outcomes.append(json.loads(line))
+    return [outcome for outcome in outcomes if outcome["outcome"] not in (RUNNING, RETRIED)]
+
+
 class Nights(Collector):
     """What Prometheus is told of the outcomes in a file, which others may write too."""
 
@@ -83,7 +111,7 @@ class Nights(Collector):
         self._path = path
 
     def collect(self) -> Iterator[Metric]:
-        outcomes = self._read()
+        outcomes = kept(self._path)
         count = CounterMetricFamily("re4_nights", "Nights by outcome.", labels=["outcome"])
         for name, number in Counter(outcome["outcome"] for outcome in outcomes).items():
             count.add_metric([name], number)
@@ -106,15 +134,6 @@ class Nights(Collector):
         yield _gauge("re4_night_ended_timestamp_seconds", "When it ended.", outcomes, "ended")
         yield _gauge("re4_night_seconds", "How long it took.", outcomes, "seconds")
 
-    def _read(self) -> list[Outcome]:
-        """But those that were cut short by another night at work."""
-        try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return []
-        outcomes = [json.loads(line) for line in lines if line.endswith("}")]
-        return [outcome for outcome in outcomes if outcome["outcome"] != "running"]
-
 
 def _scores(outcomes: list[Outcome]) -> Iterator[tuple[str, str, float]]:
     judged = [
@@ -135,30 +154,36 @@ def attempt() -> Outcome:
     """One night, tried again where it failed."""
     for left in reversed(range(ATTEMPTS)):
         outcome = night(EXPORT, TRAIN)
-        keep(outcome, OUTCOMES)
-        if outcome["outcome"] != "failed" or not left:
+        again = left > 0 and outcome["outcome"] == "failed"
+        keep({**outcome, "outcome": RETRIED} if again else outcome, OUTCOMES)
+        if not again:
             break
         print(f"failed; once more in {PAUSE_S:.0f} s", flush=True)
         time.sleep(PAUSE_S)
     return outcome
 
 
-def schedule(at: time_of_day) -> None:
+def schedule(at: time_of_day | None) -> None:
     registry = CollectorRegistry()
     registry.register(Nights(OUTCOMES))
     start_http_server(PORT, registry=registry)
+    if at is None:
+        print(f"no night begins: NIGHTLY_AT is {NEVER}", flush=True)
+        while True:
+            signal.pause()
+    due_s = first_night(at, kept(OUTCOMES), time.time())
     while True:
-        due_s = next_night(at, time.time())
         print(
             f"the next night begins at {datetime.fromtimestamp(due_s):%Y-%m-%d %H:%M}", flush=True
         )
         while (left_s := due_s - time.time()) > 0:
             time.sleep(min(left_s, _PATIENCE_S))
         attempt()
+        due_s = next_night(at, time.time())
 
 
 def _end(*_: object) -> None:
-    raise SystemExit(0)
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def main(arguments: list[str]) -> None:
@@ -167,7 +192,14 @@ def main(arguments: list[str]) -> None:
         outcome = night(EXPORT, TRAIN)
         keep(outcome, OUTCOMES)
         raise SystemExit(outcome["code"])
-    schedule(time_of_day.fromisoformat(os.environ.get("NIGHTLY_AT", "03:00")))
+    given = os.environ.get("NIGHTLY_AT", "03:00")
+    try:
+        at = None if given == NEVER else time_of_day.fromisoformat(given)
+    except ValueError:
+        raise SystemExit(
+            f"NIGHTLY_AT is {given!r}; give a time of the day, as 03:00, or {NEVER}"
+        ) from None
+    schedule(at)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Visitors, so that there is something to see: each asks for candidates and then takes an item.
 
-A visitor takes, one after another, the items that some user of the log took, whose tastes are so
-the visitor's; whoever has taken all of them leaves, and another comes. Every minute it is said for
-which share of the visits the item that was taken next had been among the candidates.
+A visitor takes, one after another, the items that some user of the nights' log took, whose tastes
+are so the visitor's; whoever has taken all of them leaves, and another comes. Every minute it is
+said for which share of the visits the item that was taken next had been among the candidates.
 """
 
 import os
@@ -18,6 +18,7 @@ from service.calls import CallError
 from service.client import Client
 from service.schemas.histories import Event
 from service.schemas.recommend import RecommendRequest
+from training.night_config import read_night
 from training.readers import read_log
 
 AT_ONCE = 200
@@ -76,8 +77,11 @@ def _told(outcomes: Counter[str]) -> str:
     return f"next item among the {K} candidates: {share:.2f} ({counts})"
 
 
-def main(url: str, log: Path) -> None:
+def main(url: str, settings: Path) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    log = read_night(settings, []).log
+    if log is None:
+        sys.exit(f"{settings}: names no log whose users could come; set `log`")
     with Client(url, key=os.environ.get("KEY") or None) as client:
         drive(client, log, float(os.environ.get("VISITS_PER_SECOND", "5")), random.Random())
 

@@ -33,6 +33,11 @@ def provision() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def bootstrap() -> ModuleType:
+    return load("bootstrap")
+
+
+@pytest.fixture(scope="session")
 def traffic() -> ModuleType:
     return load("traffic")
 

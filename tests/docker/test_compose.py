@@ -63,6 +63,7 @@ def test_redis_is_alone_with_those_that_need_it() -> None:
     assert {name for name, it in SERVICES.items() if "store" in it.get("networks", [])} == {
         "redis",
         "api",
+        "scheduler",
         "nightly",
     }
     told = (ROOT / "docker" / "redis.conf").read_text()
@@ -77,7 +78,7 @@ def test_no_secret_is_in_the_files() -> None:
 
 def test_only_who_writes_releases_may() -> None:
     may = {n for n in SERVICES for s, _, mode in mounts(n) if s == "shop" and mode != "ro"}
-    assert may == {"provision", "bootstrap", "nightly"}
+    assert may == {"provision", "bootstrap", "scheduler", "nightly"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -104,6 +105,16 @@ def test_every_script_that_it_runs_is_in_its_image(name: str) -> None:
             assert f"docker/{script}" in DOCKERFILE
         else:
             assert f"/stack/{script}" in [target for _, target, _ in mounts(name)]
+
+
+def test_a_night_at_once_is_a_run_of_its_service() -> None:
+    """`run --rm nightly`, which is not there otherwise, beside the one that waits for its time."""
+    scheduler, nightly = dict(SERVICES["scheduler"]), dict(SERVICES["nightly"])
+    assert (nightly.pop("command"), nightly.pop("profiles")) == (["now"], ["night"])
+    assert scheduler.pop("restart") == "unless-stopped"
+    assert float(scheduler.pop("stop_grace_period").removesuffix("s")) >= 10
+    assert scheduler == nightly
+    assert "command" not in scheduler
 
 
 def test_a_stop_waits_for_the_last_answer() -> None:

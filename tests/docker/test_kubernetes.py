@@ -88,6 +88,9 @@ def test_a_pod_is_as_the_strictest_namespace_wants_it(name: str) -> None:
 
 
 def test_selectors_find_the_pods_of_the_service() -> None:
+    """And those of no other application, as the name is added to all of them."""
+    [labels] = KUSTOMIZATION["labels"]
+    assert labels == {"pairs": {"app.kubernetes.io/name": "re4"}, "includeSelectors": True}
     wanted = PODS["api"]["metadata"]["labels"]
     assert BASE["Service", "re4-api"]["spec"]["selector"] == wanted
     budget = BASE["PodDisruptionBudget", "re4-api"]["spec"]["selector"]["matchLabels"]

@@ -5,6 +5,8 @@ from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 from training.synthetic import write_synthetic
 
 
@@ -22,6 +24,19 @@ def test_a_password_of_ones_own_stays(provision: ModuleType, tmp_path: Path) -> 
     (tmp_path / "redis-password").write_text("of-my-own\n")
     assert provision.provision(tmp_path) == ["grafana-password"]
     assert (tmp_path / "redis.conf").read_text() == "requirepass of-my-own\n"
+
+
+def test_the_service_may_start_without_a_release_where_the_log_is_small(
+    bootstrap: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "few.csv"
+    log.write_text("user_id,item_id,timestamp\n" + "".join(f"u{i},a,{i}\n" for i in range(9)))
+    settings = tmp_path / "night.toml"
+    settings.write_text(f'root = "{tmp_path}"\nevents = "{tmp_path / "events"}"\nlog = "{log}"\n')
+    assert bootstrap.bootstrap(settings) == 0
+    assert "wait for more" in capsys.readouterr().out
+    settings.write_text(settings.read_text().replace("few.csv", "none.csv"))
+    assert bootstrap.bootstrap(settings) == 1
 
 
 def test_visitors_take_what_users_of_the_log_took(traffic: ModuleType, tmp_path: Path) -> None:

@@ -57,6 +57,30 @@ def test_the_next_night_is_the_next_time_the_clock_shows_it(
     assert due_s == datetime.fromisoformat(then).timestamp()
 
 
+DAY_S = 86_400.0
+THREE_O_CLOCK = datetime.fromisoformat("2026-11-21 03:00+01:00").timestamp()
+
+
+@pytest.mark.parametrize(
+    ("ended_s", "now_s", "begins_s"),
+    [
+        (None, 3600.0, DAY_S),  # what has never been is not made up for
+        (900.0, 3600.0, DAY_S),
+        (-DAY_S + 900.0, 3600.0, 3600.0),  # cut short, or not begun
+        (-DAY_S + 900.0, -10.0, 0.0),
+        (-30 * DAY_S, 3600.0, 3600.0),
+    ],
+)
+@pytest.mark.usefixtures("in_berlin")
+def test_a_night_that_was_missed_is_made_up_for_at_the_start(
+    schedule: ModuleType, ended_s: float | None, now_s: float, begins_s: float
+) -> None:
+    """All in seconds after three o'clock."""
+    ended = [] if ended_s is None else [{"ended": THREE_O_CLOCK + ended_s}]
+    due_s = schedule.first_night(time_of_day(3), ended, THREE_O_CLOCK + now_s)
+    assert due_s - THREE_O_CLOCK == begins_s
+
+
 def test_the_outcome_is_what_the_training_says_last(schedule: ModuleType) -> None:
     train = says('fit\n{"outcome": "refused", "sentence": "too small"}', code=3)
     outcome = schedule.night(says('{"events": 5, "lost": 2}'), train)
@@ -76,6 +100,14 @@ def test_without_an_export_nothing_is_trained(schedule: ModuleType, tmp_path: Pa
     assert not trained.exists()
 
 
+def test_beside_another_export_there_is_no_night(schedule: ModuleType, tmp_path: Path) -> None:
+    outcome = schedule.night(says("", code=5), says("must not be run", code=1))
+    assert (outcome["outcome"], outcome["code"]) == ("running", 5)
+    path = tmp_path / "nights.jsonl"
+    schedule.keep(outcome, path)
+    assert schedule.kept(path) == []
+
+
 def test_a_training_that_dies_has_failed(schedule: ModuleType) -> None:
     outcome = schedule.night(says(""), says("Killed", code=137))
     assert (outcome["outcome"], outcome["code"]) == ("failed", 137)
@@ -84,16 +116,17 @@ def test_a_training_that_dies_has_failed(schedule: ModuleType) -> None:
 def test_what_failed_is_tried_again_and_what_was_refused_is_not(
     schedule: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = tmp_path / "nights.jsonl"
-    monkeypatch.setattr(schedule, "OUTCOMES", kept)
+    path = tmp_path / "nights.jsonl"
+    monkeypatch.setattr(schedule, "OUTCOMES", path)
     monkeypatch.setattr(schedule, "PAUSE_S", 0.0)
     monkeypatch.setattr(schedule, "EXPORT", says(""))
     monkeypatch.setattr(schedule, "TRAIN", says("died", code=1))
     assert schedule.attempt()["outcome"] == "failed"
-    assert len(outcomes_in(kept)) == schedule.ATTEMPTS
+    assert outcomes_in(path) == ["retried", "retried", "failed"]
+    assert [outcome["outcome"] for outcome in schedule.kept(path)] == ["failed"]
     monkeypatch.setattr(schedule, "TRAIN", says('{"outcome": "refused", "sentence": ""}', code=3))
     assert schedule.attempt()["outcome"] == "refused"
-    assert len(outcomes_in(kept)) == schedule.ATTEMPTS + 1
+    assert outcomes_in(path)[3:] == ["refused"]
 
 
 def test_what_is_told_of_the_nights(nights: CollectorRegistry) -> None:
@@ -137,7 +170,7 @@ def test_who_ends_the_schedule_ends_what_it_runs(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", program])
     child = int(pipe.read_text())
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
 
@@ -146,6 +179,24 @@ def test_what_a_crash_cuts_short_spoils_no_other(schedule: ModuleType, tmp_path:
     path = tmp_path / "nights.jsonl"
     schedule.keep({"outcome": "published"}, path)
     with path.open("a") as file:
-        file.write('{"outcome": "fai')
+        file.write('{"outcome": "failed", "exported": {"lost": 1}')
     schedule.keep({"outcome": "refused"}, path)
-    assert outcomes_in(path) == ["published", "refused"]
+    told = [outcome["outcome"] for outcome in schedule.kept(path)]
+    assert told == ["published", "refused"]
+
+
+@pytest.mark.parametrize(("at", "said"), [("never", "no night begins"), ("3 am", "give a time")])
+def test_the_schedule_may_say_never_and_no_nonsense(tmp_path: Path, at: str, said: str) -> None:
+    program = (
+        f"import runpy, signal; main = runpy.run_path({str(SCHEDULE)!r})['main'];"
+        f"main.__globals__.update(PORT=0); signal.pause = exit; main([])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "NIGHTLY_AT": at},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said in ended.stdout + ended.stderr
+    assert ended.returncode == (at != "never")

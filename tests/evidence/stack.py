@@ -80,7 +80,7 @@ def night(stack: Stack, visitor: str, items: list[str]) -> dict[str, Any]:
         event = {"user_id": visitor, "item_id": item, "event_id": str(number)}
         stack.api.post("/events", json=event).raise_for_status()
     process = subprocess.Popen(
-        ["docker-compose", "--project-name", stack.project, "run", "--rm", "nightly", "now"],
+        ["docker-compose", "--project-name", stack.project, "run", "--rm", "nightly"],
         cwd=REPOSITORY,
         env=stack.environment,
         stdout=subprocess.PIPE,
@@ -112,7 +112,7 @@ def tried(stack: Stack, traffic_s: float) -> dict[str, Any]:
     wait(lambda: stack.api.get("/readyz").status_code == 200, 600)
     told["seconds_to_ready"] = round(time.monotonic() - started, 1)
     example = stack.compose(
-        "exec", "-T", "nightly", "python", "-m", "index", "example", "--root", "/shop"
+        "exec", "-T", "scheduler", "python", "-m", "index", "example", "--root", "/shop"
     )
     body = json.loads(example.rpartition("-d ")[2].strip().strip("'"))
     answer = stack.answer(body)
@@ -155,7 +155,7 @@ def passed(told: dict[str, Any]) -> bool:
 )
 @click.option("--grafana/--no-grafana", default=True, help="whether its image can be had")
 def main(project: str, port: int, traffic_s: float, grafana: bool) -> None:
-    services = ["api", "nightly", "prometheus", *(["grafana"] if grafana else [])]
+    services = ["api", "scheduler", "prometheus", *(["grafana"] if grafana else [])]
     stack = Stack(project, port, services)
     try:
         told = tried(stack, traffic_s)
