@@ -43,7 +43,7 @@ from training.warm import Parts, catch_up, encoder_fits, vectors_fit, warm
 WINDOW = "window.parquet"
 DRAFT = "draft"
 _ASKERS = 2000
-_Start = Callable[[Model], None]
+_Train = Callable[[Model], None]
 HANDED_ON = (
     WINDOW,
     "fit",
@@ -233,7 +233,7 @@ class Night:
         fitted = self._chosen[1]
         if self.is_warm or not self.config.refit_epochs:
             return fitted
-        # Live has caught up with the newest that it has seen; so must what is compared with it.
+        # Live was trained on with the newest that it has seen; so must be what is compared with it.
         since = 2 * self.window["since"] - self.window["last"]
         settled = self._again("settle", fitted, self.prepared.task, since)
         epochs = len(fitted.history)
@@ -242,7 +242,7 @@ class Night:
 
     @cached_property
     def refitted(self) -> Fitted:
-        """The weights that are released: the same, after some epochs with the day."""
+        """The weights that are released: the same, trained on with the day."""
         if not self.config.refit_epochs:
             return self.fitted
         task, log = self.prepared.task, self.prepared.log
@@ -250,7 +250,7 @@ class Night:
         return self._again("refit", self.fitted, whole, self.window["since"])
 
     def _again(self, name: str, fitted: Fitted, task: Task, since: float) -> Fitted:
-        """Trained on, first on what came since a time, then on everything."""
+        """Trained on, first on everything, then on what came since a time."""
         update = {
             "epochs": self.config.refit_epochs,
             "pretrain_epochs": 0,
@@ -260,15 +260,24 @@ class Night:
 
         def start(model: Model) -> None:
             warm(model, self.prepared.catalog, self._parts(fitted), encoder=True, log=task.train)
+
+        def finish(model: Model) -> None:
             catch_up(model, config, task.train, since, self.config.catch_up)
 
-        return self._run(name, config, task, start)
+        return self._run(name, config, task, start, finish)
 
-    def _run(self, name: str, config: FitConfig, task: Task, start: _Start | None) -> Fitted:
+    def _run(
+        self,
+        name: str,
+        config: FitConfig,
+        task: Task,
+        start: _Train | None,
+        finish: _Train | None = None,
+    ) -> Fitted:
         """A run that is done already only loads its weights."""
         folder = self.steps.folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        fitted = Trainer(config, self.prepared.catalog, task, folder, start).run()
+        fitted = Trainer(config, self.prepared.catalog, task, folder, start, finish).run()
         weights = [torch.from_numpy(fitted.vectors), *fitted.encoder.state_dict().values()]
         if not all(weight.isfinite().all() for weight in weights):
             raise RefusedError(f"{self.name}: {name} made weights that are not finite")

@@ -53,11 +53,14 @@ class NightConfig(BaseModel):
     warm: dict[str, Any] = Field(
         default_factory=dict, description="settings of the fit that differ where it starts warm"
     )
-    catch_up: int = Field(
-        5, ge=0, description="passes over what is new alone, before the epochs of a warm start"
-    )
     refit_epochs: int = Field(
         1, ge=0, description="epochs on all data, the held-out day included, before publishing"
+    )
+    catch_up: int = Field(
+        2,
+        ge=0,
+        description="passes over what is newest alone: over the held-out day after those epochs, "
+        "and before a warm fit over what live has not seen of the time before that day",
     )
     threads: int = Field(1, ge=1, description="of torch")
 

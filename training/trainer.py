@@ -43,6 +43,7 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)
     examples: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
+    finished: bool = False
 
     def mean(self, term: str) -> float:
         """Of a loss, over the examples of this epoch so far."""
@@ -54,7 +55,7 @@ OnStep = Callable[[int, Progress], None]
 
 @dataclass(frozen=True)
 class Fitted:
-    """The best weights of a run, the validation metrics they had, and a record an epoch."""
+    """What came out of a run, its metrics on validation, and a record an epoch."""
 
     encoder: Encoder
     vectors: NDArray[np.float32]
@@ -67,7 +68,9 @@ class Trainer:
 
     folder: where its checkpoints are; what is there already is continued from, so it must belong to
     this very run. start: gives a fresh model the weights to begin with, which then compete, as
-    epoch 0, with those of each epoch; without it a run begins as the model was drawn.
+    epoch 0, with those of each epoch; without it a run begins as the model was drawn. finish: goes
+    on after the last epoch. Then all epochs are done and that is what comes out, for which it
+    does not matter who validates.
     """
 
     def __init__(
@@ -77,7 +80,9 @@ class Trainer:
         task: Task,
         folder: Path,
         start: Callable[[Model], None] | None = None,
+        finish: Callable[[Model], None] | None = None,
     ) -> None:
+        self._finish = finish
         self.epochs, self.select_on = config.epochs, config.select_on
         self._config, self._catalog = config, catalog
         self._validation = task.validation[: config.validation_users]
@@ -105,6 +110,8 @@ class Trainer:
     def run(self, on_step: OnStep = lambda examples, progress: None) -> Fitted:
         """Train until the validation metric has not risen for `patience` epochs, or all are done.
 
+        What comes out are the weights that were best, unless there is a `finish`.
+
         on_step(examples, progress) is called after each step with the number of its examples.
         Raises DivergedError if the loss, or what is served, becomes NaN or infinite.
         """
@@ -112,11 +119,15 @@ class Trainer:
         while progress.epoch < self._config.epochs and not self._exhausted():
             self._train_epoch(on_step)
             self._close_epoch()
+        if self._finish is not None and not progress.finished:
+            self._close(self._finish)
         checkpoint.load(self._best, self._model)
         vectors = self._model.vectors()
         return Fitted(self._model.encoder.eval(), vectors, progress.best, progress.history)
 
     def _exhausted(self) -> bool:
+        if self._finish is not None:
+            return False
         best = max(self.progress.best_epoch, self._config.pretrain_epochs)
         epochs = self.progress.epoch - 1 - best
         steps = epochs * self._stream.batches
@@ -175,6 +186,14 @@ class Trainer:
         progress.epoch += 1
         progress.batch, progress.examples, progress.sums = 0, 0, {}
         progress.epoch_seconds = 0.0
+        self._save()
+
+    def _close(self, finish: Callable[[Model], None]) -> None:
+        _seed_epoch(self._config.seed, self.progress.epoch)
+        finish(self._model)
+        self.progress.best = self.validate()
+        self._save_best()
+        self.progress.finished = True
         self._save()
 
     def _check(self, vectors: NDArray[np.float32], what: str) -> None:

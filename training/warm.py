@@ -63,8 +63,8 @@ def warm(model: Model, catalog: Catalog, parts: Parts, encoder: bool, log: Packe
         _put(model.encoder, parts.encoder, rows, old[rows - 1])
 
 
-def catch_up(model: Model, config: FitConfig, log: PackedLog, since: float, passes: int) -> int:
-    """Train on what was taken since a time alone, in small batches; returns the steps.
+def catch_up(model: Model, config: FitConfig, log: PackedLog, since: float, passes: int) -> None:
+    """Train on what was taken since a time alone, in small batches.
 
     What is new is little: in an epoch with all the rest it would hardly move.
     """
@@ -75,7 +75,6 @@ def catch_up(model: Model, config: FitConfig, log: PackedLog, since: float, pass
         model.objective.start_epoch(number)
         for examples in stream.epoch(number):
             step(model, optimizers, examples)
-    return passes * stream.batches
 
 
 def _around(

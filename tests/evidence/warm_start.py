@@ -1,6 +1,6 @@
 """How soon a warm start is where a cold one ends.
 
-    python tests/evidence/warm_start.py LOG [--late 0.05] [--users 0] [--seeds 3] [--catch-up 5]
+    python tests/evidence/warm_start.py LOG [--late 0.05] [--users 0] [--seeds 3] [--catch-up 2]
                                         [--set KEY=VALUE] [--warm KEY=VALUE] [--out DIR]
 
 The newest interactions of LOG, --late of them, are the held-out day of a night; as many before them
@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +56,9 @@ def some(log: Interactions, count: int) -> Interactions:
     return Interactions.from_rows(*rows, log.user_ids, log.item_ids)
 
 
+Train = Callable[[Model], None]
+
+
 class Ready(NamedTuple):
     catalog: Catalog
     log: PackedLog
@@ -68,29 +71,30 @@ def ready(log: Interactions, since: float, config: FitConfig) -> Ready:
 
 
 def fit(
-    data: Ready, config: FitConfig, folder: Path, live: Parts | None, seen: float, passes: int
-) -> tuple[Fitted, Parts, int]:
-    """The run, what it made, and its steps before the first epoch. seen: the end of what live has
-    seen."""
-    steps = 0
+    data: Ready, config: FitConfig, folder: Path, live: Parts | None, finish: Train | None = None
+) -> tuple[Fitted, Parts]:
+    """The run, and what it made."""
 
     def start(model: Model) -> None:
-        nonlocal steps
         assert live is not None
         warm(model, data.catalog, live, encoder=True, log=data.task.train)
-        steps = catch_up(model, config, data.task.train, seen, passes)
 
     folder.mkdir()
-    fitted = Trainer(config, data.catalog, data.task, folder, start if live else None).run()
-    return fitted, Parts(fitted.encoder, fitted.vectors, data.catalog), steps
+    begin = start if live else None
+    fitted = Trainer(config, data.catalog, data.task, folder, begin, finish).run()
+    return fitted, Parts(fitted.encoder, fitted.vectors, data.catalog)
 
 
 def released(data: Ready, config: FitConfig, folder: Path, since: float, passes: int) -> Parts:
-    """As a night releases it: an epoch more with its own day."""
-    _, parts, _ = fit(data, config, folder / "live", None, since, passes)
+    """As a night releases it: trained on with its own day."""
+    _, parts = fit(data, config, folder / "live", None)
     whole = data._replace(task=replace(data.task, train=data.log))
     once = config.model_copy(update={"epochs": 1})
-    return fit(whole, once, folder / "refit", parts, since, passes)[1]
+
+    def finish(model: Model) -> None:
+        catch_up(model, once, data.log, since, passes)
+
+    return fit(whole, once, folder / "refit", parts, finish)[1]
 
 
 def compared(
@@ -103,10 +107,9 @@ def compared(
         known = ready(until(log, since), before, config)
         live = released(known, config, folder, before, passes)
         data = ready(log, since, config)
-        cold, new, _ = fit(data, config, folder / "cold", None, since, passes)
+        cold, new = fit(data, config, folder / "cold", None)
         # Live has seen all that is trained on tonight, so there is nothing to catch up with.
-        again, kept, steps = fit(data, started, folder / "warm", live, since, passes)
-        assert steps == 0
+        again, kept = fit(data, started, folder / "warm", live)
     metric = config.select_on
     cases = asked(log, since)
     judged = {
@@ -162,7 +165,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], dest="settings")
     parser.add_argument("--warm", action="append", default=[], help="setting where it starts warm")
-    parser.add_argument("--catch-up", type=int, default=5, help="passes, as a night's catch_up")
+    parser.add_argument("--catch-up", type=int, default=2, help="passes, as a night's catch_up")
     parser.add_argument("--out", type=Path, help="folder for the JSON of all runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,14 +1,17 @@
 """The loop: repeatable, resumable at any step, stopping in time."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from training.config import FitConfig
 from training.evaluate import exact
 from training.fit import Prepared, prepare_log
-from training.trainer import DivergedError, Trainer
+from training.model import Model
+from training.trainer import DivergedError, Fitted, Trainer
 
 SMALL = {
     "dim": 16,
@@ -91,6 +94,36 @@ def test_stops_when_validation_no_longer_improves_and_keeps_the_best(planted, tm
     assert len(series) < 60
     assert fitted.metrics["recall@50"] == max(series)
     assert series[-1] <= max(series[:-1])
+
+
+def test_what_finishes_a_run_comes_out_of_it_whatever_was_better(planted, tmp_path):
+    """After all epochs, once, and the same where it is cut short."""
+    config = FitConfig(**SMALL, epochs=3, patience=1, patience_steps=0, dropout=0.2)
+    ready = prepared(planted, config)
+    cut_short = True
+
+    def finish(model: Model) -> None:
+        with torch.no_grad():
+            model.table.weight.copy_(torch.randn_like(model.table.weight))
+        if cut_short:
+            raise Killed
+
+    def run(folder: Path, finish: Callable[[Model], None]) -> Fitted:
+        folder.mkdir(exist_ok=True)
+        return Trainer(config, ready.catalog, ready.task, folder, finish=finish).run()
+
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", finish)
+    cut_short = False
+    resumed, unbroken = run(tmp_path / "killed", finish), run(tmp_path / "unbroken", finish)
+    assert len(unbroken.history) == 3
+    assert unbroken.metrics["recall@50"] < unbroken.history[0]["validation"]["recall@50"]
+    np.testing.assert_array_equal(resumed.vectors, unbroken.vectors)
+
+    def never(model: Model) -> None:
+        pytest.fail("is finished")
+
+    np.testing.assert_array_equal(run(tmp_path / "killed", never).vectors, unbroken.vectors)
 
 
 def test_divergence_is_an_error_that_names_the_cure(planted, tmp_path):

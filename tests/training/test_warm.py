@@ -113,7 +113,7 @@ def test_catching_up_is_about_what_is_new_alone():
     fitted = model(config, 20, 1)
     before = fitted.table.weight.detach().clone()
     log = log_of(list(range(1, 11)), list(range(5, 15)))
-    assert catch_up(fitted, config, log, since=100.0, passes=3) == 0
+    catch_up(fitted, config, log, since=100.0, passes=3)
     torch.testing.assert_close(fitted.table.weight, before)
-    assert catch_up(fitted, config, log, since=18.0, passes=3) == 3
+    catch_up(fitted, config, log, since=18.0, passes=3)
     assert (fitted.table.weight[14] != before[14]).any()
