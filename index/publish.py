@@ -5,15 +5,15 @@ names the old release whole or the new one whole. What a crash leaves behind has
 with a dot, is listed nowhere, and is removed by the next publish or prune.
 """
 
-import fcntl
-import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
+from index.lock import alone
 from index.release import (
     CURRENT,
     DRAFTS,
@@ -143,11 +143,12 @@ def publish(
 
     The draft stays. A draft that was published before only becomes current again. `force` overrides
     the gate, never verification. against: the live release's manifest with metrics that were
-    measured anew, on what the draft's were measured on; the gate refuses if another is live by now.
-    Raises GateRefusal, or ReleaseError for a draft that cannot be
-    opened, an id already published with other content, a publisher at work, or a full disk.
+    measured anew, on what the draft's were measured on.
+    Raises GateRefusal, or ReleaseError for a draft that cannot be opened, another live release than
+    it was compared with, an id already published with other content, a publisher at work, or a full
+    disk.
     """
-    draft = draft.resolve()
+    draft = draft.absolute()  # links stay: the root is the folder that this names
     if draft.parent.name != DRAFTS:
         raise ReleaseError(f"{draft}: not a draft; name a folder <root>/{DRAFTS}/<id>")
     _check_keep(keep)
@@ -231,13 +232,12 @@ def _locked(root: Path) -> Iterator[None]:
     Raises ReleaseError if another has it, and for whatever the file system refuses inside.
     """
     _check_root(root)
+    held = ReleaseError(
+        f"{root}: another publish, rollback or prune is at work; try again when it has ended"
+    )
     try:
-        descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            _lock(descriptor, root)
+        with alone(root / _LOCK, held):
             yield
-        finally:
-            os.close(descriptor)
     except OSError as error:
         raise ReleaseError(
             f"{root}: cannot be changed ({error}); nothing half-written is left, so mend that and "
@@ -245,25 +245,18 @@ def _locked(root: Path) -> Iterator[None]:
         ) from error
 
 
-def _lock(descriptor: int, root: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ReleaseError(
-            f"{root}: another publish, rollback or prune is at work; try again when it has ended"
-        ) from None
-
-
 def _gate_failures(root: Path, gate: Gate, draft: Manifest, against: Manifest | None) -> list[str]:
     try:
         live = read_current(root)
-        if against is not None:
-            if live == against.id:
-                return gate.failures(draft, against)
-            return [f"it was compared with {against.id}, and {live} is live now; compare again"]
-        return gate.failures(draft, read_manifest(_folder(root, live)) if live else None)
+        if against is None:
+            return gate.failures(draft, read_manifest(_folder(root, live)) if live else None)
     except ReleaseError as error:
         return [f"the live release cannot be compared with ({error})"]
+    if live != against.id:
+        raise ReleaseError(
+            f"{draft.id}: was compared with {against.id}, and {live} is live now; compare again"
+        )
+    return gate.failures(draft, against)
 
 
 def _live_id(root: Path) -> str | None:
@@ -299,6 +292,7 @@ def _as_published(folder: Path, draft: Manifest, live: str | None) -> Manifest:
 def _install(draft: Path, folder: Path, manifest: Manifest) -> None:
     """Put a release in its place unless it is there and sound."""
     if folder.exists() and _problem(folder) is None:
+        fsync(folder.parent)  # which a publish that died may not have come to
         return
     aside = folder.with_name(f".{folder.name}.new")
     try:
@@ -308,26 +302,33 @@ def _install(draft: Path, folder: Path, manifest: Manifest) -> None:
         verify_files(aside, manifest)
         write_manifest(aside, manifest)
         if folder.exists():
-            _remove(folder)
+            _discard(_hide(folder))
         aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     fsync(folder.parent)
 
 
-def _remove(folder: Path) -> None:
-    """Delete a release; a crash leaves it whole, or hidden for the next sweep."""
-    hidden = folder.with_name(f".{folder.name}.old")
+def _hide(folder: Path) -> Path:
+    """Take a release away, whole, under a name that is nobody's, for the next sweep if need be."""
+    hidden = folder.with_name(f".{folder.name}.{time.time_ns()}")
     folder.rename(hidden)
-    shutil.rmtree(hidden)
+    return hidden
+
+
+def _discard(path: Path) -> None:
+    """As far as that is allowed: what is hidden is in nobody's way."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _sweep(root: Path) -> None:
     """Remove what publishers that died have left; under the lock, none is at work on it."""
-    for left in (root / RELEASES).glob(".*"):
-        shutil.rmtree(left)
-    for left in root.glob(f".{CURRENT}.*"):
-        left.unlink()
+    for left in (*(root / RELEASES).glob(".*"), *root.glob(f".{CURRENT}.*")):
+        _discard(left)
 
 
 def _prune(root: Path, keep: int) -> list[str]:
@@ -340,9 +341,11 @@ def _prune(root: Path, keep: int) -> list[str]:
 def _delete(folder: Path) -> bool:
     """Whether it could be deleted, as no process has it open."""
     with deletable(folder) as free:
-        if free:
-            _remove(folder)
-    return free
+        if not free:
+            return False
+        hidden = _hide(folder)
+    _discard(hidden)  # of which nothing is open any more, also by this process: NFS minds
+    return True
 
 
 def _previous(root: Path) -> str:

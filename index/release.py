@@ -45,6 +45,7 @@ from index.catalog import Catalog
 from index.durable import fsync as fsync
 from index.durable import replace_text as replace_text
 from index.encoders import Encoder, build_encoder
+from index.lock import open_to_lock
 from index.refusal import ReleaseError as ReleaseError
 from index.retriever import Query, Retriever
 
@@ -500,7 +501,7 @@ def _hold(folder: Path) -> int:
 @contextmanager
 def deletable(folder: Path) -> Iterator[bool]:
     """Whether no process has the release open; if so, none can open it inside this context."""
-    descriptor = _open_to_lock(folder / MANIFEST)
+    descriptor = open_to_lock(folder / MANIFEST)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -512,11 +513,3 @@ def deletable(folder: Path) -> Iterator[bool]:
         yield free
     finally:
         os.close(descriptor)
-
-
-def _open_to_lock(path: Path) -> int:
-    """For writing where that is allowed: over NFS an exclusive lock is refused without."""
-    try:
-        return os.open(path, os.O_RDWR)
-    except OSError:
-        return os.open(path, os.O_RDONLY)

@@ -145,8 +145,8 @@ def _answers(socket: Path) -> bool:
         client.ping()
     except BusyLoadingError:
         return True
-    except ConnectionError:
-        return False
+    except ConnectionError as error:
+        return "max number of clients" in str(error)  # which only a server says
     except RedisError as error:
         raise EmbeddedRedisError(
             f"{socket}: a redis-server is there and does not answer ({error}); end it"

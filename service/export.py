@@ -74,11 +74,17 @@ return found
 """
 
 # Of those that are in the log (1) it is known that they wait no longer; of others (0) it is not.
+# Those not done yet are pending, or at least there where a server has taken over that had not heard
+# of their being read.
 _DONE = """
 local stream, waiting = unpack(KEYS)
-local pending = redis.call('XACK', stream, ARGV[1], unpack(ARGV, 3))
-redis.call('XDEL', stream, unpack(ARGV, 3))
-redis.call('DECRBY', waiting, pending * ARGV[2])
+local done = 0
+for i = 3, #ARGV do
+  local pending = redis.call('XACK', stream, ARGV[1], ARGV[i])
+  local there = redis.call('XDEL', stream, ARGV[i])
+  done = done + math.max(pending, there)
+end
+redis.call('DECRBY', waiting, done * ARGV[2])
 """
 
 _LOST = "return (redis.call('GET', KEYS[2]) or 0) - redis.call('XLEN', KEYS[1])"
@@ -121,6 +127,7 @@ def export_events(settings: Settings, folder: Path) -> Exported:
     held = ExportBusyError(f"{folder}: an export is at work; wait until it has ended")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        fsync(folder.parent)
         with alone(folder / _LOCK, held):
             return asyncio.run(_export(address_of(settings), _Log(folder)))
     except (RedisError, RedisClusterException) as error:
@@ -142,10 +149,16 @@ async def _export(address: Address, events: "_Log") -> Exported:
     )
     try:
         await address.revive(client)
+        amiss = None
         for part in range(PARTS):
-            await _Stream(client, part, events).drain()
+            try:
+                await _Stream(client, part, events).drain()
+            except ExportError as error:  # of a file of this part; the others fill up meanwhile
+                amiss = error
     finally:
         await address.close(client)
+    if amiss is not None:
+        raise amiss
     return events.exported
 
 
@@ -247,7 +260,10 @@ class _Row(NamedTuple):
 
 def _row(entry: bytes, fields: dict[bytes, bytes]) -> _Row | None:
     """None for what is no event."""
-    texts = {name.decode(): value.decode("utf-8", "replace") for name, value in fields.items()}
+    texts = {
+        name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
+        for name, value in fields.items()
+    }
     try:
         timestamp = float(texts["timestamp"])
         row = _Row(
@@ -355,9 +371,8 @@ class _Log:
         file = _named(folder, part, rows)
         if file.path in self._files[part]:
             rows = [*_read(file.path), *rows]  # of the same ids, and yet others
-        if not folder.exists():
-            folder.mkdir()
-            fsync(self._folder)
+        folder.mkdir(exist_ok=True)
+        fsync(self._folder)  # each time: an export that was killed may not have come to it
         aside = file.path.with_name(f".{file.path.name}")
         columns = [list(column) for column in zip(*rows, strict=True)]
         with aside.open("wb") as opened:
@@ -394,8 +409,14 @@ def _id(entry: str) -> Id:
 
 
 def _table(path: Path, columns: list[str]) -> pa.Table:
-    with pq.ParquetFile(path) as file:
-        return file.read(columns, use_threads=False)
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(columns, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise ExportError(
+            f"{path}: cannot be read ({error}); mend it, or move it away: what else it held of the "
+            "events that wait is then written again"
+        ) from error
 
 
 def _read(path: Path) -> Iterator[_Row]:

@@ -33,6 +33,7 @@ def save(
     write_tensors(aside, tensors, described)
     fsync(aside)
     aside.replace(path)
+    fsync(path.parent)
 
 
 def load(

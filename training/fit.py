@@ -158,7 +158,7 @@ def code_version() -> str:
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # an image need not have git
+    except OSError:  # an image need not have git
         return version("re4")
     commit = done.stdout.strip()
     return version("re4") + (f"+{commit}" if commit else "")

@@ -11,7 +11,9 @@ import torch
 from index.build import build
 from index.publish import GateRefusal, publish
 from index.release import (
+    CURRENT,
     DRAFTS,
+    MANIFEST,
     RELEASES,
     Manifest,
     ReleaseError,
@@ -154,6 +156,7 @@ class Night:
     def _publish(self) -> Result:
         draft, config = self._drafted, self.config
         if read_current(config.root) != draft.name:  # it was cut short just after
+            self._was_not_live_before()
             gate, live = gate_of(self.judgement, config), self._live_today
             strange = strange_day(self.judgement, self.live and self.live[0], config)
             if strange:
@@ -161,6 +164,18 @@ class Night:
                 raise GateRefusal(draft.name, failures)
             publish(draft, gate, keep=config.keep, against=live)
         return {"release": draft.name}
+
+    def _was_not_live_before(self) -> None:
+        """Raises RefusedError if what is to be published has been, and somebody went back since."""
+        current = self.config.root / CURRENT
+        release = self.config.root / RELEASES / self._drafted.name / MANIFEST
+        if not (current.exists() and release.exists()):
+            return
+        if current.stat().st_mtime_ns > release.stat().st_mtime_ns:
+            raise RefusedError(
+                f"{self._drafted.name}: was published, and is live no more; publish it by hand if "
+                "it is to be"
+            )
 
     # --- what they share ---
 

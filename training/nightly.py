@@ -15,6 +15,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +56,7 @@ EXIT_CODES: Mapping[OutcomeName, int] = {
 }
 _LOCK = ".lock"
 _READING = ".reading"
+GIVEN_UP = "given up"  # the outcome of a night that may be done again, from the beginning
 
 
 class NothingNewError(Exception):
@@ -97,8 +99,12 @@ def nightly(config: NightConfig, say: Say = lambda text: None) -> Outcome:
         nights.mkdir(parents=True, exist_ok=True)
         with alone(nights / _LOCK, held):
             return _night(config, nights, say)
-    except (RunningError, OSError) as error:
-        return Outcome("running" if isinstance(error, RunningError) else "failed", str(error))
+    except RunningError as error:
+        outcome = Outcome("running", str(error))
+    except Exception as error:
+        outcome = Outcome("failed", _sentence(error), live=_live(config.root))
+    _tell(config, outcome, say)
+    return outcome
 
 
 def _night(config: NightConfig, nights: Path, say: Say) -> Outcome:
@@ -107,10 +113,6 @@ def _night(config: NightConfig, nights: Path, say: Say) -> Outcome:
         steps = _unfinished(config, nights) or _begun(config, nights, say)
     except NothingNewError as error:
         outcome = Outcome("nothing-new", str(error), live=_live(config.root))
-        _tell(config, outcome, say)
-        return outcome
-    except Exception as error:
-        outcome = Outcome("failed", _sentence(error), live=_live(config.root))
         _tell(config, outcome, say)
         return outcome
     night = Night(config, steps, say)
@@ -155,15 +157,25 @@ def _live(root: Path) -> str | None:
 
 
 def _unfinished(config: NightConfig, nights: Path) -> Steps | None:
-    """The night that was cut short, if it was one of these settings, and not long ago."""
+    """The night that was cut short, if it was one of these settings, not long ago, and its way is
+    not barred: by another release that is live by now."""
+    live = _live(config.root)
     for steps in _all(nights):
         about = steps.about
         if "ended" in about:
             continue
         hours = (time.time() - about["started"]) / 3600
-        if about["settings"] == config.settings() and hours < config.resume_h:
+        made = steps.result("draft").get("draft")
+        if steps.done("publish") and live != made:
+            steps.note(ended={"outcome": "published", "sentence": f"{made} was live"})
+            continue
+        if (
+            about["settings"] == config.settings()
+            and hours < config.resume_h
+            and live in (about["live"], made)
+        ):
             return steps
-        steps.note(ended={"outcome": "given up", "sentence": "too old, or of other settings"})
+        steps.note(ended={"outcome": GIVEN_UP, "sentence": "too old, or what it was for is gone"})
     return None
 
 
@@ -179,12 +191,13 @@ def _begun(config: NightConfig, nights: Path, say: Say) -> Steps:
         say("read")
         about = _read(config, reading)
         folder = nights / about["night"]
-        if folder.exists():
-            ended = Steps(folder).about["ended"]
+        ended = _ended(folder)
+        if ended is not None and ended["outcome"] != GIVEN_UP:
             raise NothingNewError(
                 f"{folder.name}: no event has come since this night was {ended['outcome']} "
                 f"({ended['sentence']})"
             )
+        _remove(config, folder)
         about["window"] |= _held_out(config, reading / WINDOW, about["live"])
         Steps(reading).note(**about)
         reading.rename(folder)
@@ -202,6 +215,7 @@ def _read(config: NightConfig, folder: Path) -> dict[str, Any]:
     if not window.counts["kept"]:
         raise NothingNewError(f"{config.events}: no event is in the window; {_told(window.counts)}")
     write_window(window, folder / WINDOW)
+    fsync(folder / WINDOW)
     day = datetime.fromtimestamp(window.rows["timestamp"][-1].as_py(), UTC)
     return {
         "night": f"{day:%Y-%m-%d}-{_fingerprint(config, folder / WINDOW)}",
@@ -256,8 +270,8 @@ def _report(night: Night, outcome: Outcome, say: Say) -> None:
 
     try:
         write_report(night, outcome.to_json())
-    except OSError as error:
-        say(f"report: could not be written ({error})")
+    except Exception as error:
+        say(f"report: could not be written ({_sentence(error)})")
 
 
 def _tell(config: NightConfig, outcome: Outcome, say: Say) -> None:
@@ -271,9 +285,30 @@ def _tell(config: NightConfig, outcome: Outcome, say: Say) -> None:
 
 
 def _all(nights: Path) -> list[Steps]:
-    """The newest first."""
-    found = [Steps(path.parent) for path in nights.glob(f"[!.]*/{STATE}")]
+    """The newest first; not those whose record cannot be read."""
+    found = []
+    for path in nights.glob(f"[!.]*/{STATE}"):
+        with suppress(ValueError):
+            found.append(Steps(path.parent))
     return sorted(found, key=lambda steps: float(steps.about["started"]), reverse=True)
+
+
+def _ended(folder: Path) -> Result | None:
+    """How the night of a folder ended; given up, if its record cannot be read."""
+    if not folder.exists():
+        return None
+    try:
+        ended: Result = Steps(folder).about["ended"]
+    except (ValueError, KeyError):
+        return {"outcome": GIVEN_UP, "sentence": "its record cannot be read"}
+    return ended
+
+
+def _remove(config: NightConfig, folder: Path) -> None:
+    """All that there is of a night that is to be done from the beginning."""
+    for draft in (config.root / DRAFTS).glob(f"{folder.name}-*"):
+        _discard(draft)
+    _discard(folder)
 
 
 def _sweep(config: NightConfig, nights: Path) -> None:
@@ -282,11 +317,19 @@ def _sweep(config: NightConfig, nights: Path) -> None:
     ended = [steps for steps in _all(nights) if "ended" in steps.about]
     for age, steps in enumerate(ended):
         for name in HANDED_ON:
-            path = steps.folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            _discard(steps.folder / name)
         old = age >= config.keep_nights
         draft = steps.result(DRAFT).get("draft")
         if draft is not None and (old or steps.about["ended"]["outcome"] == "published"):
-            shutil.rmtree(config.root / DRAFTS / draft, ignore_errors=True)
+            _discard(config.root / DRAFTS / draft)
         if old:
-            shutil.rmtree(steps.folder)
+            _discard(steps.folder)
+
+
+def _discard(path: Path) -> None:
+    """As far as it can be: what is left is in no night's way."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

@@ -4,7 +4,7 @@ twice, not asked for, or outside the window."""
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,9 @@ from training.readers import read_log
 
 FORGET = "forget"
 DAY_S = timedelta(days=1).total_seconds()
-_TEXTS = ("user_id", "item_id", "event", "event_id")
+_TEXTS = ("user_id", "item_id", "event", "event_id", "entry")
 _SCHEMA = pa.schema([*((name, pa.string()) for name in _TEXTS), ("timestamp", pa.float64())])
+T = TypeVar("T", np.float64, np.int64)
 _KEPT = ["user_id", "item_id", "timestamp"]
 
 
@@ -45,7 +46,8 @@ def read_window(
     """What came before `until`, of the last `days` of it; none is all.
 
     config: how the base log is read. A row whose event is `forget` takes with it all rows of its
-    user that came earlier, by their time or by their place. Raises LogError for a damaged file.
+    user that came earlier, by their time, their place, or their entry in the stream. Raises
+    LogError for a damaged file.
     """
     base = _SCHEMA.empty_table()
     if log is not None:
@@ -55,7 +57,7 @@ def read_window(
     times = rows["timestamp"].to_numpy()
     tombs = _equal(rows["event"], [FORGET])
     left_out = {
-        "forgotten": _forgotten(rows["user_id"], times, tombs),
+        "forgotten": _forgotten(rows["user_id"], tombs, times, _entries(rows["entry"])),
         "sent_twice": _repeated(rows["user_id"], rows["event_id"]),
         "of_other_kinds": np.zeros(len(rows), dtype=bool),
         "after_the_window": times >= until,
@@ -85,7 +87,7 @@ def _table(log: Interactions) -> pa.Table:
     users = pa.array(np.repeat(log.user_ids, np.diff(log.offsets)), pa.string())
     items = pa.array(log.item_ids[log.items], pa.string())
     nothing = pa.nulls(len(log), pa.string())
-    return pa.table([users, items, nothing, nothing, pa.array(log.times)], schema=_SCHEMA)
+    return pa.table([users, items, *[nothing] * 3, pa.array(log.times)], schema=_SCHEMA)
 
 
 def _files(events: Path) -> Iterator[Path]:
@@ -139,19 +141,38 @@ def _equal(column: pa.ChunkedArray, wanted: list[str] | tuple[str, ...]) -> NDAr
     return found
 
 
+def _entries(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Numbers in the order of the stream, which is that of arrival; -1 where there is none."""
+    parts = pc.extract_regex(column, r"^(?P<ms>\d{1,13})-(?P<number>\d{1,6})$")
+    ms, number = (
+        pc.fill_null(pc.struct_field(parts, name).cast(pa.int64()), -1).to_numpy()
+        for name in ("ms", "number")
+    )
+    return np.where(ms < 0, -1, ms * 10**6 + number)
+
+
 def _forgotten(
-    users: pa.ChunkedArray, times: NDArray[np.float64], tombs: NDArray[np.bool_]
+    users: pa.ChunkedArray,
+    tombs: NDArray[np.bool_],
+    times: NDArray[np.float64],
+    entries: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
-    """Rows that came before a tombstone of their user, by either measure: to be sure."""
+    """Rows that came before a tombstone of their user, by any measure: to be sure."""
     if not tombs.any():
         return tombs
     codes = users.combine_chunks().dictionary_encode().indices.to_numpy()
     places = np.arange(len(codes))
-    last_time = np.full(codes.max() + 1, -np.inf)
-    last_place = np.full(codes.max() + 1, -1)
-    np.maximum.at(last_time, codes[tombs], times[tombs])
-    np.maximum.at(last_place, codes[tombs], places[tombs])
-    found: NDArray[np.bool_] = (times <= last_time[codes]) | (places < last_place[codes])
+    found = times <= _last(times, codes, tombs)
+    found |= places < _last(places, codes, tombs)
+    found |= (entries >= 0) & (entries < _last(entries, codes, tombs))
+    return found
+
+
+def _last(values: NDArray[T], codes: NDArray[np.int32], tombs: NDArray[np.bool_]) -> NDArray[T]:
+    """For each row the greatest value of a tombstone of its user; the least of all without one."""
+    last = np.full(codes.max() + 1, values.min() - 1)
+    np.maximum.at(last, codes[tombs], values[tombs])
+    found: NDArray[T] = last[codes]
     return found
 
 

@@ -332,8 +332,9 @@ def test_metrics_of_the_live_release_that_were_measured_anew_are_what_counts(
     today = first.model_copy(update={"metrics": {"day": {"recall@50": 0.3}}})
     with pytest.raises(GateRefusal, match=r"recall@50 \(day\) is 0.2000, 0.1000 below"):
         publish(draft, gate, against=today)
-    with pytest.raises(GateRefusal, match="compared with other, and first is live now"):
+    with pytest.raises(ReleaseError, match="compared with other, and first is live now") as told:
         publish(draft, gate, against=today.model_copy(update={"id": "other"}))
+    assert not isinstance(told.value, GateRefusal), "which would be a judgement"
     worse = first.model_copy(update={"metrics": {"day": {"recall@50": 0.1}}})
     assert publish(draft, gate, against=worse).name == "second"
 
@@ -561,6 +562,45 @@ def test_prune_removes_what_dead_publishers_left(make_draft: MakeDraft, tmp_path
     prune(tmp_path)
     assert [path.name for path in (tmp_path / "releases").iterdir()] == ["a"]
     assert not (tmp_path / ".current.123").exists()
+
+
+def test_what_cannot_be_removed_is_in_nobodys_way(
+    make_draft: MakeDraft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over NFS, or of another user. It is hidden, and tried again."""
+    published(make_draft, "a", "b")
+    releases = tmp_path / "releases"
+    (releases / "b").rename(tmp_path / "elsewhere")
+    (releases / "b").symlink_to(tmp_path / "elsewhere")
+    (releases / ".DS_Store").write_text("")
+    rmtree = shutil.rmtree
+
+    def refused(path: Path, ignore_errors: bool = False) -> None:
+        if path.name.startswith(".a."):
+            assert ignore_errors
+        else:
+            rmtree(path, ignore_errors=ignore_errors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", refused)
+        for name in "cd":
+            publish(make_draft(name), keep=2)
+            assert read_current(tmp_path) == name
+    assert ids(tmp_path) == ["c", "d"]
+    assert (tmp_path / "elsewhere").exists()
+    prune(tmp_path)
+    assert {path.name for path in releases.iterdir()} == {"c", "d"}
+
+
+def test_drafts_may_lie_elsewhere(make_draft: MakeDraft, tmp_path: Path) -> None:
+    """The root is where they are named, not where a link leads to."""
+    make_draft("a")
+    (tmp_path / "drafts").rename(tmp_path / "away")
+    root = tmp_path / "shop"
+    root.mkdir()
+    (root / "drafts").symlink_to(tmp_path / "away")
+    assert publish(root / "drafts" / "a") == root / "releases" / "a"
+    assert read_current(root) == "a"
 
 
 def test_prune_touches_nothing_while_the_live_release_is_unknown(

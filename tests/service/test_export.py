@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pyarrow.parquet as pq
 import pytest
@@ -245,6 +246,44 @@ def test_what_another_has_pending_is_taken_over(
     assert export_events(chosen, tmp_path / "log").events == 10
     assert items(tmp_path / "log") == [f"{number}" for number in range(10)]
     assert redis.ask("XPENDING", stream, export.GROUP)["pending"] == 0
+
+
+def test_what_a_server_that_took_over_does_not_know_to_be_read_is_not_lost(
+    settings: MakeSettings, redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a failover between reading and acknowledging."""
+    chosen, folder = settings(history=redis.url), tmp_path / "log"
+    send(chosen, *(visit("anna", f"{number}") for number in range(10)))
+    stream = stream_of(redis)
+    redis.ask("XGROUP", "CREATE", stream, export.GROUP, 0)
+    before = redis.ask("DUMP", stream)
+    add = export._Log.add
+
+    def fail_over(log: Any, part: int, rows: Any) -> None:
+        add(log, part, rows)
+        redis.ask("RESTORE", stream, 0, before, "REPLACE")
+
+    monkeypatch.setattr(export._Log, "add", fail_over)
+    assert export_events(chosen, folder) == Exported(events=10, files=1)
+    assert export_events(chosen, folder) == Exported()
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_part_waiting(
+    settings: MakeSettings, redis: RedisServer, tmp_path: Path
+) -> None:
+    chosen, folder = settings(history=redis.url), tmp_path / "log"
+    users = [f"user-{number}" for number in range(20)]
+    send(chosen, *(visit(user, "a") for user in users))
+    export_events(chosen, folder)
+    [spoilt, *_] = folder.glob("date=*/*.parquet")
+    spoilt.write_bytes(b"")
+    send(chosen, *(visit(user, "b") for user in users))
+    with pytest.raises(ExportError, match=f"{spoilt.name}: cannot be read"):
+        export_events(chosen, folder)
+    spoilt.unlink()
+    part = int(spoilt.name[:2])
+    waiting = [user for user in users if crc32(user.encode()) % PARTS == part]
+    assert export_events(chosen, folder).events == len(waiting) > 0
 
 
 def test_a_redis_that_was_set_back_brings_nothing_twice(

@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+from index.publish import rollback
 from index.release import (
     ENCODER,
     digest,
@@ -252,15 +253,56 @@ def test_a_fit_that_diverges_is_refused(folder):
     refused(folder, outcome, before, "learning rate below")
 
 
-def test_another_release_that_is_live_by_now_is_not_written_over(folder):
-    killed_at(folder, "publish")
+def publish_another(folder: Path) -> None:
     root = folder / "root"
     other = shutil.copytree(root / "releases" / live(folder), root / "releases" / "other")
     manifest = read_manifest(other)
     write_manifest(other, manifest.model_copy(update={"id": "other"}))
     (root / "current").write_text("other\n")
+
+
+def test_another_release_that_is_live_by_now_is_not_written_over(folder):
+    """The night has failed, and the next begins anew, against that one."""
+
+    def say(text: str) -> None:
+        if text == "publish":
+            publish_another(folder)
+
+    outcome = nightly(config_of(folder), say)
+    assert outcome.exit_code == 1
+    assert "other is live now; compare again" in outcome.sentence
+    assert live(folder) == "other"
+    again = nightly(config_of(folder))
+    assert (again.outcome, again.live) == ("published", "other")
+    assert again.night == outcome.night
+
+
+def test_what_was_rolled_back_stays_so_when_its_night_goes_on(folder, monkeypatch):
+    before = live(folder)
+    monkeypatch.setattr("training.nightly._report", killed)
+    with pytest.raises(Killed):
+        nightly(config_of(folder))
+    assert live(folder) != before
+    rollback(folder / "root")
+    monkeypatch.undo()
     outcome = nightly(config_of(folder))
-    refused(folder, outcome, "other", "other is live now")
+    assert outcome.outcome == "nothing-new"
+    assert "since this night was published" in outcome.sentence
+    assert live(folder) == before
+
+
+def test_nor_is_it_published_again_where_the_night_does_not_know_that_it_was(folder, monkeypatch):
+    before = live(folder)
+    monkeypatch.setattr("index.publish._prune", killed)  # `current` is written, the step is not
+    with pytest.raises(Killed):
+        nightly(config_of(folder))
+    monkeypatch.undo()
+    rollback(folder / "root")
+    refused(folder, nightly(config_of(folder)), before, "is live no more")
+
+
+def killed(*_: object) -> None:
+    raise Killed
 
 
 def test_a_live_release_that_is_damaged_fails_the_night(folder):
@@ -317,6 +359,41 @@ def test_what_was_cut_short_long_ago_or_with_other_settings_is_given_up(folder):
     assert outcome.night != unfinished.name
     assert json.loads((unfinished / "state.json").read_text())["ended"]["outcome"] == "given up"
     assert not (unfinished / "fit").exists()
+
+
+def test_what_was_given_up_is_done_from_the_beginning(folder):
+    killed_at(folder, "build")
+    (unfinished,) = (p for p in (folder / "root" / NIGHTS).iterdir() if (p / "fit").exists())
+    said: list[str] = []
+    outcome = nightly(config_of(folder, resume_h=0), said.append)
+    assert outcome.outcome == "published", outcome.sentence
+    assert outcome.night == unfinished.name
+    assert said[:2] == ["read", "fit"]
+
+
+def test_a_record_that_cannot_be_read_bars_no_night(folder):
+    killed_at(folder, "judge")
+    (unfinished,) = (p for p in (folder / "root" / NIGHTS).iterdir() if (p / "fit").exists())
+    (unfinished / "state.json").write_text("")
+    assert nightly(config_of(folder)).outcome == "published"
+
+
+def test_whatever_breaks_somebody_is_told(folder, receiver, monkeypatch):
+    url, kind = receiver
+    monkeypatch.setattr("training.nightly._sweep", lambda *_: 1 / 0)
+    outcome = nightly(config_of(folder, webhook=url))
+    assert (outcome.outcome, outcome.sentence) == ("failed", "ZeroDivisionError: division by zero")
+    assert kind.taken == [outcome.to_json()]
+
+
+def test_a_window_that_is_lost_fails_the_night_in_one_sentence(folder):
+    killed_at(folder, "judge")
+    (unfinished,) = (p for p in (folder / "root" / NIGHTS).iterdir() if (p / "fit").exists())
+    (unfinished / "window.parquet").write_bytes(b"")
+    said: list[str] = []
+    outcome = nightly(config_of(folder), said.append)
+    assert outcome.outcome == "failed"
+    assert "window.parquet" in outcome.sentence
 
 
 def test_a_night_that_is_killed_anywhere_ends_as_if_it_had_not_been():

@@ -75,6 +75,24 @@ def test_who_is_forgotten_leaves_nothing_from_before(tmp_path):
     assert window.counts["events"] == 4  # the tombstone is no event
 
 
+def test_who_is_forgotten_leaves_nothing_that_was_heard_before_whatever_its_time(tmp_path):
+    """By the order of the stream, as a file of a later date may hold what came earlier."""
+    hour = 1_764_000_000_000
+    tomb = export(tmp_path, 3, ("u", None, 3.0, "forget", None), ("v", "x", 3.0, None, None))
+    ahead = export(tmp_path, 9, ("u", "before", 9.0, None, "1"), ("u", "after", 9.0, None, "2"))
+    other = export(tmp_path, 10, ("u", "of no stream", 10.0, None, "3"))
+    for path, entries in (
+        (tomb, [f"{hour}-2", f"{hour}-3"]),
+        (ahead, [f"{hour}-1", f"{hour}-10"]),
+        (other, ["none"]),
+    ):
+        table = pq.read_table(path)
+        pq.write_table(table.append_column("entry", pa.array(entries)), path)
+    assert kept(read(tmp_path, until=20 * DAY_S)) == [
+        *(("v", "x"), ("u", "after"), ("u", "of no stream")),
+    ]
+
+
 def test_kinds_are_asked_of_events_alone(tmp_path):
     log = tmp_path / "base.csv"
     log.write_text("user_id,item_id,timestamp\nu,a,86400\n")
