@@ -12,7 +12,7 @@ LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate
             --constraints docker/locks/.constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-encoders bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try clean
+.PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-encoders bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-refit evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try clean
 
 help:            ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
@@ -102,6 +102,9 @@ evidence-redis-cancel: $(VENV)/installed  ## 100,000 calls of Redis cancelled un
 
 evidence-redis-faults: $(VENV)/installed  ## what becomes of requests while Redis, or the way to it, fails
 	$(PY) tests/evidence/redis_faults.py
+
+evidence-refit: $(VENV)/installed  ## how a night is best trained on with its day, on LOG=...
+	$(PY) tests/evidence/refit.py "$(LOG)"
 
 evidence-rolling: $(VENV)/installed  ## rolling restarts of three replicas behind HAProxy, under load
 	$(PY) tests/evidence/rolling.py
