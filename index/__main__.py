@@ -12,6 +12,8 @@ import index.publish
 from index.publish import Gate, Listed
 from index.release import Manifest, ReleaseError
 
+_LISTED = ("recall@50", "ndcg@50")  # of the metrics, all of which are in the manifest
+
 
 class _Number(click.FloatRange):
     """A range without NaN, which compares with nothing."""
@@ -166,6 +168,7 @@ def _summary(release: Listed) -> str:
         f"{split} {metric} {value:.4f}"
         for split, values in manifest.metrics.items()
         for metric, value in values.items()
+        if metric in _LISTED
     )
     return "  ".join(
         [

@@ -96,7 +96,9 @@ def _write_aside(
         fsync(aside)
     except (OSError, RuntimeError, ValueError) as error:
         aside.unlink(missing_ok=True)
-        raise ReleaseError(f"{draft.name}: {INDEX} cannot be written ({error})") from error
+        # Whatever faiss makes of it, it is the disk: what was to be written had been checked.
+        disk = error if isinstance(error, OSError) else OSError(str(error))
+        raise ReleaseError(f"{draft.name}: {INDEX} cannot be written ({error})") from disk
     return aside
 
 

@@ -40,7 +40,10 @@ class GateRefusal(ReleaseError):  # noqa: N818  (a refusal is its name; the erro
     """A sound draft that is too much worse, or too different, than the live release."""
 
     def __init__(self, draft: str, failures: list[str]) -> None:
-        super().__init__(f"{draft}: refused by the gate: {'; '.join(failures)}; --force overrides")
+        super().__init__(
+            f"{draft}: refused by the gate: {'; '.join(failures)}; "
+            "`python -m index publish --force` overrides"
+        )
         self.failures = failures
 
 

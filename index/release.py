@@ -205,10 +205,19 @@ def write_parts(
     """Write all that training makes into a new folder, and return its digests for the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / ENCODER, encoder.state_dict())
-    np.save(folder / VECTORS, vectors, allow_pickle=False)
-    np.save(folder / INTERESTS, interests, allow_pickle=False)
+    _write_array(folder / VECTORS, vectors)
+    _write_array(folder / INTERESTS, interests)
     catalog.write(folder / CATALOG)
     return {name: digest(folder / name) for name in (ENCODER, VECTORS, INTERESTS, CATALOG)}
+
+
+def _write_array(path: Path, array: NDArray[np.float32]) -> None:
+    try:
+        np.save(path, array, allow_pickle=False)
+    except OSError as error:  # which says how many bytes were written, and not of what
+        raise OSError(
+            f"{path}: cannot be written whole ({error}); free space on the disk"
+        ) from error
 
 
 def write_tensors(
@@ -282,7 +291,8 @@ def _read_document(folder: Path) -> dict[str, Any]:
             raise ValueError("not a JSON object")
     except FileNotFoundError:
         raise ReleaseError(
-            f"{folder}: no {MANIFEST}; name a folder made by `python -m training fit`"
+            f"{folder}: no {MANIFEST}; name a folder made by `python -m training fit`, or, if "
+            f"`{CURRENT}` names this one, roll back"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ReleaseError(

@@ -132,6 +132,8 @@ def _export_events(to: Path | None, **given: str | None) -> None:
     if to is not None and any(given[name] for name in _REDIS):
         given["releases"] = str(to)  # which nothing else is looked for in
     settings = _settings(given)
+    if not settings.releases.is_dir():
+        raise click.ClickException(f"{settings.releases}: no such folder; name one that is there")
     limit_threads()
     from service.export import ExportBusyError, ExportError, export_events
     from service.logs import configure_logs

@@ -2,10 +2,11 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from index.encoders import ENCODERS
 from training.negatives import SamplerName
 from training.objectives.re4 import AuxiliaryNorm, Contrast
 from training.objectives.softmax import Selection
@@ -123,6 +124,17 @@ class FitConfig(BaseModel):
         5000, ge=1, description="validation users evaluated each epoch, at most"
     )
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.encoder == "sasrec" and self.dim % self.heads:
+            raise ValueError(f"heads = {self.heads} does not divide dim = {self.dim}")
+        if self.epochs <= self.pretrain_epochs:
+            raise ValueError(
+                f"epochs = {self.epochs} leaves none to choose from after pretrain_epochs = "
+                f"{self.pretrain_epochs}"
+            )
+        return self
+
 
 def read_toml(path: Path | None) -> dict[str, Any]:
     """The settings of a file, if there is one. Raises ConfigError for one that cannot be read."""
@@ -143,11 +155,15 @@ def read_config(
     """
     settings = read_toml(path) | overrides
     encoder = settings.get("encoder", FitConfig.model_fields["encoder"].default)
+    if encoder not in [*ENCODERS]:
+        raise ConfigError(f"encoder = {encoder!r}: choose one of {', '.join(ENCODERS)}")
     try:
         return FitConfig.model_validate({**preset_of(preset, encoder), **settings})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
+        if not key:
+            raise ConfigError(first["msg"].removeprefix("Value error, ")) from error
         known = ", ".join(sorted(FitConfig.model_fields))
         hint = f"; known are {known}" if first["type"] == "extra_forbidden" else ""
         raise ConfigError(f"{key} = {first['input']!r}: {first['msg']}{hint}") from error

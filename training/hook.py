@@ -1,7 +1,9 @@
 """Who is told of an outcome: a webhook, a command. What goes wrong there is said, and no more."""
 
 import json
+import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +31,9 @@ def post(url: str, message: dict[str, Any], timeout_s: float, attempts: int, say
         retrying(lambda: httpx.post(url, json=message, timeout=timeout_s).raise_for_status())
     except RetryError as error:
         last = error.last_attempt.exception()
-        what = last.response.status_code if isinstance(last, httpx.HTTPStatusError) else type(last)
+        what: object = type(last).__name__
+        if isinstance(last, httpx.HTTPStatusError):
+            what = last.response.status_code
         say(
             f"webhook at {urlsplit(url).hostname}: {attempts} attempts failed, the last with {what}"
         )
@@ -41,20 +45,29 @@ def post(url: str, message: dict[str, Any], timeout_s: float, attempts: int, say
 
 
 def run(command: str, message: dict[str, Any], timeout_s: float, say: Say) -> bool:
-    """Whether the command, without a shell, ended with 0; it reads the message on its input."""
+    """Whether the command, without a shell, ended with 0; it reads the message on its input.
+
+    What takes too long is ended, with all that it has started.
+    """
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             shlex.split(command),
-            input=json.dumps(message),
-            text=True,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError) as error:
         say(f"command: could not be run ({type(error).__name__})")
         return False
-    if done.returncode:
-        said = " ".join(done.stderr.split())[:200]
-        say(f"command: ended with {done.returncode} ({said})")
-    return done.returncode == 0
+    with process:
+        try:
+            _, complaint = process.communicate(json.dumps(message).encode(), timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            say(f"command: not done after {timeout_s:g} s, and ended")
+            return False
+    if process.returncode:
+        said = " ".join(complaint.decode(errors="replace").split())[:200]
+        say(f"command: ended with {process.returncode} ({said})")
+    return process.returncode == 0

@@ -31,7 +31,7 @@ from training.drift import drift
 from training.evaluate import exact
 from training.fit import Prepared, write_draft
 from training.hook import Say
-from training.interactions import Interactions, prepare
+from training.interactions import Interactions, LogError, prepare
 from training.items import read_items
 from training.judge import LEAD, NIGHT, Judgement, gate_of, judge, strange_day
 from training.model import Model
@@ -187,12 +187,18 @@ class Night:
     def prepared(self) -> Prepared:
         fit = self.fit_config
         items = read_items(self.config.items) if self.config.items else None
-        catalog, log = prepare(self.log, fit.min_user, fit.min_item, items)
+        read = self.log
+        try:
+            catalog, log = prepare(read, fit.min_user, fit.min_item, items)
+        except LogError as error:  # as it is, there will be no more in it another time
+            raise RefusedError(f"{self.name}: {error}") from error
         task = divide_day(log, self.window["since"])
         if not task.validation or np.diff(task.train.offsets).max(initial=0) < 2:
             raise RefusedError(
                 f"{self.name}: {len(log):,} users of {len(log.rows):,} interactions leave nothing "
-                "to train on, or nobody to choose the weights by; read more, or hold out more"
+                "to train on, or nobody to choose the weights by: too little of the day is of "
+                f"users and items that have {fit.min_user} and {fit.min_item} interactions, or too "
+                "much is held out"
             )
         return Prepared(catalog, log, task)
 
@@ -304,7 +310,8 @@ class Night:
         manifest, parts = self.live
         config, log = self.fit_config, ready.task.train
         warm(model, ready.catalog, parts, self._encoder_is_warm, log)
-        catch_up(model, config, log, manifest.data.last, self.config.catch_up)
+        unseen = float(np.nextafter(manifest.data.last, np.inf))
+        catch_up(model, config, log, unseen, self.config.catch_up)
 
     def _parts(self, fitted: Fitted) -> Parts:
         return Parts(fitted.encoder, fitted.vectors, self.prepared.catalog)

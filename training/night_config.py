@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,13 @@ OutcomeName = Literal["published", "failed", "refused", "nothing-new", "running"
 
 # What is told to others about a night, and how long, changes nothing in what comes out of it.
 _BESIDE = {"webhook", "command", "tell", "hook_timeout_s", "hook_attempts", "resume_h", "threads"}
+
+
+# What a fit that starts warm cannot change.
+_OF_THE_MODEL = {
+    *("encoder", "interests", "history", "dim", "hidden", "recency", "head", "biases"),
+    *("iterations", "dynamic", "layers", "heads", "cosine"),
+}
 
 
 class NightConfig(BaseModel):
@@ -34,7 +41,10 @@ class NightConfig(BaseModel):
         None, gt=0, description="days before the end that are read; none reads everything"
     )
     until: float | None = Field(
-        None, description="end of the window, Unix seconds or ISO 8601; none is now"
+        None,
+        allow_inf_nan=False,
+        description="end of the window: Unix seconds or ISO 8601, of this machine's zone unless it "
+        "names one; none is now",
     )
     held_out_days: float = Field(
         1.0, gt=0, description="days at the end that are held out, as far as live has not seen them"
@@ -91,8 +101,12 @@ class NightConfig(BaseModel):
     resume_h: float = Field(
         12.0, ge=0, description="hours after which a night that was cut short is given up"
     )
-    webhook: str | None = Field(None, description="URL that is posted the JSON of each outcome")
-    command: str | None = Field(None, description="command that is given it on standard input")
+    webhook: str | None = Field(
+        None, min_length=1, description="URL that is posted the JSON of each outcome"
+    )
+    command: str | None = Field(
+        None, pattern=r"\S", description="command that is given it on standard input"
+    )
     tell: tuple[OutcomeName, ...] = Field(
         ("published", "failed", "refused", "nothing-new"), description="outcomes that are told"
     )
@@ -102,12 +116,23 @@ class NightConfig(BaseModel):
     @field_validator("until", mode="before")
     @classmethod
     def _seconds(cls, given: Any) -> Any:
+        moment = given
         if isinstance(given, str):
             try:
                 moment = datetime.fromisoformat(given)
             except ValueError:
                 return given
-            return (moment if moment.tzinfo else moment.astimezone()).timestamp()
+        elif isinstance(given, date) and not isinstance(given, datetime):
+            moment = datetime.combine(given, time())
+        if not isinstance(moment, datetime):
+            return given
+        return (moment if moment.tzinfo else moment.astimezone()).timestamp()
+
+    @field_validator("root", "events", "log", "items", mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        if given == "":
+            raise ValueError("name a file or folder; . is this one")
         return given
 
     def fit_config(self, warm: bool) -> FitConfig:
@@ -145,5 +170,10 @@ def read_night(path: Path | None, overrides: Sequence[tuple[str, Any]]) -> Night
         hint = f"; known are {known}" if first["type"] == "extra_forbidden" else ""
         raise ConfigError(f"{where}: {first['msg']}{hint}") from error
     for warm in (False, True):
-        config.fit_config(warm)
+        try:
+            config.fit_config(warm)
+        except ConfigError as error:
+            raise ConfigError(f"{'warm' if warm else 'fit'}: {error}") from error
+    for name in sorted(_OF_THE_MODEL & config.warm.keys()):
+        raise ConfigError(f"warm: {name} is of the model, which goes on; set it in fit")
     return config

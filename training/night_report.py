@@ -1,6 +1,7 @@
 """A night on one page: report.md for people, report.json for programs, and plots."""
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from index.release import replace_text
+from index.release import read_current, replace_text
+from training.judge import gate_of
 from training.night import WINDOW, Night
 from training.readers import read_log
 from training.window import DAY_S
@@ -35,7 +38,11 @@ def write_report(night: Night, outcome: dict[str, Any]) -> Path:
         "window": night.window,
         "steps": {name: steps.result(name) for name in steps.seconds()},
         "seconds": steps.seconds(),
+        "begun": steps.about["started"],
+        "serves": read_current(night.config.root),
     }
+    if steps.done("judge"):
+        told["gate"] = asdict(gate_of(night.judgement, night.config))
     replace_text(folder / "report.json", json.dumps(told, indent=2) + "\n")
     plots = _plots(folder, told) if night.config.plots else []
     page = folder / "report.md"
@@ -48,7 +55,8 @@ def write_report(night: Night, outcome: dict[str, Any]) -> Path:
 
 def _page(told: dict[str, Any], plots: list[str]) -> str:
     steps = told["steps"]
-    parts = [f"# Night {told['night']}: {told['outcome']}", told["sentence"], _window(told)]
+    sentence = f"{told['sentence']}. Live now: {told['serves'] or 'no release'}."
+    parts = [f"# Night {told['night']}: {told['outcome']}", sentence, _window(told)]
     if fit := steps.get("fit"):
         parts += [_training(fit, steps.get("refit")), _drift(fit["drift"])]
     if judged := steps.get("judge"):
@@ -62,9 +70,8 @@ def _page(told: dict[str, Any], plots: list[str]) -> str:
             f"{built['microseconds']:.0f} µs a request."
         )
     parts.append(_gate(told))
-    parts.append(
-        "**Seconds.** " + ", ".join(f"{name} {each:.1f}" for name, each in told["seconds"].items())
-    )
+    seconds = ", ".join(f"{name} {each:.1f} s" for name, each in told["seconds"].items())
+    parts.append(f"**Time.** Begun {_moment(told['begun'])} UTC; {seconds or 'no step was done'}.")
     parts += [f"![{name.removesuffix('.png')}]({name})" for name in plots]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -76,12 +83,24 @@ def _window(told: dict[str, Any]) -> str:
         f"**Window.** {_moment(window['first'])} to {_moment(window['last'])}: "
         f"{', '.join(counts)}; {window['users']:,} users, {window['items']:,} items. Held out from "
         f"{_moment(window['since'])}: {window['held_out']:,} events, {window['judges']:,} users "
-        "to compare on."
+        f"to compare on.{_untried(window['untried'])} Times are UTC."
+    )
+
+
+def _untried(count: int) -> str:
+    if not count:
+        return ""
+    return (
+        f" {count:,} events before that are new to the live release: nights that held them out "
+        "were refused or did not end."
     )
 
 
 def _moment(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
+    except (ValueError, OverflowError, OSError):  # of another unit, or no time at all
+        return f"{seconds:g}"
 
 
 def _training(fit: dict[str, Any], refit: dict[str, Any] | None) -> str:
@@ -126,7 +145,13 @@ def _health(metrics: dict[str, float]) -> str:
 
 def _gate(told: dict[str, Any]) -> str:
     said = {"published": "passed", "refused": "refused"}.get(told["outcome"], "not reached")
-    return f"**Gate.** {said}" + (f": {told['sentence']}" if said == "refused" else "") + "."
+    if (gate := told.get("gate")) is None:
+        return f"**Gate.** {said}."
+    return (
+        f"**Gate.** {said}. Asked for: {gate['metric']} at most {gate['metric_drop']:.1%} below "
+        f"live's, recall of the index at least {gate['ann_recall']}, a catalogue within "
+        f"{gate['size_change']:.0%} of live's."
+    )
 
 
 # --- the plots ---
@@ -152,7 +177,9 @@ def _plot_curves(path: Path, history: list[dict[str, Any]], metric: str = "recal
     figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
     epochs = [record["epoch"] for record in history]
     axes.plot(epochs, [r["validation"][metric] for r in history], marker=".", color="#4878a8")
+    axes.set_title("The fit, on those users of the day who choose the weights", fontsize="small")
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"validation {metric}", color="#4878a8")
     losses = [(r["epoch"], r["losses"]["loss"]) for r in history if "losses" in r]
     if losses:
@@ -170,6 +197,7 @@ def _plot_metrics(path: Path, judged: dict[str, Any]) -> None:
         places = np.arange(len(_SHOWN)) + number * width
         values = [judged[name][metric] for metric in _SHOWN]
         axes.bar(places, values, width, label=name, color=_COLOURS[name])
+    axes.set_title("The held-out day, on its other users", fontsize="small")
     axes.set_xticks(np.arange(len(_SHOWN)) + 0.4 - width / 2, _SHOWN, fontsize="small")
     axes.legend(fontsize="small")
     _save(figure, path)
@@ -177,9 +205,10 @@ def _plot_metrics(path: Path, judged: dict[str, Any]) -> None:
 
 def _plot_days(path: Path, times: NDArray[np.float64], most: int = 60) -> None:
     figure, axes = plt.subplots(figsize=(6, 2.4), layout="constrained")
-    days = np.floor((times - times.max()) / DAY_S).astype(int)
-    counts = np.bincount(-days)[:most]
+    days = np.minimum(np.floor((times.max() - times) / DAY_S), most).astype(int)
+    counts = np.bincount(days)[:most]
     axes.bar(-np.arange(len(counts)), counts, color="#4878a8")
+    axes.set_title("What was read", fontsize="small")
     axes.set_xlabel("days before the last event")
     axes.set_ylabel("events")
     _save(figure, path)

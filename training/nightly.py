@@ -4,6 +4,7 @@
     state.json               which steps are done, and with what result
     report.md, report.json   what came out, for people and for programs; and plots
     window.parquet, fit/, settle/, refit/, draft/   what the steps hand on; gone in the end
+<root>/nightly/last.json     how it ended the last time, also where there was no night
 
 One that was cut short goes on where it was, with the data it began with; one that has ended is not
 done again. Whatever goes wrong, the live release goes on serving.
@@ -33,6 +34,7 @@ from index.release import (
     fsync,
     read_current,
     read_manifest,
+    replace_text,
 )
 from training import hook
 from training.config import ConfigError
@@ -47,6 +49,7 @@ from training.trainer import DivergedError
 from training.window import DAY_S, read_window, write_window
 
 NIGHTS = "nightly"
+LAST = "last.json"
 EXIT_CODES: Mapping[OutcomeName, int] = {
     "published": 0,
     "failed": 1,
@@ -213,7 +216,10 @@ def _read(config: NightConfig, folder: Path) -> dict[str, Any]:
     fit = config.fit_config(warm=False)
     window = read_window(config.events, config.log, fit, config.kinds, config.window_days, until)
     if not window.counts["kept"]:
-        raise NothingNewError(f"{config.events}: no event is in the window; {_told(window.counts)}")
+        there = "" if config.events.is_dir() else ", and there is no such folder"
+        raise NothingNewError(
+            f"{config.events}: no event is in the window{there}; {_told(window.counts)}"
+        )
     write_window(window, folder / WINDOW)
     fsync(folder / WINDOW)
     day = datetime.fromtimestamp(window.rows["timestamp"][-1].as_py(), UTC)
@@ -239,7 +245,7 @@ def _held_out(config: NightConfig, window: Path, live: str | None) -> Result:
     """Where the held-out day begins: never before the end of what the live release has seen."""
     log = read_log(window, "parquet")
     first, last = float(log.times.min()), float(log.times.max())
-    since = last - config.held_out_days * DAY_S
+    since, seen = last - config.held_out_days * DAY_S, -np.inf
     if config.held_out_share is not None:
         since = float(np.quantile(log.times, 1 - config.held_out_share))
     if live is not None:
@@ -247,9 +253,14 @@ def _held_out(config: NightConfig, window: Path, live: str | None) -> Result:
         since = max(since, float(np.nextafter(seen, np.inf)))
     cases, new = len(asked(log, since)), int((log.times >= since).sum())
     if cases < config.min_cases:
+        why = "wait for more, or lower min_cases"
+        if not config.events.is_dir():
+            why += "; there is no such folder yet"
+        elif seen > last:
+            why = f"{live} has seen up to {seen:g}: is that of the same unit of time as {last:g}?"
         raise NothingNewError(
             f"{config.events}: {new:,} events to hold out, which leave {cases:,} users to compare "
-            f"on, where {config.min_cases:,} are needed; wait for more, or lower min_cases"
+            f"on, where {config.min_cases:,} are needed; {why}"
         )
     return {
         "users": len(log.user_ids),
@@ -258,6 +269,7 @@ def _held_out(config: NightConfig, window: Path, live: str | None) -> Result:
         "since": since,
         "last": last,
         "held_out": new,
+        "untried": int(((log.times > seen) & (log.times < since)).sum()) if live else 0,
         "judges": cases,
     }
 
@@ -275,6 +287,9 @@ def _report(night: Night, outcome: Outcome, say: Say) -> None:
 
 
 def _tell(config: NightConfig, outcome: Outcome, say: Say) -> None:
+    with suppress(OSError):  # a root that cannot be written was the reason, perhaps
+        told = {**outcome.to_json(), "ended": time.time()}
+        replace_text(config.root / NIGHTS / LAST, json.dumps(told, indent=2) + "\n")
     if outcome.outcome not in config.tell:
         return
     if config.webhook is not None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from training.config import FitConfig
 from training.files import PARQUET_ERRORS, need_column, not_parquet
 from training.interactions import Interactions, LogError
-from training.readers import read_log
+from training.readers import MAX_ID_BYTES, read_log
 
 FORGET = "forget"
 DAY_S = timedelta(days=1).total_seconds()
@@ -126,14 +126,21 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
 def _check(path: Path, rows: pa.Table) -> None:
     times = rows["timestamp"].to_numpy()
     needs_item = ~_equal(rows["event"], [FORGET])
-    bad = rows["user_id"].is_null().to_numpy() | ~np.isfinite(times)
-    bad |= needs_item & rows["item_id"].is_null().to_numpy()
+    bad = ~np.isfinite(times) | ~_is_id(rows["user_id"])
+    bad |= needs_item & ~_is_id(rows["item_id"])
     if bad.any():
         row = int(np.argmax(bad))
         raise LogError(
-            f"{path}, row {row + 1:,}: user_id, item_id and timestamp are needed, and it has "
-            f"{rows.slice(row, 1).to_pylist()[0]}; export it again"
+            f"{path}, row {row + 1:,}: user_id and item_id of 1 to {MAX_ID_BYTES} bytes, and a "
+            f"timestamp, are needed, and it has {rows.slice(row, 1).to_pylist()[0]!s:.300}; export "
+            "it again"
         )
+
+
+def _is_id(column: pa.ChunkedArray) -> NDArray[np.bool_]:
+    sizes = pc.fill_null(pc.binary_length(column), 0).to_numpy()
+    found: NDArray[np.bool_] = (sizes > 0) & (sizes <= MAX_ID_BYTES)
+    return found
 
 
 def _equal(column: pa.ChunkedArray, wanted: list[str] | tuple[str, ...]) -> NDArray[np.bool_]:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 from service.schemas.common import EVENTS_LIMIT, Id, Input, Output, example
 
 FORGET = "forget"
+_YEAR_10000 = 253_402_300_800  # which milliseconds of today are far beyond
 
 
 def _not_forgetting(event: str) -> str:
@@ -35,7 +36,7 @@ class Event(Input):
     user_id: Id
     item_id: Id
     timestamp: float | None = Field(
-        None, ge=0, description="Unix seconds; without it, when the event arrived"
+        None, ge=0, lt=_YEAR_10000, description="Unix seconds; without it, when the event arrived"
     )
     event: Type | None = Field(None, description="its type, such as view or purchase")
     event_id: Id | None = Field(

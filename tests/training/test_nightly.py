@@ -313,6 +313,56 @@ def test_a_live_release_that_is_damaged_fails_the_night(folder):
     assert ENCODER in outcome.sentence
 
 
+def test_a_full_disk_fails_the_night_and_the_next_run_goes_on(folder, monkeypatch):
+    """It is no judgement of what was made."""
+
+    def half(index: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("index.ann_flat.FlatIndex.write", half)
+        patch.setattr("index.ann_ivf.IvfIndex.write", half)
+        outcome = nightly(config_of(folder))
+    assert outcome.exit_code == 1, outcome.sentence
+    assert "items.faiss cannot be written" in outcome.sentence
+    said: list[str] = []
+    assert nightly(config_of(folder), said.append).outcome == "published"
+    assert said == ["build", "publish"]
+
+
+def test_too_few_of_each_to_train_on_is_refused(folder):
+    before = live(folder)
+    refused(folder, nightly(config_of(folder, fit={"min_user": 10**6})), before, "interactions")
+
+
+def test_a_time_that_is_none_spoils_no_report(folder, log):
+    odd = log.slice(0, 20).set_column(2, "timestamp", pa.array([-(10**12)] * 20, pa.float64()))
+    path = folder / "events" / "date=odd"
+    path.mkdir()
+    pq.write_table(odd, path / "odd.parquet")
+    outcome = nightly(config_of(folder, plots=True))
+    assert outcome.outcome == "published", outcome.sentence
+    page = folder / "root" / NIGHTS / str(outcome.night) / "report.md"
+    assert "-1e+12 to 20" in page.read_text()
+    assert (page.parent / "days.png").exists()
+
+
+def test_a_report_says_what_was_asked_for_what_serves_and_what_was_never_judged(folder, log):
+    before = live(folder)
+    items = log["item_id"].take(pa.array(np.random.default_rng(0).permutation(len(log))))
+    bad_events(folder, log.set_column(1, "item_id", items))
+    outcome = nightly(config_of(folder, until=SOON + 6 * DAY_S))
+    page = (folder / "root" / NIGHTS / str(outcome.night) / "report.md").read_text()
+    assert f"Live now: {before}." in page
+    assert "recall@20 at most" in page
+    assert "new to the live release" not in page
+    outcome = nightly(config_of(folder, held_out_days=3, min_cases=5))
+    page = (folder / "root" / NIGHTS / str(outcome.night) / "report.md").read_text()
+    assert "events before that are new to the live release" in page
+    told = json.loads((folder / "root" / NIGHTS / "last.json").read_text())
+    assert (told["night"], told["outcome"]) == (outcome.night, outcome.outcome)
+
+
 # --- one at a time, once ---
 
 
@@ -460,7 +510,7 @@ def test_a_command_gets_the_outcome_on_its_input(folder, tmp_path):
         ({"webhook": "no address"}, "webhook"),
         ({"command": "false"}, "command: ended with 1"),
         ({"command": "/no/such/program"}, "command: could not be run (FileNotFoundError)"),
-        ({"command": "sleep 60"}, "command: could not be run (TimeoutExpired)"),
+        ({"command": "sleep 60"}, "command: not done after 0.5 s, and ended"),
         ({"command": "'"}, "command: could not be run (ValueError)"),
     ],
 )
@@ -490,7 +540,11 @@ def test_settings_come_from_the_file_and_then_the_command_line(tmp_path):
     cold, warm = config.fit_config(warm=False), config.fit_config(warm=True)
     assert (cold.dim, cold.epochs, cold.split) == (32, 2, "temporal")
     assert (cold.patience, warm.patience) == (3, 1)
+    toml.write_text('root = "a"\nevents = "b"\nuntil = 2026-01-02T00:00:00Z\n')
+    assert read_night(toml, []).until == 1_767_312_000
     assert read_night(toml, [("until", "2026-01-02T00:00:00Z")]).until == 1_767_312_000
+    toml.write_text('root = "a"\nevents = "b"\nuntil = 2026-01-02\n')
+    assert read_night(toml, []).until == read_night(toml, [("until", "2026-01-02")]).until
 
 
 @pytest.mark.parametrize(
@@ -501,12 +555,22 @@ def test_settings_come_from_the_file_and_then_the_command_line(tmp_path):
         (("fit.dimm", 3), "dimm"),
         (("keep.x", 3), "keep: |keep has no settings"),
         (("until", "soon"), "until"),
-        (("warm.patience", "long"), "patience"),
+        (("warm.patience", "long"), "warm: patience"),
+        (("warm.dim", 48), "warm: dim is of the model, which goes on; set it in fit"),
+        (("fit.encoder", "none"), "fit: encoder = 'none': choose one of re4, "),
+        (("fit.encoder", ["re4"]), "fit: encoder"),
+        (("fit.heads", 3), "fit: heads = 3 does not divide dim = 64"),
+        (("fit.pretrain_epochs", 30), "fit: epochs = 30 leaves none to choose from"),
+        (("command", ""), "command"),
+        (("webhook", ""), "webhook"),
+        (("root", ""), "root: Value error, name a file or folder"),
+        (("until", float("nan")), "until"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(tmp_path, override, said):
     toml = tmp_path / "night.toml"
-    toml.write_text('root = "a"\nevents = "b"\nkeep = 7\n')
+    encoder = "sasrec" if override[0] == "fit.heads" else "re4"
+    toml.write_text(f'root = "a"\nevents = "b"\nkeep = 7\n[fit]\nencoder = "{encoder}"\n')
     with pytest.raises(ConfigError, match=said):
         read_night(toml, [override])
 

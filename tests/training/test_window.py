@@ -132,7 +132,7 @@ def test_no_folder_is_no_event(tmp_path):
 
 def test_a_file_without_a_column_or_a_value_is_named(tmp_path):
     path = export(tmp_path, 1, ("u", "a", 1.0, None, "1"), ("u", None, 1.0, None, "2"))
-    with pytest.raises(LogError, match=r"part-0.parquet, row 2: user_id, item_id"):
+    with pytest.raises(LogError, match=r"part-0.parquet, row 2: user_id and item_id"):
         read(tmp_path)
     pq.write_table(pq.read_table(path).drop_columns(["item_id"]), path)
     with pytest.raises(LogError, match="no column 'item_id'"):
