@@ -168,7 +168,7 @@ def _unfinished(config: NightConfig, nights: Path) -> Steps | None:
         if "ended" in about:
             continue
         hours = (time.time() - about["started"]) / 3600
-        made = steps.result("draft").get("draft")
+        made = steps.result(DRAFT).get("draft")
         if steps.done("publish") and live != made:
             steps.note(ended={"outcome": "published", "sentence": f"{made} was live"})
             continue
@@ -287,9 +287,10 @@ def _report(night: Night, outcome: Outcome, say: Say) -> None:
 
 
 def _tell(config: NightConfig, outcome: Outcome, say: Say) -> None:
-    with suppress(OSError):  # a root that cannot be written was the reason, perhaps
-        told = {**outcome.to_json(), "ended": time.time()}
-        replace_text(config.root / NIGHTS / LAST, json.dumps(told, indent=2) + "\n")
+    if outcome.outcome != "running":
+        with suppress(OSError):  # a root that cannot be written was the reason, perhaps
+            told = {**outcome.to_json(), "ended": time.time()}
+            replace_text(config.root / NIGHTS / LAST, json.dumps(told, indent=2) + "\n")
     if outcome.outcome not in config.tell:
         return
     if config.webhook is not None:
