@@ -151,14 +151,19 @@ def read_config(
 ) -> FitConfig:
     """The preset of the encoder, then a TOML file's settings, then `overrides`.
 
+    Where few epochs are asked for, the preset's first stage takes half of them at most.
+
     Raises ConfigError for a key that does not exist or a value that is not allowed.
     """
     settings = read_toml(path) | overrides
     encoder = settings.get("encoder", FitConfig.model_fields["encoder"].default)
     if encoder not in [*ENCODERS]:
         raise ConfigError(f"encoder = {encoder!r}: choose one of {', '.join(ENCODERS)}")
+    usual, epochs = preset_of(preset, encoder), settings.get("epochs")
+    if isinstance(epochs, int) and epochs <= usual.get("pretrain_epochs", 0):
+        usual = {**usual, "pretrain_epochs": epochs // 2}
     try:
-        return FitConfig.model_validate({**preset_of(preset, encoder), **settings})
+        return FitConfig.model_validate({**usual, **settings})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

@@ -169,18 +169,16 @@ def _forgotten(
         return tombs
     codes = users.combine_chunks().dictionary_encode().indices.to_numpy()
     places = np.arange(len(codes))
-    found = times <= _last(times, codes, tombs)
-    found |= places < _last(places, codes, tombs)
-    found |= (entries >= 0) & (entries < _last(entries, codes, tombs))
-    return found
 
+    def last(values: NDArray[T], least: float) -> NDArray[T]:
+        """Of the tombstones of each row's user the greatest; `least` where there is none."""
+        greatest = np.full(codes.max() + 1, least, values.dtype)
+        np.maximum.at(greatest, codes[tombs], values[tombs])
+        of_rows: NDArray[T] = greatest[codes]
+        return of_rows
 
-def _last(values: NDArray[T], codes: NDArray[np.int32], tombs: NDArray[np.bool_]) -> NDArray[T]:
-    """For each row the greatest value of a tombstone of its user; the least of all without one."""
-    last = np.full(codes.max() + 1, values.min() - 1)
-    np.maximum.at(last, codes[tombs], values[tombs])
-    found: NDArray[T] = last[codes]
-    return found
+    found = (times <= last(times, -np.inf)) | (places < last(places, -1))
+    return found | (entries >= 0) & (entries < last(entries, -1))
 
 
 def _repeated(user_ids: pa.ChunkedArray, event_ids: pa.ChunkedArray) -> NDArray[np.bool_]:
