@@ -39,6 +39,7 @@ def write_report(night: Night, outcome: dict[str, Any]) -> Path:
         "steps": {name: steps.result(name) for name in steps.seconds()},
         "seconds": steps.seconds(),
         "begun": steps.about["started"],
+        "catch_up": night.config.catch_up,
         "serves": read_current(night.config.root),
     }
     if steps.done("judge"):
@@ -58,7 +59,7 @@ def _page(told: dict[str, Any], plots: list[str]) -> str:
     sentence = f"{told['sentence']}. Live now: {told['serves'] or 'no release'}."
     parts = [f"# Night {told['night']}: {told['outcome']}", sentence, _window(told)]
     if fit := steps.get("fit"):
-        parts += [_training(fit, steps.get("refit")), _drift(fit["drift"])]
+        parts += [_training(fit, steps.get("refit"), told["catch_up"]), _drift(fit["drift"])]
     if judged := steps.get("judge"):
         parts.append(_judged(judged, told["live"]))
     if fit := steps.get("fit"):
@@ -103,13 +104,13 @@ def _moment(seconds: float) -> str:
         return f"{seconds:g}"
 
 
-def _training(fit: dict[str, Any], refit: dict[str, Any] | None) -> str:
+def _training(fit: dict[str, Any], refit: dict[str, Any] | None, passes: int) -> str:
     begun = "cold"
     if fit["warm"]:
         begun = "warm, encoder and items" if fit["encoder"] else "warm, items alone"
     again = "not refitted"
     if refit is not None and refit["history"] != fit["history"]:
-        again = f"then {_epochs(refit)} with the held-out day"
+        again = f"then {_epochs(refit)} with the held-out day and {passes} over it alone"
     return (
         f"**Training.** {begun}, K = {fit['interests']}; {fit['interactions']:,} interactions of "
         f"{fit['users']:,} users with {fit['items']:,} items; {_epochs(fit)}; {again}."

@@ -137,6 +137,8 @@ def test_the_second_starts_warm_is_compared_on_one_day_and_is_not_done_twice(fol
     assert report["steps"]["fit"]["history"][0]["epoch"] == 0
     assert report["steps"]["judge"]["users"] == report["window"]["judges"]
     assert report["window"]["since"] > SOON - DAY_S
+    page = (folder / "root" / NIGHTS / outcome.night / "report.md").read_text()
+    assert "then 1 epoch with the held-out day and 2 over it alone" in page
     state = (folder / "root" / NIGHTS / outcome.night / "state.json").read_bytes()
     said: list[str] = []
     again = nightly(config_of(folder), said.append)
