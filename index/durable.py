@@ -1,6 +1,8 @@
-"""What is written so that a crash leaves it whole."""
+"""What is written so that a crash leaves it whole, and what is taken away."""
 
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -23,3 +25,12 @@ def replace_text(path: Path, text: str) -> None:
     finally:
         aside.unlink(missing_ok=True)
     fsync(path.parent)
+
+
+def discard(path: Path) -> None:
+    """Remove a file, a link or a folder as far as that is allowed; what stays, stays unsaid."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

@@ -8,11 +8,12 @@ with a dot, is listed nowhere, and is removed by the next publish or prune.
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
+from index.durable import discard
 from index.lock import alone
 from index.release import (
     CURRENT,
@@ -305,7 +306,7 @@ def _install(draft: Path, folder: Path, manifest: Manifest) -> None:
         verify_files(aside, manifest)
         write_manifest(aside, manifest)
         if folder.exists():
-            _discard(_hide(folder))
+            discard(_hide(folder))
         aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -319,19 +320,10 @@ def _hide(folder: Path) -> Path:
     return hidden
 
 
-def _discard(path: Path) -> None:
-    """As far as that is allowed: what is hidden is in nobody's way."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
-
-
 def _sweep(root: Path) -> None:
     """Remove what publishers that died have left; under the lock, none is at work on it."""
     for left in (*(root / RELEASES).glob(".*"), *root.glob(f".{CURRENT}.*")):
-        _discard(left)
+        discard(left)
 
 
 def _prune(root: Path, keep: int) -> list[str]:
@@ -347,7 +339,7 @@ def _delete(folder: Path) -> bool:
         if not free:
             return False
         hidden = _hide(folder)
-    _discard(hidden)  # of which nothing is open any more, also by this process: NFS minds
+    discard(hidden)  # of which nothing is open any more, also by this process: NFS minds
     return True
 
 

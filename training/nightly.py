@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from index.durable import discard
 from index.lock import alone
 from index.publish import GateRefusal
 from index.release import (
@@ -323,8 +324,8 @@ def _ended(folder: Path) -> Result | None:
 def _remove(config: NightConfig, folder: Path) -> None:
     """All that there is of a night that is to be done from the beginning."""
     for draft in (config.root / DRAFTS).glob(f"{folder.name}-*"):
-        _discard(draft)
-    _discard(folder)
+        discard(draft)
+    discard(folder)
 
 
 def _sweep(config: NightConfig, nights: Path) -> None:
@@ -333,19 +334,10 @@ def _sweep(config: NightConfig, nights: Path) -> None:
     ended = [steps for steps in _all(nights) if "ended" in steps.about]
     for age, steps in enumerate(ended):
         for name in HANDED_ON:
-            _discard(steps.folder / name)
+            discard(steps.folder / name)
         old = age >= config.keep_nights
         draft = steps.result(DRAFT).get("draft")
         if draft is not None and (old or steps.about["ended"]["outcome"] == "published"):
-            _discard(config.root / DRAFTS / draft)
+            discard(config.root / DRAFTS / draft)
         if old:
-            _discard(steps.folder)
-
-
-def _discard(path: Path) -> None:
-    """As far as it can be: what is left is in no night's way."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
+            discard(steps.folder)

@@ -57,7 +57,7 @@ def read_window(
     times = rows["timestamp"].to_numpy()
     tombs = _equal(rows["event"], [FORGET])
     left_out = {
-        "forgotten": _forgotten(rows["user_id"], tombs, times, _entries(rows["entry"])),
+        "forgotten": _forgotten(rows["user_id"], tombs, times, rows["entry"]),
         "sent_twice": _repeated(rows["user_id"], rows["event_id"]),
         "of_other_kinds": np.zeros(len(rows), dtype=bool),
         "after_the_window": times >= until,
@@ -162,13 +162,14 @@ def _forgotten(
     users: pa.ChunkedArray,
     tombs: NDArray[np.bool_],
     times: NDArray[np.float64],
-    entries: NDArray[np.int64],
+    column: pa.ChunkedArray,
 ) -> NDArray[np.bool_]:
-    """Rows that came before a tombstone of their user, by any measure: to be sure."""
+    """Rows that came before a tombstone of their user, by any measure: to be sure. column: of the
+    entries in the stream."""
     if not tombs.any():
         return tombs
     codes = users.combine_chunks().dictionary_encode().indices.to_numpy()
-    places = np.arange(len(codes))
+    places, entries = np.arange(len(codes)), _entries(column)
 
     def last(values: NDArray[T], least: float) -> NDArray[T]:
         """Of the tombstones of each row's user the greatest; `least` where there is none."""
