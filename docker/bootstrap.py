@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from index.release import read_current
-from training.memory import keep_freed_memory
-from training.night_config import read_night
-from training.nightly import nightly
-from training.synthetic import write_synthetic
+from index.release.reading import read_current
+from training.data.synthetic import write_synthetic
+from training.fitting.malloc import keep_freed_memory
+from training.nightly.config import read_night
+from training.nightly.run import nightly
 
 
 def bootstrap(settings: Path) -> int:

@@ -14,12 +14,12 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.calls import CallError
 from service.client import Client
-from service.schemas.histories import Event
-from service.schemas.recommend import RecommendRequest
-from training.night_config import read_night
-from training.readers import read_log
+from service.client.operations import CallError
+from service.http.schemas.histories import Event
+from service.http.schemas.recommend import RecommendRequest
+from training.data.readers import read_log
+from training.nightly.config import read_night
 
 AT_ONCE = 200
 K = 50

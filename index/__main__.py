@@ -7,10 +7,13 @@ from typing import Any
 
 import click
 
-import index.build
-import index.publish
-from index.publish import Gate, Listed
-from index.release import Manifest, ReleaseError
+import index.release.build
+import index.release.listing
+import index.release.publish
+from index.release.errors import ReleaseError
+from index.release.gate import Gate
+from index.release.listing import Listed
+from index.release.manifest import Manifest
 
 _LISTED = ("recall@50", "ndcg@50")  # of the metrics, all of which are in the manifest
 
@@ -56,7 +59,7 @@ _draft = click.argument("draft", type=click.Path(path_type=Path))
 _keep = click.option(
     "--keep",
     type=click.IntRange(min=1),
-    default=index.publish.KEEP,
+    default=index.release.publish.KEEP,
     help="newest releases to keep",
 )
 
@@ -72,7 +75,7 @@ _keep = click.option(
 @click.option("--k", type=click.IntRange(min=1), default=50, help="items a request asks for")
 def build(draft: Path, recall: float, k: int) -> None:
     """Give DRAFT the cheapest index that reaches the recall on held-out users' interests."""
-    manifest = index.build.build(draft, recall, k, lambda said: click.echo(said, err=True))
+    manifest = index.release.build.build(draft, recall, k, lambda said: click.echo(said, err=True))
     click.echo(_ann(manifest))
     click.echo(draft)
 
@@ -103,14 +106,14 @@ def build(draft: Path, recall: float, k: int) -> None:
 @_keep
 def publish(draft: Path, force: bool, keep: int, **gate: Any) -> None:
     """Make DRAFT the live release. The last line is the release's path."""
-    click.echo(index.publish.publish(draft, Gate(**gate), force, keep))
+    click.echo(index.release.publish.publish(draft, Gate(**gate), force, keep))
 
 
 @cli.command(name="list")
 @_root
 def list_(root: Path) -> None:
     """List the releases, newest last; * is the live one."""
-    for release in index.publish.list_releases(root):
+    for release in index.release.listing.list_releases(root):
         mark = "*" if release.current else " "
         told = release.problem or _summary(release)
         click.echo(f"{mark} {release.id}  {told}")
@@ -121,7 +124,7 @@ def list_(root: Path) -> None:
 @click.option("--url", default="http://127.0.0.1:8000", help="where the server will be")
 def example(root: Path, url: str) -> None:
     """Print a curl that asks a server of the live release for candidates."""
-    live = index.publish.live(root)
+    live = index.release.listing.live(root)
     sequence = live.canaries[0].history[-5:] if live.canaries else ()
     body = json.dumps({"sequence": sequence, "k": 5})
     request = f"curl -s {url}/recommend -H 'content-type: application/json' -d {shlex.quote(body)}"
@@ -133,7 +136,7 @@ def example(root: Path, url: str) -> None:
 @click.option("--to", metavar="ID", help="the release to verify; without it, all")
 def verify(root: Path, to: str | None) -> None:
     """Check every byte of the releases and try their canary queries; exit code 1 if any is bad."""
-    verdicts = index.publish.verify(root, to)
+    verdicts = index.release.listing.verify(root, to)
     for verdict in verdicts:
         click.echo(f"{verdict.id}: sound" if verdict.problem is None else verdict.problem)
     bad = sum(verdict.problem is not None for verdict in verdicts)
@@ -147,7 +150,7 @@ def verify(root: Path, to: str | None) -> None:
 @click.option("--to", metavar="ID", help="the release to go back to; without it, the one before")
 def rollback(root: Path, to: str | None) -> None:
     """Make an earlier release the live one. The last line is its path."""
-    click.echo(index.publish.rollback(root, to))
+    click.echo(index.release.publish.rollback(root, to))
 
 
 @cli.command()
@@ -155,7 +158,7 @@ def rollback(root: Path, to: str | None) -> None:
 @_keep
 def prune(root: Path, keep: int) -> None:
     """Delete old releases, but never the live one, its parent, or one that a server has open."""
-    removed = index.publish.prune(root, keep)
+    removed = index.release.publish.prune(root, keep)
     for release_id in removed:
         click.echo(f"{release_id}: deleted")
     click.echo(f"{len(removed)} deleted")

@@ -57,8 +57,8 @@ def _serve(**given: str | None) -> None:
         return
     settings = _settings(given)
     limit_threads()
-    from service.embedded import EmbeddedRedisError
-    from service.logs import configure_logs
+    from service.store.embedded_redis import EmbeddedRedisError
+    from service.telemetry.logs import configure_logs
 
     configure_logs(settings.log_level)
     if settings.keys_file is None:
@@ -68,11 +68,11 @@ def _serve(**given: str | None) -> None:
         )
     try:
         if settings.workers == 1:
-            from service.server import serve
+            from service.serving.server import serve
 
             serve(settings)
         else:
-            from service.workers import supervise
+            from service.serving.workers import supervise
 
             supervise(settings)
     except (EmbeddedRedisError, SetupError) as error:
@@ -101,7 +101,7 @@ main = click.Group(
 )
 def _new_key(roles: tuple[Any, ...]) -> None:
     """Make an API key: print it, which is done only once, and its line for the file of keys."""
-    from service.keys import line_of, new_key
+    from service.auth.api_keys import line_of, new_key
 
     key = new_key()
     click.echo(f"key   {key}\nline  {line_of(key, roles)}")
@@ -135,8 +135,8 @@ def _export_events(to: Path | None, **given: str | None) -> None:
     if not settings.releases.is_dir():
         raise click.ClickException(f"{settings.releases}: no such folder; name one that is there")
     limit_threads()
-    from service.export import ExportBusyError, ExportError, export_events
-    from service.logs import configure_logs
+    from service.store.event_export import ExportBusyError, ExportError, export_events
+    from service.telemetry.logs import configure_logs
 
     configure_logs(settings.log_level)
     try:

@@ -15,33 +15,33 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from index.ann_gpu import cloner
-from index.release import ReleaseError
-from service.address import address_of
-from service.direct import DirectRoute
-from service.door import Access, Door
-from service.endpoints import availability, histories, items, operations, recommend
-from service.engine import Engine
+from index.ann.gpu import cloner
+from index.release.errors import ReleaseError
+from service.auth.authorization import Access, Door
 from service.errors import HistoryUnavailableError, ServiceError
-from service.history import HistoryStore
-from service.link import Link
-from service.live import LiveRelease
-from service.metrics import Metrics
-from service.newcomers import Newcomers
-from service.page import docs_page
-from service.parts import Service, error_response
-from service.schemas.availability import AvailabilityNow
-from service.schemas.common import ErrorBody
-from service.schemas.histories import Accepted, Forgotten, History
-from service.schemas.items import SimilarItems
-from service.schemas.operations import Alive, Ready, ReleaseState, Reloaded
-from service.schemas.recommend import Recommendations, RecommendedBatch
+from service.http.docs_page import docs_page
+from service.http.endpoints import availability, histories, items, operations, recommend
+from service.http.middleware import Surround
+from service.http.routing import DirectRoute
+from service.http.schemas.availability import AvailabilityNow
+from service.http.schemas.common import ErrorBody
+from service.http.schemas.histories import Accepted, Forgotten, History
+from service.http.schemas.items import SimilarItems
+from service.http.schemas.operations import Alive, Ready, ReleaseState, Reloaded
+from service.http.schemas.recommend import Recommendations, RecommendedBatch
+from service.http.state import Service, error_response
+from service.serving.batching import Engine
+from service.serving.release_loader import LiveRelease
 from service.settings import Settings, SetupError
-from service.surround import Surround
-from service.withdrawn import Withdrawn
+from service.store.availability import Withdrawn
+from service.store.cold_start import Newcomers
+from service.store.histories import HistoryStore
+from service.store.redis_client import Link
+from service.store.redis_url import address_of
+from service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:  # it is there with its extra alone
-    from service.tracing import Tracing
+    from service.telemetry.tracing import Tracing
 
 _TITLE = "Candidates for users with several interests"
 _LOOK_S = 1.0
@@ -133,7 +133,7 @@ def _tracing(settings: Settings) -> "Tracing | None":
     if settings.tracing is None:
         return None
     try:
-        from service.tracing import Tracing
+        from service.telemetry.tracing import Tracing
     except ImportError as error:
         raise SetupError(
             f"--tracing: {error.name} is not installed; run: pip install 're4[tracing]'"

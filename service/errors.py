@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from index.refusal import ReleaseError
+from index.release.errors import ReleaseError
 
 
 @dataclass(frozen=True)

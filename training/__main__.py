@@ -14,19 +14,19 @@ from pydantic.fields import FieldInfo
 from tqdm import tqdm
 
 from index.encoders import ENCODERS
-from index.release import ReleaseError
-from training.compare import POP, TRIALS, compare, setting
+from index.release.errors import ReleaseError
 from training.config import ConfigError, FitConfig, read_config
-from training.evaluate import Part, evaluate_release
-from training.experiments import Laboratory
-from training.fit import fit
-from training.interactions import LogError
-from training.memory import keep_freed_memory
+from training.data.interactions import LogError
+from training.data.synthetic import write_synthetic
+from training.evaluation.evaluate import Part, evaluate_release
+from training.evaluation.protocols import ProtocolName
+from training.experiments.compare import POP, TRIALS, compare, setting
+from training.experiments.paper_sweeps import SWEEPS
+from training.experiments.runner import Laboratory
+from training.fitting.fit import fit
+from training.fitting.malloc import keep_freed_memory
+from training.fitting.trainer import DivergedError, OnStep, Progress, Trainer
 from training.presets import PresetName
-from training.protocols import ProtocolName
-from training.sweeps import SWEEPS
-from training.synthetic import write_synthetic
-from training.trainer import DivergedError, OnStep, Progress, Trainer
 
 _IN = click.Path(exists=True, path_type=Path)
 _OUT = click.Path(file_okay=False, path_type=Path)
@@ -220,8 +220,8 @@ def compare_command(
     out: Path,
 ) -> None:
     """Train and evaluate systems side by side on LOG. The last line is the table's path."""
-    from training.kinds import kinds
-    from training.report import write_comparison  # brings matplotlib, which other commands need not
+    from training.experiments.report import write_comparison
+    from training.experiments.user_segments import kinds
 
     common = {"split": split} | dict(map(setting, settings))
     laboratory = _laboratory(log, out, items)
@@ -251,7 +251,7 @@ def reproduce_command(
     out: Path,
 ) -> None:
     """Rerun a table or figure of the Re4 paper on LOG."""
-    from training.reproduce import reproduce  # matplotlib and scikit-learn
+    from training.experiments.reproduce import reproduce
 
     common = dict(map(setting, settings))
     click.echo(reproduce(_laboratory(log, out, items), name, seeds, common, data_set))
@@ -276,8 +276,8 @@ def nightly_command(
     The last line is one JSON object. Exits with 0 if a release was published, 1 if something
     failed, 3 if the gate refused, 4 if there was nothing new, 5 if another night is at work.
     """
-    from training.night_config import read_night
-    from training.nightly import nightly
+    from training.nightly.config import read_night
+    from training.nightly.run import nightly
 
     overrides = [setting(text) for text in settings] + ([("cold", True)] if cold else [])
     config = read_night(config_file, overrides)

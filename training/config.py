@@ -7,11 +7,11 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from index.encoders import ENCODERS
-from training.negatives import SamplerName
-from training.objectives.re4 import AuxiliaryNorm, Contrast
-from training.objectives.softmax import Selection
+from training.evaluation.protocols import ProtocolName
+from training.models.negative_sampling import SamplerName
+from training.models.objectives.re4 import AuxiliaryNorm, Contrast
+from training.models.objectives.softmax import Selection
 from training.presets import PresetName, preset_of
-from training.protocols import ProtocolName
 
 
 class ConfigError(ValueError):

@@ -23,13 +23,13 @@ import torch
 from train import on_one_core, samples_per_s
 
 from index.encoders import ENCODERS
-from index.retriever import Retriever
-from training.choice import candidates
-from training.compare import system_config
+from index.retrieval.retriever import Retriever
 from training.config import FitConfig
-from training.evaluate import exact
-from training.examples import ExampleStream
-from training.model import Model
+from training.data.examples import ExampleStream
+from training.evaluation.evaluate import exact
+from training.experiments.compare import system_config
+from training.fitting.select_interests import candidates
+from training.models.model import Model
 
 ITEMS = 12_000
 BATCH, TOGETHER, CALLS = 1024, 16, 300

@@ -24,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 from search import Data, one_core, processor, synthetic
 
-from index.ann import IndexSpec, ItemIndex, build_index
-from index.ann_flat import FlatIndex
-from index.filters import Categories, CategoryFilter, Filter
-from index.merge import merge
-from index.search import Timings, Wanted, search
+from index.ann.build import build_index
+from index.ann.flat import FlatIndex
+from index.ann.spec import IndexSpec
+from index.retrieval.filters import Categories, CategoryFilter, Filter
+from index.retrieval.merge import merge
+from index.retrieval.search import ItemIndex, Timings, Wanted, search
 
 CATEGORIES = 100
 NOBODY: frozenset[int] = frozenset()

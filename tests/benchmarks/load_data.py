@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index.build import build
-from index.catalog import Catalog
 from index.encoders import Encoder, History, build_encoder
-from index.publish import publish, rollback
-from index.release import (
+from index.release.build import build
+from index.release.manifest import (
     DRAFTS,
     RELEASES,
     DataWindow,
     EncoderSpec,
     Manifest,
-    read_current,
     write_manifest,
-    write_parts,
 )
+from index.release.publish import publish, rollback
+from index.release.reading import read_current
+from index.release.writing import write_parts
+from index.retrieval.catalog import Catalog
 
 DIM, INTERESTS, HISTORY = 64, 8, 20
 CLUSTERS = 2000

@@ -16,12 +16,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import uvloop
 
-from index.release import RELEASES, Release, open_release, read_current
-from index.retriever import Query, Retriever
-from index.search import Timings
+from index.release.manifest import RELEASES
+from index.release.reading import Release, open_release, read_current
+from index.retrieval.retriever import Query, Retriever
+from index.retrieval.search import Timings
 from service.app import create_app
-from service.engine import Served
-from service.server import DrainingServer
+from service.serving.batching import Served
+from service.serving.server import DrainingServer
 from service.settings import Settings
 
 K = 50

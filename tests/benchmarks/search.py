@@ -27,12 +27,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from index.ann import IndexSpec, build_index
-from index.ann_flat import FlatIndex
-from index.ann_ivf import IvfIndex, assign_lists
-from index.merge import Hits, merge
-from index.release import INTERESTS, VECTORS
-from index.tune import tune
+from index.ann.build import assign_lists, build_index
+from index.ann.flat import FlatIndex
+from index.ann.ivf import IvfIndex
+from index.ann.spec import IndexSpec
+from index.ann.tuning import tune
+from index.release.manifest import INTERESTS, VECTORS
+from index.retrieval.merge import Hits, merge
 
 import faiss  # isort: skip  (after torch)
 import hnswlib  # isort: skip

@@ -21,14 +21,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import torch
 
-from training.compare import system_config
 from training.config import FitConfig
-from training.examples import Examples, ExampleStream
-from training.fit import Prepared, prepare_log
-from training.memory import keep_freed_memory
-from training.model import Model
-from training.synthetic import write_synthetic
-from training.trainer import build_optimizers, step
+from training.data.examples import Examples, ExampleStream
+from training.data.synthetic import write_synthetic
+from training.experiments.compare import system_config
+from training.fitting.fit import Prepared, prepare_log
+from training.fitting.malloc import keep_freed_memory
+from training.fitting.trainer import build_optimizers, step
+from training.models.model import Model
 
 ITEMS = (12_000, 368_000)
 BASE = {"recontrast": 0.0, "reattend": 0.0, "reconstruct": 0.0}

@@ -18,7 +18,7 @@ from index.encoders import (
     UnknownEncoderError,
     build_encoder,
 )
-from index.padding import pad_histories
+from index.retrieval.padding import pad_histories
 
 ITEMS, DIM, INTERESTS = 30, 8, 3
 HISTORIES = [[4], [1, 2, 3, 4, 5], [7, 7, 9], [30, 29], [5, 1, 4, 2, 3]]

@@ -8,16 +8,16 @@ from typing import Any
 import httpx
 import pytest
 
-from index.build import build
 from index.encoders import ENCODERS
-from index.publish import publish
-from index.release import open_release
-from index.retriever import Query
+from index.release.build import build
+from index.release.publish import publish
+from index.release.reading import open_release
+from index.retrieval.retriever import Query
 from service.app import create_app
 from service.settings import Settings
 from training.config import read_config
-from training.fit import fit
-from training.synthetic import write_synthetic
+from training.data.synthetic import write_synthetic
+from training.fitting.fit import fit
 
 TINY = {"dim": 8, "interests": 3, "hidden": 8, "negatives": 20, "epochs": 1, "pretrain_epochs": 0}
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from service.settings import Settings, table
-from training.night_config import read_night
+from training.nightly.config import read_night
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
@@ -119,7 +119,7 @@ def test_a_night_at_once_is_a_run_of_its_service() -> None:
 
 def test_a_stop_waits_for_the_last_answer() -> None:
     last_answers_s = int(
-        re.search(r"_LAST_ANSWERS_S = (\d+)", (ROOT / "service/server.py").read_text())[1]
+        re.search(r"_LAST_ANSWERS_S = (\d+)", (ROOT / "service/serving/server.py").read_text())[1]
     )
     drain_s = float(SERVICES["api"]["environment"]["RE4_DRAIN_S"])
     assert float(SERVICES["api"]["stop_grace_period"].removesuffix("s")) > drain_s + last_answers_s

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from training.synthetic import write_synthetic
+from training.data.synthetic import write_synthetic
 
 
 def test_passwords_are_made_once(provision: ModuleType, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from training.__main__ import main as training_cli
-from training.interactions import prepare
-from training.protocols import divide
-from training.readers import read_log
+from training.data.interactions import prepare
+from training.data.readers import read_log
+from training.evaluation.protocols import divide
 
 FIT = ["--dim", "16", "--interests", "4", "--hidden", "32", "--negatives", "200", "--epochs", "3"]
 

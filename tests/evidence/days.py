@@ -32,15 +32,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from index.release import RELEASES, read_current
-from training.compare import setting
-from training.day import Asked, asked
-from training.evaluate import open_retriever
-from training.interactions import Interactions
-from training.judge import measure, popular
-from training.night_config import read_night
-from training.nightly import Outcome, nightly
-from training.readers import read_log
+from index.release.manifest import RELEASES
+from index.release.reading import read_current
+from training.data.interactions import Interactions
+from training.data.readers import read_log
+from training.evaluation.champion_challenger import measure, popular
+from training.evaluation.evaluate import open_retriever
+from training.evaluation.holdout_day import Asked, asked
+from training.experiments.compare import setting
+from training.nightly.config import read_night
+from training.nightly.run import Outcome, nightly
 
 METRIC = "recall@50"
 POPULAR = "popular"

@@ -34,14 +34,14 @@ import pyarrow.parquet as pq
 from redis.asyncio import Redis
 from redises import RedisServer, running
 
-from service import export
-from service.address import address_of
-from service.export import export_events
-from service.history import STREAMS, HistoryStore
-from service.link import Link
-from service.metrics import Metrics
-from service.schemas.histories import Event
+from service.http.schemas.histories import Event
 from service.settings import Settings
+from service.store import event_export as export
+from service.store.event_export import export_events
+from service.store.histories import STREAMS, HistoryStore
+from service.store.redis_client import Link
+from service.store.redis_url import address_of
+from service.telemetry.metrics import Metrics
 
 POINTS = (
     "before reading",

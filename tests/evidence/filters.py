@@ -30,12 +30,14 @@ from load_data import make_release, sequences
 from numpy.typing import NDArray
 from oracle import Asked, Expected, Oracle
 
-from index.ann import IndexSpec, build_index
-from index.catalog import Catalog
+from index.ann.build import build_index
+from index.ann.spec import IndexSpec
 from index.encoders import Encoder, History, Interests, build_encoder
-from index.filters import CategoryFilter
-from index.release import RELEASES, open_release, read_current
-from index.retriever import Answer, Query, Retriever
+from index.release.manifest import RELEASES
+from index.release.reading import open_release, read_current
+from index.retrieval.catalog import Catalog
+from index.retrieval.filters import CategoryFilter
+from index.retrieval.retriever import Answer, Query, Retriever
 
 SIZES = (1, 7, 40, 300, 1000, 3000, 5000, 10_000)
 REQUESTS_A_WORLD = 20

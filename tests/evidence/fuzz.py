@@ -32,8 +32,8 @@ from schemathesis import APIOperation, Case, GenerationMode
 from schemathesis.core.failures import FailureGroup
 from server import Server, serving
 
-from service.keys import ROLES, line_of, new_key
-from service.schemas.common import ErrorBody
+from service.auth.api_keys import ROLES, line_of, new_key
+from service.http.schemas.common import ErrorBody
 
 PATIENCE_S = 30.0
 ROUND = 50  # requests of a kind before the next

@@ -5,8 +5,8 @@ import random
 from dataclasses import dataclass
 
 from service.errors import HistoryUnavailableError
-from service.history import HistoryStore
-from service.schemas.histories import Event
+from service.http.schemas.histories import Event
+from service.store.histories import HistoryStore
 
 USERS = 50
 TURNS = (0, 1, 2, 3, 5, 8, 13, 1000)  # of the event loop, before a call is given up

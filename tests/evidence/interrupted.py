@@ -1,4 +1,4 @@
-"""A program for publish_kills.py and tests/index/test_publish.py: cut publishers short.
+"""A program for publish_kills.py and tests/index/release/test_publish.py: cut publishers short.
 
 python interrupted.py TEMPLATE SCRATCH [--each 1] [--random 0], where TEMPLATE is a root with the
 drafts first, second, third and fourth. Each is cut wherever it changes the file system, at each
@@ -26,8 +26,10 @@ from typing import Any
 import torch.utils._device  # noqa: F401  (which torch otherwise imports in every child anew)
 from children import begin, end_of, in_child
 
-from index.publish import list_releases, prune, publish, rollback, verify
-from index.release import ReleaseError, open_release, read_current
+from index.release.errors import ReleaseError
+from index.release.listing import list_releases, verify
+from index.release.publish import prune, publish, rollback
+from index.release.reading import open_release, read_current
 
 Action = Callable[[Path], object]
 _CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}

@@ -33,7 +33,7 @@ from damage import DAMAGES
 from releases import SPECS, histories, point, write_release
 from server import PATIENCE_S, Server, serving
 
-from index.release import (
+from index.release.manifest import (
     CATALOG,
     CURRENT,
     ENCODER,
@@ -43,11 +43,11 @@ from index.release import (
     RELEASES,
     VECTORS,
     digest,
-    open_release,
     read_manifest,
     write_manifest,
 )
-from index.retriever import Retriever
+from index.release.reading import open_release
+from index.retrieval.retriever import Retriever
 
 PLAIN = (CURRENT, MANIFEST, ENCODER, VECTORS, INTERESTS, CATALOG, INDEX)
 FORGED = (MANIFEST, ENCODER, VECTORS, CATALOG, INDEX)

@@ -24,13 +24,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index.delta import Delta, middle_length, stand, vector_at
-from index.retriever import Query, Retriever
+from index.retrieval.delta import Delta, middle_length, stand, vector_at
+from index.retrieval.retriever import Query, Retriever
 from training.config import read_config
-from training.evaluate import open_retriever
-from training.fit import fit
-from training.interactions import Interactions
-from training.readers import read_log
+from training.data.interactions import Interactions
+from training.data.readers import read_log
+from training.evaluation.evaluate import open_retriever
+from training.fitting.fit import fit
 
 K = 50
 _BATCH = 256

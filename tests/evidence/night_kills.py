@@ -34,14 +34,14 @@ import torch._dynamo  # which torch otherwise imports in every child anew
 import torch.utils._device
 from children import begin, end_of, in_child
 
-from index.publish import list_releases, verify
-from index.release import ENCODER, VECTORS, open_release, read_current, read_manifest
-from training.night_config import NightConfig
-from training.night_report import write_report  # noqa: F401  (once, and not in every child)
-from training.nightly import NIGHTS, nightly
-from training.steps import STATE
-from training.synthetic import write_synthetic
-from training.window import DAY_S
+from index.release.listing import list_releases, verify
+from index.release.manifest import ENCODER, VECTORS, read_manifest
+from index.release.reading import open_release, read_current
+from training.data.event_window import DAY_S
+from training.data.synthetic import write_synthetic
+from training.nightly.config import NightConfig
+from training.nightly.run import NIGHTS, nightly
+from training.nightly.step_store import STATE
 
 torch.set_num_threads(1)
 Wanted = Callable[[str, tuple[Any, ...]], bool]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from releases import write_release
 
-from index.release import DRAFTS, RELEASES
+from index.release.manifest import DRAFTS, RELEASES
 
 PROGRAM = Path(__file__).with_name("interrupted.py")
 

@@ -27,11 +27,11 @@ from giving_up import Tally, fill, give_up
 from redis_faults import proxied
 from redises import HOST, Clustered, RedisServer, Watched, running
 
-from service.address import address_of
-from service.history import HistoryStore
-from service.link import Link
-from service.metrics import Metrics
 from service.settings import Settings
+from service.store.histories import HistoryStore
+from service.store.redis_client import Link
+from service.store.redis_url import address_of
+from service.telemetry.metrics import Metrics
 
 FAULTS = ("jitter", "reset", "truncation")
 BUDGETS_S = (0.05, 0.005)

@@ -12,7 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from service.embedded import redis_server
+from service.store.embedded_redis import redis_server
 
 HOST = "127.0.0.1"
 NAME = "histories"

@@ -22,17 +22,17 @@ import numpy as np
 import torch
 from warm_start import Ready, ready, some, until
 
-from training.compare import setting
 from training.config import FitConfig, read_config
-from training.day import asked
-from training.evaluate import exact
-from training.examples import ExampleStream
-from training.interactions import Interactions
-from training.judge import measure
-from training.model import Model
-from training.readers import read_log
-from training.trainer import Trainer, build_optimizers, step
-from training.warm import Parts, catch_up, warm
+from training.data.examples import ExampleStream
+from training.data.interactions import Interactions
+from training.data.readers import read_log
+from training.evaluation.champion_challenger import measure
+from training.evaluation.evaluate import exact
+from training.evaluation.holdout_day import asked
+from training.experiments.compare import setting
+from training.fitting.trainer import Trainer, build_optimizers, step
+from training.fitting.warm_start import Parts, catch_up, warm
+from training.models.model import Model
 
 METRIC = "recall@50"
 

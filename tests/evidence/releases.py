@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from index.ann import IndexSpec, build_index
-from index.catalog import Catalog
+from index.ann.build import build_index
+from index.ann.spec import IndexSpec, Measured
 from index.encoders import build_encoder
-from index.release import (
+from index.release.atomic_io import replace_text
+from index.release.canaries import answer_canaries
+from index.release.manifest import (
     CURRENT,
     INDEX,
     RELEASES,
@@ -17,14 +19,12 @@ from index.release import (
     DataWindow,
     EncoderSpec,
     Manifest,
-    Measured,
-    answer_canaries,
     digest,
-    replace_text,
     write_manifest,
-    write_parts,
 )
-from index.retriever import Retriever
+from index.release.writing import write_parts
+from index.retrieval.catalog import Catalog
+from index.retrieval.retriever import Retriever
 
 DIM, INTERESTS, LENGTH, ITEMS, CATEGORIES = 16, 3, 8, 400, 5
 SPECS = {

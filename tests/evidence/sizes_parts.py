@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:  # each part loads what it needs itself: its memory is weighed
     from redises import RedisServer
 
-    from service.schemas.histories import Event
+    from service.http.schemas.histories import Event
     from service.settings import Settings
 
 LOG, ROOT = "log", "root"
@@ -41,7 +41,7 @@ _AT_ONCE = 1000
 
 def write_log(folder: Path, size: int) -> dict[str, object]:
     """As many items as users, about ten interactions each."""
-    from training.synthetic import write_synthetic
+    from training.data.synthetic import write_synthetic
 
     write_synthetic(folder / "base", users=min(size, _BASE), items=size)
     taken = pq.read_table(folder / "base" / "interactions.parquet")
@@ -87,8 +87,8 @@ def fit_some(folder: Path, examples: int) -> dict[str, object]:
     Says what a whole epoch would take beyond that, by the time that these took.
     """
     from training.config import FitConfig
-    from training.fit import Prepared, prepare_log, write_draft
-    from training.trainer import Progress, Trainer
+    from training.fitting.fit import Prepared, prepare_log, write_draft
+    from training.fitting.trainer import Progress, Trainer
 
     config = FitConfig(epochs=1, min_user=1, min_item=1, batch_size=1024)
     ready = prepare_log(folder / LOG / "interactions.parquet", folder / "items.parquet", config)
@@ -125,7 +125,7 @@ def fit_some(folder: Path, examples: int) -> dict[str, object]:
 
 def load(folder: Path, times: int) -> dict[str, object]:
     """As the service does, when it has loaded one before."""
-    from service.live import _open
+    from service.serving.release_loader import _open
 
     took = []
     for _ in range(1 + times):
@@ -147,8 +147,8 @@ def redis(folder: Path, users: int) -> dict[str, object]:
 
 
 def _filled(server: "RedisServer", folder: Path, users: int) -> dict[str, object]:
-    from service.export import export_events
     from service.settings import Settings
+    from service.store.event_export import export_events
 
     settings = Settings(
         releases=folder,
@@ -187,10 +187,10 @@ def _filled(server: "RedisServer", folder: Path, users: int) -> dict[str, object
 
 
 async def _send(settings: "Settings", users: int, with_ids: bool) -> None:
-    from service.address import address_of
-    from service.history import HistoryStore
-    from service.link import Link
-    from service.metrics import Metrics
+    from service.store.histories import HistoryStore
+    from service.store.redis_client import Link
+    from service.store.redis_url import address_of
+    from service.telemetry.metrics import Metrics
 
     metrics = Metrics()
     link = Link(address_of(settings), settings, metrics)
@@ -203,7 +203,7 @@ async def _send(settings: "Settings", users: int, with_ids: bool) -> None:
 
 def _events(users: int, with_ids: bool) -> "Iterator[list[Event]]":
     """Full histories, a user's events one after the other; ids as clients make them."""
-    from service.schemas.histories import Event
+    from service.http.schemas.histories import Event
 
     draw, now = np.random.default_rng(users), time.time()
     some: list[Event] = []

@@ -29,12 +29,12 @@ from drift import Drift
 from releases import CATEGORIES, ITEMS, LENGTH, histories, point, write_release
 from server import Server, serving
 
-from service.calls import CallError
+from service.auth.api_keys import ROLES, line_of, new_key
 from service.client import AsyncClient
-from service.keys import ROLES, line_of, new_key
-from service.schemas.common import ErrorBody
-from service.schemas.histories import Event
-from service.schemas.recommend import AskedCategories, Recommendations, RecommendRequest
+from service.client.operations import CallError
+from service.http.schemas.common import ErrorBody
+from service.http.schemas.histories import Event
+from service.http.schemas.recommend import AskedCategories, Recommendations, RecommendRequest
 
 RELEASES = ("odd", "even")
 USERS = 500

@@ -34,8 +34,8 @@ from releases import histories, point, write_release
 from server import serving
 from steady_load import Answered, Connection, SteadyLoad, prepare
 
-from index.release import open_release
-from index.retriever import Query
+from index.release.reading import open_release
+from index.retrieval.retriever import Query
 
 RELEASES = ("one", "two", "three")
 WORKERS = 2

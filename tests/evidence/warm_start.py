@@ -24,19 +24,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from index.catalog import Catalog
-from training.compare import setting
+from index.retrieval.catalog import Catalog
 from training.config import FitConfig, read_config
-from training.day import asked, divide_day
-from training.evaluate import exact
-from training.examples import ExampleStream
-from training.interactions import Interactions, PackedLog, prepare
-from training.judge import measure
-from training.model import Model
-from training.protocols import Task
-from training.readers import read_log
-from training.trainer import Fitted, Trainer
-from training.warm import Parts, catch_up, warm
+from training.data.examples import ExampleStream
+from training.data.interactions import Interactions, PackedLog, prepare
+from training.data.readers import read_log
+from training.evaluation.champion_challenger import measure
+from training.evaluation.evaluate import exact
+from training.evaluation.holdout_day import asked, divide_day
+from training.evaluation.protocols import Task
+from training.experiments.compare import setting
+from training.fitting.trainer import Fitted, Trainer
+from training.fitting.warm_start import Parts, catch_up, warm
+from training.models.model import Model
 
 
 def until(log: Interactions, end: float) -> Interactions:

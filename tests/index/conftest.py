@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from index.ann import IndexSpec, build_index
-from index.catalog import Catalog
+from index.ann.build import build_index
+from index.ann.spec import IndexSpec, Measured
 from index.encoders import build_encoder
-from index.release import (
+from index.release.canaries import answer_canaries
+from index.release.manifest import (
     INDEX,
     Canary,
     DataWindow,
     EncoderSpec,
     Manifest,
-    Measured,
-    answer_canaries,
     digest,
     write_manifest,
-    write_parts,
 )
-from index.retriever import Retriever
+from index.release.writing import write_parts
+from index.retrieval.catalog import Catalog
+from index.retrieval.retriever import Retriever
 
 MakeDraft = Callable[..., Path]
 _DIM, _INTERESTS, _LENGTH = 8, 3, 5

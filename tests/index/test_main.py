@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from index.__main__ import cli
-from index.release import INDEX, VECTORS, open_release, read_current, read_manifest, write_manifest
+from index.release.manifest import INDEX, VECTORS, read_manifest, write_manifest
+from index.release.reading import open_release, read_current
 
 MakeDraft = Callable[..., Path]
 

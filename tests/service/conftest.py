@@ -18,22 +18,22 @@ import pytest
 import torch
 from fastapi import FastAPI
 
-from index.ann import IndexSpec, build_index
-from index.catalog import Catalog
+from index.ann.build import build_index
+from index.ann.spec import IndexSpec, Measured
 from index.encoders import build_encoder
-from index.release import (
+from index.release.atomic_io import replace_text
+from index.release.manifest import (
     CURRENT,
     INDEX,
     RELEASES,
     DataWindow,
     EncoderSpec,
     Manifest,
-    Measured,
     digest,
-    replace_text,
     write_manifest,
-    write_parts,
 )
+from index.release.writing import write_parts
+from index.retrieval.catalog import Catalog
 from service.app import create_app
 from service.settings import PREFIX, Settings
 from tests.evidence.redises import RedisServer

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.app import create_app
-from service.server import DrainingServer
+from service.serving.server import DrainingServer
 from service.settings import Settings
 
 

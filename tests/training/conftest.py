@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.synthetic import write_synthetic
+from training.data.synthetic import write_synthetic
 
 
 @pytest.fixture(scope="session")

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from index.retriever import Retriever
+from index.retrieval.retriever import Retriever
 from training.config import FitConfig
-from training.evaluate import evaluate, exact
-from training.fit import prepare_log
-from training.metrics import recall
-from training.protocols import Case
-from training.synthetic import write_synthetic
-from training.trainer import Trainer
+from training.data.synthetic import write_synthetic
+from training.evaluation.evaluate import evaluate, exact
+from training.evaluation.metrics import recall
+from training.evaluation.protocols import Case
+from training.fitting.fit import prepare_log
+from training.fitting.trainer import Trainer
 
 CONFIG = FitConfig(
     objective="softmax",

@@ -1,0 +1,55 @@
+"""The catalogue as the Parquet file of a draft or release: items in row order."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from index.retrieval.catalog import Catalog, CatalogError
+
+_SCHEMA = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("popularity", pa.int64()),
+        ("category", pa.string()),
+        ("title", pa.string()),
+    ]
+)
+
+
+def write_catalog(path: Path, catalog: Catalog) -> None:
+    columns = [
+        list(catalog.ids),
+        catalog.popularity,
+        list(catalog.categories),
+        list(catalog.titles),
+    ]
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)]
+    pq.write_table(pa.Table.from_arrays(arrays, schema=_SCHEMA), path)
+
+
+def read_catalog(path: Path) -> Catalog:
+    """Raises CatalogError if the file is not a catalogue."""
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise CatalogError(f"catalog: {path.name} cannot be read ({error})") from error
+    if not table.schema.equals(_SCHEMA):
+        raise CatalogError(
+            f"catalog: {path.name} has columns {_columns(table.schema)}; "
+            f"they must be {_columns(_SCHEMA)}"
+        )
+    if table["item_id"].null_count or table["popularity"].null_count:
+        raise CatalogError("catalog: an item lacks its id or its popularity; every item has both")
+    return Catalog(
+        ids=table["item_id"].to_pylist(),
+        popularity=table["popularity"].to_numpy(),
+        categories=table["category"].to_pylist(),
+        titles=table["title"].to_pylist(),
+    )
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema)

@@ -1,0 +1,51 @@
+"""Writing what a draft holds: weights, arrays and catalogue."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from index.encoders import Encoder
+from index.release.catalog import write_catalog
+from index.release.manifest import CATALOG, ENCODER, INTERESTS, VECTORS, FileDigest, digest
+from index.retrieval.catalog import Catalog
+
+
+def write_parts(
+    folder: Path,
+    encoder: Encoder,
+    vectors: NDArray[np.float32],
+    catalog: Catalog,
+    interests: NDArray[np.float32],
+) -> Mapping[str, FileDigest]:
+    """Write all that training makes into a new folder, and return its digests for the manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / ENCODER, encoder.state_dict())
+    _write_array(folder / VECTORS, vectors)
+    _write_array(folder / INTERESTS, interests)
+    write_catalog(folder / CATALOG, catalog)
+    return {name: digest(folder / name) for name in (ENCODER, VECTORS, INTERESTS, CATALOG)}
+
+
+def _write_array(path: Path, array: NDArray[np.float32]) -> None:
+    try:
+        np.save(path, array, allow_pickle=False)
+    except OSError as error:  # which says how many bytes were written, and not of what
+        raise OSError(
+            f"{path}: cannot be written whole ({error}); free space on the disk"
+        ) from error
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None = None
+) -> None:
+    """Raises OSError if the file cannot be written whole."""
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, about)
+    except SafetensorError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(f"{path.name}: {error}; free space on the disk, then try again") from error

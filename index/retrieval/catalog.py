@@ -1,0 +1,65 @@
+"""The items of a release: opaque id <-> row, category, title, and popularity order.
+
+Row 0 is padding and no item. Rows 1..N are in falling order of popularity, so the most popular
+items are simply the first rows, and a log-uniform sampler over rows is one over popularity.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
+
+import numpy as np
+from numpy.typing import NDArray
+
+PADDING = 0
+
+
+class CatalogError(ValueError):
+    """The items do not make a catalogue."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """N items; the item of row r stands at position r - 1 of each field.
+
+    popularity: interactions of each item in the log that was trained on, never rising.
+    categories, titles: None where not known.
+    """
+
+    ids: Sequence[str]
+    popularity: NDArray[np.int64]
+    categories: Sequence[str | None]
+    titles: Sequence[str | None]
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.ids), len(self.popularity), len(self.categories), len(self.titles)}
+        if len(sizes) != 1:
+            raise CatalogError(
+                f"catalog: fields of {sorted(sizes)} items; all must be equally long"
+            )
+        if not self.ids:
+            raise CatalogError("catalog: no items; at least one is needed")
+        if np.any(np.diff(self.popularity) > 0):
+            raise CatalogError(
+                "catalog: popularity rises with the row; sort the most popular first"
+            )
+        if self.popularity[-1] < 0:
+            raise CatalogError("catalog: popularity is negative; it counts interactions")
+        if len(self._row_of) != len(self.ids):
+            raise CatalogError("catalog: an item id appears twice; ids must be unique")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {item_id: row for row, item_id in enumerate(self.ids, start=1)}
+
+    def rows(self, item_ids: Iterable[str]) -> list[int]:
+        """The row of each id, in the order given; PADDING for an id not in the catalogue."""
+        return [*map(self._row_of.get, item_ids, repeat(PADDING))]
+
+    def id(self, row: int) -> str:
+        """The id of a row of 1..N."""
+        return self.ids[row - 1]

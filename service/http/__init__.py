@@ -1,0 +1,1 @@
+"""HTTP: middleware, routes, request and response models."""

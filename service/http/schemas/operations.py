@@ -1,0 +1,84 @@
+"""What tells how the server is: alive, ready, with which release."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from service.http.schemas.common import Output, example
+
+
+class Alive(Output):
+    model_config = example(status="alive")
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(Output):
+    model_config = example(status="ready", release="2026-01-01", history="ok")
+
+    status: Literal["ready"] = "ready"
+    release: str
+    history: Literal["ok", "degraded"]
+
+
+class ReloadFailure(Output):
+    """The last attempt to load what `current` names, if it failed."""
+
+    release: str | None = Field(description="the id that `current` names; null if unreadable")
+    message: str
+    failed_at: str = Field(description="ISO 8601, UTC")
+    attempts: int = Field(description="failures in a row")
+
+
+class ReleaseFacts(Output):
+    """What is known of the release in use."""
+
+    id: str
+    created: str
+    parent: str | None
+    loaded_at: str = Field(description="ISO 8601, UTC")
+    encoder: str
+    interests: int
+    items: int
+    index: dict[str, object] = Field(description="kind and parameters, and what was measured")
+    data: dict[str, float] = Field(description="size and time of the log that was trained on")
+    metrics: dict[str, dict[str, float]] = Field(description="split -> metric -> value")
+
+
+class ReleaseState(Output):
+    model_config = example(
+        release={
+            "id": "2026-01-01",
+            "created": "2026-01-01T06:00:00+00:00",
+            "parent": "2025-12-25",
+            "loaded_at": "2026-01-01T06:30:00+00:00",
+            "encoder": "re4",
+            "interests": 8,
+            "items": 12_101,
+            "index": {"spec": {"kind": "flat"}, "recall": 1.0, "k": 50, "microseconds": 108.0},
+            "data": {
+                "interactions": 198_502,
+                "users": 22_363,
+                "items": 12_101,
+                "first": 1.0e9,
+                "last": 1.4e9,
+            },
+            "metrics": {"validation": {"recall@50": 0.16}},
+        },
+        last_reload_error={
+            "release": "2026-01-02",
+            "message": "2026-01-02: items.faiss is missing; publish the release again",
+            "failed_at": "2026-01-02T06:30:00+00:00",
+            "attempts": 1,
+        },
+    )
+
+    release: ReleaseFacts | None
+    last_reload_error: ReloadFailure | None
+
+
+class Reloaded(Output):
+    model_config = example(release="2026-01-01", changed=True)
+
+    release: str = Field(description="id of the release now in use")
+    changed: bool = Field(description="whether it was another one before")

@@ -1,0 +1,1 @@
+"""The process that answers: batching, release loading, workers."""

@@ -1,0 +1,1 @@
+"""What is kept in Redis: histories, events, availability, new items."""

@@ -1,0 +1,477 @@
+"""The indexes against exact search by the plainest way; their files; what they bear."""
+
+import platform
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from unittest.mock import Mock
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+import index.ann.quantization
+from index.ann.build import build_index
+from index.ann.flat import leaders
+from index.ann.gpu import GpuIndex, cloner, rehearse
+from index.ann.index import read_index
+from index.ann.ivf import IvfIndex, _members
+from index.ann.quantization import RoundedMatrix, round_interests
+from index.ann.spec import LIMIT, IndexSpec
+from index.retrieval.merge import Hits, merge
+from index.retrieval.search import ItemIndex
+
+Vectors = NDArray[np.float32]
+FLAT = IndexSpec()
+IVF = IndexSpec(kind="ivf", head=300, lists=32, margin=4, probes=16)
+EVERYTHING = IVF.model_copy(update={"margin": 1e6})  # probes every list: exact
+BOTH = pytest.mark.parametrize("spec", [FLAT, EVERYTHING], ids=["flat", "ivf"])
+
+
+def padded(vectors: NDArray[np.floating]) -> Vectors:
+    row = np.zeros((1, vectors.shape[1]))
+    return np.concatenate([row, vectors]).astype(np.float32)
+
+
+def clustered(items: int, dim: int = 16, seed: int = 0) -> Vectors:
+    """Skewed clusters, log-normal norms."""
+    random = np.random.default_rng(seed)
+    middles = random.standard_normal((40, dim))
+    cluster = np.minimum(random.geometric(0.1, items), 40) - 1
+    vectors = middles[cluster] + 0.5 * random.standard_normal((items, dim))
+    return padded(vectors * random.lognormal(0, 0.3, (items, 1)))
+
+
+def interests(requests: int, count: int = 1, dim: int = 16, seed: int = 1) -> Vectors:
+    random = np.random.default_rng(seed)
+    return random.standard_normal((requests, count, dim)).astype(np.float32)
+
+
+def best(vectors: Vectors, request: Vectors, k: int) -> NDArray[np.int64]:
+    """The k rows with the best score over the interests, by computing them all in float64."""
+    scores = (vectors[1:].astype(np.float64) @ request.T.astype(np.float64)).max(axis=1)
+    return np.argsort(-scores, kind="stable")[:k] + 1
+
+
+def recall(index: ItemIndex, vectors: Vectors, requests: Vectors, k: int) -> float:
+    rows = merge(index.search(requests, k)).rows
+    return float(
+        np.mean(
+            [
+                np.isin(best(vectors, request, k), line[:k]).mean()
+                for request, line in zip(requests, rows, strict=True)
+            ]
+        )
+    )
+
+
+def assert_true_scores(hits: Hits, vectors: Vectors, requests: Vectors) -> None:
+    """Each hit is an item, with the best of its inner products, and the interest that gives it."""
+    for rows, scores, which, request in zip(*hits, requests, strict=True):
+        found = rows > 0
+        products = vectors[rows[found]] @ request.T
+        np.testing.assert_allclose(scores[found], products.max(axis=1), rtol=1e-5, atol=1e-6)
+        taken = products[np.arange(len(products)), which[found]]
+        np.testing.assert_allclose(taken, products.max(axis=1), rtol=1e-5, atol=1e-6)
+        assert rows.max(initial=0) < len(vectors)
+
+
+@pytest.fixture(params=["bytes", "floats"])
+def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Search by integer products, and as on processors that have no fast ones."""
+    if request.param == "floats":
+        monkeypatch.setattr(index.ann.quantization, "_BYTES", False)
+    elif not index.ann.quantization._BYTES:
+        pytest.skip(f"no integer products on {platform.machine()}")
+    return str(request.param)
+
+
+# --- answers ---
+
+
+@BOTH
+@pytest.mark.parametrize("requests", [1, 2, 70])
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("k", [1, 10, 120])
+@pytest.mark.usefixtures("arithmetic")
+def test_the_answer_is_the_best_of_all_items(
+    spec: IndexSpec, requests: int, count: int, k: int
+) -> None:
+    """With four interests, an index that would probe every list four times searches exactly."""
+    vectors, asked = clustered(2000), interests(requests, count)
+    hits = build_index(vectors, spec).search(asked, k)
+    assert_true_scores(hits, vectors, asked)
+    rows = merge(hits).rows
+    for line, request in zip(rows, asked, strict=True):
+        np.testing.assert_array_equal(line[:k], best(vectors, request, k))
+
+
+@BOTH
+@pytest.mark.parametrize("items", [1, 2, 5, 33])
+@pytest.mark.parametrize("k", [1, 5, 40, 2048])
+def test_a_catalogue_smaller_than_k_or_lists_is_searched_whole(
+    spec: IndexSpec, items: int, k: int
+) -> None:
+    vectors, asked = clustered(items), interests(2)
+    for head in (0, 3, 300):
+        varied = spec if spec.kind == "flat" else spec.model_copy(update={"head": head})
+        merged = merge(build_index(vectors, varied).search(asked, k))
+        for line, request in zip(merged.rows, asked, strict=True):
+            wanted = best(vectors, request, k)
+            np.testing.assert_array_equal(line[: len(wanted)], wanted)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32), st.integers(1, 60), st.integers(1, 9), st.integers(1, 5), st.data())
+def test_exact_search_is_exact(
+    seed: int, items: int, dim: int, count: int, data: st.DataObject
+) -> None:
+    """Whatever the scale of vectors and interests, with components and whole vectors of zero."""
+    random = np.random.default_rng(seed)
+    # Powers of two: every product and sum is exact, so none of zero comes out as nearly zero.
+    scales = 2.0 ** random.integers(-20, 20, (items, 1))
+    vectors = padded(random.integers(-3, 4, (items, dim)) * scales)
+    asked = (random.integers(-3, 4, (1, count, dim)) * 2.0 ** random.integers(-20, 20)).astype(
+        np.float32
+    )
+    k = data.draw(st.integers(1, items))
+    merged = merge(build_index(vectors, FLAT).search(asked, k))
+    scores = np.sort((vectors[1:] @ asked[0].T).max(axis=1))[::-1][:k]
+    np.testing.assert_allclose(merged.scores[0, :k], scores, rtol=1e-4, atol=0)
+
+
+@pytest.mark.usefixtures("arithmetic")
+def test_a_product_is_never_farther_off_than_said() -> None:
+    vectors, asked = clustered(500)[1:], interests(9) * np.float32(7)
+    matrix, rounded = RoundedMatrix(vectors), round_interests(asked)
+    true = np.einsum("md,bkd->bkm", vectors, asked)
+    near = matrix.products(rounded) * matrix.scale(rounded)[:, None]
+    off = np.abs(near - true).max(axis=(1, 2))
+    assert (off <= matrix.errors(rounded)).all()
+    assert (np.array(matrix.errors(rounded)) < 0.05 * true.max(axis=(1, 2))).all()
+    np.testing.assert_allclose(matrix.maxima(rounded), near.max(axis=1), rtol=1e-6)
+    some = np.array([3, 77, 499])
+    np.testing.assert_allclose(matrix.maxima(rounded, some), near.max(axis=1)[:, some], rtol=1e-6)
+
+
+@given(
+    st.integers(0, 1000),
+    st.sampled_from([1, 2, 31, 32, 65, 2000, 5000]),
+    st.sampled_from([1, 2, 7, 40, 5000]),
+    st.sampled_from([0.0, 0.5, 0.99, 1.0]),
+    st.booleans(),
+)
+def test_leaders_are_all_that_can_be_of_the_best(
+    seed: int, size: int, k: int, struck: float, equal: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    scores = random.integers(-3, 3, size) if equal else random.standard_normal(size)
+    scores = np.where(random.random(size) < struck, -np.inf, scores).astype(np.float32)
+    error = float(random.choice([0, 0.01, 1]))
+    places, bar = leaders(scores, error, k)
+
+    ranked = np.sort(scores[scores > -np.inf])[::-1]
+    assert bar == (ranked[k - 1] if k <= len(ranked) else -np.inf)
+    least = max(bar - 2 * error, np.finfo(np.float32).min)
+    np.testing.assert_array_equal(places, np.flatnonzero(scores >= least))
+
+
+@pytest.mark.parametrize("k", [1, 10, 50, 140, 500])
+def test_an_approximate_index_finds_nearly_all(k: int) -> None:
+    vectors, asked = clustered(6000), interests(50, 4)
+    hits = build_index(vectors, IVF).search(asked, k)
+    assert_true_scores(hits, vectors, asked)
+    assert recall(build_index(vectors, IVF), vectors, asked, k) > 0.95
+
+
+def test_a_wider_margin_finds_more() -> None:
+    vectors, asked = clustered(3000), interests(30, 2)
+    lists = build_index(vectors, IVF.model_copy(update={"head": 50}))
+    assert isinstance(lists, IvfIndex)
+    found = [recall(lists.with_margin(margin), vectors, asked, 20) for margin in (-3, 0, 2, 50)]
+    assert found == sorted(found)
+    assert found[0] < 0.9
+    assert found[-1] == 1
+
+
+def test_the_head_holds_what_is_in_demand_then_what_is_long() -> None:
+    vectors = clustered(500)
+    norms = np.linalg.norm(vectors, axis=1)
+    spec = IVF.model_copy(update={"head": 20})
+    longest = build_index(vectors, spec)
+    assert isinstance(longest, IvfIndex)
+    assert set(longest.head) == set(np.argsort(-norms)[:20])
+    demand = np.zeros(501, np.int64)
+    demand[[3, 400]] = 5, 1
+    wanted = build_index(vectors, spec, demand)
+    assert isinstance(wanted, IvfIndex)
+    assert {3, 400} <= set(wanted.head)
+    assert len(set(wanted.head) & set(longest.head)) >= 18
+
+
+def test_equal_items_and_zero_interests_are_borne() -> None:
+    vectors = padded(np.ones((700, 8)))
+    for spec in (FLAT, IVF):
+        built = build_index(vectors, spec)
+        for asked in (np.ones((1, 2, 8), np.float32), np.zeros((1, 2, 8), np.float32)):
+            merged = merge(built.search(asked, 10))
+            assert merged.rows[0, :10].min() > 0
+            assert (merged.scores[0, :10] == asked[0, 0].sum()).all()
+
+
+def test_memory_mapped_vectors_do(tmp_path: Path) -> None:
+    vectors, asked = clustered(800), interests(2)
+    np.save(tmp_path / "vectors.npy", vectors)
+    mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    for spec in (FLAT, IVF):
+        here, there = (build_index(v, spec).search(asked, 10) for v in (vectors, mapped))
+        np.testing.assert_array_equal(here.rows, there.rows)
+
+
+@BOTH
+def test_many_threads_may_search_one_index(spec: IndexSpec) -> None:
+    vectors, asked = clustered(3000), interests(64, 4)
+    built = build_index(vectors, spec)
+
+    def ask(place: int) -> list[int]:
+        k = 10 + place % 3
+        return list(merge(built.search(asked[place : place + 1], k)).rows[0, :10])
+
+    alone = [ask(place) for place in range(64)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, list(range(64)) * 4)) == alone * 4
+
+
+# --- files ---
+
+
+@pytest.mark.parametrize("spec", [FLAT, IVF], ids=["flat", "ivf"])
+def test_an_index_is_read_as_it_was_built(spec: IndexSpec, tmp_path: Path) -> None:
+    vectors, asked = clustered(2000), interests(5)
+    built = build_index(vectors, spec)
+    built.write(tmp_path / "items.faiss")
+    hits = read_index(tmp_path / "items.faiss", vectors, spec).search(asked, 20)
+    for read, was in zip(hits, built.search(asked, 20), strict=True):
+        np.testing.assert_array_equal(read, was)
+
+
+def test_nothing_is_left_to_be_made_when_somebody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the lists' members twice, nor, for the first deep search, what looks at all items."""
+    vectors, path, read = clustered(2000), tmp_path / "items.faiss", Mock(wraps=_members)
+    build_index(vectors, IVF).write(path)
+    monkeypatch.setattr("index.ann.ivf._members", read)
+    held = read_index(path, vectors, IVF)
+    monkeypatch.setattr("index.ann.ivf.FlatIndex", None)
+    asked = interests(1)
+    merged = merge(held.search(asked, 1500))
+
+    np.testing.assert_array_equal(merged.rows[0, :1500], best(vectors, asked[0], 1500))
+    assert read.call_count == 1
+
+
+def test_its_lists_stay_in_the_file_that_processes_share(tmp_path: Path) -> None:
+    vectors, path = clustered(2000), tmp_path / "items.faiss"
+    build_index(vectors, IVF).write(path)
+    held = read_index(path, vectors, IVF)
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("no /proc/self/maps to look at")
+    assert str(path) in maps.read_text()
+    assert merge(held.search(interests(1), 5)).rows.shape[1] >= 5
+
+
+def change(**changes: object) -> Callable[[Vectors, IndexSpec], tuple[Vectors, IndexSpec]]:
+    return lambda vectors, spec: (vectors, spec.model_copy(update=changes))
+
+
+MISMATCHES: dict[str, tuple[IndexSpec, Callable[..., tuple[Vectors, IndexSpec]], str]] = {
+    "more vectors": (IVF, lambda v, s: (clustered(601), s), "items: 300 found, 301 needed"),
+    "fewer vectors": (FLAT, lambda v, s: (clustered(599), s), "items: 600 found, 599 needed"),
+    "another dimension": (IVF, lambda v, s: (clustered(600, 8), s), "dimension: 16 found"),
+    "another kind": (FLAT, lambda v, s: (v, IVF), "kind: .*IndexFlatIP.*Scalar"),
+    "another head": (IVF, change(head=301), "items: 300 found, 299 needed"),
+    "other values": (FLAT, lambda v, s: (v * 1.01, s), "vectors: others"),
+    "other values, listed": (IVF, lambda v, s: (v * 1.01, s), "not the vectors of their rows"),
+    "other lists": (IVF, change(lists=31), "lists: 32 found, 31 needed"),
+}
+
+
+@pytest.mark.parametrize("name", MISMATCHES)
+def test_a_file_of_something_else_is_refused(name: str, tmp_path: Path) -> None:
+    spec, changed, said = MISMATCHES[name]
+    vectors = clustered(600)
+    build_index(vectors, spec).write(tmp_path / "items.faiss")
+    with pytest.raises(ValueError, match=said):
+        read_index(tmp_path / "items.faiss", *changed(vectors, spec))
+
+
+def written(index: faiss.Index, path: Path) -> Path:
+    faiss.write_index(index, str(path))
+    return path
+
+
+def test_the_metric_and_the_rows_are_looked_at(tmp_path: Path) -> None:
+    vectors = clustered(600)
+    euclidean = faiss.IndexFlatL2(16)
+    euclidean.add(vectors[1:])
+    with pytest.raises(ValueError, match="metric: 1 found, 0 needed"):
+        read_index(written(euclidean, tmp_path / "l2"), vectors, FLAT)
+    spec = IVF.model_copy(update={"head": 0})
+    for rows, said in ((np.arange(600), "no item"), (np.full(600, 7), "stands twice")):
+        built = build_index(vectors, spec)
+        assert isinstance(built, IvfIndex)
+        lists = faiss.clone_index(built.faiss_index)
+        lists.reset()
+        lists.add_with_ids(vectors[1:], rows)
+        with pytest.raises(ValueError, match=said):
+            read_index(written(lists, tmp_path / "ivf"), vectors, spec)
+
+
+def test_the_means_are_looked_at(tmp_path: Path) -> None:
+    vectors = clustered(600)
+    for place, value, said in ((0, np.nan, "a mean"), (31, 0.5, "a mean"), (31, 1e-6, None)):
+        built = build_index(vectors, IVF)
+        assert isinstance(built, IvfIndex)
+        means = built.faiss_index.quantizer.reconstruct_n(0, 32)
+        means[place, 3] += value
+        built.faiss_index.quantizer.reset()
+        built.faiss_index.quantizer.add(means)
+        built.write(tmp_path / f"{value}")
+        if said is None:
+            read_index(tmp_path / f"{value}", vectors, IVF)
+            continue
+        with pytest.raises(ValueError, match=said):
+            read_index(tmp_path / f"{value}", vectors, IVF)
+
+
+def test_infinite_halves_are_no_damage(tmp_path: Path) -> None:
+    vectors = clustered(600) * np.float32(1e5)
+    build_index(vectors, IVF).write(tmp_path / "items.faiss")
+    read_index(tmp_path / "items.faiss", vectors, IVF)
+
+
+@pytest.mark.parametrize("spec", [FLAT, IVF], ids=["flat", "ivf"])
+def test_a_damaged_file_is_an_error_not_a_crash(spec: IndexSpec, tmp_path: Path) -> None:
+    """Cut anywhere, or with a byte changed: it is refused, or answers from what it has."""
+    vectors, asked, path = clustered(400), interests(1), tmp_path / "items.faiss"
+    build_index(vectors, spec).write(path)
+    whole = path.read_bytes()
+    for length in [*range(0, 200, 3), *range(200, len(whole), len(whole) // 40)]:
+        path.write_bytes(whole[:length])
+        with pytest.raises((ValueError, RuntimeError)):
+            read_index(path, vectors, spec)
+    random, refused = np.random.default_rng(0), 0
+    for place in [*range(0, 160, 2), *random.integers(0, len(whole), 40)]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        path.unlink()  # what is mapped must not change under its readers
+        path.write_bytes(damaged)
+        try:
+            read_index(path, vectors, spec).search(asked, 10)
+        except (ValueError, RuntimeError):
+            refused += 1
+    assert refused > 10
+
+
+def test_a_file_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"items\.faiss"):
+        read_index(tmp_path / "items.faiss", clustered(10), FLAT)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "flat", "lists": 4},
+        {"kind": "ivf", "probes": 4},
+        {"kind": "ivf", "lists": 4},
+        {"kind": "ivf", "lists": 4, "probes": LIMIT + 1},
+        {"kind": "ivf", "lists": 4, "probes": 1, "head": -1},
+        {"kind": "ivf", "lists": 4, "probes": 1, "margin": float("nan")},
+        {"kind": "hnsw"},
+        {"kind": "flat", "links": 4},
+    ],
+    ids=str,
+)
+def test_a_spec_that_makes_no_index_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        IndexSpec.model_validate(fields)
+
+
+@pytest.mark.parametrize("spec", [FLAT, IVF], ids=["flat", "ivf"])
+def test_a_spec_survives_json(spec: IndexSpec) -> None:
+    assert IndexSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize("module", ["build", "flat", "gpu", "index", "ivf"])
+def test_torch_is_loaded_before_faiss(module: str) -> None:
+    """The other order has crashed processes."""
+    source = Path(index.__path__[0], "ann", f"{module}.py").read_text(encoding="utf-8")
+    assert 0 < source.index("\nimport torch") < source.index("\nimport faiss")
+
+
+# --- GPU ---
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("cuda:64", "sees [0-9]+ GPUs; install the extra `gpu`"),
+        ("cuda", "name one of them"),
+        ("cuda:-1", "name one of them"),
+        ("tpu:0", "name one of them"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(device: str, said: str, tmp_path: Path) -> None:
+    vectors = clustered(10)
+    build_index(vectors, FLAT).write(tmp_path / "items.faiss")
+    with pytest.raises(ValueError, match=said):
+        read_index(tmp_path / "items.faiss", vectors, FLAT, device)
+
+
+@pytest.mark.parametrize("spec", [FLAT, IVF], ids=["flat", "ivf"])
+@pytest.mark.parametrize("k", [1, 10, LIMIT + 1])
+def test_what_a_gpu_is_asked_to_do_gives_the_answers_of_the_processor(
+    spec: IndexSpec, k: int
+) -> None:
+    """Rehearsed on the processor, where faiss has the same calls."""
+    vectors, asked = clustered(3000), interests(6, 4)
+    host = build_index(vectors, spec)
+    rehearsal = rehearse(host, vectors, probes=spec.lists)
+    assert_true_scores(rehearsal.search(asked, k), vectors, asked)
+    assert recall(rehearsal, vectors, asked, k) == 1
+
+
+@pytest.mark.parametrize("items", [1, 20])
+def test_a_rehearsal_bears_small_catalogues(items: int) -> None:
+    vectors, asked = clustered(items), interests(2)
+    for head in (0, 300):
+        host = build_index(vectors, IVF.model_copy(update={"head": head}))
+        rehearsal = rehearse(host, vectors, probes=IVF.lists)
+        assert recall(rehearsal, vectors, asked, 5) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("spec", [FLAT, EVERYTHING], ids=["flat", "ivf"])
+def test_a_gpu_gives_the_answers_of_the_processor(spec: IndexSpec, tmp_path: Path) -> None:
+    if not faiss.get_num_gpus():
+        pytest.skip("faiss sees no GPU: not installed with the extra `gpu`, or none is there")
+    vectors, asked, path = clustered(3000), interests(40, 4), tmp_path / "items.faiss"
+    wide = spec if spec.kind == "flat" else spec.model_copy(update={"probes": spec.lists})
+    host = build_index(vectors, wide)
+    host.write(path)
+    device = read_index(path, vectors, wide, "cuda:0")
+    assert isinstance(device, GpuIndex)
+    for k in (1, 50, LIMIT):
+        on_gpu, on_cpu = (merge(i.search(asked, k)) for i in (device, host))
+        assert_true_scores(on_gpu, vectors, asked)
+        shared = [
+            np.isin(a[:k], b[:k]).mean() for a, b in zip(on_gpu.rows, on_cpu.rows, strict=True)
+        ]
+        assert np.mean(shared) > 0.999
+    assert callable(cloner("cuda:0"))

@@ -1,0 +1,70 @@
+"""One rule of order, cut and padding, by both of its functions, against the rule said slowly."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index.retrieval.padding import pad_histories, pad_slices
+
+REPEATABLE = settings(deadline=None, derandomize=True)
+HISTORIES = st.lists(st.lists(st.integers(0, 5), max_size=9), max_size=6)
+LENGTHS = st.integers(1, 7)
+
+
+def slowly(histories: Sequence[Sequence[int]], length: int) -> list[list[int]]:
+    """The last `length` items, newest in the last column, zeros before them."""
+    padded = []
+    for history in histories:
+        line = [0] * length
+        for steps_back in range(1, min(length, len(history)) + 1):
+            line[length - steps_back] = history[len(history) - steps_back]
+        padded.append(line)
+    return padded
+
+
+def test_a_short_history_is_padded_on_the_left_and_a_long_one_loses_its_oldest() -> None:
+    padded = pad_histories([[1, 2, 3], [1, 2, 3, 4, 5, 6], []], 5)
+    assert padded.tolist() == [[0, 0, 1, 2, 3], [2, 3, 4, 5, 6], [0, 0, 0, 0, 0]]
+    assert padded.dtype == np.int64
+
+
+def test_an_unknown_item_leaves_no_gap_and_takes_no_place() -> None:
+    assert pad_histories([[1, 0, 2, 0], [0, 0], [7, 0, 8, 9]], 3).tolist() == [
+        [0, 1, 2],
+        [0, 0, 0],
+        [7, 8, 9],
+    ]
+
+
+def test_no_history_is_no_row() -> None:
+    assert pad_histories([], 3).shape == (0, 3)
+    none = np.zeros(0, int)
+    assert pad_slices(none, none, none, 3).shape == (0, 3)
+
+
+def test_slices_may_overlap_and_stay_in_their_bounds() -> None:
+    rows = np.arange(10, 16, dtype=np.int32)
+    padded = pad_slices(rows, np.array([0, 0, 2, 4]), np.array([1, 4, 6, 4]), 3)
+    assert padded.tolist() == [[0, 0, 10], [11, 12, 13], [13, 14, 15], [0, 0, 0]]
+    assert padded.dtype == np.int64
+
+
+@REPEATABLE
+@given(HISTORIES, LENGTHS)
+def test_histories_agree_with_the_slow_rule(histories: list[list[int]], length: int) -> None:
+    known = [[row for row in history if row] for history in histories]
+    assert pad_histories(histories, length).tolist() == slowly(known, length)
+
+
+@REPEATABLE
+@given(HISTORIES, LENGTHS)
+def test_slices_agree_with_histories(histories: list[list[int]], length: int) -> None:
+    """What the trainer sees is what the server sees."""
+    known = [[row for row in history if row] for history in histories]
+    ends = np.cumsum([len(history) for history in known], dtype=np.int64)
+    starts = ends - [len(history) for history in known]
+    flat = np.array([row for history in known for row in history], dtype=np.int32)
+    expected = pad_histories(histories, length)
+    np.testing.assert_array_equal(pad_slices(flat, starts, ends, length), expected)

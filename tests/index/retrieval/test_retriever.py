@@ -1,0 +1,228 @@
+"""What the retriever makes of a query: filters, popular items, diversity, explanations, union."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from index.release.reading import open_release
+from index.retrieval.diversity import POOL
+from index.retrieval.filters import CategoryFilter
+from index.retrieval.retriever import Answer, Query, Retriever
+
+MakeDraft = Callable[..., Path]
+HISTORY = ["item-3", "item-9", "item-3", "item-1"]
+
+
+@pytest.fixture
+def retriever(make_draft: MakeDraft) -> Retriever:
+    """Of 200 items; one in three has no category, the others are of two."""
+    return open_release(make_draft(items=200)).retriever
+
+
+def ask(retriever: Retriever, *withdrawn: int, **query: object) -> Answer:
+    given = {"history": HISTORY, "k": 20, **query}
+    [answer] = retriever.recommend([Query(**given)], None, frozenset(withdrawn))
+    return answer
+
+
+def ids(retriever: Retriever, answer: Answer) -> list[str]:
+    return [retriever.catalog.id(row) for row in answer.rows.tolist()]
+
+
+def kinds(retriever: Retriever, answer: Answer) -> list[str | None]:
+    return [retriever.catalog.categories[row - 1] for row in answer.rows.tolist()]
+
+
+def test_what_is_excluded_seen_or_withdrawn_makes_room_for_the_next(retriever: Retriever) -> None:
+    ranking = ids(retriever, ask(retriever, k=200, exclude_seen=False))
+    excluded, unknown = ranking[2:8], ["unknown"]
+    withdrawn = retriever.catalog.rows(ranking[10:12])
+    left = [item for item in ranking if item not in {*excluded, *ranking[10:12]}]
+
+    answer = ask(retriever, *withdrawn, exclude=excluded + unknown, exclude_seen=False)
+    assert ids(retriever, answer) == left[:20]
+    answer = ask(retriever, *withdrawn, exclude=excluded + unknown)
+    assert ids(retriever, answer) == [item for item in left if item not in HISTORY][:20]
+    assert answer.unknown == 0
+
+
+@pytest.mark.parametrize("history", [HISTORY, [], ["unknown"]])
+def test_categories_are_kept_to_whatever_the_source(
+    retriever: Retriever, history: list[str]
+) -> None:
+    everything = ask(retriever, history=history, k=200)
+    for chosen, passes in [
+        (CategoryFilter(["category 1"]), lambda kind: kind == "category 1"),
+        (CategoryFilter(None, ["category 1"]), lambda kind: kind != "category 1"),
+    ]:
+        answer = ask(retriever, history=history, categories=chosen)
+        names = zip(ids(retriever, everything), kinds(retriever, everything), strict=True)
+        assert ids(retriever, answer) == [item for item, kind in names if passes(kind)][:20]
+        assert answer.source == everything.source
+        assert len(answer.rows) == 20
+
+
+def test_popular_items_keep_to_every_filter(retriever: Retriever) -> None:
+    answer = ask(
+        retriever,
+        *(1, 2, 7),
+        history=["unknown"],
+        exclude=["item-4", "item-5"],
+        categories=CategoryFilter(None, ["category 2"]),
+        k=3,
+    )
+    assert ids(retriever, answer) == ["item-8", "item-10", "item-11"]
+    assert answer.source == "popular"
+    assert answer.unknown == 1
+
+
+def test_no_more_are_given_than_are_allowed(retriever: Retriever) -> None:
+    for history in (HISTORY, []):
+        answer = ask(retriever, history=history, k=200, categories=CategoryFilter(["category 1"]))
+        assert set(kinds(retriever, answer)) == {"category 1"}
+        assert 60 < len(answer.rows) < 70
+        assert not len(ask(retriever, history=history, categories=CategoryFilter(["none"])).rows)
+
+
+def test_diversity_chooses_from_the_best_and_keeps_to_the_filters(retriever: Retriever) -> None:
+    pool = ids(retriever, ask(retriever, k=POOL * 20))
+    for history in (HISTORY, []):
+        plain = ask(retriever, history=history)
+        diverse = ask(retriever, history=history, diversity=1.0)
+        sizes = np.unique([kind or "" for kind in kinds(retriever, diverse)], return_counts=True)[1]
+        assert sizes.max() - sizes.min() <= 1, "categories take turns"
+        assert len(set(ids(retriever, diverse))) == 20
+        assert diverse.source == plain.source
+    assert set(ids(retriever, ask(retriever, diversity=0.5))) <= set(pool)
+    assert ids(retriever, ask(retriever, diversity=1e-9)) == pool[:20]
+    one = ask(retriever, diversity=0.5, categories=CategoryFilter(["category 1"]))
+    assert ids(retriever, one) == ids(
+        retriever, ask(retriever, categories=CategoryFilter(["category 1"]))
+    )
+
+
+def test_the_scores_of_another_model_s_size_diversify_alike(retriever: Retriever) -> None:
+    """As if the encoder gave interests 64 times as long."""
+    weights = retriever.encoder.state_dict()
+    before = ask(retriever, diversity=0.4)
+    weights["value.weight"].mul_(64)
+    after = ask(retriever, diversity=0.4)
+    weights["value.weight"].div_(64)
+
+    assert before.rows.tolist() == after.rows.tolist()
+    assert (before.scores * 64).tolist() == pytest.approx(after.scores.tolist())
+
+
+def test_an_explanation_adds_up(retriever: Retriever) -> None:
+    answer = ask(retriever, explain=True)
+    told = answer.explanation
+    assert told is not None
+
+    [interests] = retriever.encode([retriever.catalog.rows(HISTORY)])
+    products = retriever.vectors[answer.rows] @ interests.T
+    np.testing.assert_allclose(told.scores, products, rtol=1e-5, atol=1e-6)
+    own = told.scores[np.arange(20), answer.interests]
+    assert own.tolist() == answer.scores.tolist()
+    assert (own >= told.scores.max(axis=1) - 1e-6).all()
+    wins = [(answer.interests == interest).mean() for interest in range(len(interests))]
+    assert told.shares.tolist() == pytest.approx(wins)
+    assert answer.winning_share == max(wins)
+    for attended in told.attended:
+        rows, weights = zip(*attended, strict=True)
+        assert sorted(rows) == [1, 3, 9], "an item that stands there twice is told once"
+        assert sum(weights) == pytest.approx(1)
+        assert list(weights) == sorted(weights, reverse=True)
+
+
+def test_what_is_attended_to_is_what_the_encoder_attends_to(retriever: Retriever) -> None:
+    """By a history of one item and of two, where it can be told without looking inside."""
+    alone = ask(retriever, history=["item-5"], explain=True).explanation
+    assert alone is not None
+    assert alone.attended == [[(5, pytest.approx(1))]] * len(alone.shares)
+
+    both = ask(retriever, history=["item-5", "item-8"], explain=True).explanation
+    assert both is not None
+    pair = retriever.encode([[5, 8], [5], [8]])
+    for interest, attended in enumerate(both.attended):
+        share = dict(attended)
+        mixed = share[5] * pair[1, interest] + share[8] * pair[2, interest]
+        np.testing.assert_allclose(pair[0, interest], mixed, rtol=1e-4, atol=1e-5)
+
+
+def test_only_what_the_encoder_sees_is_told_and_the_largest_of_it(
+    retriever: Retriever, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = [f"item-{row}" for row in range(1, 30)]
+    told = ask(retriever, history=history, explain=True).explanation
+    assert told is not None
+    newest = {25, 26, 27, 28, 29}
+    assert all({row for row, _ in attended} == newest for attended in told.attended)
+
+    monkeypatch.setattr("index.retrieval.explanation.ATTENDED", 2)
+    fewer = ask(retriever, history=history, explain=True).explanation
+    assert fewer is not None
+    assert fewer.attended == [attended[:2] for attended in told.attended]
+
+
+def test_only_who_asks_is_told_and_where_there_is_something_to_tell(retriever: Retriever) -> None:
+    queries = [Query(HISTORY), Query(HISTORY, explain=True, union=True), Query([], explain=True)]
+    plain, told, popular = retriever.recommend(queries)
+
+    assert (plain.explanation, plain.union) == (None, None)
+    assert told.explanation is not None
+    assert told.union is not None
+    assert (popular.explanation, popular.union) == (None, None)
+
+
+def test_the_union_counts_what_each_interest_finds_alone(retriever: Retriever) -> None:
+    interests = retriever.encode([retriever.catalog.rows(HISTORY)])[0]
+    scores = retriever.vectors[1:] @ interests.T
+    found = {row for column in scores.T for row in (-column).argsort()[:20].tolist()}
+
+    union = ask(retriever, union=True, categories=CategoryFilter(["category 1"])).union
+    assert union == (len(found), 3 * 20), "of the interests, whatever may be in the answer"
+    assert ask(retriever, union=True, k=1000).union == (200, 3 * 200)
+    assert ask(retriever, union=True, history=["item-5"]).union is not None
+
+
+def test_similar_items_are_the_nearest_without_the_item(retriever: Retriever) -> None:
+    vector = retriever.vectors[7] / np.linalg.norm(retriever.vectors[7])
+    scores = retriever.vectors[1:] @ vector
+    ranking = [row for row in (1 + (-scores).argsort()).tolist() if row != 7]
+
+    rows, told = similar(retriever, 10)
+    assert rows.tolist() == ranking[:10]
+    np.testing.assert_allclose(told, scores[rows - 1], rtol=1e-5)
+    rows, _ = similar(retriever, 10, frozenset(ranking[:5]))
+    assert rows.tolist() == ranking[5:15]
+    assert len(similar(retriever, 1000)[0]) == 199
+
+
+def similar(
+    retriever: Retriever, k: int, withdrawn: frozenset[int] = frozenset()
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    found = retriever.similar("item-7", k, withdrawn)
+    assert found is not None
+    return found[:2]
+
+
+def test_queries_of_every_kind_are_answered_together_as_alone(retriever: Retriever) -> None:
+    queries = [
+        Query(HISTORY, 5),
+        Query([], 7, diversity=0.5),
+        Query(HISTORY[:1], 9, exclude=[f"item-{row}" for row in range(1, 150)]),
+        Query(["unknown"], 9, categories=CategoryFilter(["category 1"])),
+        Query(HISTORY[2:], 150, categories=CategoryFilter(None, ["category 1"]), diversity=0.2),
+        Query(HISTORY[3:], 40, exclude_seen=False, explain=True),
+    ]
+    withdrawn = frozenset(range(20, 60))
+    together = retriever.recommend(queries, None, withdrawn)
+
+    for query, answer in zip(queries, together, strict=True):
+        [alone] = retriever.recommend([query], None, withdrawn)
+        assert answer.rows.tolist() == alone.rows.tolist()
+        assert not withdrawn & set(answer.rows.tolist())
+    assert retriever.recommend([]) == []

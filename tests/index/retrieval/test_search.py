@@ -1,0 +1,238 @@
+"""The search for what is allowed is exact, whatever the index and whatever is not allowed."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from index.ann.build import build_index
+from index.ann.gpu import GpuIndex, rehearse
+from index.ann.spec import LIMIT, IndexSpec
+from index.retrieval.filters import Categories, CategoryFilter, Filter
+from index.retrieval.merge import Line
+from index.retrieval.search import ItemIndex, Timings, Wanted, search
+
+ITEMS, DIM, KINDS = 4000, 8, 20
+NOTHING: frozenset[int] = frozenset()
+EVIDENCE = Path(__file__).parents[2] / "evidence" / "filters.py"
+
+random = np.random.default_rng(8)
+VECTORS = random.integers(-3, 4, (ITEMS + 1, DIM)).astype(np.float32)  # products are exact, and tie
+VECTORS[0] = 0
+ASKED = random.integers(-3, 4, (5, 3, DIM)).astype(np.float32)
+# Categories by direction: those of an interest's best items are few.
+NAMES = [
+    f"category {kind}" for kind in (VECTORS[1:] @ random.standard_normal((DIM, KINDS))).argmax(1)
+]
+KNOWN = Categories(NAMES)
+
+
+# The same, but that no two products are equal: lists may drop one of two that are.
+UNEQUAL = (VECTORS + random.uniform(-0.01, 0.01, VECTORS.shape)).astype(np.float32)
+UNEQUAL[0] = 0
+ROUNDING = 0.1  # the scores are up to 60
+
+
+def best(
+    request: NDArray[np.float32],
+    allowed: Filter,
+    count: int,
+    vectors: NDArray[np.float32] = VECTORS,
+) -> list[int]:
+    """By computing all, ties to the lower row."""
+    scores = (vectors.astype(np.float64) @ request.T.astype(np.float64)).max(axis=1)
+    rows = sorted(allowed.rows().tolist(), key=lambda row: (-scores[row], row))
+    return rows[:count]
+
+
+def allowed(
+    excluded: frozenset[int] = NOTHING,
+    withdrawn: frozenset[int] = NOTHING,
+    categories: CategoryFilter | None = None,
+) -> Filter:
+    return Filter(KNOWN, excluded, withdrawn, KNOWN.passes(categories) if categories else None)
+
+
+def ask(
+    index: ItemIndex,
+    interests: NDArray[np.float32],
+    *wanted: Wanted,
+) -> list[Line]:
+    found = dict(search(index, interests, wanted, Timings()))
+    return [found[place] for place in range(len(wanted))]
+
+
+def head(request: NDArray[np.float32], count: int) -> frozenset[int]:
+    return frozenset(best(request, allowed(), count))
+
+
+def kinds_of(rows: frozenset[int]) -> list[str]:
+    return sorted({NAMES[row - 1] for row in rows})
+
+
+def some(count: int) -> frozenset[int]:
+    drawn = np.random.default_rng(9).choice(ITEMS, count, replace=False) + 1
+    return frozenset(drawn.tolist())
+
+
+@pytest.fixture(scope="module")
+def flat() -> ItemIndex:
+    return build_index(VECTORS, IndexSpec())
+
+
+def built(spec: IndexSpec) -> ItemIndex:
+    return build_index(UNEQUAL, spec)
+
+
+def on_gpu(spec: IndexSpec) -> GpuIndex:
+    return rehearse(build_index(UNEQUAL, spec), UNEQUAL, spec.probes)  # type: ignore[arg-type]
+
+
+LISTS = IndexSpec(kind="ivf", head=500, lists=32, margin=1e6, probes=32)  # probes every list
+KINDS_OF_INDEX: dict[str, Callable[[], ItemIndex]] = {
+    "flat": lambda: built(IndexSpec()),
+    "lists": lambda: built(LISTS),
+    "all in lists": lambda: built(LISTS.model_copy(update={"head": 0})),
+    "flat on a GPU": lambda: on_gpu(IndexSpec()),
+    "lists on a GPU": lambda: on_gpu(LISTS),
+}
+
+
+def assert_as_good_as_the_best(
+    line: Line, request: NDArray[np.float32], each: Filter, count: int
+) -> None:
+    """But for rounding: of two items that are nearly equal, lists may drop the better."""
+    rows, scores, _ = line
+    expected = best(request, each, count, UNEQUAL)
+    assert set(rows.tolist()) <= set(each.rows().tolist())
+    assert len(set(rows.tolist())) == len(rows) == len(expected)
+    true = (UNEQUAL[expected] @ request.T).max(axis=1)
+    np.testing.assert_allclose(scores, true, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_INDEX)
+@pytest.mark.parametrize("interests", [1, 3])
+def test_what_is_not_allowed_is_left_out_of_the_ranking(kind: str, interests: int) -> None:
+    """With one interest, the lists come to fewer than all items, and are probed."""
+    index = KINDS_OF_INDEX[kind]()
+    for request in ASKED[:2, :interests]:
+        near = head(request, 300)
+        for each in (
+            allowed(),
+            allowed(some(20)),
+            allowed(some(1000)),
+            allowed(near),
+            allowed(withdrawn=some(400)),
+            allowed(withdrawn=near),
+            allowed(categories=CategoryFilter(None, ["category 3"])),
+            allowed(categories=CategoryFilter(None, kinds_of(near))),
+            allowed(categories=CategoryFilter(["category 3"])),
+            allowed(categories=CategoryFilter([f"category {at}" for at in range(12)])),
+            allowed(near, some(400), CategoryFilter(None, kinds_of(head(request, 20)))),
+            allowed(frozenset(range(1, ITEMS + 1)) - {7, 90, 2000}),
+            allowed(categories=CategoryFilter([])),
+        ):
+            for count in (1, 20, 700):
+                [line] = ask(index, request[None], Wanted(count, each))
+                assert_as_good_as_the_best(line, request, each, count)
+
+
+@pytest.mark.parametrize("count", [1, 5, 40, 1000, 10_000])
+@pytest.mark.parametrize("denied", [1, 5, 50, 400])
+def test_what_is_barred_may_be_all_that_an_interest_finds(
+    flat: ItemIndex, count: int, denied: int
+) -> None:
+    for request in ASKED:
+        near = head(request, denied)
+        kinds = CategoryFilter(None, kinds_of(near))
+        for each in (
+            allowed(withdrawn=near),
+            allowed(categories=kinds),
+            allowed(near, near, kinds),
+        ):
+            [line] = ask(flat, request[None], Wanted(count, each))
+            assert line[0].tolist() == best(request, each, count)
+
+
+def test_lists_are_probed_under_filters_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is barred does not make a search of all items of it, which takes ten times as long."""
+    index = built(LISTS.model_copy(update={"margin": 2.0}))
+    monkeypatch.setattr("index.ann.ivf.FlatIndex", None)
+    near = head(ASKED[0], 40)
+    for each in (
+        allowed(near),
+        allowed(withdrawn=some(400) | near),
+        allowed(categories=CategoryFilter(None, kinds_of(head(ASKED[0], 3)))),
+        allowed(categories=CategoryFilter([f"category {at}" for at in range(KINDS // 2)])),
+    ):
+        [line] = ask(index, ASKED[:1], Wanted(20, each))
+        assert len(line[0]) == 20
+
+
+def test_a_gpu_is_asked_as_deep_as_it_goes_and_the_host_for_the_rest() -> None:
+    index = on_gpu(IndexSpec())
+    for count in (LIMIT // 2, LIMIT, LIMIT + 1):
+        for each in (allowed(some(50)), allowed(some(3000))):
+            [line] = ask(index, ASKED[:1], Wanted(count, each))
+            assert_as_good_as_the_best(line, ASKED[0], each, count)
+
+
+def test_requests_that_want_different_things_are_answered_together(flat: ItemIndex) -> None:
+    near = head(ASKED[1], 300)
+    wanted = [
+        Wanted(10, allowed()),
+        Wanted(7, allowed(withdrawn=near)),
+        Wanted(30, allowed(categories=CategoryFilter(["category 1"]))),
+        Wanted(900, allowed(categories=CategoryFilter(None, ["category 2"]))),
+        Wanted(5, allowed(categories=CategoryFilter(["unknown"]))),
+    ]
+    lines = ask(flat, ASKED, *wanted)
+
+    for request, each, line in zip(ASKED, wanted, lines, strict=True):
+        assert line[0].tolist() == best(request, each.filter, each.count)
+        products = VECTORS[line[0]] @ request.T
+        assert line[1].tolist() == products.max(axis=1).tolist()
+        assert line[2].tolist() == products.argmax(axis=1).tolist()
+
+
+def test_with_an_index_of_lists_no_more_is_missed_than_without_filters() -> None:
+    drawn = np.random.default_rng(9)
+    vectors = drawn.standard_normal((ITEMS + 1, DIM)).astype(np.float32)
+    vectors[0] = 0
+    spec = IndexSpec(kind="ivf", head=200, lists=64, margin=2, probes=1)
+    index = build_index(vectors, spec)
+    asked = drawn.standard_normal((60, 3, DIM)).astype(np.float32)
+    withdrawn = frozenset((drawn.choice(ITEMS, 600, replace=False) + 1).tolist())
+    kinds = CategoryFilter(None, [f"category {kind}" for kind in range(5)])
+
+    def recall(each: Filter) -> float:
+        found = ask(index, asked, *[Wanted(20, each)] * len(asked))
+        shares = []
+        for request, (rows, _, _) in zip(asked, found, strict=True):
+            scores = (vectors[each.rows()] @ request.T).max(axis=1)
+            true = each.rows()[np.argsort(-scores)[:20]]
+            shares.append(np.isin(true, rows).mean())
+        return float(np.mean(shares))
+
+    plain = recall(allowed())
+    assert 0.8 < plain < 1, "else there is nothing to compare"
+    assert recall(allowed(withdrawn=withdrawn)) >= plain - 0.01
+    assert recall(allowed(categories=kinds)) >= plain - 0.01
+
+
+def test_random_requests_get_what_the_oracle_says() -> None:
+    """The short form of `make evidence-filters`."""
+    ended = subprocess.run(
+        [sys.executable, str(EVIDENCE), "--requests", "300", "--items", "0", "--seed", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout.splitlines()[-1])
+    assert told["flat"]["identical"] + told["flat"]["as_good"] == 300

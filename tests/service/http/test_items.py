@@ -1,0 +1,104 @@
+"""GET /items/{item_id}/similar: the nearest items, whatever characters an id is of."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import numpy as np
+import pytest
+
+from index.release.manifest import RELEASES
+from index.release.reading import Release, open_release
+from index.retrieval.catalog import Catalog
+from index.retrieval.retriever import Retriever
+from service.app import create_app
+from service.settings import Settings
+
+Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+pytestmark = pytest.mark.anyio
+
+STRANGE = ["a/b", "/", "//x//", "ä ö/ü", "100%", "%2F", "a?b#c", "similar", "x/similar", "日本"]
+
+
+async def test_the_nearest_are_told_without_the_item(serve: Serve, root: Path) -> None:
+    async with serve() as client:
+        response = await client.get("/items/item-7/similar?k=5")
+        all_others = await client.get("/items/item-7/similar")
+
+    retriever = open_release(root / RELEASES / "first").retriever
+    found = retriever.similar("item-7", 5)
+    assert found is not None
+    rows, scores, _ = found
+    assert response.json() == {
+        "items": [
+            {"item_id": retriever.catalog.id(row), "score": pytest.approx(score)}
+            for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
+        ],
+        "release": "first",
+    }
+    others = {item["item_id"] for item in all_others.json()["items"]}
+    assert others == {f"item-{row}" for row in range(1, 41)} - {"item-7"}
+
+
+@pytest.mark.parametrize("item", ["item-0", "ITEM-7", " item-7", "a/b", "日本", "é" * 200])
+async def test_an_unknown_item_is_told_with_404(serve: Serve, item: str) -> None:
+    async with serve() as client:
+        response = await client.get(f"/items/{quote(item, safe='')}/similar")
+
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "unknown_item"
+    assert "not an item of the release first" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("k=0", "greater than or equal to 1; given '0'"),
+        ("k=1001", "less than or equal to 1000; given '1001'"),
+        ("k=many", "valid integer, unable to parse string as an integer; given 'many'"),
+        ("k=", "k"),
+    ],
+)
+async def test_a_bad_k_is_refused(serve: Serve, query: str, said: str) -> None:
+    async with serve() as client:
+        response = await client.get(f"/items/item-7/similar?{query}")
+
+    assert response.status_code == 422
+    error: dict[str, Any] = response.json()["error"]
+    assert error["code"] == "invalid_request"
+    assert said in error["message"]
+    assert error["problems"][0]["where"] == "query.k"
+
+
+async def test_an_id_of_any_characters_is_found(
+    settings: Callable[..., Settings], publish: Callable[..., Path]
+) -> None:
+    publish()
+    app = create_app(settings())
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client,
+    ):
+        live = app.state.service.live
+        await live.refresh()
+        live.release = Release(live.release.manifest, renamed(live.release.retriever))
+        for item in STRANGE:
+            response = await client.get(f"/items/{quote(item, safe='')}/similar?k=3")
+            assert response.status_code == 200, item
+            assert len(response.json()["items"]) == 3
+        slashes_may_stay = await client.get("/items/a/b/similar?k=3")
+        assert slashes_may_stay.status_code == 200
+
+
+def renamed(retriever: Retriever) -> Retriever:
+    """With the strange ids for its first items."""
+    catalog = retriever.catalog
+    ids = [*STRANGE, *catalog.ids[len(STRANGE) :]]
+    return replace(
+        retriever,
+        catalog=Catalog(ids, np.asarray(catalog.popularity), catalog.categories, catalog.titles),
+    )

@@ -1,0 +1,199 @@
+"""The quick refusal: over a real socket, right to the byte, and only of what it may refuse."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from service.http.schemas.common import ErrorBody
+from service.serving.batching import Engine
+from service.serving.server import DrainingServer
+from service.settings import Settings
+from tests.service.threaded import served_in_a_thread
+
+BODY = b'{"sequence":["item-1"]}'
+
+
+def post(path: str = "/recommend", *headers: str, body: bytes = BODY) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "host: a", f"content-length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+class Client:
+    """One connection, on which one answer after the other is read."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self._file = self._socket.makefile("rb")
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def answer(self) -> tuple[int, dict[str, str], bytes]:
+        status = int(self._file.readline().split()[1])
+        if status == 100:  # the answer is still to come
+            self._file.readline()
+            return self.answer()
+        headers: dict[str, str] = {}
+        while line := self._file.readline().decode().strip():
+            name, _, value = line.partition(": ")
+            headers[name] = value
+        return status, headers, self._file.read(int(headers["content-length"]))
+
+    def is_closed(self) -> bool:
+        return self._file.read() == b""
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine has as much as it can do."""
+    monkeypatch.setattr(Engine, "is_full", lambda self, depth: True)
+
+
+@pytest.fixture
+def server(settings: Callable[..., Settings], full: None) -> Iterator[DrainingServer]:
+    with served_in_a_thread(settings(port=0)) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: DrainingServer) -> Iterator[Client]:
+    client = Client(server.servers[0].sockets[0].getsockname()[1])
+    yield client
+    client.close()
+
+
+def was_shed(answer: tuple[int, dict[str, str], bytes]) -> bool:
+    """A refusal that the framework has made has a request id."""
+    return "x-request-id" not in answer[1]
+
+
+def test_it_is_the_refusal_that_the_framework_would_give(client: Client) -> None:
+    client.send(post())
+    status, headers, body = client.answer()
+
+    assert was_shed((status, headers, body))
+    assert status == 503
+    assert headers["retry-after"] == "1"
+    assert headers["content-type"] == "application/json"
+    error = ErrorBody.model_validate_json(body, strict=True, extra="forbid").error
+    assert error.code == "overloaded"
+
+
+def test_each_request_has_its_own_answer_however_it_comes_in(client: Client) -> None:
+    for _ in range(3):
+        client.send(post())
+        assert client.answer()[0] == 503
+    client.send(post() + post() + b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert [client.answer()[0] for _ in range(3)] == [503, 503, 200]
+    whole = post(body=b'{"sequence":["' + post() + b'"]}')
+    for place in range(0, len(whole), 7):  # a body that looks like a request is none
+        client.send(whole[place : place + 7])
+    assert client.answer()[0] == 503
+    client.send(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert client.answer()[2] == b'{"status":"alive"}', "and nothing is left over"
+
+
+def test_a_known_head_is_taken_for_what_the_parser_took_it(client: Client) -> None:
+    live = b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n"
+    empty = post(body=b"")
+    for request in (post(), empty):
+        client.send(request)  # and now its head is known
+        assert client.answer()[0] == 503
+        client.send(request + live)
+        assert [client.answer()[0] for _ in range(2)] == [503, 200]
+        client.send(request[:-1])
+        client.send(request[-1:] + live)
+        assert [client.answer()[0] for _ in range(2)] == [503, 200]
+        client.send(request)
+        assert was_shed(client.answer())
+    for place in range(1, len(empty)):
+        client.send(empty[:place])
+        client.send(empty[place:])
+        assert client.answer()[0] == 503
+    client.send(b"\r\n\r\n" + live)
+    assert client.answer()[0] == 200, "and no answer to nothing"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        post("/events"),
+        post("/recommend?x=1"),
+        post("/recommend", "connection: close"),
+        post("/recommend", "expect: 100-continue"),
+        post().replace(b"HTTP/1.1", b"HTTP/1.0"),
+        post().replace(b"POST", b"PUT"),
+    ],
+)
+def test_whatever_is_not_plain_goes_the_usual_way(client: Client, sent: bytes) -> None:
+    client.send(sent)
+    assert not was_shed(client.answer())
+
+
+def test_shed_requests_are_counted(client: Client) -> None:
+    for _ in range(4):
+        client.send(post())
+        client.answer()
+    client.send(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
+    told = client.answer()[2].decode()
+
+    assert 're4_requests_total{route="/recommend",status="503"} 4.0' in told
+    assert 're4_refused_total{reason="shed"} 4.0' in told
+
+
+def test_a_draining_server_says_so_with_each_answer(server: DrainingServer, client: Client) -> None:
+    server._service.draining = True
+    client.send(post())
+    assert not was_shed(client.answer())
+
+
+def test_a_connection_is_kept_while_it_is_used_and_no_longer(server: DrainingServer) -> None:
+    server.config.timeout_keep_alive = 1
+    connection = Client(server.servers[0].sockets[0].getsockname()[1])
+    start = time.monotonic()
+    while time.monotonic() < start + 2.5:
+        connection.send(post())
+        assert connection.answer()[0] == 503
+        time.sleep(0.05)
+    last = time.monotonic()
+    assert connection.is_closed()
+    assert 0.9 < time.monotonic() - last < 10, "and not before its time"
+    connection.close()
+
+
+def test_with_a_log_of_each_request_none_is_shed(
+    settings: Callable[..., Settings], full: None
+) -> None:
+    with served_in_a_thread(settings(port=0, access_log=True)) as server:
+        client = Client(server.servers[0].sockets[0].getsockname()[1])
+        client.send(post())
+        assert not was_shed(client.answer())
+        client.close()
+
+
+@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nhost: a\r\nx: "])
+def test_a_head_without_end_is_cut_off(client: Client, start: bytes) -> None:
+    client.send(post())
+    assert client.answer()[0] == 503
+    client.send(start + b"a" * 40_000)
+    client.send(b"a" * 40_000)
+    status, headers, body = client.answer()
+    assert status == 431
+    assert headers["connection"] == "close"
+    error = ErrorBody.model_validate_json(body, strict=True, extra="forbid").error
+    assert error.code == "headers_too_large"
+    assert client.is_closed()
+
+
+def test_long_bodies_and_many_requests_are_no_long_head(client: Client) -> None:
+    for _ in range(3):
+        client.send(post(body=b" " * 200_000))
+        assert client.answer()[0] == 503
+        client.send(post("/events", body=b" " * 200_000))
+        assert client.answer()[0] == 422

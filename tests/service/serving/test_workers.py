@@ -1,0 +1,80 @@
+"""Several workers: one address, one Redis, one set of numbers, and none missing for long."""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.service.serving.test_server import running
+
+Publish = Callable[..., Path]
+
+
+def value(metrics: str, name: str) -> float:
+    [line] = [line for line in metrics.splitlines() if line.startswith(name + " ")]
+    return float(line.split()[-1])
+
+
+def ask(url: str) -> int:
+    """On a connection of its own, so that any of the workers may get it."""
+    body = {"user_id": "anna", "sequence": ["item-1"]}
+    return httpx.post(f"{url}/recommend", json=body, timeout=60).status_code
+
+
+def test_they_are_one_service(root: Path, short_path: Path, publish: Publish) -> None:
+    """Started, one killed and replaced, all drained: nothing fails but what the killed one had."""
+    publish()
+    with running(root, short_path, "--workers", "2", "--drain-s", "3600") as process:
+        while len(process.listening) < 2 or len(process.loaded) < 2:
+            process.wait_for("listening", "release loaded")
+        before = process.listening
+        assert {ask(process.url) for _ in range(20)} == {200}
+        told = httpx.get(f"{process.url}/metrics").text
+        assert value(told, 're4_requests_total{route="/recommend",status="200"}') == 20
+        assert value(told, "re4_history_up") == 1
+        assert value(told, 're4_release_info{release="first"}') == 1
+        assert len(redis_servers(process.pid)) == 1
+
+        psutil.Process(min(before)).kill()
+        assert process.wait_for("worker ended")["status"] == -signal.SIGKILL
+        assert {ask(process.url) for _ in range(5)} == {200}, "the other one goes on"
+        process.wait_for("listening")
+        assert len(process.listening - before) == 1, "a new one has come"
+        assert {ask(process.url) for _ in range(5)} == {200}
+        told = httpx.get(f"{process.url}/metrics").text
+        assert value(told, 're4_requests_total{route="/recommend",status="200"}') == 30
+        assert value(told, "re4_queue_requests") == 0
+        assert len(redis_servers(process.pid)) == 1
+
+        process.send(signal.SIGTERM)
+        process.wait_for("draining")
+        assert ask(process.url) == 200
+        process.wait_for("draining")
+        process.send(signal.SIGTERM)
+        assert process.end() == 0
+    assert not [pid for pid in process.listening if psutil.pid_exists(pid)]
+
+
+def redis_servers(pid: int) -> list[psutil.Process]:
+    below = psutil.Process(pid).children(recursive=True)
+    return [process for process in below if "redis-server" in process.name()]
+
+
+def test_an_address_in_use_is_refused_in_one_sentence(root: Path, short_path: Path) -> None:
+    arguments = ["--releases", str(root), "--history-folder", str(short_path), "--workers", "2"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = subprocess.run(
+            [sys.executable, "-m", "service", "--port", port, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert f"--host 127.0.0.1 --port {port}: cannot be used" in ended.stderr
+    assert "Traceback" not in ended.stderr

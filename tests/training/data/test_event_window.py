@@ -1,0 +1,142 @@
+"""The window of a night: what is in it, and what is left out for which reason."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from training.config import FitConfig
+from training.data.event_window import DAY_S, Window, read_window
+from training.data.interactions import LogError
+
+NIGHTFALL = 100 * DAY_S
+
+
+def export(folder: Path, day: int, *rows: tuple[Any, ...], name: str = "part-0.parquet") -> Path:
+    """Rows of user, item, time in days, event, event id, under the date of that day."""
+    date = folder / f"date=1970-{1 + day // 31:02}-{1 + day % 31:02}"
+    date.mkdir(parents=True, exist_ok=True)
+    users, items, days, events, ids = zip(*rows, strict=True)
+    columns = {
+        "user_id": pa.array(users, pa.string()),
+        "item_id": pa.array(items, pa.string()),
+        "timestamp": pa.array([day * DAY_S for day in days], pa.float64()),
+        "event": pa.array(events, pa.string()),
+        "event_id": pa.array(ids, pa.string()),
+    }
+    pq.write_table(pa.table(columns), date / name)
+    return date / name
+
+
+def read(
+    events: Path,
+    log: Path | None = None,
+    kinds: tuple[str, ...] = (),
+    days: float | None = None,
+    until: float = NIGHTFALL,
+) -> Window:
+    return read_window(events, log, FitConfig(), kinds, days, until)
+
+
+def kept(window: Window) -> list[tuple[str, str]]:
+    return [(row["user_id"], row["item_id"]) for row in window.rows.to_pylist()]
+
+
+def test_rows_are_in_order_of_time_and_the_base_comes_first(tmp_path):
+    log = tmp_path / "base.csv"
+    log.write_text("user_id,item_id,timestamp\nu,a,86400\nu,b,259200\n")
+    export(tmp_path / "events", 2, ("u", "c", 2.0, None, "1"), ("v", "d", 3.0, "buy", "2"))
+    window = read(tmp_path / "events", log)
+    assert kept(window) == [("u", "a"), ("u", "c"), ("u", "b"), ("v", "d")]
+    assert window.counts["base"] == window.counts["events"] == 2
+
+
+def test_an_event_id_counts_once_and_events_without_one_all_count(tmp_path):
+    row = ("u", "a", 1.0, None, "same")
+    export(tmp_path, 1, row, ("u", "b", 1.0, None, None), ("u", "c", 1.0, None, None))
+    export(tmp_path, 2, row, ("v", "d", 2.0, None, "same"))  # another user's own "same"
+    window = read(tmp_path)
+    assert kept(window) == [("u", "a"), ("u", "b"), ("u", "c"), ("v", "d")]
+    assert window.counts["sent_twice"] == 1
+
+
+def test_who_is_forgotten_leaves_nothing_from_before(tmp_path):
+    log = tmp_path / "base.csv"
+    log.write_text("user_id,item_id,timestamp\nu,a,86400\nv,a,86400\n")
+    events = tmp_path / "events"
+    export(events, 2, ("u", "b", 2.0, None, "1"), ("u", "future", 9.0, None, "2"))
+    export(events, 3, ("u", None, 3.0, "forget", "3"), ("u", "late", 2.5, None, "4"))
+    export(events, 4, ("u", "after", 4.0, None, "5"))
+    window = read(events, log)
+    assert kept(window) == [("v", "a"), ("u", "after")]
+    assert window.counts["forgotten"] == 4
+    assert window.counts["events"] == 4  # the tombstone is no event
+
+
+def test_who_is_forgotten_leaves_nothing_that_was_heard_before_whatever_its_time(tmp_path):
+    """By the order of the stream, as a file of a later date may hold what came earlier."""
+    hour = 1_764_000_000_000
+    tomb = export(tmp_path, 3, ("u", None, 3.0, "forget", None), ("v", "x", 3.0, None, None))
+    ahead = export(tmp_path, 9, ("u", "before", 9.0, None, "1"), ("u", "after", 9.0, None, "2"))
+    other = export(tmp_path, 10, ("u", "of no stream", 10.0, None, "3"))
+    for path, entries in (
+        (tomb, [f"{hour}-2", f"{hour}-3"]),
+        (ahead, [f"{hour}-1", f"{hour}-10"]),
+        (other, ["none"]),
+    ):
+        table = pq.read_table(path)
+        pq.write_table(table.append_column("entry", pa.array(entries)), path)
+    assert kept(read(tmp_path, until=20 * DAY_S)) == [
+        *(("v", "x"), ("u", "after"), ("u", "of no stream")),
+    ]
+
+
+def test_kinds_are_asked_of_events_alone(tmp_path):
+    log = tmp_path / "base.csv"
+    log.write_text("user_id,item_id,timestamp\nu,a,86400\n")
+    rows = [("u", "b", 2.0, "view", "1"), ("u", "c", 2.0, "buy", "2"), ("u", "d", 2.0, None, "3")]
+    export(tmp_path / "events", 2, *rows)
+    window = read(tmp_path / "events", log, kinds=("buy",))
+    assert kept(window) == [("u", "a"), ("u", "c")]
+    assert window.counts["of_other_kinds"] == 2
+
+
+def test_the_window_ends_before_until_and_begins_days_before_its_last_event(tmp_path):
+    days = {"a": 1.0, "b": 4.0, "c": 6.0, "d": 7.0}
+    rows = [("u", name, day, None, name) for name, day in days.items()]
+    export(tmp_path, 1, *rows)
+    window = read(tmp_path, days=2, until=7 * DAY_S)
+    assert kept(window) == [("u", "b"), ("u", "c")]
+    assert window.counts["after_the_window"] == window.counts["before_the_window"] == 1
+
+
+def test_what_is_not_finished_is_not_read(tmp_path):
+    export(tmp_path, 1, ("u", "a", 1.0, None, "1"))
+    export(tmp_path, 1, ("u", "b", 1.0, None, "2"), name=".part-1.parquet")
+    assert kept(read(tmp_path)) == [("u", "a")]
+
+
+def test_times_of_arrow_are_seconds(tmp_path):
+    path = export(tmp_path, 1, ("u", "a", 1.0, None, "1"))
+    table = pq.read_table(path)
+    moments = pa.array([1_500_000], pa.timestamp("ms", "UTC"))
+    pq.write_table(table.set_column(2, "timestamp", moments), path)
+    assert read(tmp_path).rows["timestamp"].to_pylist() == [1500.0]
+
+
+def test_no_folder_is_no_event(tmp_path):
+    assert read(tmp_path / "none").counts["kept"] == 0
+
+
+def test_a_file_without_a_column_or_a_value_is_named(tmp_path):
+    path = export(tmp_path, 1, ("u", "a", 1.0, None, "1"), ("u", None, 1.0, None, "2"))
+    with pytest.raises(LogError, match=r"part-0.parquet, row 2: user_id and item_id"):
+        read(tmp_path)
+    pq.write_table(pq.read_table(path).drop_columns(["item_id"]), path)
+    with pytest.raises(LogError, match="no column 'item_id'"):
+        read(tmp_path)
+    path.write_bytes(b"PAR1")
+    with pytest.raises(LogError, match="not a Parquet file"):
+        read(tmp_path)

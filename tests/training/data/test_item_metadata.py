@@ -1,0 +1,123 @@
+"""What a person may read about an item, from every kind of item file."""
+
+import gzip
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from training.data.interactions import ItemDetails, LogError
+from training.data.item_metadata import ITEM_FORMATS, read_items
+
+Details = dict[str, tuple[str | None, str | None]]
+
+ANIMATED = "|0|0|0|1|1|1" + "|0" * 13
+NO_GENRE = "|0" * 19
+
+# Each: file name, format, content, what it says.
+FILES: dict[str, tuple[str, str, bytes, Details]] = {
+    "csv": (
+        "items.csv",
+        "csv",
+        b'\xef\xbb\xbfcategory,price,item_id,title\r\nTea,3,01,"Green, loose"\r\n,,1,\r\n',
+        {"01": ("Green, loose", "Tea"), "1": (None, None)},
+    ),
+    "csv without categories": ("items.csv", "csv", b"item_id,title\na,A\n", {"a": ("A", None)}),
+    "MovieLens 1M": (
+        "movies.dat",
+        "movielens-dat",
+        "1::Toy Story (1995)::Animation|Children's|Comedy\n2::Star Wars: Caf\xe9::Drama\n".encode(
+            "latin-1"
+        ),
+        {"1": ("Toy Story (1995)", "Animation"), "2": ("Star Wars: Café", "Drama")},
+    ),
+    "MovieLens 20M": (
+        "movies.csv",
+        "movielens-csv",
+        'movieId,title,genres\n11,"American President, The (1995)",Comedy|Drama\n'
+        "7,Été (2001),(no genres listed)\n".encode(),
+        {"11": ("American President, The (1995)", "Comedy"), "7": ("Été (2001)", None)},
+    ),
+    "MovieLens 100K": (
+        "u.item",
+        "movielens-100k",
+        f"1|Toy Story (1995)|01-Jan-1995||http://x{ANIMATED}\n2|Caf\xe9||| {NO_GENRE}\n".encode(
+            "latin-1"
+        ),
+        {"1": ("Toy Story (1995)", "Animation"), "2": ("Café", None)},
+    ),
+    "RecBole films": (
+        "ml-100k.item",
+        "recbole",
+        b"item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
+        b'1\tToy "Story"\t1995\tAnimation Children\'s Comedy\n2\tUntold\t\t\n',
+        {"1": ('Toy "Story"', "Animation"), "2": ("Untold", None)},
+    ),
+    "RecBole phrases": (
+        "amazon.item",
+        "recbole",
+        b"item_id:token\tcategories:token_seq\ttitle:token\nB00\t'Make Up', 'Nails'\tRed\n",
+        {"B00": ("Red", "Make Up")},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize("named", [False, True], ids=["detected", "named"])
+def test_formats(tmp_path: Path, case: str, compressed: bool, named: bool) -> None:
+    name, format, content, expected = FILES[case]
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content, mtime=0) if compressed else content)
+    assert read_items(path, format if named else "auto") == expected
+
+
+def test_each_format_is_tried_above_or_below() -> None:
+    assert {format for _, format, _, _ in FILES.values()} | {"parquet"} == set(ITEM_FORMATS)
+
+
+def test_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "items.parquet"
+    titles = pa.array(["A", None]).dictionary_encode()
+    pq.write_table(pa.table({"item_id": [7, 8], "title": titles, "price": [1.0, 2.0]}), path)
+    assert read_items(path) == {"7": ItemDetails("A", None), "8": ItemDetails(None, None)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("items.csv", b"", "empty"),
+        ("items.csv", b"item_id,title,category\n", "no items"),
+        ("items.csv", b"id,title\n1,A\n", "no column 'item_id' among id, title"),
+        ("items.csv", b"item_id,title\n1,A\n2\n", "line 3: 1 fields where 2 are needed"),
+        ("items.csv", b"item_id,title\n1,A\n2,\xff\n", "line 3: not UTF-8"),
+        ("movies.dat", b"1::A::B\n2::A\n", "line 2: 2 fields where 3 are needed"),
+        ("items.parquet", b"item_id,title\n1,A\n", "not a Parquet file"),
+        (
+            "items.csv.gz",
+            gzip.compress(b"item_id,title\n1,A\n", mtime=0)[:-9],
+            "cannot be read to its end",
+        ),
+    ],
+)
+def test_what_cannot_be_used(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(LogError, match=complaint):
+        read_items(path)
+
+
+@pytest.mark.parametrize("format", ["auto", *ITEM_FORMATS])
+def test_an_empty_file_is_refused_whatever_it_is_taken_for(tmp_path: Path, format: str) -> None:
+    path = tmp_path / "items"
+    path.touch()
+    with pytest.raises(LogError, match=r"empty|no items|not a Parquet file"):
+        read_items(path, format)
+
+
+def test_what_is_not_there_or_not_known(tmp_path: Path) -> None:
+    with pytest.raises(LogError, match="no such file"):
+        read_items(tmp_path / "gone.csv")
+    with pytest.raises(LogError, match="format: 'xml'; choose auto, csv"):
+        read_items(tmp_path / "gone.csv", "xml")

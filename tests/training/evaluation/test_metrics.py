@@ -1,0 +1,36 @@
+"""Metrics on cases a person can compute."""
+
+import math
+
+import pytest
+
+from training.evaluation.metrics import METRICS, hit, ndcg, ndcg_gt_order, ndcg_hits, recall
+
+A, B, C, X, Y = range(1, 6)
+
+
+def test_the_three_ndcg_on_one_case():
+    # Relevant a, b, c in order of time; only a is found, in second place.
+    ranked, relevant = [X, A, Y], [A, B, C]
+    ideal = 1 + 1 / math.log2(3) + 1 / 2
+    assert ndcg(ranked, relevant, 3) == pytest.approx(1 / math.log2(3) / ideal)
+    assert ndcg(ranked, relevant, 3) == pytest.approx(0.296, abs=5e-4)
+    assert ndcg_hits(ranked, relevant, 3) == pytest.approx(0.631, abs=5e-4)
+    assert ndcg_gt_order(ranked, relevant, 3) == 1.0
+
+
+def test_ndcg_ideal_is_of_at_most_n_items():
+    assert ndcg([A, B], [A, B, C], 2) == 1.0
+
+
+def test_recall_and_hit():
+    assert recall([X, A, B], [A, B, C], 3) == pytest.approx(2 / 3)
+    assert recall([X, A, B], [A, B, C], 2) == pytest.approx(1 / 3)
+    assert (hit([X, A], [A], 1), hit([X, A], [A], 2)) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("metric", METRICS.values())
+def test_perfect_and_empty_rankings(metric):
+    assert metric([A, B, C], [A, B, C], 3) == 1.0
+    assert metric([], [A], 3) == 0.0
+    assert metric([X, Y], [A], 3) == 0.0

@@ -1,0 +1,90 @@
+"""Protocols: what is trained on, what a case shows and asks, and that they are kept apart."""
+
+import numpy as np
+import pytest
+
+from training.data.interactions import LogError, PackedLog
+from training.evaluation.protocols import divide
+
+HISTORIES = [[1, 2, 3, 4], [5, 6], [3, 1, 2], [4, 5, 6, 1, 2, 3], [2, 2, 5, 1]]
+
+
+def a_log(histories: list[list[int]] = HISTORIES) -> PackedLog:
+    flat = [row for history in histories for row in history]
+    return PackedLog(
+        rows=np.array(flat, dtype=np.int32),
+        offsets=np.cumsum([0, *map(len, histories)]),
+        times=np.concatenate([np.arange(len(history)) * 10.0 for history in histories]),
+        user_ids=np.array([f"u{n}" for n in range(len(histories))], dtype=object),
+    )
+
+
+def trained(log: PackedLog) -> dict[str, list[int]]:
+    return {
+        str(user): log.rows[start:end].tolist()
+        for user, start, end in zip(log.user_ids, log.offsets, log.offsets[1:], strict=False)
+    }
+
+
+def test_leave_one_out():
+    task = divide("leave-one-out", a_log(), 6, 0.1, seed=0)
+    assert trained(task.train) == {
+        "u0": [1, 2],
+        "u1": [5, 6],
+        "u2": [3],
+        "u3": [4, 5, 6, 1],
+        "u4": [2, 2],
+    }
+    assert {tuple(case.history): case.relevant for case in task.validation} == {
+        (1, 2): [3],
+        (3,): [1],
+        (4, 5, 6, 1): [2],
+        (2, 2): [5],
+    }
+    assert {tuple(case.history): case.relevant for case in task.test} == {
+        (1, 2, 3): [4],
+        (3, 1): [2],
+        (4, 5, 6, 1, 2): [3],
+        (2, 2, 5): [1],
+    }
+    assert task.exclude_seen
+
+
+def test_sampled_99_ranks_the_target_among_what_was_never_taken():
+    log = a_log([list(range(1, 8)), list(range(3, 9))])
+    task = divide("sampled-99", log, 300, 0.1, seed=0)
+    for case in (*task.validation, *task.test):
+        assert case.among is not None
+        assert case.among[:1] == case.relevant
+        assert len(set(case.among)) == 100
+        assert not set(case.among[1:]) & {*case.history, *case.relevant}
+    assert divide("sampled-99", log, 300, 0.1, seed=0).test == task.test
+
+
+def test_temporal_trains_on_the_past_alone():
+    task = divide("temporal", a_log(), 6, 0.2, seed=0)
+    # times are 0, 10, 20, ... within each user; a fifth of the interactions is after 30 or so
+    assert max(map(len, trained(task.train).values())) < 6
+    for case in task.test:
+        assert case.history
+        assert case.relevant
+    shown = {tuple(case.history): case.relevant for case in task.test}
+    by_user = {tuple(history): history for history in HISTORIES}
+    for history, relevant in shown.items():
+        assert any(
+            whole[: len(history)] == list(history) and whole[len(history) :] == relevant
+            for whole in by_user.values()
+        )
+
+
+def test_unseen_users_are_not_trained_on():
+    histories = [[n % 6 + 1, (n + 1) % 6 + 1, (n + 2) % 6 + 1] for n in range(40)]
+    task = divide("unseen-users", a_log(histories), 6, 0.1, seed=0)
+    assert (len(task.train), len(task.validation), len(task.test)) == (32, 4, 4)
+    assert not task.exclude_seen
+
+
+@pytest.mark.parametrize("name", ["leave-one-out", "sampled-99", "temporal"])
+def test_a_log_with_nothing_to_find_is_refused(name):
+    with pytest.raises(LogError, match="leave nothing to train on"):
+        divide(name, a_log([[1], [2], [3]]), 3, 0.1, seed=0)

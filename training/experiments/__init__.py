@@ -1,0 +1,1 @@
+"""Comparisons of models and reruns of the papers' tables."""

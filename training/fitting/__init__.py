@@ -1,0 +1,1 @@
+"""From examples to a draft: the training loop, checkpoints, warm starts."""

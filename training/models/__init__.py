@@ -1,0 +1,1 @@
+"""What is trained: item table, encoder, negatives and losses."""
