@@ -12,7 +12,7 @@ import index.release.listing
 import index.release.publish
 from index.release.errors import ReleaseError
 from index.release.gate import Gate
-from index.release.listing import Listed
+from index.release.listing import ReleaseListing
 from index.release.manifest import Manifest
 
 _LISTED = ("recall@50", "ndcg@50")  # of the metrics, all of which are in the manifest
@@ -164,7 +164,7 @@ def prune(root: Path, keep: int) -> None:
     click.echo(f"{len(removed)} deleted")
 
 
-def _summary(release: Listed) -> str:
+def _summary(release: ReleaseListing) -> str:
     manifest = release.manifest
     assert manifest is not None, "a listed release has a manifest or a problem; this is a bug"
     metrics = (

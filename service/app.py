@@ -17,11 +17,11 @@ from starlette.responses import Response
 
 from index.ann.gpu import cloner
 from index.release.errors import ReleaseError
-from service.auth.authorization import Access, Door
+from service.auth.authorization import Authorizer, Permission
 from service.errors import HistoryUnavailableError, ServiceError
 from service.http.docs_page import docs_page
 from service.http.endpoints import availability, histories, items, operations, recommend
-from service.http.middleware import Surround
+from service.http.middleware import RequestMiddleware
 from service.http.routing import DirectRoute
 from service.http.schemas.availability import AvailabilityNow
 from service.http.schemas.common import ErrorBody
@@ -33,10 +33,10 @@ from service.http.state import Service, error_response
 from service.serving.batching import Engine
 from service.serving.release_loader import LiveRelease
 from service.settings import Settings, SetupError
-from service.store.availability import Withdrawn
-from service.store.cold_start import Newcomers
+from service.store.availability import WithdrawnItems
+from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
-from service.store.redis_client import Link
+from service.store.redis_client import ResilientRedis
 from service.store.redis_url import address_of
 from service.telemetry.metrics import Metrics
 
@@ -76,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
     _add_routes(app, settings)
     app.add_route("/docs", docs_page(_TITLE), include_in_schema=False)
     app.add_middleware(
-        Surround,
+        RequestMiddleware,
         metrics=service.metrics,
         access_log=settings.access_log,
         tracing=service.tracing,
@@ -94,11 +94,11 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _service(settings: Settings) -> Service:
     metrics = Metrics(shared=settings.workers > 1)
-    redis = Link(address_of(settings), settings, metrics)
-    history, withdrawn = HistoryStore(redis, settings, metrics), Withdrawn(redis)
+    redis = ResilientRedis(address_of(settings), settings, metrics)
+    history, withdrawn = HistoryStore(redis, settings, metrics), WithdrawnItems(redis)
     _check_device(settings.device)
     live = LiveRelease(settings.releases, metrics, device=settings.device)
-    newcomers = Newcomers(redis, history, live, withdrawn, settings)
+    newcomers = ColdStartItems(redis, history, live, withdrawn, settings)
     engine = Engine(
         live,
         metrics,
@@ -110,10 +110,10 @@ def _service(settings: Settings) -> Service:
     )
     metrics.watch(metrics.queue_depth, lambda: engine.depth)
     metrics.watch(metrics.queue_age, lambda: engine.age_s)
-    metrics.watch(metrics.breaker_open, lambda: redis.is_left_alone)
+    metrics.watch(metrics.breaker_open, lambda: redis.circuit_open)
     metrics.watch(metrics.withdrawn, lambda: len(withdrawn))
     metrics.watch(metrics.new_items, lambda: len(newcomers))
-    door, tracing = Door(settings), _tracing(settings)
+    door, tracing = Authorizer(settings), _tracing(settings)
     return Service(
         settings, metrics, live, engine, redis, history, withdrawn, newcomers, door, tracing
     )
@@ -146,7 +146,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
     await service.redis.start()
     with suppress(HistoryUnavailableError):  # noted by the link
-        await service.withdrawn.look()
+        await service.withdrawn.poll()
     watching = [
         asyncio.create_task(service.live.watch(service.settings.reload_interval_s)),
         asyncio.create_task(service.withdrawn.watch()),
@@ -169,7 +169,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _look(metrics: Metrics) -> None:
     """For the other workers, who tell of this one too."""
     while True:
-        metrics.look()
+        metrics.poll()
         await asyncio.sleep(_LOOK_S)
 
 
@@ -198,7 +198,7 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
     _add(app, "GET", "/release", operations.release, ReleaseState, access="read")
     if settings.has_administration:
         _add(app, "POST", "/admin/reload", operations.reload, Reloaded, 409, 503)
-    access: Access = "open" if settings.open_metrics else "any"
+    access: Permission = "open" if settings.open_metrics else "any"
     app.add_api_route(
         "/metrics",
         operations.metrics,
@@ -211,7 +211,7 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
     )
 
 
-_AT_THE_DOOR: dict[Access, tuple[int, ...]] = {
+_AT_THE_DOOR: dict[Permission, tuple[int, ...]] = {
     "open": (),
     "any": (401, 429),
     "read": (401, 403, 429),
@@ -232,7 +232,7 @@ def _add(
     endpoint: Callable[..., Awaitable[Response]],
     answer: type[BaseModel],
     *errors: int,
-    access: Access = "admin",
+    access: Permission = "admin",
 ) -> None:
     """access: what a caller needs; who forgets to say it has a route for administrators alone."""
     app.add_api_route(
@@ -249,7 +249,7 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorBody} for status in statuses}
 
 
-def _asking(access: Access) -> list[Depends]:
+def _asking(access: Permission) -> list[Depends]:
     """What DirectRoute asks of the caller, and the documentation tells."""
     return [] if access == "open" else [Security(_BEARER, scopes=[access])]
 

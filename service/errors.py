@@ -85,7 +85,7 @@ class HistoryUnavailableError(ServiceError):
 
 
 @dataclass(frozen=True)
-class Kind:
+class ErrorSpec:
     """How an error is told to the client."""
 
     status: int
@@ -95,32 +95,32 @@ class Kind:
 
 _RETRY = (("retry-after", "1"),)
 
-KINDS: dict[type[Exception], Kind] = {
-    InvalidBodyError: Kind(422, "invalid_request"),
+ERROR_SPECS: dict[type[Exception], ErrorSpec] = {
+    InvalidBodyError: ErrorSpec(422, "invalid_request"),
     # The rest of the body is not read: the connection cannot be used again.
-    BodyTooLargeError: Kind(413, "body_too_large", (("connection", "close"),)),
-    HeadTooLargeError: Kind(431, "headers_too_large", (("connection", "close"),)),
-    BodyTooSlowError: Kind(408, "body_too_slow", (("connection", "close"),)),
-    UnknownItemError: Kind(404, "unknown_item"),
-    UnauthorizedError: Kind(401, "unauthorized", (("www-authenticate", "Bearer"),)),
-    ForbiddenError: Kind(403, "forbidden"),
-    RateLimitedError: Kind(429, "rate_limited"),
-    ClientGoneError: Kind(499, "client_gone"),
-    NotReadyError: Kind(503, "not_ready", _RETRY),
-    OverloadedError: Kind(503, "overloaded", _RETRY),
-    HistoryUnavailableError: Kind(503, "history_unavailable", _RETRY),
-    ReleaseError: Kind(409, "release_refused"),
-    Exception: Kind(500, "internal"),
+    BodyTooLargeError: ErrorSpec(413, "body_too_large", (("connection", "close"),)),
+    HeadTooLargeError: ErrorSpec(431, "headers_too_large", (("connection", "close"),)),
+    BodyTooSlowError: ErrorSpec(408, "body_too_slow", (("connection", "close"),)),
+    UnknownItemError: ErrorSpec(404, "unknown_item"),
+    UnauthorizedError: ErrorSpec(401, "unauthorized", (("www-authenticate", "Bearer"),)),
+    ForbiddenError: ErrorSpec(403, "forbidden"),
+    RateLimitedError: ErrorSpec(429, "rate_limited"),
+    ClientGoneError: ErrorSpec(499, "client_gone"),
+    NotReadyError: ErrorSpec(503, "not_ready", _RETRY),
+    OverloadedError: ErrorSpec(503, "overloaded", _RETRY),
+    HistoryUnavailableError: ErrorSpec(503, "history_unavailable", _RETRY),
+    ReleaseError: ErrorSpec(409, "release_refused"),
+    Exception: ErrorSpec(500, "internal"),
 }
 
-_HTTP_KINDS = {
+_HTTP_ERROR_SPECS = {
     404: ("not_found", "path: there is nothing here; see /docs for what there is"),
     405: ("method_not_allowed", "method: not one that this path takes; see the Allow header"),
 }
 
 
 @dataclass(frozen=True)
-class Told:
+class ErrorResponse:
     """An error as the client gets it."""
 
     status: int
@@ -128,23 +128,23 @@ class Told:
     body: dict[str, Any]
 
 
-def tell(error: Exception) -> Told:
+def to_response(error: Exception) -> ErrorResponse:
     """Status, headers and body for any error; one of ours, the framework's, or a bug."""
     if isinstance(error, HTTPException):
-        return _tell_http(error)
-    kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+        return _http_error_response(error)
+    kind = next(ERROR_SPECS[cls] for cls in type(error).__mro__ if cls in ERROR_SPECS)
     bug = kind.status == 500
     message = "server: this is a bug on our side; it is in the logs" if bug else str(error)
     problems = getattr(error, "problems", ())
     headers = dict(kind.headers)
     if isinstance(error, RateLimitedError):
         headers["retry-after"] = str(error.retry_after_s)
-    return Told(kind.status, headers, body(kind.code, message, problems))
+    return ErrorResponse(kind.status, headers, body(kind.code, message, problems))
 
 
-def _tell_http(error: HTTPException) -> Told:
-    code, message = _HTTP_KINDS.get(error.status_code, ("http_error", error.detail))
-    return Told(error.status_code, dict(error.headers or {}), body(code, message))
+def _http_error_response(error: HTTPException) -> ErrorResponse:
+    code, message = _HTTP_ERROR_SPECS.get(error.status_code, ("http_error", error.detail))
+    return ErrorResponse(error.status_code, dict(error.headers or {}), body(code, message))
 
 
 def body(code: str, message: str, problems: Sequence[Problem] = ()) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from training.evaluation.evaluate import Part, evaluate_release
 from training.evaluation.protocols import ProtocolName
 from training.experiments.compare import POP, TRIALS, compare, setting
 from training.experiments.paper_sweeps import SWEEPS
-from training.experiments.runner import Laboratory
+from training.experiments.runner import ExperimentRunner
 from training.fitting.fit import fit
 from training.fitting.malloc import keep_freed_memory
 from training.fitting.trainer import DivergedError, OnStep, Progress, Trainer
@@ -183,8 +183,8 @@ _SET = click.option(
 _ITEMS = click.option("--items", type=_IN, help="item file with title and category")
 
 
-def _laboratory(log: Path, out: Path, items: Path | None) -> Laboratory:
-    return Laboratory(log, out, lambda text: click.echo(text, err=True), items)
+def _laboratory(log: Path, out: Path, items: Path | None) -> ExperimentRunner:
+    return ExperimentRunner(log, out, lambda text: click.echo(text, err=True), items)
 
 
 @main.command("compare")

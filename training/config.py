@@ -29,10 +29,10 @@ class FitConfig(BaseModel):
     )
     events: tuple[str, ...] = Field((), description="event types to keep; none given keeps all")
     min_weight: float | None = Field(None, description="least weight (rating) to keep")
-    min_user: int = Field(
+    min_user_interactions: int = Field(
         5, ge=1, description="users with fewer interactions are left out (k-core)"
     )
-    min_item: int = Field(
+    min_item_interactions: int = Field(
         5, ge=1, description="items with fewer interactions are left out (k-core)"
     )
     split: ProtocolName = Field("unseen-users", description="protocol of evaluation")
@@ -59,7 +59,7 @@ class FitConfig(BaseModel):
     dynamic: bool = Field(False, description="mind: log2(length) interests, at most K")
     layers: int = Field(2, ge=1, description="sasrec: transformer blocks")
     heads: int = Field(2, ge=1, description="sasrec: of attention; they divide D")
-    cosine: float = Field(
+    score_temperature: float = Field(
         0.0, ge=0, description="temperature of scores that are cosines; 0 is inner products"
     )
 
@@ -70,7 +70,7 @@ class FitConfig(BaseModel):
     )
     selection: Selection = Field("hard", description="softmax: which interest the target trains")
     inverse_temperature: float = Field(1.0, gt=0, description="T of BaM's selection")
-    hardness: float = Field(1.0, ge=0, description="beta of REMI's hard negatives; 0 is plain")
+    ihn_beta: float = Field(1.0, ge=0, description="beta of REMI's hard negatives; 0 is plain")
     pretrain_epochs: int = Field(
         0, ge=0, description="target-interest: epochs of stage 1, which are not selected from"
     )
@@ -78,7 +78,7 @@ class FitConfig(BaseModel):
     sampler: SamplerName = Field("uniform", description="where negatives come from")
     negatives: int = Field(2000, ge=1, description="sampled negatives, shared by a batch")
     multi_loss: float = Field(0.0, ge=0, description="coefficient of BaM's multi_loss; 0 is off")
-    routing: float = Field(
+    routing_reg_weight: float = Field(
         0.0, ge=0, description="coefficient of REMI's routing regularization; 0 is off"
     )
     recontrast: float = Field(0.0, ge=0, description="coefficient of Re4's re-contrast; 0 is off")
@@ -109,7 +109,7 @@ class FitConfig(BaseModel):
     beta1: float = Field(0.9, ge=0, lt=1, description="of Adam")
     beta2: float = Field(0.99, ge=0, lt=1, description="of Adam")
     weight_decay: float = Field(0.0, ge=0, description="L2 of Adam; not on sparsely updated items")
-    table_std: float = Field(0.1, gt=0, description="standard deviation of fresh item vectors")
+    item_init_std: float = Field(0.1, gt=0, description="standard deviation of fresh item vectors")
     dropout: float = Field(
         0.3, ge=0, lt=1, description="share of each history vector's entries dropped"
     )

@@ -43,7 +43,7 @@ _PAPER: Mapping[str, Mapping[str, Any]] = {
 
 _BEST: Mapping[str, Mapping[str, Any]] = {
     # interests: of two, the better on validation, see training.choice.
-    "re4": {"interests": None, "cosine": 0.15},
+    "re4": {"interests": None, "score_temperature": 0.15},
     "timirec": _PAPER["timirec"],
 }
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from index.ann.quantization import RoundedMatrix, round_interests
 from index.retrieval.filters import Filter, Filters
-from index.retrieval.merge import Hits, Line, stack
+from index.retrieval.merge import Hits, QueryHits, stack_hits
 
 BATCH = 32  # requests at a time, at the most
 # Scores at a time: so many are computed in a few milliseconds and take a few MB.
@@ -28,20 +28,20 @@ class FlatIndex:
         self._items = RoundedMatrix(self._vectors[1:])
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
-        return stack([*self.lines(interests, k, filters)])
+        return stack_hits([*self.iter_search(interests, k, filters)])
 
-    def lines(
+    def iter_search(
         self, interests: NDArray[np.float32], k: int, filters: Filters = None
-    ) -> Iterator[Line]:
+    ) -> Iterator[QueryHits]:
         asked = filters or [None] * len(interests)
         together = max(1, min(BATCH, _SCORES // max(1, len(self._items))))
         for first in range(0, len(interests), together):
             part = slice(first, first + together)
-            yield from self._lines(interests[part], k, asked[part])
+            yield from self._iter_search(interests[part], k, asked[part])
 
-    def _lines(
+    def _iter_search(
         self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
-    ) -> Iterator[Line]:
+    ) -> Iterator[QueryHits]:
         scans = [not each or each.passing >= _FEW * len(self._items) for each in filters]
         scanned = self._scan(interests[scans])
         for request, scan, allowed in zip(interests, scans, filters, strict=True):
@@ -50,8 +50,8 @@ class FlatIndex:
                 continue
             scores, error = next(scanned)
             if allowed:
-                allowed.strike(scores)
-            places, _ = leaders(scores, error, k)
+                allowed.mask_scores(scores)
+            places, _ = top_candidates(scores, error, k)
             yield score(self._vectors, places + 1, request)
 
     def _scan(self, interests: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.float32], float]]:
@@ -61,14 +61,14 @@ class FlatIndex:
             maxima, errors = self._items.maxima(rounded), self._items.errors(rounded)
             yield from zip(maxima, errors, strict=True)
 
-    def _pick(self, interests: NDArray[np.float32], k: int, allowed: Filter) -> Line:
+    def _pick(self, interests: NDArray[np.float32], k: int, allowed: Filter) -> QueryHits:
         """By looking at those that are allowed."""
         rows = allowed.rows()
         if len(rows) > k:
             rounded = round_interests(interests[None])
             [scores] = self._items.maxima(rounded, rows - 1)
             [error] = self._items.errors(rounded)
-            rows = rows.take(leaders(scores, error, k)[0])
+            rows = rows.take(top_candidates(scores, error, k)[0])
         return score(self._vectors, rows, interests)
 
     @property
@@ -82,7 +82,9 @@ class FlatIndex:
         faiss.write_index(self.faiss_index, str(path))
 
 
-def leaders(scores: NDArray[np.float32], error: float, k: int) -> tuple[NDArray[np.int64], float]:
+def top_candidates(
+    scores: NDArray[np.float32], error: float, k: int
+) -> tuple[NDArray[np.int64], float]:
     """Places of scores (M,), each off by `error` at most: all that can be of the k best.
 
     And the k-th best of the scores as they are; minus infinity where there are fewer than k. What
@@ -111,7 +113,7 @@ def _kth_best(scores: NDArray[np.float32], k: int) -> float:
 
 def score(
     vectors: NDArray[np.float32], rows: NDArray[np.int64], interests: NDArray[np.float32]
-) -> Line:
+) -> QueryHits:
     """Rows, each with its best inner product with the interests (K, D), and which of them it is."""
     products = interests @ vectors.take(rows, axis=0).T
     return rows, products.max(axis=0), products.argmax(axis=0)

@@ -14,7 +14,7 @@ from index.ann.flat import FlatIndex, score
 from index.ann.ivf import IvfIndex
 from index.ann.spec import LIMIT
 from index.retrieval.filters import Filter, Filters
-from index.retrieval.merge import Hits, Line, stack
+from index.retrieval.merge import Hits, QueryHits, stack_hits
 
 _SPARE = 64  # hits more than twice those wanted, where a filter may drop some
 
@@ -74,13 +74,13 @@ class GpuIndex:
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
         """The kernels know of no filters: they look deeper, and if that is too little, the host."""
-        return stack([*self.lines(interests, k, filters)])
+        return stack_hits([*self.iter_search(interests, k, filters)])
 
-    def lines(
+    def iter_search(
         self, interests: NDArray[np.float32], k: int, filters: Filters = None
-    ) -> Iterator[Line]:
+    ) -> Iterator[QueryHits]:
         if k > LIMIT:
-            yield from self._host.lines(interests, k, filters)
+            yield from self._host.iter_search(interests, k, filters)
             return
         asked = filters or [None] * len(interests)
         depth = min(2 * k + _SPARE, LIMIT) if any(asked) else k
@@ -99,7 +99,7 @@ class GpuIndex:
         allowed: Filter | None,
         depth: int,
         k: int,
-    ) -> Line:
+    ) -> QueryHits:
         """rows: among which the `depth` best of all items are."""
         line = score(self._vectors, rows, interests)
         if not allowed:
@@ -107,19 +107,19 @@ class GpuIndex:
         left = _left(line, depth, allowed)
         if len(left[0]) >= k:
             return left
-        [exact] = self._host.lines(interests[None], k, [allowed])
+        [exact] = self._host.iter_search(interests[None], k, [allowed])
         return exact
 
     def write(self, path: Path) -> None:
         self._host.write(path)
 
 
-def _left(line: Line, depth: int, allowed: Filter) -> Line:
+def _left(line: QueryHits, depth: int, allowed: Filter) -> QueryHits:
     """What is allowed of the `depth` best of a line."""
     rows, scores, interests = line
     # Of several that are as good as the last of them, some may not have been found.
     last = np.partition(scores, -depth)[-depth] if len(scores) > depth else -np.inf
     struck = scores.copy()
-    allowed.strike(struck, rows)
+    allowed.mask_scores(struck, rows)
     left = np.flatnonzero(struck > last)
     return rows.take(left), scores.take(left), interests.take(left)

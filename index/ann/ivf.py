@@ -17,10 +17,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann.flat import BATCH, FlatIndex, leaders, score
+from index.ann.flat import BATCH, FlatIndex, score, top_candidates
 from index.ann.quantization import RoundedMatrix, round_interests
 from index.retrieval.filters import Filter, Filters
-from index.retrieval.merge import Hits, Line, stack
+from index.retrieval.merge import Hits, QueryHits, stack_hits
 
 # A filter that brings the bar down takes from the head, so that more of the answer lies in lists,
 # where some is always missed. So lists are probed that hope for less than the bar: by how much it
@@ -78,19 +78,19 @@ class IvfIndex:
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
         """Where the head has no bar, or lists come to more than all items, all are looked at."""
-        return stack([*self.lines(interests, k, filters)])
+        return stack_hits([*self.iter_search(interests, k, filters)])
 
-    def lines(
+    def iter_search(
         self, interests: NDArray[np.float32], k: int, filters: Filters = None
-    ) -> Iterator[Line]:
+    ) -> Iterator[QueryHits]:
         asked = filters or [None] * len(interests)
         for first in range(0, len(interests), BATCH):
             part = slice(first, first + BATCH)
-            yield from self._lines(interests[part], k, asked[part])
+            yield from self._iter_search(interests[part], k, asked[part])
 
-    def _lines(
+    def _iter_search(
         self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
-    ) -> Iterator[Line]:
+    ) -> Iterator[QueryHits]:
         rounded = round_interests(interests)
         head, lists = slice(len(self.head)), slice(len(self.head), None)
         products = self._scanned.products(rounded)
@@ -111,22 +111,22 @@ class IvfIndex:
         error: float,
         allowed: Filter | None,
         k: int,
-    ) -> Line:
-        leading, bar = leaders(maxima, error, k)
+    ) -> QueryHits:
+        leading, bar = top_candidates(maxima, error, k)
         least = bar
         if allowed and bar > -np.inf:
-            allowed.strike(maxima, self.head)
-            whole, (leading, bar) = bar, leaders(maxima, error, k)
+            allowed.mask_scores(maxima, self.head)
+            whole, (leading, bar) = bar, top_candidates(maxima, error, k)
             least = bar - _CAUTION * (whole - bar)
         which, probed = np.divmod(np.flatnonzero(hopes > least), hopes.shape[1])
         if bar == -np.inf or self._sizes.take(probed).sum() >= len(self._vectors):
-            [line] = self.exact().lines(interests[None], k, [allowed])
+            [line] = self.exact().iter_search(interests[None], k, [allowed])
             return line
         rows = self.head.take(leading)
         if len(probed):
             rows = np.concatenate([rows, self._probe(interests.take(which, axis=0), probed, bar)])
             rows = _once(rows)
-            rows = allowed.among(rows) if allowed else rows
+            rows = allowed.filter_rows(rows) if allowed else rows
         return score(self._vectors, rows, interests)
 
     def _probe(

@@ -37,7 +37,7 @@ class IndexSpec(Record):
         return self
 
 
-class Trial(Record):
+class TuningTrial(Record):
     """An index that was tried, as measured on the users that it was tuned on."""
 
     spec: IndexSpec
@@ -45,7 +45,7 @@ class Trial(Record):
     microseconds: float
 
 
-class Measured(Record):
+class IndexMeasurement(Record):
     """What building the index found out on held-out users' interests."""
 
     spec: IndexSpec
@@ -57,4 +57,4 @@ class Measured(Record):
     microseconds: float = Field(
         description="per request of K interests, one thread, on the building machine"
     )
-    trials: tuple[Trial, ...] = Field((), description="what was tried, the cheapest first")
+    trials: tuple[TuningTrial, ...] = Field((), description="what was tried, the cheapest first")

@@ -13,7 +13,7 @@ from index.ann.build import assign_lists, build_index
 from index.ann.flat import FlatIndex
 from index.ann.gpu import rehearse
 from index.ann.ivf import IvfIndex
-from index.ann.spec import LIMIT, IndexSpec, Measured, Trial
+from index.ann.spec import LIMIT, IndexMeasurement, IndexSpec, TuningTrial
 from index.retrieval.merge import merge
 from index.retrieval.search import ItemIndex
 
@@ -76,7 +76,7 @@ def tune(
     recall: float,
     k: int,
     progress: Progress,
-) -> tuple[FlatIndex | IvfIndex, Measured]:
+) -> tuple[FlatIndex | IvfIndex, IndexMeasurement]:
     """The cheapest index over vectors (N + 1, D) that reaches the recall; flat always does.
 
     interests (Q, K, D): of users who were not trained on. Half of them tell which items are in
@@ -98,7 +98,7 @@ def tune(
             candidates.append(candidate)
         ranked = _ranked(candidates, tuning)
         trials = tuple(
-            Trial(spec=c.spec, recall=c.recall, microseconds=c.microseconds) for c in ranked
+            TuningTrial(spec=c.spec, recall=c.recall, microseconds=c.microseconds) for c in ranked
         )
         for candidate in ranked:
             spec = _with_probes(candidate, vectors, tuning, recall)
@@ -120,10 +120,10 @@ def _one_thread() -> Iterator[None]:
 
 
 def _measure(
-    index: ItemIndex, spec: IndexSpec, report: _Sample, trials: tuple[Trial, ...]
-) -> Measured:
+    index: ItemIndex, spec: IndexSpec, report: _Sample, trials: tuple[TuningTrial, ...]
+) -> IndexMeasurement:
     recalls, microseconds = report.ask(index)
-    return Measured(
+    return IndexMeasurement(
         spec=spec,
         recall=float(recalls.mean()),
         k=report.k,

@@ -32,12 +32,13 @@ class UnknownEncoderError(ValueError):
 def build_encoder(name: str, arguments: Mapping[str, Any]) -> Encoder:
     """The encoder called `name` with fresh weights, drawn from torch's global generator.
 
-    cosine, an argument that every encoder takes: the temperature, if scores are to be cosines.
+    score_temperature, an argument that every encoder takes: of cosine scores; without it, scores
+    are inner products. Releases made before 2026-11-28 call it `cosine`.
     """
     if name not in ENCODERS:
         raise UnknownEncoderError(f"encoder: no {name!r}; choose one of {', '.join(ENCODERS)}")
     own = dict(arguments)
-    temperature = own.pop("cosine", None)
+    temperature = own.pop("score_temperature", own.pop("cosine", None))
     encoder = ENCODERS[name](**own)
     return encoder if temperature is None else Cosine(encoder, temperature)
 

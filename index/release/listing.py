@@ -10,7 +10,7 @@ from index.release.reading import open_release, read_current
 
 
 @dataclass(frozen=True)
-class Listed:
+class ReleaseListing:
     """A release as it lies there, not verified; where its manifest cannot be read, the problem."""
 
     id: str
@@ -24,7 +24,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerificationResult:
     """What opening a release said: nothing, or what is amiss."""
 
     id: str
@@ -40,7 +40,7 @@ def live(root: Path) -> Manifest:
     return read_manifest(release_folder(root, current))
 
 
-def list_releases(root: Path) -> list[Listed]:
+def list_releases(root: Path) -> list[ReleaseListing]:
     """The releases, by the time their drafts were made, newest last; first those not readable."""
     check_root(root)
     live = live_id(root)
@@ -49,21 +49,21 @@ def list_releases(root: Path) -> list[Listed]:
     return sorted(listed, key=_by_creation)
 
 
-def verify(root: Path, to: str | None = None) -> list[Verdict]:
+def verify(root: Path, to: str | None = None) -> list[VerificationResult]:
     """Open one release, or each of them and what `current` names.
 
     Raises ReleaseError if `to` is no release's id, or the root no root.
     """
     if to is not None:
-        return [Verdict(to, problem_of(release_folder(root, to)))]
+        return [VerificationResult(to, problem_of(release_folder(root, to)))]
     ids = [release.id for release in list_releases(root)]
-    verdicts = [Verdict(name, problem_of(release_folder(root, name))) for name in ids]
+    verdicts = [VerificationResult(name, problem_of(release_folder(root, name))) for name in ids]
     try:
         live = read_current(root)
     except ReleaseError as error:
-        return [*verdicts, Verdict(CURRENT, str(error))]
+        return [*verdicts, VerificationResult(CURRENT, str(error))]
     if live is not None and live not in ids:
-        verdicts.append(Verdict(live, problem_of(release_folder(root, live))))
+        verdicts.append(VerificationResult(live, problem_of(release_folder(root, live))))
     return verdicts
 
 
@@ -80,14 +80,14 @@ def release_folder(root: Path, release_id: str) -> Path:
     return root / RELEASES / release_id
 
 
-def _list(folder: Path, current: bool) -> Listed:
+def _list(folder: Path, current: bool) -> ReleaseListing:
     try:
-        return Listed(folder.name, current, read_manifest(folder))
+        return ReleaseListing(folder.name, current, read_manifest(folder))
     except ReleaseError as error:
-        return Listed(folder.name, current, None, str(error))
+        return ReleaseListing(folder.name, current, None, str(error))
 
 
-def _by_creation(release: Listed) -> tuple[float, str]:
+def _by_creation(release: ReleaseListing) -> tuple[float, str]:
     return release.manifest.created.timestamp() if release.manifest else -inf, release.id
 
 

@@ -11,7 +11,7 @@ from index.release.manifest import MANIFEST
 
 
 @contextmanager
-def alone(file: Path, refusal: Exception) -> Iterator[None]:
+def exclusive_lock(file: Path, refusal: Exception) -> Iterator[None]:
     """Hold the file's lock; raises `refusal` where another process holds it.
 
     The file is made if need be, in a folder that is there, and stays.

@@ -26,7 +26,7 @@ from pydantic import (
     field_validator,
 )
 
-from index.ann.spec import Count, Measured, Record
+from index.ann.spec import Count, IndexMeasurement, Record
 from index.release.atomic_io import fsync, replace_text
 from index.release.errors import ReleaseError
 
@@ -109,7 +109,7 @@ class Manifest(Record):
     metrics: dict[str, dict[str, float]] = Field(
         description="split -> metric -> value, exact search"
     )
-    index: Measured | None = None
+    index: IndexMeasurement | None = None
     canaries: tuple[Canary, ...] = ()
     files: dict[FileName, FileDigest] = Field(default_factory=dict)
 

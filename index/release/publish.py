@@ -15,7 +15,7 @@ from index.release.atomic_io import discard, fsync, replace_text
 from index.release.errors import GateRefusal, ReleaseError
 from index.release.gate import DEFAULT_GATE, Gate
 from index.release.listing import check_root, list_releases, live_id, problem_of, release_folder
-from index.release.lock import alone, deletable
+from index.release.lock import deletable, exclusive_lock
 from index.release.manifest import (
     CURRENT,
     DRAFTS,
@@ -99,7 +99,7 @@ def _locked(root: Path) -> Iterator[None]:
         f"{root}: another publish, rollback or prune is at work; try again when it has ended"
     )
     try:
-        with alone(root / _LOCK, held):
+        with exclusive_lock(root / _LOCK, held):
             yield
     except OSError as error:
         raise ReleaseError(

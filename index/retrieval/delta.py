@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from index.retrieval.merge import Line
+from index.retrieval.merge import QueryHits
 
 NEIGHBOURS = 3  # known items of the history before it that a new item is placed by
 
@@ -53,7 +53,7 @@ class Delta:
 
     def best(
         self, interests: NDArray[np.float32], barred: Iterable[str], count: int, items: int
-    ) -> Line:
+    ) -> QueryHits:
         """At most `count` of them for interests (K, D), best first, none of those barred.
 
         items: N, of the catalogue.
@@ -66,7 +66,7 @@ class Delta:
         return items + 1 + places, scores[places], products[places].argmax(axis=1)
 
 
-def beside(line: Line, new: Line, count: int) -> Line:
+def beside(line: QueryHits, new: QueryHits, count: int) -> QueryHits:
     """The `count` best of both, each best first. Ties go to the lower row: to the line's."""
     rows = np.concatenate((line[0], new[0]))
     scores = np.concatenate((line[1], new[1]))
@@ -75,7 +75,7 @@ def beside(line: Line, new: Line, count: int) -> Line:
     return rows[order], scores[order], interests[order]
 
 
-def stand(vectors: NDArray[np.float32], history: Sequence[int]) -> NDArray[np.float32]:
+def user_context(vectors: NDArray[np.float32], history: Sequence[int]) -> NDArray[np.float32]:
     """Where a user with a history of rows, newest last and not empty, stands: (D,), of length 1.
 
     vectors (N + 1, D): those of the release.

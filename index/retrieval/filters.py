@@ -68,7 +68,9 @@ class Filter:
         """Whether it may leave anything out."""
         return bool(self.excluded or self.withdrawn or self.passes is not None)
 
-    def strike(self, scores: NDArray[np.float32], rows: NDArray[np.int64] | None = None) -> None:
+    def mask_scores(
+        self, scores: NDArray[np.float32], rows: NDArray[np.int64] | None = None
+    ) -> None:
         """Make minus infinity of the scores (M,) of those rows that may not be in the answer.
 
         rows (M,), which rise; where they are not given, all items, from row 1 on.
@@ -84,17 +86,17 @@ class Filter:
             excluded = np.fromiter(self.excluded, np.int64, len(self.excluded))
             scores[_places(excluded, len(scores), rows)] = -np.inf
 
-    def among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def filter_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of the rows (M,), which rise, that are allowed."""
         scores = np.zeros(len(rows), np.float32)
-        self.strike(scores, rows)
+        self.mask_scores(scores, rows)
         allowed: NDArray[np.int64] = rows[scores == 0]
         return allowed
 
     def rows(self) -> NDArray[np.int64]:
         """Every row that is allowed, rising."""
         scores = np.zeros(len(self.categories.codes) - 1, np.float32)
-        self.strike(scores)
+        self.mask_scores(scores)
         return np.flatnonzero(scores == 0) + 1
 
     @property
@@ -109,7 +111,7 @@ class Filter:
             return self.rows()[:count]
         barred = len(self.excluded) + len(self.withdrawn)
         head = np.arange(1, min(count + barred, len(self.categories.codes) - 1) + 1)
-        return self.among(head)[:count]
+        return self.filter_rows(head)[:count]
 
 
 # One for each request; none where all items are allowed.

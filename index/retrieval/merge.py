@@ -20,10 +20,10 @@ class Hits(NamedTuple):
 
 
 # The rows, scores and interests of one request: a line of Hits, as long as it has to be.
-Line = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
+QueryHits = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 
 
-def stack(lines: Sequence[Line]) -> Hits:
+def stack_hits(lines: Sequence[QueryHits]) -> Hits:
     """Requests of differing length as one Hits; places left over have row 0 and score -inf."""
     if len(lines) == 1:
         rows, scores, interests = lines[0]
@@ -48,12 +48,12 @@ def merge(hits: Hits) -> Hits:
     Ties go to the lower row, then the lower interest. Places left over have row 0 and score -inf,
     and stand last.
     """
-    return stack([merge_line(*line) for line in zip(*hits, strict=True)])
+    return stack_hits([merge_line(*line) for line in zip(*hits, strict=True)])
 
 
 def merge_line(
     rows: NDArray[np.int64], scores: NDArray[np.float32], interests: NDArray[np.int64]
-) -> Line:
+) -> QueryHits:
     """The same of one request, without places left over."""
     if not _rise(rows):
         best = _best_places(rows, scores, interests)

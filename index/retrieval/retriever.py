@@ -15,9 +15,9 @@ from index.retrieval.delta import Delta, beside, unit
 from index.retrieval.diversity import POOL, diversify
 from index.retrieval.explanation import Explanation, explain
 from index.retrieval.filters import Categories, CategoryFilter, Filter
-from index.retrieval.merge import Line, merge
+from index.retrieval.merge import QueryHits, merge
 from index.retrieval.padding import pad_histories
-from index.retrieval.search import ItemIndex, Timings, Wanted, search
+from index.retrieval.search import ItemIndex, SearchRequest, Timings, search
 
 Source = Literal["interests", "popular"]
 _NOBODY: frozenset[int] = frozenset()
@@ -29,7 +29,7 @@ class Query:
 
     exclude_seen drops every item of the history given, also those beyond the encoder's length.
     exclude: further ids to drop. diversity: 0 to 1, see index/retrieval/diversity.py.
-    explain, union: whether the answer is to have these, which take time.
+    explain, measure_overlap: whether the answer is to have these, which take time.
     """
 
     history: Sequence[str]
@@ -39,10 +39,10 @@ class Query:
     categories: CategoryFilter | None = None
     diversity: float = 0.0
     explain: bool = False
-    union: bool = False
+    measure_overlap: bool = False
 
 
-class Union(NamedTuple):
+class InterestOverlap(NamedTuple):
     """How many distinct items are among the k best of each of the K interests, and of how many.
 
     Of K times k where there are as many items: 1 / K of that if all interests are the same.
@@ -60,7 +60,7 @@ class Answer:
     interactions in the log where the source is popular; interests (n,) which interest found the
     item, -1 where the source is popular.
     unknown: items of the history that are not in the catalogue; a delta may know some of them.
-    explanation, union: where the query wants them and the source is interests; the union is of what
+    explanation, overlap: where the query wants them and the source is interests; overlap is of what
     the interests find, whatever may be in the answer.
     """
 
@@ -70,10 +70,10 @@ class Answer:
     source: Source
     unknown: int
     explanation: Explanation | None = None
-    union: Union | None = None
+    overlap: InterestOverlap | None = None
 
     @property
-    def winning_share(self) -> float:
+    def top_interest_share(self) -> float:
         """The share of the candidates that were found by the interest which found most of them."""
         return int(np.bincount(self.interests).max()) / len(self.interests)
 
@@ -148,7 +148,9 @@ class Retriever:
             for at, answer in found:
                 yield known[at], answer
 
-    def _asked(self, query: Query, withdrawn: frozenset[int], delta: Delta | None) -> "_Asked":
+    def _asked(
+        self, query: Query, withdrawn: frozenset[int], delta: Delta | None
+    ) -> "ResolvedQuery":
         rows = [row for row in self._rows(query.history, delta) if row]
         known = [row for row in rows if row <= len(self.catalog)] if delta else rows
         excluded = frozenset(known) if query.exclude_seen else _NOBODY
@@ -156,7 +158,7 @@ class Retriever:
             excluded |= frozenset(self.catalog.rows(query.exclude)) - {PADDING}
         passes = self._categories.passes(query.categories) if query.categories else None
         allowed = Filter(self._categories, excluded, withdrawn, passes)
-        return _Asked(query, rows, len(query.history) - len(known), allowed)
+        return ResolvedQuery(query, rows, len(query.history) - len(known), allowed)
 
     def _rows(self, item_ids: Sequence[str], delta: Delta | None) -> list[int]:
         """The row of each in the catalogue, or else in the delta; 0 for those in neither."""
@@ -167,14 +169,14 @@ class Retriever:
         return [row or other for row, other in zip(rows, new, strict=True)]
 
     def _find(
-        self, asked: Sequence["_Asked"], timings: Timings, delta: Delta | None
+        self, asked: Sequence["ResolvedQuery"], timings: Timings, delta: Delta | None
     ) -> Iterator[tuple[int, Answer]]:
         """Answers by interests, with their places; each history has an item with a vector."""
         start = time.perf_counter()
         seen, encoded = self._encode([each.rows for each in asked], delta)
         interests: NDArray[np.float32] = encoded.vectors.numpy()
         timings.encode += time.perf_counter() - start
-        wanted = [Wanted(each.pool, each.filter) for each in asked]
+        wanted = [SearchRequest(each.pool, each.filter) for each in asked]
         for place, found in search(self.index, interests, wanted, timings):
             each, line = asked[place], found
             if delta:
@@ -192,13 +194,13 @@ class Retriever:
                     seen[place],
                 )
                 answer = replace(answer, explanation=told)
-            if each.query.union:
-                answer = replace(answer, union=self._union(interests[place], each.query.k))
+            if each.query.measure_overlap:
+                answer = replace(answer, overlap=self._overlap(interests[place], each.query.k))
             yield place, answer
 
     def _with_new(
-        self, delta: Delta, asked: "_Asked", interests: NDArray[np.float32], line: Line
-    ) -> Line:
+        self, delta: Delta, asked: "ResolvedQuery", interests: NDArray[np.float32], line: QueryHits
+    ) -> QueryHits:
         """The pool for interests (K, D), of the catalogue's line and what is new."""
         query = asked.query
         if query.categories and query.categories.allow is not None:
@@ -220,7 +222,7 @@ class Retriever:
         """The rows, with PADDING for those beside the catalogue."""
         return np.where(rows <= len(self.catalog), rows, PADDING)
 
-    def _choose(self, pool: Line, query: Query) -> Line:
+    def _choose(self, pool: QueryHits, query: Query) -> QueryHits:
         """The k items of the pool that are the answer."""
         if not query.diversity:
             return pool
@@ -229,18 +231,18 @@ class Retriever:
         places = diversify(scores, categories, query.k, query.diversity)
         return rows.take(places), scores.take(places), interests.take(places)
 
-    def _popular(self, asked: "_Asked") -> Answer:
+    def _popular(self, asked: "ResolvedQuery") -> Answer:
         """The most popular items that are allowed, whatever the history."""
         rows = asked.filter.most_popular(asked.pool)
         scores = self.catalog.popularity[rows - 1].astype(np.float32)
         rows, scores, interests = self._choose((rows, scores, np.full(len(rows), -1)), asked.query)
         return Answer(rows, scores, interests, "popular", asked.unknown)
 
-    def _union(self, interests: NDArray[np.float32], k: int) -> Union:
+    def _overlap(self, interests: NDArray[np.float32], k: int) -> InterestOverlap:
         """interests (K, D) of one user, each searched for alone."""
         rows = merge(self.index.search(interests[:, None, :], k)).rows[:, :k]
         found = rows[rows > 0]
-        return Union(len(np.unique(found)), len(found))
+        return InterestOverlap(len(np.unique(found)), len(found))
 
     def similar(
         self,
@@ -248,7 +250,7 @@ class Retriever:
         k: int = 50,
         withdrawn: frozenset[int] = _NOBODY,
         delta: Delta | None = None,
-    ) -> Line | None:
+    ) -> QueryHits | None:
         """The k items of the catalogue nearest to one, itself left out, as if it were an interest.
 
         A score is the inner product with the item's vector brought to length 1: by it, as for an
@@ -260,13 +262,13 @@ class Retriever:
             return None
         interest = unit(self._vectors_of(np.array(row), delta))
         itself = frozenset({row} if row <= len(self.catalog) else ())
-        wanted = Wanted(k, Filter(self._categories, itself, withdrawn, None))
+        wanted = SearchRequest(k, Filter(self._categories, itself, withdrawn, None))
         [(_, line)] = search(self.index, interest[None, None], [wanted], Timings())
         return line
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class ResolvedQuery:
     """A query, the rows of its history that have a vector, and which rows it may be given.
 
     unknown: items of the history that are not in the catalogue.

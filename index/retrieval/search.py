@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.retrieval.filters import Filter, Filters
-from index.retrieval.merge import Hits, Line, merge_line
+from index.retrieval.merge import Hits, QueryHits, merge_line
 
 
 class ItemIndex(Protocol):
@@ -25,9 +25,9 @@ class ItemIndex(Protocol):
         """
         ...
 
-    def lines(
+    def iter_search(
         self, interests: NDArray[np.float32], k: int, filters: Filters = None
-    ) -> Iterator[Line]:
+    ) -> Iterator[QueryHits]:
         """The same, one request after the other, most of the work for each when it is asked for."""
         ...
 
@@ -44,7 +44,7 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SearchRequest:
     """The `count` best items that a filter allows, or all of them if they are fewer."""
 
     count: int
@@ -54,14 +54,14 @@ class Wanted:
 def search(
     index: ItemIndex,
     interests: NDArray[np.float32],
-    wanted: Sequence[Wanted],
+    wanted: Sequence[SearchRequest],
     timings: Timings,
-) -> Iterator[tuple[int, Line]]:
+) -> Iterator[tuple[int, QueryHits]]:
     """The place of each request, interests (B, K, D), and what it wants: best first, ties to the
     lower row. In some order, and the work for each when it is asked for."""
     for places in _alike([each.count for each in wanted]):
         asked = [wanted[place] for place in places]
-        lines = index.lines(
+        lines = index.iter_search(
             interests if len(places) == len(interests) else interests[places],
             max(each.count for each in asked),
             [each.filter for each in asked],

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.errors import HeadTooLargeError, OverloadedError, ServiceError, tell
+from service.errors import HeadTooLargeError, OverloadedError, ServiceError, to_response
 from service.http.state import Service
 
 _ROUTE = "/recommend"
@@ -140,7 +140,7 @@ class SheddingProtocol(HttpToolsProtocol):
 
 def _refusal(error: ServiceError, reason: str) -> bytes:
     """A whole response."""
-    told = tell(error)
+    told = to_response(error)
     body = orjson.dumps(told.body)
     headers = {
         **told.headers,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.request_context import Arrival, arrived
+from service.http.request_context import RequestContext, arrived
 from service.http.state import error_response
 from service.telemetry.metrics import Metrics
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # it is there with its extra alone
 log = logging.getLogger(__name__)
 
 
-class Surround:
+class RequestMiddleware:
     """Pure ASGI: starlette's own base for middleware takes as long as half of all the rest."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Surround:
             if status:
                 self._tell(scope, arrival, status)
 
-    def _tell(self, scope: Scope, arrival: Arrival, status: int) -> None:
+    def _tell(self, scope: Scope, arrival: RequestContext, status: int) -> None:
         route = route_of(scope)
         counter = self._counters.get((route, status))
         if counter is None:
@@ -70,10 +70,10 @@ class Surround:
             took_ms = round((time.perf_counter() - arrival.at) * 1e3, 3)
             log.info("request", extra={**_facts(scope, arrival), "status": status, "ms": took_ms})
         if self._tracing is not None:
-            self._tracing.tell(arrival, f"{scope['method']} {route}", status)
+            self._tracing.record(arrival, f"{scope['method']} {route}", status)
 
 
-def _facts(scope: Scope, arrival: Arrival) -> dict[str, str]:
+def _facts(scope: Scope, arrival: RequestContext) -> dict[str, str]:
     """What of a request may stand in a log: nothing in which an id could be."""
     return {
         "method": scope["method"],

@@ -19,7 +19,7 @@ _DIGITS = 9
 
 
 @dataclass(slots=True)
-class Arrival:
+class RequestContext:
     """at, deadline: on the clock of time.perf_counter; no deadline until one is set.
 
     stages: (name, start, end) of what was done for the request, if somebody wants to know.
@@ -52,16 +52,16 @@ class Arrival:
             )
 
 
-def arrived(headers: Iterable[tuple[bytes, bytes]]) -> Arrival:
+def arrived(headers: Iterable[tuple[bytes, bytes]]) -> RequestContext:
     noted = {name: value for name, value in headers if name in _NOTED}
     given = noted.get(b"x-request-id")
     if given is None or not _SANE_ID.fullmatch(given):
         given = b"%b-%x" % (_PROCESS.encode(), next(_NUMBERS))
-    return Arrival(time.perf_counter(), noted, given)
+    return RequestContext(time.perf_counter(), noted, given)
 
 
-def arrival_of(scope: MutableMapping[str, Any]) -> Arrival:
-    arrival: Arrival = scope["arrival"]
+def request_context_of(scope: MutableMapping[str, Any]) -> RequestContext:
+    arrival: RequestContext = scope["arrival"]
     return arrival
 
 

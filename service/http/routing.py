@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from service.auth.authorization import Access
+from service.auth.authorization import Permission
 from service.errors import (
     BodyTooLargeError,
     BodyTooSlowError,
@@ -19,7 +19,7 @@ from service.errors import (
     invalid,
     invalid_body,
 )
-from service.http.request_context import arrival_of
+from service.http.request_context import request_context_of
 from service.http.schemas.common import BODY_LIMIT_BYTES
 from service.http.state import service_of
 
@@ -51,7 +51,7 @@ class DirectRoute(APIRoute):
         else:
             body = _valid(self._body, await _read_body(request, self._limit_bytes))
             response = await self.endpoint(request, body, **given)
-        arrival_of(scope).check_deadline()
+        request_context_of(scope).check_deadline()
         await response(scope, receive, send)
 
     def _given(self, request: Request) -> dict[str, Any]:
@@ -63,11 +63,11 @@ class DirectRoute(APIRoute):
         return {**path, **query}
 
 
-def _access(dependencies: Sequence[Depends]) -> Access:
+def _access(dependencies: Sequence[Depends]) -> Permission:
     """What the route asks of a caller, as the application has declared it."""
     for asked in dependencies:
         if isinstance(asked, Security) and asked.scopes:
-            return cast(Access, asked.scopes[0])
+            return cast(Permission, asked.scopes[0])
     return "open"
 
 

@@ -7,16 +7,16 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.auth.authorization import Door
-from service.errors import tell
-from service.http.request_context import arrival_of
+from service.auth.authorization import Authorizer
+from service.errors import to_response
+from service.http.request_context import request_context_of
 from service.serving.batching import Engine
 from service.serving.release_loader import LiveRelease
 from service.settings import Settings
-from service.store.availability import Withdrawn
-from service.store.cold_start import Newcomers
+from service.store.availability import WithdrawnItems
+from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
-from service.store.redis_client import Link
+from service.store.redis_client import ResilientRedis
 from service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:  # it is there with its extra alone
@@ -31,11 +31,11 @@ class Service:
     metrics: Metrics
     live: LiveRelease
     engine: Engine
-    redis: Link
+    redis: ResilientRedis
     history: HistoryStore
-    withdrawn: Withdrawn
-    newcomers: Newcomers
-    door: Door
+    withdrawn: WithdrawnItems
+    newcomers: ColdStartItems
+    door: Authorizer
     tracing: "Tracing | None" = None
     draining: bool = False
 
@@ -55,12 +55,12 @@ def deadline_of(request: Request) -> float:
     Raises InvalidBodyError for a header that says it wrongly.
     """
     deadline_s = service_of(request).settings.deadline_ms / 1000
-    return arrival_of(request.scope).answer_within(deadline_s)
+    return request_context_of(request.scope).answer_within(deadline_s)
 
 
 def error_response(error: Exception) -> Response:
     """What a client is told of it, whatever it is."""
-    told = tell(error)
+    told = to_response(error)
     return json_response(told.body, told.status, told.headers)
 
 

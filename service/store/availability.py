@@ -13,7 +13,7 @@ from uuid import uuid4
 from index.release.reading import Release
 from index.retrieval.catalog import PADDING
 from service.errors import HistoryUnavailableError
-from service.store.redis_client import Link
+from service.store.redis_client import ResilientRedis
 from service.store.redis_url import Client
 
 ITEMS = "re4:{withdrawn}:items"
@@ -45,14 +45,14 @@ return {now, redis.call('SMEMBERS', items)}
 log = logging.getLogger(__name__)
 
 
-class Withdrawn:
+class WithdrawnItems:
     """Which items are withdrawn, as this process last heard.
 
     While Redis is away it stays with what it knows. An item that no release knows yet may be
     withdrawn too.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: ResilientRedis) -> None:
         self._link = link
         self._looking = asyncio.Lock()  # an older look is not to end after a newer one
         self._version = b""
@@ -83,7 +83,7 @@ class Withdrawn:
             return changed
 
         changed = await self._link.call("withdraw", change)
-        await self.look()
+        await self.poll()
         return bool(changed)
 
     async def watch(self) -> None:
@@ -91,9 +91,9 @@ class Withdrawn:
         while True:
             await asyncio.sleep(_LOOK_S)
             with suppress(HistoryUnavailableError):  # noted by the link
-                await self.look()
+                await self.poll()
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Take over what has changed since the last look. Raises HistoryUnavailableError."""
 
         async def ask(client: Client) -> list[Any]:

@@ -19,14 +19,14 @@ import orjson
 from numpy.typing import NDArray
 
 from index.release.reading import Release
-from index.retrieval.delta import NEIGHBOURS, Delta, middle_length, stand, vector_at
+from index.retrieval.delta import NEIGHBOURS, Delta, middle_length, user_context, vector_at
 from service.errors import HistoryUnavailableError
 from service.http.schemas.histories import Event
 from service.serving.release_loader import LiveRelease
 from service.settings import Settings
-from service.store.availability import Withdrawn
+from service.store.availability import WithdrawnItems
 from service.store.histories import HistoryStore
-from service.store.redis_client import Link
+from service.store.redis_client import ResilientRedis
 from service.store.redis_url import Client
 
 TAKES = "re4:{newcomers}:takes"
@@ -66,7 +66,7 @@ class _Offered(NamedTuple):
     delta: Delta
 
 
-class Newcomers:
+class ColdStartItems:
     """The delta beside the release in use, as this process last heard of it.
 
     An item is in it when several users have taken it, each after some item that the release knows.
@@ -75,10 +75,10 @@ class Newcomers:
 
     def __init__(
         self,
-        link: Link,
+        link: ResilientRedis,
         history: HistoryStore,
         live: LiveRelease,
-        withdrawn: Withdrawn,
+        withdrawn: WithdrawnItems,
         settings: Settings,
     ) -> None:
         self._link = link
@@ -111,7 +111,7 @@ class Newcomers:
 
     # --- telling ---
 
-    def heard(self, events: Sequence[Event]) -> None:
+    def observe_events(self, events: Sequence[Event]) -> None:
         """Note, aside, which items of the events are new, and after what they were taken."""
         release = self._live.release
         if release is None or not self._limit:
@@ -153,10 +153,10 @@ class Newcomers:
         """Look for takes, and for another release, for ever."""
         while self._limit:
             with suppress(HistoryUnavailableError):  # noted by the link
-                await self.look()
+                await self.poll()
             await asyncio.sleep(_LOOK_S)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Take over what has come since the last look. Raises HistoryUnavailableError."""
         async with self._looking:
             try:
@@ -241,7 +241,7 @@ class Newcomers:
             [row for row in retriever.catalog.rows(take.after) if row]
             for take in self._takes.get(item, {}).values()
         )
-        return [stand(retriever.vectors, rows) for rows in histories if rows]
+        return [user_context(retriever.vectors, rows) for rows in histories if rows]
 
 
 def _known_before(release: Release, history: Sequence[str], item: str) -> list[str]:

@@ -35,7 +35,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, RedisClusterException, RedisError
 
 from index.release.atomic_io import fsync
-from index.release.lock import alone
+from index.release.lock import exclusive_lock
 from service.http.schemas.histories import FORGET
 from service.settings import Settings
 from service.store.embedded_redis import EmbeddedRedisError
@@ -129,7 +129,7 @@ def export_events(settings: Settings, folder: Path) -> Exported:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         fsync(folder.parent)
-        with alone(folder / _LOCK, held):
+        with exclusive_lock(folder / _LOCK, held):
             return asyncio.run(_export(address_of(settings), _Log(folder)))
     except (RedisError, RedisClusterException) as error:
         raise ExportError(

@@ -34,7 +34,7 @@ from redis.exceptions import InvalidResponse, RedisError, ResponseError
 from service.errors import HistoryUnavailableError
 from service.http.schemas.histories import FORGET, Event
 from service.settings import Settings
-from service.store.redis_client import UNAVAILABLE, Link
+from service.store.redis_client import UNAVAILABLE, ResilientRedis
 from service.store.redis_url import Client
 from service.telemetry.metrics import Metrics
 
@@ -118,7 +118,7 @@ class HistoryStore:
     the work.
     """
 
-    def __init__(self, link: Link, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, link: ResilientRedis, settings: Settings, metrics: Metrics) -> None:
         self._link = link
         self._metrics = metrics
         self._items = settings.history_items

@@ -44,7 +44,7 @@ Command = Callable[[Client], Awaitable[T]]
 log = logging.getLogger(__name__)
 
 
-class Link:
+class ResilientRedis:
     """Redis within a budget of time: a caller soon has its answer, or HistoryUnavailableError.
 
     Whoever asked may go away: what was sent to Redis runs to its end in a task of ours, so no
@@ -80,7 +80,7 @@ class Link:
         await self._address.close(self._client)
 
     @property
-    def is_left_alone(self) -> bool:
+    def circuit_open(self) -> bool:
         """Whether Redis has failed so often that it is not asked for now."""
         return self._breaker.open
 

@@ -102,7 +102,7 @@ class Metrics:
             buckets=_SHARES,
             registry=self.registry,
         )
-        self.winning_share = Histogram(
+        self.top_interest_share = Histogram(
             "re4_winning_interest_share",
             "Share of an answer's items of the interest that found most, where there are several.",
             buckets=_SHARES,
@@ -204,12 +204,12 @@ class Metrics:
         """Have the gauge show the value whenever somebody looks."""
         self._watched.append((gauge, value))
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Note the watched values, of which no other process can ask."""
         for gauge, value in self._watched:
             gauge.set(value())
 
     def text(self) -> bytes:
         """All of it, in Prometheus's text format."""
-        self.look()
+        self.poll()
         return generate_latest(self._told)

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from service.http.request_context import Arrival
+from service.http.request_context import RequestContext
 
 _SERVICE = "re4"
 _BUG = 500
@@ -30,7 +30,7 @@ class Tracing:
         self._tracer = self._provider.get_tracer(_SERVICE)
         self._propagator = TraceContextTextMapPropagator()
 
-    def tell(self, arrival: Arrival, name: str, status: int) -> None:
+    def record(self, arrival: RequestContext, name: str, status: int) -> None:
         """name: the method and route; no span holds anything else of what a client sent."""
         offset_s = time.time() - time.perf_counter()
         given = arrival.headers.get(b"traceparent", b"").decode("latin-1")

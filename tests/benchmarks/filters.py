@@ -29,7 +29,7 @@ from index.ann.flat import FlatIndex
 from index.ann.spec import IndexSpec
 from index.retrieval.filters import Categories, CategoryFilter, Filter
 from index.retrieval.merge import merge
-from index.retrieval.search import ItemIndex, Timings, Wanted, search
+from index.retrieval.search import ItemIndex, SearchRequest, Timings, search
 
 CATEGORIES = 100
 NOBODY: frozenset[int] = frozenset()
@@ -109,7 +109,7 @@ def measure(
     took = np.empty((rounds, len(data.report)))
     allowed, recalls = [], []
     for at, interests in enumerate(data.report):
-        wanted = [Wanted(k, case(at))]
+        wanted = [SearchRequest(k, case(at))]
         allowed.append(len(wanted[0].filter.rows()))
         [(_, true)] = search(exact, data.vectors, interests[None], wanted, Timings())
         for turn in range(rounds):

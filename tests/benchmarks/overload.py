@@ -62,7 +62,7 @@ def measure(
                 capacities.append(closed_loop(port, requests, CONNECTIONS, seconds).rate)
                 able = (before + capacities[-1]) / 2
                 overloads[factor].append(Overload(able, over, after))
-        told = [tell(factor, each, bare) for factor, each in overloads.items()]
+        told = [to_response(factor, each, bare) for factor, each in overloads.items()]
     return {
         "evidence": "overload",
         "passed": all(map(keeps, told)),
@@ -98,7 +98,7 @@ def overload(
     return over, open_loop(port, requests, capacity / 2, 3.0, 0.0)
 
 
-def tell(factor: float, overloads: list[Overload], bare: float) -> dict[str, object]:
+def to_response(factor: float, overloads: list[Overload], bare: float) -> dict[str, object]:
     answers = [answer for each in overloads for answer in each.over.answers]
     seconds = sum(each.over.seconds for each in overloads)
     able = fmean(each.able_per_s for each in overloads)

@@ -25,8 +25,8 @@ HISTORIES = [[4], [1, 2, 3, 4, 5], [7, 7, 9], [30, 29], [5, 1, 4, 2, 3]]
 SWITCHES: dict[str, dict[str, Any]] = {
     "re4, tanh head": {"head": "tanh"},
     "re4, recency": {"recency": True},
-    "re4, cosine": {"cosine": 0.1},
-    "mind, dynamic, cosine": {"dynamic": True, "cosine": 0.5},
+    "re4, cosine": {"score_temperature": 0.1},
+    "mind, dynamic, cosine": {"dynamic": True, "score_temperature": 0.5},
     "comirec-sa, no biases": {"biases": False},
     "mind, dynamic": {"dynamic": True},
 }

@@ -39,7 +39,7 @@ from service.settings import Settings
 from service.store import event_export as export
 from service.store.event_export import export_events
 from service.store.histories import STREAMS, HistoryStore
-from service.store.redis_client import Link
+from service.store.redis_client import ResilientRedis
 from service.store.redis_url import address_of
 from service.telemetry.metrics import Metrics
 
@@ -94,7 +94,7 @@ class Trials:
 
     async def _send(self, count: int) -> None:
         metrics = Metrics()
-        link = Link(address_of(self.settings), self.settings, metrics)
+        link = ResilientRedis(address_of(self.settings), self.settings, metrics)
         await link.start()
         store = HistoryStore(link, self.settings, metrics)
         events = [self._event() for _ in range(count)]

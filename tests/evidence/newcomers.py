@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index.retrieval.delta import Delta, middle_length, stand, vector_at
+from index.retrieval.delta import Delta, middle_length, user_context, vector_at
 from index.retrieval.retriever import Query, Retriever
 from training.config import read_config
 from training.data.interactions import Interactions
@@ -62,7 +62,9 @@ def trained(log: Log, known: int, folder: Path, epochs: int) -> Retriever:
         columns = {"user_id": log.users[:known], "item_id": log.items[:known]}
         times = np.arange(known, dtype=np.float64)
         pq.write_table(pa.table({**columns, "timestamp": times}), folder / "known.parquet")
-        config = read_config(None, {"min_user": 2, "min_item": 3, "epochs": epochs}, "best")
+        config = read_config(
+            None, {"min_user_interactions": 2, "min_item_interactions": 3, "epochs": epochs}, "best"
+        )
         drafts = [fit(folder / "known.parquet", folder / "root", config)]
     return open_retriever(drafts[0])[1]
 
@@ -83,7 +85,7 @@ def hear(
         histories[user].append(item)
     length = middle_length(retriever.vectors)
     placed = {
-        item: vector_at([stand(retriever.vectors, rows) for rows in takes.values()], length)
+        item: vector_at([user_context(retriever.vectors, rows) for rows in takes.values()], length)
         for item, takes in stands.items()
         if len(takes) >= users
     }

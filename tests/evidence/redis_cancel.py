@@ -29,7 +29,7 @@ from redises import HOST, Clustered, RedisServer, Watched, running
 
 from service.settings import Settings
 from service.store.histories import HistoryStore
-from service.store.redis_client import Link
+from service.store.redis_client import ResilientRedis
 from service.store.redis_url import address_of
 from service.telemetry.metrics import Metrics
 
@@ -39,9 +39,9 @@ SPOILT_SHARE = 0.05  # of the calls, and as many after it
 
 
 @asynccontextmanager
-async def started(url: str) -> AsyncIterator[tuple[HistoryStore, Link]]:
+async def started(url: str) -> AsyncIterator[tuple[HistoryStore, ResilientRedis]]:
     settings = Settings(releases=Path(), history=url, history_failures=10**9)
-    link = Link(address_of(settings), settings, Metrics())
+    link = ResilientRedis(address_of(settings), settings, Metrics())
     await link.start()
     store = HistoryStore(link, settings, Metrics())
     link.budget_s = 5

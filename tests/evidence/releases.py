@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from index.ann.build import build_index
-from index.ann.spec import IndexSpec, Measured
+from index.ann.spec import IndexMeasurement, IndexSpec
 from index.encoders import build_encoder
 from index.release.atomic_io import replace_text
 from index.release.canaries import answer_canaries
@@ -65,7 +65,7 @@ def write_release(
         data=DataWindow(interactions=9000, users=300, items=items, first=0.0, last=9.5),
         training={"seed": seed},
         metrics={"validation": {"recall@50": 0.2}},
-        index=Measured(spec=SPECS[kind], recall=1.0, k=50, queries=4, microseconds=5.0),
+        index=IndexMeasurement(spec=SPECS[kind], recall=1.0, k=50, queries=4, microseconds=5.0),
         canaries=tuple(
             canary.model_copy(update={"items": items})
             for canary, items in zip(canaries, answers, strict=True)

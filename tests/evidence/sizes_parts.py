@@ -90,7 +90,7 @@ def fit_some(folder: Path, examples: int) -> dict[str, object]:
     from training.fitting.fit import Prepared, prepare_log, write_draft
     from training.fitting.trainer import Progress, Trainer
 
-    config = FitConfig(epochs=1, min_user=1, min_item=1, batch_size=1024)
+    config = FitConfig(epochs=1, min_user_interactions=1, min_item_interactions=1, batch_size=1024)
     ready = prepare_log(folder / LOG / "interactions.parquet", folder / "items.parquet", config)
     train = ready.task.train
     whole = len(train.rows) - len(train)
@@ -188,12 +188,12 @@ def _filled(server: "RedisServer", folder: Path, users: int) -> dict[str, object
 
 async def _send(settings: "Settings", users: int, with_ids: bool) -> None:
     from service.store.histories import HistoryStore
-    from service.store.redis_client import Link
+    from service.store.redis_client import ResilientRedis
     from service.store.redis_url import address_of
     from service.telemetry.metrics import Metrics
 
     metrics = Metrics()
-    link = Link(address_of(settings), settings, metrics)
+    link = ResilientRedis(address_of(settings), settings, metrics)
     await link.start()
     store = HistoryStore(link, settings, metrics)
     for events in _events(users, with_ids):

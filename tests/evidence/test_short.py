@@ -14,12 +14,12 @@ BENCHMARKS = FOLDER.parent / "benchmarks"
 
 
 def run(*arguments: str) -> dict[str, Any]:
-    summary = tell(FOLDER / arguments[0], *arguments[1:])
+    summary = to_response(FOLDER / arguments[0], *arguments[1:])
     assert summary["passed"], summary
     return summary
 
 
-def tell(program: Path, *arguments: str) -> dict[str, Any]:
+def to_response(program: Path, *arguments: str) -> dict[str, Any]:
     """Its summary, whatever that says; the exit status has to agree."""
     ended = subprocess.run(
         [sys.executable, program, *arguments], capture_output=True, text=True, check=False
@@ -72,7 +72,7 @@ def test_a_rolling_restart_fails_no_request() -> None:
 
 
 def test_an_overload_is_refused_and_passes(tmp_path: Path) -> None:
-    summary = tell(
+    summary = to_response(
         BENCHMARKS / "overload.py",
         *("--items", "2000", "--rounds", "1", "--seconds", "1", "--factors", "3"),
         *("--root", str(tmp_path)),

@@ -66,7 +66,7 @@ class Ready(NamedTuple):
 
 
 def ready(log: Interactions, since: float, config: FitConfig) -> Ready:
-    catalog, packed = prepare(log, config.min_user, config.min_item)
+    catalog, packed = prepare(log, config.min_user_interactions, config.min_item_interactions)
     return Ready(catalog, packed, divide_day(packed, since))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from index.ann.build import build_index
-from index.ann.spec import IndexSpec, Measured
+from index.ann.spec import IndexMeasurement, IndexSpec
 from index.encoders import build_encoder
 from index.release.canaries import answer_canaries
 from index.release.manifest import (
@@ -81,7 +81,7 @@ def make_draft(tmp_path: Path) -> MakeDraft:
             "data": DataWindow(interactions=900, users=30, items=items, first=0.0, last=9.5),
             "training": {"seed": made},
             "metrics": {"validation": {"recall@50": 0.2}},
-            "index": Measured(spec=spec, recall=1.0, k=50, queries=4, microseconds=5.0),
+            "index": IndexMeasurement(spec=spec, recall=1.0, k=50, queries=4, microseconds=5.0),
             "canaries": tuple(
                 canary.model_copy(update={"items": items})
                 for canary, items in zip(canaries, answers, strict=True)

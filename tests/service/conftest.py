@@ -19,7 +19,7 @@ import torch
 from fastapi import FastAPI
 
 from index.ann.build import build_index
-from index.ann.spec import IndexSpec, Measured
+from index.ann.spec import IndexMeasurement, IndexSpec
 from index.encoders import build_encoder
 from index.release.atomic_io import replace_text
 from index.release.manifest import (
@@ -123,7 +123,7 @@ def write_release(folder: Path, release_id: str) -> None:
         data=DataWindow(interactions=900, users=30, items=ITEMS, first=0.0, last=9.5),
         training={"seed": seed},
         metrics={"validation": {"recall@50": 0.2}},
-        index=Measured(spec=IndexSpec(), recall=1.0, k=50, queries=4, microseconds=5.0),
+        index=IndexMeasurement(spec=IndexSpec(), recall=1.0, k=50, queries=4, microseconds=5.0),
         files=files,
     )
     write_manifest(folder, manifest)

@@ -76,17 +76,17 @@ class Interactions:
         offsets = _offsets(np.bincount(users, minlength=len(user_ids)))
         return cls(items, times, offsets, user_ids, item_ids, duplicates=len(again))
 
-    def k_core(self, min_user: int, min_item: int) -> "Interactions":
-        """What is left when users with fewer than min_user interactions and items with fewer than
-        min_item have been taken out, again and again, until none is there.
+    def k_core(self, min_user_interactions: int, min_item_interactions: int) -> "Interactions":
+        """What is left when users with fewer than min_user_interactions, and items with fewer than
+        min_item_interactions have been taken out, again and again, until none is there.
 
         Raises LogError if that is nothing.
         """
         users = np.repeat(np.arange(len(self.user_ids), dtype=np.int32), np.diff(self.offsets))
         items, kept = self.items, np.arange(len(self))
         while True:
-            few_users = np.bincount(users, minlength=len(self.user_ids)) < min_user
-            few_items = np.bincount(items, minlength=len(self.item_ids)) < min_item
+            few_users = np.bincount(users, minlength=len(self.user_ids)) < min_user_interactions
+            few_items = np.bincount(items, minlength=len(self.item_ids)) < min_item_interactions
             stay = ~(few_users[users] | few_items[items])
             if stay.all():
                 break
@@ -94,7 +94,8 @@ class Interactions:
         if not len(kept):
             raise LogError(
                 f"log: of {len(self.user_ids):,} users and {len(self.item_ids):,} items none is "
-                f"left when each user needs {min_user} interactions and each item {min_item}; "
+                f"left when each user needs {min_user_interactions} interactions and each item "
+                f"{min_item_interactions}; "
                 "give a longer log or lower these limits"
             )
         users, user_ids = _in_id_order(users, self.user_ids)
@@ -148,8 +149,8 @@ class PackedLog:
 
 def prepare(
     interactions: Interactions,
-    min_user: int = 5,
-    min_item: int = 5,
+    min_user_interactions: int = 5,
+    min_item_interactions: int = 5,
     items: Mapping[str, ItemDetails] | None = None,
 ) -> tuple[Catalog, PackedLog]:
     """The catalogue of a log's k-core, most popular first, ties by id; and the core packed into it.
@@ -157,7 +158,7 @@ def prepare(
     items: title and category by item id; ids that it lacks have neither.
     Raises LogError if the core is empty.
     """
-    core = interactions.k_core(min_user, min_item)
+    core = interactions.k_core(min_user_interactions, min_item_interactions)
     popularity = np.bincount(core.items)
     order = np.argsort(-popularity, kind="stable")  # item_ids are in order: ties go by id
     ids: list[str] = core.item_ids[order].tolist()

@@ -66,7 +66,7 @@ def evaluate_release(
     manifest, retriever = open_retriever(folder)
     config = FitConfig.model_validate(manifest.training)
     interactions = read_log(log_path, format, config.events or None, config.min_weight)
-    core = interactions.k_core(config.min_user, config.min_item)
+    core = interactions.k_core(config.min_user_interactions, config.min_item_interactions)
     log = pack(core, retriever.catalog)
     task = divide(
         split or config.split, log, len(retriever.catalog), config.test_fraction, config.split_seed

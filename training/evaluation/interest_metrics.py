@@ -29,10 +29,14 @@ def interest_health(
         batch = histories[start : start + _BATCH]
         interests = retriever.encode(batch)
         ids = [[retriever.catalog.id(row) for row in history] for history in batch]
-        answers = retriever.recommend([Query(history, n, False, union=True) for history in ids])
+        answers = retriever.recommend(
+            [Query(history, n, False, measure_overlap=True) for history in ids]
+        )
         cosines.append(_pairwise_cosine(interests))
         entropies += [_entropy(answer.interests, interests.shape[1]) for answer in answers]
-        unions += [answer.union.distinct / answer.union.of for answer in answers if answer.union]
+        unions += [
+            answer.overlap.distinct / answer.overlap.of for answer in answers if answer.overlap
+        ]
         diversities += [_diversity(retriever, answer) for answer in answers]
     health = {
         "interest_cosine": float(np.concatenate(cosines).mean()),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from training.config import ConfigError, FitConfig, read_config
-from training.experiments.runner import Laboratory, System
+from training.experiments.runner import ExperimentRunner, System
 from training.presets import PresetName
 
 # A budget of n trials is the first n: a system's own settings, then other learning rates, which
@@ -20,7 +20,7 @@ POP = "pop"
 
 
 def compare(
-    laboratory: Laboratory,
+    laboratory: ExperimentRunner,
     encoders: Sequence[str],
     seeds: int,
     trials: int,

@@ -14,7 +14,7 @@ from training.experiments.compare import system_config
 from training.experiments.paper_sweeps import SWEEPS
 from training.experiments.published_results import PRINTED
 from training.experiments.report import plot_curves, table
-from training.experiments.runner import Laboratory, System
+from training.experiments.runner import ExperimentRunner, System
 
 _METRICS = (
     "recall@20",
@@ -27,7 +27,11 @@ _METRICS = (
 
 
 def reproduce(
-    laboratory: Laboratory, name: str, seeds: int, common: dict[str, Any], data_set: str | None
+    laboratory: ExperimentRunner,
+    name: str,
+    seeds: int,
+    common: dict[str, Any],
+    data_set: str | None,
 ) -> str:
     """Run the sweep and write NAME.md, with a plot where the paper has one, to the laboratory's
     folder. data_set: `book`, `ml-1m` or `gowalla`, to have the printed values beside ours.
@@ -75,7 +79,7 @@ def _clusters(systems: Sequence[System]) -> str:
 
 
 def _plot_users(
-    laboratory: Laboratory, systems: Sequence[System], path: Path, users: int = 6
+    laboratory: ExperimentRunner, systems: Sequence[System], path: Path, users: int = 6
 ) -> None:
     """Figure 4: t-SNE of the interests (stars) and items (dots) of some test users."""
     figure, panels = plt.subplots(1, len(systems), figsize=(6 * len(systems), 5))

@@ -58,7 +58,7 @@ class System:
         return mean
 
 
-class Laboratory:
+class ExperimentRunner:
     """Runs on one log, whose outcomes are kept in a folder: none is made twice, and a run that was
     interrupted goes on where it was."""
 
@@ -113,7 +113,7 @@ class Laboratory:
 
     def prepared(self, config: FitConfig) -> Prepared:
         """The log as this config filters and divides it."""
-        about = {"format", "events", "min_weight", "min_user", "min_item"}
+        about = {"format", "events", "min_weight", "min_user_interactions", "min_item_interactions"}
         about |= {"split", "test_fraction", "split_seed"}
         key = config.model_dump_json(include=about)
         if key not in self._prepared:

@@ -8,13 +8,15 @@ from numpy.typing import NDArray
 
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
-from training.experiments.runner import Laboratory, System
+from training.experiments.runner import ExperimentRunner, System
 
 _PARTS = 4
 _LEAST = 20  # users; of fewer a mean says nothing
 
 
-def kinds(laboratory: Laboratory, systems: Sequence[System], metric: str = "recall@50") -> str:
+def kinds(
+    laboratory: ExperimentRunner, systems: Sequence[System], metric: str = "recall@50"
+) -> str:
     """A Markdown table: test users in parts of about equal size, and each system's mean there."""
     ready = laboratory.prepared(FitConfig.model_validate(systems[0].outcomes[0].config))
     histories = [case.history for case in ready.task.test]

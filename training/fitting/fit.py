@@ -15,7 +15,7 @@ import numpy as np
 
 from index.encoders import ENCODERS
 from index.release.atomic_io import fsync
-from index.release.lock import alone
+from index.release.lock import exclusive_lock
 from index.release.manifest import Canary, DataWindow, EncoderSpec, Manifest, digest, write_manifest
 from index.release.writing import write_parts
 from index.retrieval.catalog import Catalog
@@ -46,7 +46,9 @@ def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> P
     """Raises LogError if the log cannot be used or is too small to split."""
     interactions = read_log(log_path, config.format, config.events or None, config.min_weight)
     items = read_items(items_path) if items_path else None
-    catalog, log = prepare(interactions, config.min_user, config.min_item, items)
+    catalog, log = prepare(
+        interactions, config.min_user_interactions, config.min_item_interactions, items
+    )
     task = divide(config.split, log, len(catalog), config.test_fraction, config.split_seed)
     return Prepared(catalog, log, task)
 
@@ -172,7 +174,7 @@ def _working_folder(folder: Path) -> Iterator[Path]:
     held = ConfigError(
         f"{folder.name}: this very fit is running; wait for it, or change the settings"
     )
-    with alone(folder / "lock", held):
+    with exclusive_lock(folder / "lock", held):
         try:
             yield folder
         except Exception:

@@ -12,10 +12,10 @@ from index.encoders import ENCODERS, Encoder, History, build_encoder
 from training.config import FitConfig
 from training.data.examples import Examples
 from training.models.negative_sampling import build_sampler
-from training.models.objectives import Forward, Objective, Term
+from training.models.objectives import Forward, LossTerm, Objective
 from training.models.objectives.re4 import ReAttend, ReConstruct, ReContrast
 from training.models.objectives.remi import HardNegatives, RoutingRegularizer
-from training.models.objectives.softmax import MultiLoss, Selected, ServedMax
+from training.models.objectives.softmax import HardReadoutSoftmax, MultiLoss, ServedMax
 from training.models.objectives.timirec import TargetInterest
 
 
@@ -26,7 +26,7 @@ def encoder_arguments(config: FitConfig, items: int) -> dict[str, object]:
     """
     settings = config.model_dump() | {"items": items}
     taken = inspect.signature(ENCODERS[config.encoder]).parameters
-    cosine = {"cosine": config.cosine} if config.cosine else {}
+    cosine = {"score_temperature": config.score_temperature} if config.score_temperature else {}
     return {name: settings[name] for name in taken} | cosine
 
 
@@ -55,19 +55,19 @@ def build_objective(config: FitConfig) -> Objective:
                     config.auxiliary_norm,
                 ),
             ),
-            "routing": (config.routing, RoutingRegularizer()),
+            "routing_reg_weight": (config.routing_reg_weight, RoutingRegularizer()),
         }
     )
 
 
-def _main_loss(config: FitConfig) -> Term:
+def _main_loss(config: FitConfig) -> LossTerm:
     match config.objective:
         case "softmax":
-            return Selected(config.selection, config.inverse_temperature, config.dim)
+            return HardReadoutSoftmax(config.selection, config.inverse_temperature, config.dim)
         case "served-max":
             return ServedMax()
         case "hard-negatives":
-            return HardNegatives(config.hardness)
+            return HardNegatives(config.ihn_beta)
         case "target-interest":
             return TargetInterest(config.distil_temperature, config.pretrain_epochs)
 
@@ -84,14 +84,14 @@ class Model(nn.Module):
         self.table = nn.Embedding(
             items + 1, config.dim, padding_idx=0, sparse=items > config.sparse_above
         )
-        nn.init.normal_(self.table.weight, std=config.table_std)
+        nn.init.normal_(self.table.weight, std=config.item_init_std)
         with torch.no_grad():
             self.table.weight[0] = 0
         self.encoder: Encoder = build_encoder(config.encoder, encoder_arguments(config, items))
         self.objective = build_objective(config)
         self._sample = build_sampler(config.sampler, popularity, config.negatives)
         self._dropout = config.dropout
-        self._cosine = config.cosine > 0
+        self._cosine = config.score_temperature > 0
 
     @torch.no_grad()
     def vectors(self) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ _BESIDE = {"webhook", "command", "tell", "hook_timeout_s", "hook_attempts", "res
 # What a fit that starts warm cannot change.
 _OF_THE_MODEL = {
     *("encoder", "interests", "history", "dim", "hidden", "recency", "head", "biases"),
-    *("iterations", "dynamic", "layers", "heads", "cosine"),
+    *("iterations", "dynamic", "layers", "heads", "score_temperature"),
 }
 
 

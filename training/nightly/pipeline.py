@@ -187,7 +187,9 @@ class Night:
         items = read_items(self.config.items) if self.config.items else None
         read = self.log
         try:
-            catalog, log = prepare(read, fit.min_user, fit.min_item, items)
+            catalog, log = prepare(
+                read, fit.min_user_interactions, fit.min_item_interactions, items
+            )
         except LogError as error:  # as it is, there will be no more in it another time
             raise RefusedError(f"{self.name}: {error}") from error
         task = divide_day(log, self.window["since"])
@@ -195,7 +197,8 @@ class Night:
             raise RefusedError(
                 f"{self.name}: {len(log):,} users of {len(log.rows):,} interactions leave nothing "
                 "to train on, or nobody to choose the weights by: too little of the day is of "
-                f"users and items that have {fit.min_user} and {fit.min_item} interactions, or too "
+                f"users and items that have {fit.min_user_interactions} and "
+                f"{fit.min_item_interactions} interactions, or too "
                 "much is held out"
             )
         return Prepared(catalog, log, task)

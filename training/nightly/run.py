@@ -26,7 +26,7 @@ import numpy as np
 
 from index.release.atomic_io import discard, fsync, replace_text
 from index.release.errors import GateRefusal, ReleaseError
-from index.release.lock import alone
+from index.release.lock import exclusive_lock
 from index.release.manifest import DRAFTS, RELEASES, digest, read_manifest
 from index.release.reading import read_current
 from training.config import ConfigError
@@ -93,7 +93,7 @@ def nightly(config: NightConfig, say: Say = lambda text: None) -> Outcome:
     held = RunningError(f"{nights}: a night is at work; wait until it has ended")
     try:
         nights.mkdir(parents=True, exist_ok=True)
-        with alone(nights / _LOCK, held):
+        with exclusive_lock(nights / _LOCK, held):
             return _night(config, nights, say)
     except RunningError as error:
         outcome = Outcome("running", str(error))

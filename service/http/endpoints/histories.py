@@ -15,7 +15,7 @@ async def events(request: Request, posted: EventOrEvents) -> Response:
     batch = [posted] if isinstance(posted, Event) else posted
     service = service_of(request)
     appended = await service.history.append(batch)
-    service.newcomers.heard(batch)
+    service.newcomers.observe_events(batch)
     return json_response(asdict(appended))
 
 

@@ -18,8 +18,8 @@ from index.retrieval.catalog import Catalog
 from index.retrieval.delta import Delta
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.retriever import Answer, Query
-from service.errors import HistoryUnavailableError, invalid_body, tell
-from service.http.request_context import arrival_of
+from service.errors import HistoryUnavailableError, invalid_body, to_response
+from service.http.request_context import request_context_of
 from service.http.schemas.recommend import RecommendBatch, RecommendRequest
 from service.http.state import Service, deadline_of, json_response, service_of
 from service.serving.batching import Outcome, Served
@@ -43,7 +43,7 @@ async def recommend(request: Request, asked: RecommendRequest) -> Response:
     _observe(service.metrics, served, len(history), degraded)
     service.metrics.history_s.observe(read - start)
     service.metrics.total_s.observe(total)
-    if (stages := arrival_of(request.scope).stages) is not None:
+    if (stages := request_context_of(request.scope).stages) is not None:
         stages += _stages(served, start, read)
     timing = _server_timing(served, read - start, total)
     return Response(body, 200, {"server-timing": timing}, media_type="application/json")
@@ -66,12 +66,12 @@ async def batch(request: Request, asked: RecommendBatch) -> Response:
     answers: list[dict[str, Any]] = []
     for each in asked.checked:
         if isinstance(each, ValidationError):
-            answers.append(tell(invalid_body(each)).body)
+            answers.append(to_response(invalid_body(each)).body)
             continue
         one, (history, degraded), outcome = next(told)
         if isinstance(outcome, Exception):
             log.error("query failed", exc_info=outcome)
-            answers.append(tell(outcome).body)
+            answers.append(to_response(outcome).body)
             continue
         _observe(service.metrics, outcome, len(history), degraded)
         answers.append(_recommendations(outcome, one, degraded))
@@ -197,12 +197,12 @@ def _observe(metrics: Metrics, served: Served, history_length: int, degraded: bo
         metrics.unknown_items.inc(answer.unknown)
     several = served.release.retriever.encoder.interests > 1
     if several and answer.source == "interests" and len(answer.rows):
-        metrics.winning_share.observe(answer.winning_share)
+        metrics.top_interest_share.observe(answer.top_interest_share)
     if served.delta is not None:
         new = int(np.count_nonzero(answer.rows > len(served.release.retriever.catalog)))
         metrics.new_candidates.inc(new)
-    if answer.union is not None:
-        metrics.union_share.observe(answer.union.distinct / answer.union.of)
+    if answer.overlap is not None:
+        metrics.union_share.observe(answer.overlap.distinct / answer.overlap.of)
 
 
 def _stages(served: Served, start: float, read: float) -> Iterator[tuple[str, float, float]]:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 import index.ann.quantization
 from index.ann.build import build_index
-from index.ann.flat import leaders
+from index.ann.flat import top_candidates
 from index.ann.gpu import GpuIndex, cloner, rehearse
 from index.ann.index import read_index
 from index.ann.ivf import IvfIndex, _members
@@ -172,7 +172,7 @@ def test_leaders_are_all_that_can_be_of_the_best(
     scores = random.integers(-3, 3, size) if equal else random.standard_normal(size)
     scores = np.where(random.random(size) < struck, -np.inf, scores).astype(np.float32)
     error = float(random.choice([0, 0.01, 1]))
-    places, bar = leaders(scores, error, k)
+    places, bar = top_candidates(scores, error, k)
 
     ranked = np.sort(scores[scores > -np.inf])[::-1]
     assert bar == (ranked[k - 1] if k <= len(ranked) else -np.inf)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.ann.spec import Measured
+from index.ann.spec import IndexMeasurement
 from index.release.errors import GateRefusal, ReleaseError
 from index.release.gate import Gate
 from index.release.listing import list_releases, verify
@@ -299,7 +299,7 @@ def test_each_failed_check_has_a_sentence(make_draft: MakeDraft, tmp_path: Path)
     poor = make_draft("second", items=20, metrics=metrics(recall=0.01))
     manifest = read_manifest(poor)
     measured = manifest.index
-    assert isinstance(measured, Measured)
+    assert isinstance(measured, IndexMeasurement)
     worse = measured.model_copy(update={"recall": 0.9})
     write_manifest(poor, manifest.model_copy(update={"index": worse}))
     before = snapshot(tmp_path)

@@ -124,7 +124,8 @@ def test_opening_draws_nothing_from_the_global_generator(folder: Path) -> None:
 def test_opening_loads_no_more_of_torch(folder: Path) -> None:
     """What it would load takes a second, and a server's memory."""
     program = (
-        "import pathlib, sys; from index.release.reading import open_release; before = set(sys.modules); "
+        "import pathlib, sys; from index.release.reading import open_release; "
+        "before = set(sys.modules); "
         "open_release(pathlib.Path(sys.argv[1])); "
         "print(sum(name.startswith('torch') for name in sys.modules.keys() - before))"
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from index.encoders import build_encoder
 from index.release.reading import open_release
-from index.retrieval.delta import NEIGHBOURS, Delta, middle_length, stand, vector_at
+from index.retrieval.delta import NEIGHBOURS, Delta, middle_length, user_context, vector_at
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.retriever import Answer, Query, Retriever
 
@@ -152,8 +152,8 @@ def test_an_item_is_placed_where_its_takers_stood(retriever: Retriever) -> None:
         return mean / np.linalg.norm(mean)
 
     assert NEIGHBOURS == 3
-    np.testing.assert_allclose(stand(vectors, [9, 1, 2, 3]), mean_of([1, 2, 3]), rtol=1e-6)
-    stands = [stand(vectors, rows) for rows in ([5], [6, 7])]
+    np.testing.assert_allclose(user_context(vectors, [9, 1, 2, 3]), mean_of([1, 2, 3]), rtol=1e-6)
+    stands = [user_context(vectors, rows) for rows in ([5], [6, 7])]
     length = middle_length(vectors)
     assert length == pytest.approx(np.median(np.linalg.norm(vectors[1:], axis=1)))
     placed = vector_at(stands, length)

@@ -59,9 +59,11 @@ def test_rows_that_are_asked_about_are_struck_out_as_all_are(asked: list[int]) -
     ]:
         each = Filter(known, excluded, withdrawn, passing)
         left = set(each.rows().tolist())
-        assert each.among(np.array(asked, np.int64)).tolist() == [r for r in asked if r in left]
+        assert each.filter_rows(np.array(asked, np.int64)).tolist() == [
+            r for r in asked if r in left
+        ]
         scores = np.arange(8, dtype=np.float32)
-        each.strike(scores)
+        each.mask_scores(scores)
         assert [row for row, score in enumerate(scores, 1) if score > -np.inf] == sorted(left)
         assert (scores[[row - 1 for row in left]] == [row - 1 for row in left]).all()
         assert bool(each) == (len(left) < 8)

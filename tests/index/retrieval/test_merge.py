@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.retrieval.merge import Hits, merge, stack
+from index.retrieval.merge import Hits, merge, stack_hits
 
 Ranking = list[tuple[int, float, int]]
 
@@ -77,8 +77,8 @@ def test_lines_of_differing_length_are_filled_up_with_no_hit() -> None:
     def line(*rows: int) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
         return np.array(rows), np.ones(len(rows), np.float32), np.zeros(len(rows), np.int64)
 
-    hits = stack([line(4, 5), line(), line(6)])
+    hits = stack_hits([line(4, 5), line(), line(6)])
     assert hits.rows.tolist() == [[4, 5], [0, 0], [6, 0]]
     assert hits.scores.tolist() == [[1, 1], [-np.inf, -np.inf], [1, -np.inf]]
-    assert stack([]).rows.shape == (0, 0)
+    assert stack_hits([]).rows.shape == (0, 0)
     assert merge(hits).rows.tolist() == hits.rows.tolist()

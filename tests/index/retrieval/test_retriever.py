@@ -129,7 +129,7 @@ def test_an_explanation_adds_up(retriever: Retriever) -> None:
     assert (own >= told.scores.max(axis=1) - 1e-6).all()
     wins = [(answer.interests == interest).mean() for interest in range(len(interests))]
     assert told.shares.tolist() == pytest.approx(wins)
-    assert answer.winning_share == max(wins)
+    assert answer.top_interest_share == max(wins)
     for attended in told.attended:
         rows, weights = zip(*attended, strict=True)
         assert sorted(rows) == [1, 3, 9], "an item that stands there twice is told once"
@@ -168,13 +168,17 @@ def test_only_what_the_encoder_sees_is_told_and_the_largest_of_it(
 
 
 def test_only_who_asks_is_told_and_where_there_is_something_to_tell(retriever: Retriever) -> None:
-    queries = [Query(HISTORY), Query(HISTORY, explain=True, union=True), Query([], explain=True)]
+    queries = [
+        Query(HISTORY),
+        Query(HISTORY, explain=True, measure_overlap=True),
+        Query([], explain=True),
+    ]
     plain, told, popular = retriever.recommend(queries)
 
-    assert (plain.explanation, plain.union) == (None, None)
+    assert (plain.explanation, plain.overlap) == (None, None)
     assert told.explanation is not None
-    assert told.union is not None
-    assert (popular.explanation, popular.union) == (None, None)
+    assert told.overlap is not None
+    assert (popular.explanation, popular.overlap) == (None, None)
 
 
 def test_the_union_counts_what_each_interest_finds_alone(retriever: Retriever) -> None:
@@ -182,10 +186,10 @@ def test_the_union_counts_what_each_interest_finds_alone(retriever: Retriever) -
     scores = retriever.vectors[1:] @ interests.T
     found = {row for column in scores.T for row in (-column).argsort()[:20].tolist()}
 
-    union = ask(retriever, union=True, categories=CategoryFilter(["category 1"])).union
+    union = ask(retriever, measure_overlap=True, categories=CategoryFilter(["category 1"])).overlap
     assert union == (len(found), 3 * 20), "of the interests, whatever may be in the answer"
-    assert ask(retriever, union=True, k=1000).union == (200, 3 * 200)
-    assert ask(retriever, union=True, history=["item-5"]).union is not None
+    assert ask(retriever, measure_overlap=True, k=1000).overlap == (200, 3 * 200)
+    assert ask(retriever, measure_overlap=True, history=["item-5"]).overlap is not None
 
 
 def test_similar_items_are_the_nearest_without_the_item(retriever: Retriever) -> None:

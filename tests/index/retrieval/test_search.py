@@ -14,8 +14,8 @@ from index.ann.build import build_index
 from index.ann.gpu import GpuIndex, rehearse
 from index.ann.spec import LIMIT, IndexSpec
 from index.retrieval.filters import Categories, CategoryFilter, Filter
-from index.retrieval.merge import Line
-from index.retrieval.search import ItemIndex, Timings, Wanted, search
+from index.retrieval.merge import QueryHits
+from index.retrieval.search import ItemIndex, SearchRequest, Timings, search
 
 ITEMS, DIM, KINDS = 4000, 8, 20
 NOTHING: frozenset[int] = frozenset()
@@ -61,8 +61,8 @@ def allowed(
 def ask(
     index: ItemIndex,
     interests: NDArray[np.float32],
-    *wanted: Wanted,
-) -> list[Line]:
+    *wanted: SearchRequest,
+) -> list[QueryHits]:
     found = dict(search(index, interests, wanted, Timings()))
     return [found[place] for place in range(len(wanted))]
 
@@ -104,7 +104,7 @@ KINDS_OF_INDEX: dict[str, Callable[[], ItemIndex]] = {
 
 
 def assert_as_good_as_the_best(
-    line: Line, request: NDArray[np.float32], each: Filter, count: int
+    line: QueryHits, request: NDArray[np.float32], each: Filter, count: int
 ) -> None:
     """But for rounding: of two items that are nearly equal, lists may drop the better."""
     rows, scores, _ = line
@@ -138,7 +138,7 @@ def test_what_is_not_allowed_is_left_out_of_the_ranking(kind: str, interests: in
             allowed(categories=CategoryFilter([])),
         ):
             for count in (1, 20, 700):
-                [line] = ask(index, request[None], Wanted(count, each))
+                [line] = ask(index, request[None], SearchRequest(count, each))
                 assert_as_good_as_the_best(line, request, each, count)
 
 
@@ -155,7 +155,7 @@ def test_what_is_barred_may_be_all_that_an_interest_finds(
             allowed(categories=kinds),
             allowed(near, near, kinds),
         ):
-            [line] = ask(flat, request[None], Wanted(count, each))
+            [line] = ask(flat, request[None], SearchRequest(count, each))
             assert line[0].tolist() == best(request, each, count)
 
 
@@ -170,7 +170,7 @@ def test_lists_are_probed_under_filters_too(monkeypatch: pytest.MonkeyPatch) -> 
         allowed(categories=CategoryFilter(None, kinds_of(head(ASKED[0], 3)))),
         allowed(categories=CategoryFilter([f"category {at}" for at in range(KINDS // 2)])),
     ):
-        [line] = ask(index, ASKED[:1], Wanted(20, each))
+        [line] = ask(index, ASKED[:1], SearchRequest(20, each))
         assert len(line[0]) == 20
 
 
@@ -178,18 +178,18 @@ def test_a_gpu_is_asked_as_deep_as_it_goes_and_the_host_for_the_rest() -> None:
     index = on_gpu(IndexSpec())
     for count in (LIMIT // 2, LIMIT, LIMIT + 1):
         for each in (allowed(some(50)), allowed(some(3000))):
-            [line] = ask(index, ASKED[:1], Wanted(count, each))
+            [line] = ask(index, ASKED[:1], SearchRequest(count, each))
             assert_as_good_as_the_best(line, ASKED[0], each, count)
 
 
 def test_requests_that_want_different_things_are_answered_together(flat: ItemIndex) -> None:
     near = head(ASKED[1], 300)
     wanted = [
-        Wanted(10, allowed()),
-        Wanted(7, allowed(withdrawn=near)),
-        Wanted(30, allowed(categories=CategoryFilter(["category 1"]))),
-        Wanted(900, allowed(categories=CategoryFilter(None, ["category 2"]))),
-        Wanted(5, allowed(categories=CategoryFilter(["unknown"]))),
+        SearchRequest(10, allowed()),
+        SearchRequest(7, allowed(withdrawn=near)),
+        SearchRequest(30, allowed(categories=CategoryFilter(["category 1"]))),
+        SearchRequest(900, allowed(categories=CategoryFilter(None, ["category 2"]))),
+        SearchRequest(5, allowed(categories=CategoryFilter(["unknown"]))),
     ]
     lines = ask(flat, ASKED, *wanted)
 
@@ -211,7 +211,7 @@ def test_with_an_index_of_lists_no_more_is_missed_than_without_filters() -> None
     kinds = CategoryFilter(None, [f"category {kind}" for kind in range(5)])
 
     def recall(each: Filter) -> float:
-        found = ask(index, asked, *[Wanted(20, each)] * len(asked))
+        found = ask(index, asked, *[SearchRequest(20, each)] * len(asked))
         shares = []
         for request, (rows, _, _) in zip(asked, found, strict=True):
             scores = (vectors[each.rows()] @ request.T).max(axis=1)

@@ -14,8 +14,8 @@ from service.app import create_app
 from service.auth.api_keys import ROLES, line_of, new_key
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
-from service.store.availability import Withdrawn
-from service.store.redis_client import Link
+from service.store.availability import WithdrawnItems
+from service.store.redis_client import ResilientRedis
 from service.store.redis_url import address_of
 from service.telemetry.metrics import Metrics
 from tests.evidence.redises import RedisServer
@@ -31,10 +31,10 @@ ASKED = {"sequence": ["item-3"], "k": 40, "exclude_seen": False}
 
 
 @asynccontextmanager
-async def knowing(settings: Settings) -> AsyncIterator[Withdrawn]:
-    link = Link(address_of(settings), settings, Metrics())
+async def knowing(settings: Settings) -> AsyncIterator[WithdrawnItems]:
+    link = ResilientRedis(address_of(settings), settings, Metrics())
     await link.start()
-    withdrawn = Withdrawn(link)
+    withdrawn = WithdrawnItems(link)
     watching = asyncio.create_task(withdrawn.watch())
     yield withdrawn
     watching.cancel()
@@ -115,7 +115,7 @@ async def test_what_is_known_stays_known_while_redis_is_away(
         tcp.stop()
         for _ in range(10):
             with pytest.raises(HistoryUnavailableError):
-                await withdrawn.look()
+                await withdrawn.poll()
         with pytest.raises(HistoryUnavailableError):
             await withdrawn.set("item-6", False)
         assert len(withdrawn.rows(release)) == 1

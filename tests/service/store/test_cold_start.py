@@ -12,7 +12,7 @@ import pytest
 from service.app import create_app
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
-from service.store.cold_start import TAKES, Newcomers
+from service.store.cold_start import TAKES, ColdStartItems
 from tests.evidence.redises import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -130,7 +130,7 @@ async def test_old_takes_do_not_count(serve: Serve) -> None:
 
 
 @asynccontextmanager
-async def hearing(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, Newcomers]]:
+async def hearing(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, ColdStartItems]]:
     app = create_app(settings)
     transport = httpx.ASGITransport(app)
     async with (
@@ -155,6 +155,6 @@ async def test_every_process_hears_of_them_and_keeps_them_while_redis_is_away(
             await until(late, "new")
         tcp.stop()
         with pytest.raises(HistoryUnavailableError):
-            await newcomers.look()
+            await newcomers.poll()
         assert "new" in await offered(other)
         tcp.start()

@@ -22,7 +22,7 @@ from service.store import event_export as export
 from service.store.embedded_redis import EmbeddedRedis
 from service.store.event_export import ExportBusyError, Exported, ExportError, export_events
 from service.store.histories import PARTS, STREAMS, WAITING, HistoryStore
-from service.store.redis_client import Link
+from service.store.redis_client import ResilientRedis
 from service.store.redis_url import address_of
 from service.telemetry.metrics import Metrics
 from tests.evidence.redises import Clustered, RedisServer, Watched, running
@@ -56,7 +56,7 @@ def url(request: pytest.FixtureRequest, short_path: Path) -> Iterator[str | None
 def send(settings: Settings, *events: Event, forget: str | None = None) -> None:
     async def sent() -> None:
         metrics = Metrics()
-        link = Link(address_of(settings), settings, metrics)
+        link = ResilientRedis(address_of(settings), settings, metrics)
         await link.start()
         store = HistoryStore(link, settings, metrics)
         await store.append(events)

@@ -23,7 +23,7 @@ from service.http.schemas.histories import Event
 from service.settings import Settings
 from service.store.embedded_redis import EmbeddedRedis, EmbeddedRedisError, redis_server
 from service.store.histories import PARTS, Appended, HistoryStore
-from service.store.redis_client import Link
+from service.store.redis_client import ResilientRedis
 from service.store.redis_url import Client, Cluster, Own, Sentinels, Single, address_at, address_of
 from service.telemetry.metrics import Metrics
 from tests.evidence.giving_up import fill, give_up
@@ -95,7 +95,7 @@ async def flush(url: str) -> None:
 @asynccontextmanager
 async def started(settings: Settings) -> AsyncIterator[HistoryStore]:
     metrics = Metrics()
-    link = Link(address_of(settings), settings, metrics)
+    link = ResilientRedis(address_of(settings), settings, metrics)
     await link.start()
     try:
         yield HistoryStore(link, settings, metrics)
@@ -493,7 +493,7 @@ async def test_services_share_the_redis_of_one_folder(settings: MakeSettings) ->
         assert await second.read("anna") == ["a"], "it was not the third's to stop"
 
     async with started(chosen) as first:
-        link = Link(address_of(chosen), chosen, Metrics())
+        link = ResilientRedis(address_of(chosen), chosen, Metrics())
         await link.start()
         await first._link.close()
         store = HistoryStore(link, chosen, Metrics())

@@ -68,16 +68,20 @@ def test_a_log_takes_at_most_16_bytes_an_interaction_beside_its_tables() -> None
         np.array([f"u{i}" for i in range(users)], dtype=object),
         np.array([f"i{i}" for i in range(items)], dtype=object),
     )
-    _, packed = prepare(log, min_user=1, min_item=1)
+    _, packed = prepare(log, min_user_interactions=1, min_item_interactions=1)
     for held in (log.items, log.times, log.offsets), (packed.rows, packed.times, packed.offsets):
         assert sum(array.nbytes for array in held) <= 16 * n
         assert all(array.base is None or array.base.nbytes <= 16 * n for array in held)
 
 
-def slow_core(rows: list[Row], min_user: int, min_item: int) -> list[Row]:
+def slow_core(rows: list[Row], min_user_interactions: int, min_item_interactions: int) -> list[Row]:
     while True:
         users, items = Counter(row[0] for row in rows), Counter(row[1] for row in rows)
-        kept = [r for r in rows if users[r[0]] >= min_user and items[r[1]] >= min_item]
+        kept = [
+            r
+            for r in rows
+            if users[r[0]] >= min_user_interactions and items[r[1]] >= min_item_interactions
+        ]
         if len(kept) == len(rows):
             return rows
         rows = kept
@@ -86,31 +90,37 @@ def slow_core(rows: list[Row], min_user: int, min_item: int) -> list[Row]:
 @settings(deadline=None, derandomize=True)
 @given(rows_of_a_log, st.integers(0, 6), st.integers(0, 6))
 def test_the_core_is_that_of_taking_out_until_nothing_changes(
-    rows: list[Row], min_user: int, min_item: int
+    rows: list[Row], min_user_interactions: int, min_item_interactions: int
 ) -> None:
     log = of_rows(rows)
-    expected = slow_core(to_rows(log), min_user, min_item)
+    expected = slow_core(to_rows(log), min_user_interactions, min_item_interactions)
     if expected:
-        core = log.k_core(min_user, min_item)
+        core = log.k_core(min_user_interactions, min_item_interactions)
         assert to_rows(core) == expected
         assert set(core.item_ids) == {row[1] for row in expected}
         assert core.duplicates == log.duplicates
     else:
         with pytest.raises(LogError):
-            log.k_core(min_user, min_item)
+            log.k_core(min_user_interactions, min_item_interactions)
 
 
 def test_a_core_that_is_empty_says_what_there_was_and_what_was_asked() -> None:
     with pytest.raises(
         LogError, match=r"of 1 users and 3 items none is left .* needs 5 .* item 2;.*lower these"
     ):
-        prepare(of_rows([("only", item, 0.0) for item in "abc"]), min_user=5, min_item=2)
+        prepare(
+            of_rows([("only", item, 0.0) for item in "abc"]),
+            min_user_interactions=5,
+            min_item_interactions=2,
+        )
 
 
 def test_the_catalogue_has_falling_popularity_ties_by_id_and_what_is_known_of_an_item() -> None:
     rows = [("u", "c", 1.0), ("v", "c", 1.0), ("u", "b", 2.0), ("v", "10", 3.0), ("v", "9", 2.0)]
     details = {"c": ItemDetails("See", "Letters"), "elsewhere": ItemDetails("Unused", None)}
-    catalog, packed = prepare(of_rows(rows), min_user=1, min_item=1, items=details)
+    catalog, packed = prepare(
+        of_rows(rows), min_user_interactions=1, min_item_interactions=1, items=details
+    )
     assert list(catalog.ids) == ["c", "10", "9", "b"]
     assert catalog.popularity.tolist() == [2, 1, 1, 1]
     assert list(catalog.titles) == ["See", None, None, None]
@@ -121,7 +131,11 @@ def test_the_catalogue_has_falling_popularity_ties_by_id_and_what_is_known_of_an
 
 
 def test_packing_against_a_catalogue_leaves_unknown_items_out_and_counts_them() -> None:
-    catalog, _ = prepare(of_rows([("u", "a", 0.0), ("u", "b", 1.0)]), min_user=1, min_item=1)
+    catalog, _ = prepare(
+        of_rows([("u", "a", 0.0), ("u", "b", 1.0)]),
+        min_user_interactions=1,
+        min_item_interactions=1,
+    )
     rows = [("x", "b", 1.0), ("x", "new", 2.0), ("x", "a", 3.0), ("y", "new", 1.0), ("z", "a", 5.0)]
     packed = pack(of_rows(rows), catalog)
     assert histories(packed, list(catalog.ids)) == {"x": ["b", "a"], "z": ["a"]}
@@ -130,14 +144,16 @@ def test_packing_against_a_catalogue_leaves_unknown_items_out_and_counts_them() 
 
 
 def test_packing_a_log_of_other_items_is_refused() -> None:
-    catalog, _ = prepare(of_rows([("u", "a", 0.0)]), min_user=1, min_item=1)
+    catalog, _ = prepare(
+        of_rows([("u", "a", 0.0)]), min_user_interactions=1, min_item_interactions=1
+    )
     with pytest.raises(LogError, match="none of its 1 items is among the catalogue's 1"):
         pack(of_rows([("u", "b", 0.0)]), catalog)
 
 
 def test_users_can_be_taken_in_any_order_and_none() -> None:
     rows = [("a", "x", 0.0), ("b", "x", 1.0), ("b", "y", 2.0), ("c", "z", 3.0), ("c", "x", 4.0)]
-    catalog, packed = prepare(of_rows(rows), min_user=1, min_item=1)
+    catalog, packed = prepare(of_rows(rows), min_user_interactions=1, min_item_interactions=1)
     taken = packed.take(np.array([2, 1]))
     assert histories(taken, list(catalog.ids)) == {"c": ["z", "x"], "b": ["x", "y"]}
     assert list(taken.user_ids) == ["c", "b"]

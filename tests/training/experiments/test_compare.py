@@ -14,7 +14,7 @@ from training.config import ConfigError
 from training.evaluation.interest_clusters import inter_user, intra_user
 from training.experiments.compare import compare, system_config
 from training.experiments.paper_sweeps import SWEEPS
-from training.experiments.runner import Laboratory, significance
+from training.experiments.runner import ExperimentRunner, significance
 from training.experiments.user_segments import kinds
 
 TINY = {
@@ -30,8 +30,8 @@ SETS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value
 
 
 @pytest.fixture
-def laboratory(planted: Path, tmp_path: Path) -> Laboratory:
-    return Laboratory(planted / "interactions.parquet", tmp_path / "runs", lambda text: None)
+def laboratory(planted: Path, tmp_path: Path) -> ExperimentRunner:
+    return ExperimentRunner(planted / "interactions.parquet", tmp_path / "runs", lambda text: None)
 
 
 @pytest.mark.parametrize("split", ["unseen-users", "leave-one-out", "sampled-99", "temporal"])
@@ -80,7 +80,7 @@ def test_significance_is_of_paired_users(laboratory):
 def test_kinds_of_users_are_all_users(planted, tmp_path, monkeypatch):
     monkeypatch.setattr("training.experiments.user_segments._LEAST", 1)  # the log is small
     log, items = planted / "interactions.parquet", planted / "items.parquet"
-    laboratory = Laboratory(log, tmp_path, lambda text: None, items)
+    laboratory = ExperimentRunner(log, tmp_path, lambda text: None, items)
     systems = compare(laboratory, ["pop", "re4"], 1, 1, TINY)
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]

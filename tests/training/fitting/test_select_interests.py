@@ -8,7 +8,7 @@ import pytest
 from index.release.manifest import read_manifest
 from index.release.reading import read_parts
 from training.config import FitConfig, read_config
-from training.experiments.runner import Laboratory
+from training.experiments.runner import ExperimentRunner
 from training.fitting.fit import fit
 from training.fitting.select_interests import candidates, choose, settled
 
@@ -50,7 +50,7 @@ def test_one_interest_has_to_be_better_in_recall_and_in_ndcg(
 
 def test_the_draft_is_the_chosen_run(planted: Path, tmp_path: Path) -> None:
     log = planted / "interactions.parquet"
-    laboratory = Laboratory(log, tmp_path / "runs", lambda text: None)
+    laboratory = ExperimentRunner(log, tmp_path / "runs", lambda text: None)
     each = {k: laboratory.run(read_config(None, TINY | {"interests": k})) for k in (1, 8)}
     found = {k: run.validation for k, run in each.items()}
     better = 1 if all(found[1][name] > found[8][name] for name in ("recall@50", "ndcg@50")) else 8

@@ -66,7 +66,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(
 
 @pytest.mark.parametrize("sparse_above", [0, 10**9], ids=["sparse", "dense"])
 def test_with_cosine_scores_items_have_length_one(planted, tmp_path, sparse_above):
-    config = FitConfig(**SMALL, epochs=4, cosine=0.1, sparse_above=sparse_above)
+    config = FitConfig(**SMALL, epochs=4, score_temperature=0.1, sparse_above=sparse_above)
     ready = prepared(planted, config)
     fitted = train(ready, config, tmp_path)
     np.testing.assert_allclose(np.linalg.norm(fitted.vectors[1:], axis=1), 1, rtol=1e-5)

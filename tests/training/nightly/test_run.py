@@ -210,7 +210,7 @@ def test_half_the_catalogue_gone_is_refused(folder, log):
     items = log["item_id"].to_pylist()
     stay = [hash_of(item) % 2 == 0 for item in items]
     bad_events(folder, log.filter(pa.array(stay)))
-    outcome = nightly(config_of(folder, fit={"min_user": 2}, min_cases=5))
+    outcome = nightly(config_of(folder, fit={"min_user_interactions": 2}, min_cases=5))
     refused(folder, outcome, before, "the catalogue has", "where 20.0% may be")
 
 
@@ -330,7 +330,12 @@ def test_a_full_disk_fails_the_night_and_the_next_run_goes_on(folder, monkeypatc
 
 def test_too_few_of_each_to_train_on_is_refused(folder):
     before = live(folder)
-    refused(folder, nightly(config_of(folder, fit={"min_user": 10**6})), before, "interactions")
+    refused(
+        folder,
+        nightly(config_of(folder, fit={"min_user_interactions": 10**6})),
+        before,
+        "interactions",
+    )
 
 
 def test_a_time_that_is_none_spoils_no_report(folder, log):

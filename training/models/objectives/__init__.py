@@ -26,7 +26,7 @@ class Forward(NamedTuple):
     negative_log_q: Tensor | None = None
 
 
-class Term(nn.Module):
+class LossTerm(nn.Module):
     """Base of the losses, so that a checker knows what calling one returns: a scalar."""
 
     def forward(self, batch: Forward) -> Tensor:
@@ -43,7 +43,7 @@ class Term(nn.Module):
 class Objective(nn.Module):
     """L = sum of coefficient * term (Re4 Eq. 16). A term with coefficient 0 is not computed."""
 
-    def __init__(self, terms: Mapping[str, tuple[float, Term]]) -> None:
+    def __init__(self, terms: Mapping[str, tuple[float, LossTerm]]) -> None:
         super().__init__()
         used = {name: term for name, (coefficient, term) in terms.items() if coefficient}
         self._terms = nn.ModuleDict(used)
@@ -51,7 +51,7 @@ class Objective(nn.Module):
 
     def start_epoch(self, number: int) -> None:
         for term in self._terms.values():
-            assert isinstance(term, Term)
+            assert isinstance(term, LossTerm)
             term.start_epoch(number)
 
     def forward(self, batch: Forward) -> tuple[Tensor, dict[str, Tensor]]:

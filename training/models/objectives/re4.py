@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from index.encoders import Interests
-from training.models.objectives import Forward, Term
+from training.models.objectives import Forward, LossTerm
 
 AuxiliaryNorm = Literal["positives", "cells"]
 Contrast = Literal["paper", "released"]
@@ -36,7 +36,7 @@ def mean_over(losses: Tensor, chosen: Tensor, norm: AuxiliaryNorm) -> Tensor:
     return losses.sum() / max(count, 1)
 
 
-class ReContrast(Term):
+class ReContrast(LossTerm):
     """Eq. 5-6: each interest is told from all but its own items by InfoNCE, one term a positive.
 
     Negatives of an interest: the history items that are not its positives, the other interests, and
@@ -86,7 +86,7 @@ class ReContrast(Term):
         return mean_over(losses, chosen, self._norm)
 
 
-class ReAttend(Term):
+class ReAttend(LossTerm):
     """Eq. 7-8: the attention should be what the served score z_k . x_i would make it.
 
     Cross-entropy of the attention against softmax(z_k . x_i), mean over interests and examples.
@@ -101,7 +101,7 @@ class ReAttend(Term):
         return -(wanted * given).sum(dim=2).mean()
 
 
-class ReConstruct(Term):
+class ReConstruct(LossTerm):
     """Eq. 9-12: each interest must give back the vectors of its positives.
 
     C_k = reshape(W4 z_k) to (L, D_b); beta_kij = softmax_i(w_j . tanh(W3 c_ki));

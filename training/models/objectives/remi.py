@@ -6,11 +6,11 @@ Xie et al., REMI, RecSys 2023.
 import torch
 from torch import Tensor
 
-from training.models.objectives import Forward, Term
+from training.models.objectives import Forward, LossTerm
 from training.models.objectives.softmax import corrected, take, target_scores
 
 
-class HardNegatives(Term):
+class HardNegatives(LossTerm):
     """IHN: -s+ + log(e^{s+} + n * sum_j softmax_j(beta s_j) e^{s_j}) on the hard read-out.
 
     n negatives s_j. beta 0 is the plain sampled softmax. Weights are not detached, as in the
@@ -35,7 +35,7 @@ class HardNegatives(Term):
         return (torch.logaddexp(target, weighted) - target).mean()
 
 
-class RoutingRegularizer(Term):
+class RoutingRegularizer(LossTerm):
     """RR: C = (A - mean)(A - mean)^T / D over the places of a history, loss sum_k C_kk^2.
 
     A (K, L) is the attention; its mean is over L, padding included. Mean over the batch: the

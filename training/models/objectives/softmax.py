@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from training.models.objectives import Forward, Term
+from training.models.objectives import Forward, LossTerm
 
 Selection = Literal["hard", "bam-p", "bam-l", "bam-l-trained"]
 
@@ -47,7 +47,7 @@ def target_scores(batch: Forward) -> Tensor:
     return (batch.interests.vectors @ batch.target_vectors[:, :, None]).squeeze(2)
 
 
-class Selected(Term):
+class HardReadoutSoftmax(LossTerm):
     """Softmax on one interest an example, which alone receives gradient.
 
     hard: the one that scores the target best (Re4 Eq. 13).
@@ -144,7 +144,7 @@ def served_scores(interests: Tensor, items: Tensor) -> Tensor:
     return result
 
 
-class ServedMax(Term):
+class ServedMax(LossTerm):
     """Softmax on the score that is served: target and negatives by their best interest (Eq. 17).
 
     In no paper. The hard read-out punishes only the interest that the target chose; whatever the
@@ -156,7 +156,7 @@ class ServedMax(Term):
         return softmax_loss(batch, target_scores(batch).max(dim=1).values, best)
 
 
-class MultiLoss(Term):
+class MultiLoss(LossTerm):
     """BaM's multi_loss: softmax on logsumexp_k(z_k . E_i), a soft relative of ServedMax."""
 
     def forward(self, batch: Forward) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.models.objectives import Forward, Term
+from training.models.objectives import Forward, LossTerm
 from training.models.objectives.softmax import take
 
 
@@ -21,7 +21,7 @@ def ranking_loss(batch: Forward, vectors: Tensor) -> Tensor:
     return losses.masked_fill(accidental, 0).sum() / kept
 
 
-class TargetInterest(Term):
+class TargetInterest(LossTerm):
     """Stage 1, for `pretrain` epochs: ranking loss on the interest nearest the target.
 
     Stage 2, from then on: ranking loss on the mixture u, and distillation, temperature^2 *

@@ -12,8 +12,8 @@ from training.models.negative_sampling import full
 from training.models.objectives import Forward, Objective
 from training.models.objectives.remi import HardNegatives, RoutingRegularizer
 from training.models.objectives.softmax import (
+    HardReadoutSoftmax,
     MultiLoss,
-    Selected,
     ServedMax,
     served_scores,
     take,
@@ -96,7 +96,7 @@ def test_losses_agree_with_loops(log_q):
     def soft(b: int, vector: Tensor) -> float:
         return (z[b] @ vector).logsumexp(dim=0).item()
 
-    expected = {Selected(): hard(batch), ServedMax(): best, MultiLoss(): soft}
+    expected = {HardReadoutSoftmax(): hard(batch), ServedMax(): best, MultiLoss(): soft}
     for term, score in expected.items():
         assert term(batch).item() == pytest.approx(slow(batch, score), rel=1e-9)
 
@@ -117,7 +117,9 @@ def test_hard_negatives_agree_with_loops(beta):
 
 def test_hardness_0_is_the_plain_softmax():
     batch = a_batch([4, 2, 2, 7, 1])
-    assert HardNegatives(0.0)(batch).item() == pytest.approx(Selected()(batch).item(), rel=1e-9)
+    assert HardNegatives(0.0)(batch).item() == pytest.approx(
+        HardReadoutSoftmax()(batch).item(), rel=1e-9
+    )
 
 
 def test_routing_regularizer_agrees_with_loops():
@@ -131,7 +133,7 @@ def test_routing_regularizer_agrees_with_loops():
 
 def test_only_the_chosen_interest_learns():
     batch = a_batch([2, 3])
-    Selected()(batch).backward()
+    HardReadoutSoftmax()(batch).backward()
     moved = batch.interests.vectors.grad.abs().sum(dim=2) > 0
     assert moved.sum(dim=1).tolist() == [1] * B
     assert moved.int().argmax(dim=1).tolist() == target_scores(batch).argmax(dim=1).tolist()
@@ -163,7 +165,7 @@ def test_served_scores_and_their_gradients_are_those_of_the_plain_maximum():
 @pytest.mark.parametrize("selection", ["bam-p", "bam-l"])
 def test_bam_draws_interests_in_proportion(selection):
     torch.manual_seed(0)
-    term = Selected(selection, inverse=0.7, dim=D).double()
+    term = HardReadoutSoftmax(selection, inverse=0.7, dim=D).double()
     batch = a_batch([2, 3])
     logits = target_scores(batch) if selection == "bam-p" else term._learnt(batch)
     expected = (0.7 * logits).softmax(dim=1)
@@ -174,7 +176,7 @@ def test_bam_draws_interests_in_proportion(selection):
 
 def test_bam_l_is_trained_only_under_its_own_name():
     for selection, learns in [("bam-l", False), ("bam-l-trained", True)]:
-        term = Selected(selection, dim=D).double()
+        term = HardReadoutSoftmax(selection, dim=D).double()
         term(a_batch([2, 3])).backward()
         grad = term.of_interest.weight.grad
         assert (grad is not None and bool(grad.any())) == learns
@@ -182,7 +184,7 @@ def test_bam_l_is_trained_only_under_its_own_name():
 
 def test_bam_l_trained_is_the_expected_loss():
     torch.manual_seed(0)
-    term = Selected("bam-l-trained", dim=D).double()
+    term = HardReadoutSoftmax("bam-l-trained", dim=D).double()
     batch = a_batch([4, 2, 7])
     share = term._learnt(batch).softmax(dim=1)
     expected = 0.0
@@ -199,16 +201,16 @@ def test_full_sampler_gives_the_exact_softmax():
     chosen = take(batch.interests.vectors, target_scores(batch).argmax(dim=1))
     logits = chosen @ batch.negative_vectors.T
     exact = torch.nn.functional.cross_entropy(logits, batch.targets - 1)
-    assert Selected()(batch).item() == pytest.approx(exact.item(), rel=1e-9)
+    assert HardReadoutSoftmax()(batch).item() == pytest.approx(exact.item(), rel=1e-9)
 
 
 def test_objective_adds_weighted_terms_and_skips_those_of_coefficient_0():
-    class Boom(Selected):
+    class Boom(HardReadoutSoftmax):
         def forward(self, batch: Forward) -> Tensor:
             raise AssertionError("a term of coefficient 0 was computed")
 
-    loss, terms = Objective({"a": (1.0, Selected()), "b": (0.5, Selected()), "c": (0.0, Boom())})(
-        a_batch([2, 3])
-    )
+    loss, terms = Objective(
+        {"a": (1.0, HardReadoutSoftmax()), "b": (0.5, HardReadoutSoftmax()), "c": (0.0, Boom())}
+    )(a_batch([2, 3]))
     assert set(terms) == {"a", "b"}
     assert loss.item() == pytest.approx(1.5 * terms["a"].item())
