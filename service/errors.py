@@ -1,7 +1,7 @@
-"""What can go wrong with a request, and the one table from error to HTTP status.
+"""The errors of a request, and the one table from error to HTTP status.
 
-A message says what was given, what is allowed and what to do. None holds an id of a user or item
-unless the client itself just sent it.
+A message says what was given, what is allowed and what to do. No message contains a user id or an
+item id, unless the same client has just sent it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,20 +16,20 @@ from index.release.errors import ReleaseError
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a body: where it stands there, and what is allowed."""
+    """One problem of a request: where it is, and what is allowed there."""
 
     where: str
     message: str
 
 
 class ServiceError(Exception):
-    """Base of the errors that the service itself raises; the text is the message sent."""
+    """Base class of the service's errors. The text is sent to the client."""
 
     problems: Sequence[Problem] = ()
 
 
-class InvalidBodyError(ServiceError):
-    """The body is not JSON, or not what the endpoint takes."""
+class InvalidRequestError(ServiceError):
+    """The body, a parameter or a header is not what the endpoint accepts."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(f"{p.where}: {p.message}" for p in problems))
@@ -37,11 +37,11 @@ class InvalidBodyError(ServiceError):
 
 
 class BodyTooLargeError(ServiceError):
-    """The body is longer than any valid one needs to be."""
+    """The body is longer than the limit."""
 
 
-class HeadTooLargeError(ServiceError):
-    """Path and headers are longer than any valid ones need to be."""
+class HeadersTooLargeError(ServiceError):
+    """Path and headers together are longer than the limit."""
 
 
 class BodyTooSlowError(ServiceError):
@@ -49,79 +49,81 @@ class BodyTooSlowError(ServiceError):
 
 
 class UnknownItemError(ServiceError):
-    """The release in use does not know the item that the path names."""
+    """The release in use does not contain the item in the path."""
 
 
 class UnauthorizedError(ServiceError):
-    """The key is missing or wrong."""
+    """The API key is missing or wrong."""
 
 
 class ForbiddenError(ServiceError):
-    """The key is known, and may not do this."""
+    """The API key is valid, but does not permit this request."""
 
 
 class RateLimitedError(ServiceError):
-    """The caller has sent all that it may for now."""
+    """The caller has reached its rate limit."""
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
-class ClientGoneError(ServiceError):
-    """The client hung up before its answer was ready."""
+class ClientDisconnectedError(ServiceError):
+    """The client closed the connection before the response."""
 
 
 class NotReadyError(ServiceError):
-    """No release is loaded, or the process is about to end."""
+    """No release is loaded, or the process is shutting down."""
 
 
 class OverloadedError(ServiceError):
-    """More requests wait than may, or than could be answered in time."""
+    """The queue is full, or too long to respond in time."""
 
 
 class HistoryUnavailableError(ServiceError):
-    """Redis did not do what was asked of it in time."""
+    """Redis did not complete a call in time."""
 
 
 @dataclass(frozen=True)
 class ErrorSpec:
-    """How an error is told to the client."""
+    """Status, code and headers of the response to an error."""
 
     status: int
     code: str
     headers: tuple[tuple[str, str], ...] = ()
 
 
-_RETRY = (("retry-after", "1"),)
+_RETRY_LATER = (("retry-after", "1"),)
+# The rest of the request is not read, so the connection cannot be reused.
+_CLOSE = (("connection", "close"),)
 
 ERROR_SPECS: dict[type[Exception], ErrorSpec] = {
-    InvalidBodyError: ErrorSpec(422, "invalid_request"),
-    # The rest of the body is not read: the connection cannot be used again.
-    BodyTooLargeError: ErrorSpec(413, "body_too_large", (("connection", "close"),)),
-    HeadTooLargeError: ErrorSpec(431, "headers_too_large", (("connection", "close"),)),
-    BodyTooSlowError: ErrorSpec(408, "body_too_slow", (("connection", "close"),)),
+    InvalidRequestError: ErrorSpec(422, "invalid_request"),
+    BodyTooLargeError: ErrorSpec(413, "body_too_large", _CLOSE),
+    HeadersTooLargeError: ErrorSpec(431, "headers_too_large", _CLOSE),
+    BodyTooSlowError: ErrorSpec(408, "body_too_slow", _CLOSE),
     UnknownItemError: ErrorSpec(404, "unknown_item"),
     UnauthorizedError: ErrorSpec(401, "unauthorized", (("www-authenticate", "Bearer"),)),
     ForbiddenError: ErrorSpec(403, "forbidden"),
     RateLimitedError: ErrorSpec(429, "rate_limited"),
-    ClientGoneError: ErrorSpec(499, "client_gone"),
-    NotReadyError: ErrorSpec(503, "not_ready", _RETRY),
-    OverloadedError: ErrorSpec(503, "overloaded", _RETRY),
-    HistoryUnavailableError: ErrorSpec(503, "history_unavailable", _RETRY),
+    ClientDisconnectedError: ErrorSpec(499, "client_gone"),
+    NotReadyError: ErrorSpec(503, "not_ready", _RETRY_LATER),
+    OverloadedError: ErrorSpec(503, "overloaded", _RETRY_LATER),
+    HistoryUnavailableError: ErrorSpec(503, "history_unavailable", _RETRY_LATER),
     ReleaseError: ErrorSpec(409, "release_refused"),
     Exception: ErrorSpec(500, "internal"),
 }
 
-_HTTP_ERROR_SPECS = {
-    404: ("not_found", "path: there is nothing here; see /docs for what there is"),
-    405: ("method_not_allowed", "method: not one that this path takes; see the Allow header"),
+# status -> code and message, for the errors that the framework raises
+_HTTP_ERRORS = {
+    404: ("not_found", "path: no such endpoint; see /docs for the list of endpoints"),
+    405: ("method_not_allowed", "method: not allowed for this path; see the Allow header"),
 }
 
 
 @dataclass(frozen=True)
 class ErrorResponse:
-    """An error as the client gets it."""
+    """The response that a client gets for an error."""
 
     status: int
     headers: dict[str, str]
@@ -129,63 +131,67 @@ class ErrorResponse:
 
 
 def to_response(error: Exception) -> ErrorResponse:
-    """Status, headers and body for any error; one of ours, the framework's, or a bug."""
+    """Status, headers and body for any error: the service's, the framework's, or a bug."""
     if isinstance(error, HTTPException):
         return _http_error_response(error)
-    kind = next(ERROR_SPECS[cls] for cls in type(error).__mro__ if cls in ERROR_SPECS)
-    bug = kind.status == 500
-    message = "server: this is a bug on our side; it is in the logs" if bug else str(error)
+    spec = next(ERROR_SPECS[cls] for cls in type(error).__mro__ if cls in ERROR_SPECS)
+    is_bug = spec.status == 500
+    message = (
+        "server: internal error, which is a bug; see the server's logs" if is_bug else str(error)
+    )
     problems = getattr(error, "problems", ())
-    headers = dict(kind.headers)
+    headers = dict(spec.headers)
     if isinstance(error, RateLimitedError):
         headers["retry-after"] = str(error.retry_after_s)
-    return ErrorResponse(kind.status, headers, body(kind.code, message, problems))
+    return ErrorResponse(spec.status, headers, error_body(spec.code, message, problems))
 
 
 def _http_error_response(error: HTTPException) -> ErrorResponse:
-    code, message = _HTTP_ERROR_SPECS.get(error.status_code, ("http_error", error.detail))
-    return ErrorResponse(error.status_code, dict(error.headers or {}), body(code, message))
+    code, message = _HTTP_ERRORS.get(error.status_code, ("http_error", error.detail))
+    body = error_body(code, message)
+    return ErrorResponse(error.status_code, dict(error.headers or {}), body)
 
 
-def body(code: str, message: str, problems: Sequence[Problem] = ()) -> dict[str, Any]:
-    """The one shape of every error."""
+def error_body(code: str, message: str, problems: Sequence[Problem] = ()) -> dict[str, Any]:
+    """The JSON body that all errors share."""
     details = {"problems": [asdict(problem) for problem in problems]} if problems else {}
     return {"error": {"code": code, "message": message, **details}}
 
 
-_PROBLEMS_SHOWN = 5
-_GIVEN_SHOWN = 40
-_WHERE_SHOWN = 80
-_DIGITS_SHOWN = 10**15
+_MAX_PROBLEMS = 5
+_MAX_INPUT_CHARACTERS = 40
+_MAX_LOCATION_CHARACTERS = 80
+_MAX_INTEGER = 10**15
 
 
-def invalid_body(error: ValidationError) -> InvalidBodyError:
-    """Pydantic's complaint in our words: the place, what is allowed, what was given."""
-    return invalid(error.errors(include_url=False))
+def invalid_body(error: ValidationError) -> InvalidRequestError:
+    """The error for a body that fails validation."""
+    return invalid_request(error.errors(include_url=False))
 
 
-def invalid(found: Sequence[Mapping[str, Any]]) -> InvalidBodyError:
-    """The same of what pydantic lists."""
+def invalid_request(details: Sequence[Mapping[str, Any]]) -> InvalidRequestError:
+    """The error for pydantic's error details: where, what is allowed, what was given."""
     problems = [
         Problem(
-            where=".".join(map(str, problem["loc"]))[:_WHERE_SHOWN] or "body",
-            message=f"{problem['msg']}{_given(problem['type'], problem['input'])}",
+            where=".".join(map(str, detail["loc"]))[:_MAX_LOCATION_CHARACTERS] or "body",
+            message=f"{detail['msg']}{_describe_input(detail['type'], detail['input'])}",
         )
-        for problem in found[:_PROBLEMS_SHOWN]
+        for detail in details[:_MAX_PROBLEMS]
     ]
-    if len(found) > _PROBLEMS_SHOWN:
-        problems.append(Problem("body", f"and {len(found) - _PROBLEMS_SHOWN} more problems"))
-    return InvalidBodyError(problems)
+    if len(details) > _MAX_PROBLEMS:
+        problems.append(Problem("body", f"and {len(details) - _MAX_PROBLEMS} more problems"))
+    return InvalidRequestError(problems)
 
 
-def _given(kind: str, value: object) -> str:
-    """What was given, where that is short and helps."""
-    if kind in ("missing", "json_invalid"):
+def _describe_input(error_type: str, value: object) -> str:
+    """The given value, shortened; empty if it does not help."""
+    if error_type in ("missing", "json_invalid"):
         return ""
     if isinstance(value, str):
-        return f"; given {value[:_GIVEN_SHOWN]!r}" + "..." * (len(value) > _GIVEN_SHOWN)
+        shortened = "..." * (len(value) > _MAX_INPUT_CHARACTERS)
+        return f"; given {value[:_MAX_INPUT_CHARACTERS]!r}{shortened}"
     if isinstance(value, bool | float) or value is None:
         return f"; given {value}"
     if isinstance(value, int):
-        return f"; given {value}" if abs(value) < _DIGITS_SHOWN else "; given a huge number"
+        return f"; given {value}" if abs(value) < _MAX_INTEGER else "; given a huge number"
     return f"; given {'an object' if isinstance(value, dict) else 'a list'}"

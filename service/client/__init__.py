@@ -24,10 +24,11 @@ from tenacity import (
 from service.client import operations as calls
 from service.client.operations import Answer, Call, UnavailableError
 from service.http.schemas.availability import AvailabilityNow
-from service.http.schemas.histories import Accepted, Event, Forgotten, History
+from service.http.schemas.histories import Accepted, Forgotten, History
 from service.http.schemas.items import SimilarItems
 from service.http.schemas.operations import Ready, ReleaseState, Reloaded
 from service.http.schemas.recommend import Recommendations, RecommendedBatch, RecommendRequest
+from service.store.events import Event
 
 TIMEOUT_S = 2.0
 RETRIES = 2

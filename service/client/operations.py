@@ -10,10 +10,11 @@ from pydantic import BaseModel, ValidationError
 
 from service.http.schemas.availability import Availability, AvailabilityNow
 from service.http.schemas.common import ErrorBody, ProblemDetail
-from service.http.schemas.histories import Accepted, Event, Forgotten, History
+from service.http.schemas.histories import Accepted, Forgotten, History
 from service.http.schemas.items import SimilarItems
 from service.http.schemas.operations import Ready, ReleaseState, Reloaded
 from service.http.schemas.recommend import Recommendations, RecommendedBatch, RecommendRequest
+from service.store.events import Event
 
 Answer = TypeVar("Answer", bound=BaseModel)
 

@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, its count, its line in the log, and errors of our own."""
+"""The middleware around every request: request id, metrics, access log, traces and errors."""
 
 import logging
 import time
@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING
 from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.request_context import RequestContext, arrived
-from service.http.state import error_response
+from service.http.request_context import RequestContext, add_request_context
+from service.http.responses import error_response
 from service.telemetry.metrics import Metrics
 
-if TYPE_CHECKING:  # it is there with its extra alone
+if TYPE_CHECKING:  # needs the extra `tracing`
     from service.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
 
 class RequestMiddleware:
-    """Pure ASGI: starlette's own base for middleware takes as long as half of all the rest."""
+    """Pure ASGI: starlette's middleware base class takes half as long as all other work."""
 
     def __init__(
         self, app: ASGIApp, metrics: Metrics, access_log: bool, tracing: "Tracing | None"
     ) -> None:
         self._app = app
         self._requests = metrics.requests
-        self._counters: dict[tuple[str, int], Counter] = {}  # looked up once, not each time
+        self._counters: dict[tuple[str, int], Counter] = {}  # looked up once, not for each request
         self._access_log = access_log
         self._tracing = tracing
 
@@ -33,55 +33,57 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["arrival"] = arrival = arrived(scope["headers"])
+        context = add_request_context(scope)
         if self._tracing is not None:
-            arrival.stages = []
+            context.stages = []
         status = 0
 
-        async def watched_send(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [
                     *message["headers"],
-                    (b"x-request-id", arrival.request_id),
+                    (b"x-request-id", context.request_id),
                     (b"x-content-type-options", b"nosniff"),
                 ]
             await send(message)
 
         try:
-            await self._app(scope, receive, watched_send)
+            await self._app(scope, receive, send_with_headers)
         except Exception as error:
-            log.exception("request failed", extra=_facts(scope, arrival))
+            log.exception("request failed", extra=_log_fields(scope, context))
             if status:
                 raise
-            await error_response(error)(scope, receive, watched_send)
+            await error_response(error)(scope, receive, send_with_headers)
         finally:
             if status:
-                self._tell(scope, arrival, status)
+                self._record(scope, context, status)
 
-    def _tell(self, scope: Scope, arrival: RequestContext, status: int) -> None:
+    def _record(self, scope: Scope, context: RequestContext, status: int) -> None:
+        """Count, log and trace a request whose response has started."""
         route = route_of(scope)
         counter = self._counters.get((route, status))
         if counter is None:
             counter = self._counters[route, status] = self._requests.labels(route, status)
         counter.inc()
         if self._access_log:
-            took_ms = round((time.perf_counter() - arrival.at) * 1e3, 3)
-            log.info("request", extra={**_facts(scope, arrival), "status": status, "ms": took_ms})
+            duration_ms = round((time.perf_counter() - context.received_at) * 1e3, 3)
+            fields = {**_log_fields(scope, context), "status": status, "ms": duration_ms}
+            log.info("request", extra=fields)
         if self._tracing is not None:
-            self._tracing.record(arrival, f"{scope['method']} {route}", status)
+            self._tracing.record(context, f"{scope['method']} {route}", status)
 
 
-def _facts(scope: Scope, arrival: RequestContext) -> dict[str, str]:
-    """What of a request may stand in a log: nothing in which an id could be."""
+def _log_fields(scope: Scope, context: RequestContext) -> dict[str, str]:
+    """The fields that may be logged: none of them can contain a user id or an item id."""
     return {
         "method": scope["method"],
         "route": route_of(scope),
-        "request_id": arrival.request_id.decode("ascii"),
+        "request_id": context.request_id.decode("ascii"),
     }
 
 
 def route_of(scope: Scope) -> str:
-    """The path as it was declared; not as it was asked for, of which there is no end."""
+    """The path template of the route, so that the number of label values is bounded."""
     return getattr(scope.get("route"), "path_format", "other")

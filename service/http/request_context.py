@@ -1,4 +1,4 @@
-"""What is noted of a request as it comes in: when, under which id, with which key and deadline."""
+"""The context of a request: when it arrived, its id, selected headers, client and deadline."""
 
 import itertools
 import math
@@ -9,64 +9,79 @@ from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import InvalidBodyError, OverloadedError, Problem
+from service.errors import InvalidRequestError, OverloadedError, Problem
 
-_NOTED = frozenset((b"x-request-id", b"x-deadline-ms", b"authorization", b"traceparent"))
-_SANE_ID = re.compile(rb"[\w.:/+=@-]{1,128}", re.ASCII)
-_PROCESS = secrets.token_hex(6)
-_NUMBERS = itertools.count(1)
-_DIGITS = 9
+_KEPT_HEADERS = frozenset((b"x-request-id", b"x-deadline-ms", b"authorization", b"traceparent"))
+_VALID_REQUEST_ID = re.compile(rb"[\w.:/+=@-]{1,128}", re.ASCII)
+_PROCESS_ID = secrets.token_hex(6).encode()
+_REQUEST_NUMBERS = itertools.count(1)
+_MAX_DEADLINE_DIGITS = 9
+_UNKNOWN_CLIENT = "unknown"
+_SCOPE_KEY = "request_context"
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """at, deadline: on the clock of time.perf_counter; no deadline until one is set.
+    """received_at, deadline: on the clock of time.perf_counter; no deadline until one is set.
 
-    stages: (name, start, end) of what was done for the request, if somebody wants to know.
+    stages: (name, start, end) of each stage of the request, or None if they are not recorded.
     """
 
-    at: float
+    received_at: float
     headers: dict[bytes, bytes]
     request_id: bytes
+    client_address: str = _UNKNOWN_CLIENT
     deadline: float = math.inf
     stages: list[tuple[str, float, float]] | None = None
 
-    def answer_within(self, seconds: float) -> float:
-        """Set the deadline, which the client may have wanted earlier, and return it.
+    def set_deadline(self, timeout_s: float) -> float:
+        """Set and return the deadline: X-Deadline-Ms if it is shorter, else timeout_s.
 
-        Raises InvalidBodyError for a wish that is no number.
+        Raises InvalidRequestError if the header is not a number.
         """
-        wish = self.headers.get(b"x-deadline-ms")
-        if wish is not None:
-            seconds = min(seconds, _seconds(wish))
-        self.deadline = self.at + seconds
+        requested = self.headers.get(b"x-deadline-ms")
+        if requested is not None:
+            timeout_s = min(timeout_s, _seconds(requested))
+        self.deadline = self.received_at + timeout_s
         return self.deadline
 
     def check_deadline(self) -> None:
-        """Raises OverloadedError once it is too late to answer."""
+        """Raises OverloadedError if the deadline has passed."""
         late_s = time.perf_counter() - self.deadline
         if late_s > 0:
             raise OverloadedError(
-                f"deadline: missed by {late_s * 1e3:.0f} ms, and nobody waits for the answer now; "
+                f"deadline: missed by {late_s * 1e3:.0f} ms, so no response is sent; "
                 "try again later"
             )
 
 
-def arrived(headers: Iterable[tuple[bytes, bytes]]) -> RequestContext:
-    noted = {name: value for name, value in headers if name in _NOTED}
-    given = noted.get(b"x-request-id")
-    if given is None or not _SANE_ID.fullmatch(given):
-        given = b"%b-%x" % (_PROCESS.encode(), next(_NUMBERS))
-    return RequestContext(time.perf_counter(), noted, given)
+def add_request_context(scope: MutableMapping[str, Any]) -> RequestContext:
+    """Create the context of an ASGI request and store it in the scope."""
+    client = scope.get("client")
+    context = create_request_context(scope["headers"], client[0] if client else _UNKNOWN_CLIENT)
+    scope[_SCOPE_KEY] = context
+    return context
+
+
+def create_request_context(
+    headers: Iterable[tuple[bytes, bytes]], client_address: str = _UNKNOWN_CLIENT
+) -> RequestContext:
+    """Keeps the client's X-Request-Id if it is valid, else generates an id."""
+    kept = {name: value for name, value in headers if name in _KEPT_HEADERS}
+    request_id = kept.get(b"x-request-id")
+    if request_id is None or not _VALID_REQUEST_ID.fullmatch(request_id):
+        request_id = b"%b-%x" % (_PROCESS_ID, next(_REQUEST_NUMBERS))
+    return RequestContext(time.perf_counter(), kept, request_id, client_address)
 
 
 def request_context_of(scope: MutableMapping[str, Any]) -> RequestContext:
-    arrival: RequestContext = scope["arrival"]
-    return arrival
+    context: RequestContext = scope[_SCOPE_KEY]
+    return context
 
 
-def _seconds(wish: bytes) -> float:
-    if not (wish.isdigit() and len(wish) <= _DIGITS and int(wish)):
+def _seconds(milliseconds: bytes) -> float:
+    is_number = milliseconds.isdigit() and len(milliseconds) <= _MAX_DEADLINE_DIGITS
+    if not (is_number and int(milliseconds)):
         problem = "not a number of milliseconds from 1; leave it out, or send one"
-        raise InvalidBodyError([Problem("X-Deadline-Ms", problem)])
-    return int(wish) / 1000
+        raise InvalidRequestError([Problem("X-Deadline-Ms", problem)])
+    return int(milliseconds) / 1000

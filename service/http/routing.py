@@ -1,4 +1,4 @@
-"""A route with nothing between request and endpoint but the door and the check of the body."""
+"""A route that calls its endpoint directly, after authorization and validation."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,63 +15,69 @@ from service.auth.authorization import Permission
 from service.errors import (
     BodyTooLargeError,
     BodyTooSlowError,
-    ClientGoneError,
-    invalid,
+    ClientDisconnectedError,
     invalid_body,
+    invalid_request,
 )
 from service.http.request_context import request_context_of
 from service.http.schemas.common import BODY_LIMIT_BYTES
-from service.http.state import service_of
+from service.http.state import state_of
 
 _BODY_TIMEOUT_S = 10.0
 
 
 class DirectRoute(APIRoute):
-    """An endpoint that is given the request, and the valid body and parameters that it declares.
+    """Calls the endpoint with the request, and the validated body and parameters it declares.
 
-    FastAPI reads its signature for the documentation. FastAPI's own way from request to response
-    takes about as long as all the rest of the web layer, for things that are not needed here.
+    FastAPI reads the endpoint's signature for the documentation only. FastAPI's own request
+    handling takes about as long as all the rest of the web layer, for features not used here.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        declared: Any = self.body_field and self.body_field.field_info.annotation
-        self._body = TypeAdapter[Any](declared) if declared else None
-        self._limit_bytes: int = getattr(declared, "LIMIT_BYTES", BODY_LIMIT_BYTES)
-        self._parameters = bool(self.dependant.path_params or self.dependant.query_params)
-        self._access = _access(self.dependencies)
-        self.app = self._serve
+        body_model: Any = self.body_field and self.body_field.field_info.annotation
+        self._body_adapter = TypeAdapter[Any](body_model) if body_model else None
+        self._body_limit_bytes: int = getattr(body_model, "LIMIT_BYTES", BODY_LIMIT_BYTES)
+        self._has_parameters = bool(self.dependant.path_params or self.dependant.query_params)
+        self._permission = _permission(self.dependencies)
+        self.app = self._handle
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
-        service_of(request).door.admit(self._access, scope)
-        given = self._given(request) if self._parameters else {}
-        if self._body is None:
-            response = await self.endpoint(request, **given)
+        context = request_context_of(scope)
+        authorization = context.headers.get(b"authorization", b"")
+        authorizer = state_of(request).authorizer
+        authorizer.authorize(self._permission, authorization, context.client_address)
+        parameters = self._parameters(request) if self._has_parameters else {}
+        if self._body_adapter is None:
+            response = await self.endpoint(request, **parameters)
         else:
-            body = _valid(self._body, await _read_body(request, self._limit_bytes))
-            response = await self.endpoint(request, body, **given)
-        request_context_of(scope).check_deadline()
+            content = await _read_body(request, self._body_limit_bytes)
+            body = _validate(self._body_adapter, content)
+            response = await self.endpoint(request, body, **parameters)
+        context.check_deadline()
         await response(scope, receive, send)
 
-    def _given(self, request: Request) -> dict[str, Any]:
-        """What stands in the path and the query, by FastAPI's own reading."""
-        path, wrong = request_params_to_args(self.dependant.path_params, request.path_params)
-        query, also = request_params_to_args(self.dependant.query_params, request.query_params)
-        if wrong or also:
-            raise invalid([*wrong, *also])
+    def _parameters(self, request: Request) -> dict[str, Any]:
+        """The path and query parameters, validated by FastAPI."""
+        path, path_errors = request_params_to_args(self.dependant.path_params, request.path_params)
+        query, query_errors = request_params_to_args(
+            self.dependant.query_params, request.query_params
+        )
+        if path_errors or query_errors:
+            raise invalid_request([*path_errors, *query_errors])
         return {**path, **query}
 
 
-def _access(dependencies: Sequence[Depends]) -> Permission:
-    """What the route asks of a caller, as the application has declared it."""
-    for asked in dependencies:
-        if isinstance(asked, Security) and asked.scopes:
-            return cast(Permission, asked.scopes[0])
+def _permission(dependencies: Sequence[Depends]) -> Permission:
+    """The permission that the application declares for the route."""
+    for dependency in dependencies:
+        if isinstance(dependency, Security) and dependency.scopes:
+            return cast(Permission, dependency.scopes[0])
     return "open"
 
 
-def _valid(adapter: TypeAdapter[Any], body: bytes) -> Any:
+def _validate(adapter: TypeAdapter[Any], body: bytes) -> Any:
     try:
         return adapter.validate_json(body)
     except ValidationError as error:
@@ -79,14 +85,17 @@ def _valid(adapter: TypeAdapter[Any], body: bytes) -> Any:
 
 
 async def _read_body(request: Request, limit_bytes: int) -> bytes:
-    """All of the body, in however many pieces; refused as soon as it is too long."""
-    body, more = _grown(b"", await request.receive(), limit_bytes)
+    """The whole body; raises as soon as it is over the limit.
+
+    Raises BodyTooLargeError, BodyTooSlowError or ClientDisconnectedError.
+    """
+    body, more = _append(b"", await request.receive(), limit_bytes)
     if not more:
         return body
     try:
         async with asyncio.timeout(_BODY_TIMEOUT_S):
             while more:
-                body, more = _grown(body, await request.receive(), limit_bytes)
+                body, more = _append(body, await request.receive(), limit_bytes)
     except TimeoutError:
         raise BodyTooSlowError(
             f"body: not complete after {_BODY_TIMEOUT_S:g} s; send it faster"
@@ -94,10 +103,10 @@ async def _read_body(request: Request, limit_bytes: int) -> bytes:
     return body
 
 
-def _grown(body: bytes, message: Message, limit_bytes: int) -> tuple[bytes, bool]:
-    """The body with the piece that has arrived, and whether there is more to come."""
+def _append(body: bytes, message: Message, limit_bytes: int) -> tuple[bytes, bool]:
+    """The body with the chunk of the message, and whether more chunks follow."""
     if message["type"] == "http.disconnect":
-        raise ClientGoneError("client: hung up before its body was complete")
+        raise ClientDisconnectedError("client: disconnected before its body was complete")
     body += message.get("body", b"")
     if len(body) > limit_bytes:
         raise BodyTooLargeError(

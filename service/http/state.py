@@ -1,14 +1,11 @@
-"""The parts of the running service, as the endpoints come to them."""
+"""The state of the running service, as the endpoints access it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
 from starlette.requests import Request
-from starlette.responses import Response
 
 from service.auth.authorization import Authorizer
-from service.errors import to_response
 from service.http.request_context import request_context_of
 from service.serving.batching import Engine
 from service.serving.release_loader import LiveRelease
@@ -19,52 +16,40 @@ from service.store.histories import HistoryStore
 from service.store.redis_client import ResilientRedis
 from service.telemetry.metrics import Metrics
 
-if TYPE_CHECKING:  # it is there with its extra alone
+if TYPE_CHECKING:  # needs the extra `tracing`
     from service.telemetry.tracing import Tracing
 
 
 @dataclass
-class Service:
-    """All that the endpoints need, made once for each app."""
+class ServiceState:
+    """The components that the endpoints use, created once for each app."""
 
     settings: Settings
     metrics: Metrics
     live: LiveRelease
     engine: Engine
     redis: ResilientRedis
-    history: HistoryStore
-    withdrawn: WithdrawnItems
-    newcomers: ColdStartItems
-    door: Authorizer
+    histories: HistoryStore
+    withdrawn_items: WithdrawnItems
+    cold_start_items: ColdStartItems
+    authorizer: Authorizer
     tracing: "Tracing | None" = None
     draining: bool = False
 
-    def sheds(self, under_way: int) -> bool:
-        """Whether one more request for the engine is to be refused before it is looked at."""
-        return self.engine.is_full(under_way) and not self.draining
+    def sheds_load(self, pending_requests: int) -> bool:
+        """Whether the next request to the engine is rejected before it is parsed."""
+        return self.engine.is_full(pending_requests) and not self.draining
 
 
-def service_of(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
+def state_of(request: Request) -> ServiceState:
+    state: ServiceState = request.app.state.service
+    return state
 
 
-def deadline_of(request: Request) -> float:
-    """When this request is to be answered, on the clock of time.perf_counter; later it is refused.
+def set_deadline(request: Request) -> float:
+    """Set the request's deadline and return it, on the clock of time.perf_counter.
 
-    Raises InvalidBodyError for a header that says it wrongly.
+    Raises InvalidRequestError if the header X-Deadline-Ms is not a number.
     """
-    deadline_s = service_of(request).settings.deadline_ms / 1000
-    return request_context_of(request.scope).answer_within(deadline_s)
-
-
-def error_response(error: Exception) -> Response:
-    """What a client is told of it, whatever it is."""
-    told = to_response(error)
-    return json_response(told.body, told.status, told.headers)
-
-
-def json_response(
-    content: Any, status: int = 200, headers: dict[str, str] | None = None
-) -> Response:
-    return Response(orjson.dumps(content), status, headers, media_type="application/json")
+    timeout_s = state_of(request).settings.deadline_ms / 1000
+    return request_context_of(request.scope).set_deadline(timeout_s)

@@ -19,7 +19,7 @@ from index.release.reading import Release
 from index.retrieval.delta import Delta
 from index.retrieval.retriever import Answer, Query
 from index.retrieval.search import Timings
-from service.errors import ClientGoneError, NotReadyError, OverloadedError
+from service.errors import ClientDisconnectedError, NotReadyError, OverloadedError
 from service.serving.release_loader import LiveRelease
 from service.telemetry.metrics import Metrics
 
@@ -161,18 +161,18 @@ class Engine:
     def admit(self, deadline: float = math.inf) -> None:
         """Raises NotReadyError or OverloadedError if a query given now would be refused."""
         if self._live.release is None:
-            self._metrics.refused["not_ready"].inc()
+            self._metrics.rejected_requests["not_ready"].inc()
             raise NotReadyError("release: none is loaded yet; GET /release says why, try again")
         if self._depth >= self._queue_limit:
             self._refuses = True
-            self._metrics.refused["queue_full"].inc()
+            self._metrics.rejected_requests["queue_full"].inc()
             raise OverloadedError(
                 f"queue: {self._depth} requests wait, as many as may; try again later"
             )
         wait_s = self._wait_s(self._depth)
         if wait_s > _SHARE * min(self._deadline_s, deadline - time.perf_counter()):
             self._refuses = True
-            self._metrics.refused["wait"].inc()
+            self._metrics.rejected_requests["wait"].inc()
             raise OverloadedError(
                 f"queue: the wait is about {wait_s * 1e3:.0f} ms, too long to be sure of an answer "
                 "before the deadline; try again later"
@@ -183,7 +183,7 @@ class Engine:
     ) -> Served:
         """The answer, once its turn has come. is_gone: whether nobody waits for it any more.
 
-        Raises NotReadyError, OverloadedError or ClientGoneError.
+        Raises NotReadyError, OverloadedError or ClientDisconnectedError.
         """
         [outcome] = await self.answer_all([query], is_gone, deadline)
         if isinstance(outcome, Exception):
@@ -256,11 +256,11 @@ class Engine:
     def _is_dropped(self, waiting: _Waiting, now: float, done: float) -> bool:
         """done: about when the batch will be."""
         if waiting.outcomes.done() or waiting.is_gone():
-            self._metrics.refused["client_gone"].inc()
-            _fail(waiting, ClientGoneError("client: hung up before its turn"))
+            self._metrics.rejected_requests["client_gone"].inc()
+            _fail(waiting, ClientDisconnectedError("client: hung up before its turn"))
             return True
         if done > waiting.deadline:
-            self._metrics.refused["deadline"].inc()
+            self._metrics.rejected_requests["deadline"].inc()
             _fail(
                 waiting,
                 OverloadedError(

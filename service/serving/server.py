@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from index.release.errors import ReleaseError
 from service.app import create_app
 from service.http.load_shedding import SheddingProtocol
-from service.http.state import Service
+from service.http.state import ServiceState
 from service.settings import Settings
 
 # Longer than the minute for which proxies keep theirs: else one is closed just as it is used.
@@ -69,7 +69,7 @@ class DrainingServer(uvicorn.Server):
                 timeout_graceful_shutdown=_LAST_ANSWERS_S,
             )
         )
-        self._service: Service = app.state.service
+        self._service: ServiceState = app.state.service
         self._drain_s = settings.drain_s
         self._workers = settings.workers
         self._waits = waits

@@ -115,7 +115,7 @@ class ResilientRedis:
     def failed(self, operation: str, error: Exception) -> None:
         """Note it: in the metrics, in the log if it is news, and for the breaker."""
         name = _name(error)
-        self._metrics.history_failures.labels(operation, name).inc()
+        self._metrics.redis_failures.labels(operation, name).inc()
         if isinstance(error, ResponseError):
             # Redis is there: it only refuses this, as a full one does, or for a spoilt key.
             if (now := time.monotonic()) >= self._tells_refusals_at:
@@ -178,7 +178,7 @@ class ResilientRedis:
 
     def _set_up(self, up: bool) -> None:
         self.up = up
-        self._metrics.history_up.set(up)
+        self._metrics.redis_up.set(up)
 
 
 async def _ping(client: Client) -> None:

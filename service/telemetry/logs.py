@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on stderr. No line holds an id of a user or item."""
+"""Logs: one JSON object per line on stderr. No line contains a user id or an item id."""
 
 import json
 import logging
@@ -6,35 +6,39 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "color_message",
+}
 
 
-class _JsonLines(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
+        entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": record.process,
             "event": record.getMessage(),
         }
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        entry |= {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
         if record.exc_info and record.exc_info[0]:
-            # Not the exception's text: it may quote what a client sent.
-            line["error"] = record.exc_info[0].__name__
-            line["at"] = [
+            # Without the exception's message: it may quote what a client sent.
+            entry["error"] = record.exc_info[0].__name__
+            entry["at"] = [
                 f"{frame.filename}:{frame.lineno} {frame.name}"
                 for frame in traceback.extract_tb(record.exc_info[2])
             ]
-        return json.dumps(line, default=str)
+        return json.dumps(entry, default=str)
 
 
 def configure_logs(level: str) -> None:
-    """Send everything that is logged in this process to stderr, one line an event."""
+    """Write all logs of this process to stderr, one line per event."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_JsonLines())
+    handler.setFormatter(_JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # What they tell of a normal start and end, service.server tells in its own words.
-    at_least = max(logging.WARNING, logging.getLevelName(level.upper()))
+    # service.serving.server logs start and end itself.
+    library_level = max(logging.WARNING, logging.getLevelName(level.upper()))
     for library in ("uvicorn", "faiss"):
-        logging.getLogger(library).setLevel(at_least)
+        logging.getLogger(library).setLevel(library_level)

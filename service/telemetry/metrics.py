@@ -1,11 +1,11 @@
-"""What Prometheus is told. No label holds an id of a user or item.
+"""Prometheus metrics. No label holds a user id or an item id.
 
-A process alone keeps its numbers in memory. Several workers keep them in files of the folder that
-PROMETHEUS_MULTIPROC_DIR names, from which each tells the sum of all, dead ones included; what holds
-for a moment alone, such as the depth of a queue, only of those that live.
+A single process keeps its metrics in memory. Several workers keep them in files of the folder that
+PROMETHEUS_MULTIPROC_DIR names, and each worker exposes the sums over all workers, ended ones
+included. Gauges, such as the queue depth, cover the running workers only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,203 +13,196 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 
-Refusal = Literal["shed", "queue_full", "wait", "deadline", "client_gone", "not_ready"]
+RejectionReason = Literal["shed", "queue_full", "wait", "deadline", "client_gone", "not_ready"]
 
 _SECONDS = (
     *(0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005),
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
 )
-_SHARES = tuple(tenth / 10 for tenth in range(11))
-_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_RATIOS = tuple(tenth / 10 for tenth in range(11))
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+# How a gauge is combined over the running workers.
+_Combination = Literal["livesum", "livemax", "livemin"]
 
 
 class Metrics:
-    """Every instrument of the process; labelled ones are looked up once, not for each request."""
+    """All metrics of the process. Labelled children are created once, not for each request."""
 
     def __init__(self, shared: bool = False) -> None:
-        """shared: other workers tell these numbers too."""
+        """shared: other workers expose the metrics of this one too."""
         self.are_shared = shared
-        self.registry = self._told = CollectorRegistry()
-        self._watched: list[tuple[Gauge, Callable[[], float]]] = []
+        self.registry = self._exposed_registry = CollectorRegistry()
+        self._gauge_callbacks: list[tuple[Gauge, Callable[[], float]]] = []
         if shared:
-            self._told = CollectorRegistry()
-            MultiProcessCollector(self._told)  # type: ignore[no-untyped-call]
+            self._exposed_registry = CollectorRegistry()
+            MultiProcessCollector(self._exposed_registry)  # type: ignore[no-untyped-call]
         else:
             ProcessCollector(registry=self.registry)
             GCCollector(registry=self.registry)
-        self._requests()
-        self._answers()
-        self._history()
-        self._release()
+        self._create_request_metrics()
+        self._create_latency_metrics()
+        self._create_response_metrics()
+        self._create_interest_metrics()
+        self._create_cold_start_metrics()
+        self._create_store_metrics()
+        self._create_release_metrics()
+        self._create_reload_metrics()
 
-    def _requests(self) -> None:
-        self.requests = Counter(
-            "re4_requests",
-            "Answers by route and status.",
-            ["route", "status"],
-            registry=self.registry,
+    def _create_request_metrics(self) -> None:
+        self.requests = self._counter(
+            "re4_requests", "Requests answered, by route and status.", ["route", "status"]
         )
-        stages = Histogram(
-            "re4_stage_seconds",
-            "Time of each stage: history and total of a request; queue, encode, search and merge "
-            "of a batch.",
-            ["stage"],
-            buckets=_SECONDS,
-            registry=self.registry,
+        rejected = self._counter(
+            "re4_rejected_requests", "Requests rejected or dropped, by reason.", ["reason"]
         )
-        self.history_s = stages.labels("history")
-        self.queue_s = stages.labels("queue")
-        self.encode_s = stages.labels("encode")
-        self.search_s = stages.labels("search")
-        self.merge_s = stages.labels("merge")
-        self.total_s = stages.labels("total")
-        self.batch_size = Histogram(
-            "re4_batch_requests", "Requests in a batch.", buckets=_BATCHES, registry=self.registry
-        )
-        refused = Counter(
-            "re4_refused", "Requests refused or dropped.", ["reason"], registry=self.registry
-        )
-        self.refused = {reason: refused.labels(reason) for reason in get_args(Refusal)}
-        self.queue_depth = Gauge(
-            "re4_queue_requests",
-            "Requests waiting for the engine.",
-            registry=self.registry,
-            multiprocess_mode="livesum",
-        )
-        self.queue_age = Gauge(
-            "re4_queue_age_seconds",
-            "How long the first of the waiting requests has waited.",
-            registry=self.registry,
-            multiprocess_mode="livemax",
-        )
-
-    def _answers(self) -> None:
-        answers = Counter(
-            "re4_answers", "Recommendations by source.", ["source"], registry=self.registry
-        )
-        self.answers = {source: answers.labels(source) for source in ("interests", "popular")}
-        self.degraded = Counter(
-            "re4_degraded", "Recommendations without a wanted history.", registry=self.registry
-        )
-        self.unknown_items = Counter(
-            "re4_unknown_items",
-            "Items of histories that the release does not know.",
-            registry=self.registry,
-        )
-        self.unknown_share = Histogram(
-            "re4_unknown_share",
-            "Share of a history, one that is not empty, that the release does not know.",
-            buckets=_SHARES,
-            registry=self.registry,
-        )
-        self.top_interest_share = Histogram(
-            "re4_winning_interest_share",
-            "Share of an answer's items of the interest that found most, where there are several.",
-            buckets=_SHARES,
-            registry=self.registry,
-        )
-        self.union_share = Histogram(
-            "re4_interest_union_share",
-            "Distinct items among the k best of each of K interests, over K * k; 1 / K is collapse."
-            " Of the requests that union-share draws.",
-            buckets=_SHARES,
-            registry=self.registry,
-        )
-        self.events = Counter("re4_events", "Events accepted.", registry=self.registry)
-        self.new_items = Gauge(
-            "re4_new_items",
-            "Items unknown to the release that are offered beside it.",
-            registry=self.registry,
-            multiprocess_mode="livemax",
-        )
-        self.new_candidates = Counter(
-            "re4_new_candidates",
-            "Candidates that the release does not know.",
-            registry=self.registry,
-        )
-
-    def _history(self) -> None:
-        self.history_failures = Counter(
-            "re4_history_failures",
-            "Failed calls of Redis, by operation and error.",
-            ["operation", "error"],
-            registry=self.registry,
-        )
-        self.history_up = Gauge(
-            "re4_history_up",
-            "1 if the last call of Redis succeeded.",
-            registry=self.registry,
-            multiprocess_mode="livemin",
-        )
-        self.breaker_open = Gauge(
-            "re4_history_breaker_open",
-            "1 while Redis is left alone.",
-            registry=self.registry,
-            multiprocess_mode="livemax",
-        )
-        self.withdrawn = Gauge(
-            "re4_withdrawn_items",
-            "Items that are withdrawn from all answers.",
-            registry=self.registry,
-            multiprocess_mode="livemax",
-        )
-        histories = Counter(
-            "re4_histories",
-            "Histories that were answered for, by where they came from.",
-            ["source"],
-            registry=self.registry,
-        )
-        self.histories = {
-            source: histories.labels(source) for source in ("posted", "stored", "both", "none")
+        self.rejected_requests = {
+            reason: rejected.labels(reason) for reason in get_args(RejectionReason)
         }
+        self.queue_depth = self._gauge(
+            "re4_queue_requests", "Requests waiting for the engine.", "livesum"
+        )
+        self.queue_age = self._gauge(
+            "re4_queue_age_seconds", "Waiting time of the oldest request in the queue.", "livemax"
+        )
 
-    def _release(self) -> None:
-        self.release = Gauge(
-            "re4_release_info",
-            "1 for the release in use.",
-            ["release"],
-            registry=self.registry,
-            multiprocess_mode="livemax",
-        )
-        self.release_created = Gauge(
-            "re4_release_created_timestamp_seconds",
-            "When the release in use was made.",
-            registry=self.registry,
-            multiprocess_mode="livemin",
-        )
-        self.release_loaded = Gauge(
-            "re4_release_loaded_timestamp_seconds",
-            "When the release in use was loaded.",
-            registry=self.registry,
-            multiprocess_mode="livemin",
-        )
-        reloads = Counter(
-            "re4_reloads", "Attempts to load a release.", ["outcome"], registry=self.registry
-        )
-        self.reloads = {outcome: reloads.labels(outcome) for outcome in ("loaded", "failed")}
-        self.reload_failing = Gauge(
-            "re4_reload_failing",
-            "1 if what `current` names could not be loaded.",
-            registry=self.registry,
-            multiprocess_mode="livemax",
-        )
-        self.reload_failures = Counter(
-            "re4_reload_failures",
-            "Releases that could not be loaded, by what was wrong with them.",
+    def _create_latency_metrics(self) -> None:
+        request = self._histogram(
+            "re4_request_seconds",
+            "Latency of one request: reading the history, and in total.",
+            _SECONDS,
             ["stage"],
-            registry=self.registry,
+        )
+        self.history_s = request.labels("history")
+        self.total_s = request.labels("total")
+        batch = self._histogram(
+            "re4_batch_stage_seconds",
+            "Latency of one batch: waiting in the queue, encoding, search and merge.",
+            _SECONDS,
+            ["stage"],
+        )
+        self.queue_s = batch.labels("queue")
+        self.encode_s = batch.labels("encode")
+        self.search_s = batch.labels("search")
+        self.merge_s = batch.labels("merge")
+        self.batch_size = self._histogram(
+            "re4_batch_requests", "Requests in one batch.", _BATCH_SIZES
         )
 
-    def watch(self, gauge: Gauge, value: Callable[[], float]) -> None:
-        """Have the gauge show the value whenever somebody looks."""
-        self._watched.append((gauge, value))
+    def _create_response_metrics(self) -> None:
+        responses = self._counter("re4_responses", "Recommendations, by source.", ["source"])
+        self.responses = {source: responses.labels(source) for source in ("interests", "popular")}
+        self.degraded_responses = self._counter(
+            "re4_degraded_responses",
+            "Recommendations made without the stored history, which could not be read.",
+        )
+        history_sources = self._counter(
+            "re4_history_sources", "Histories used for recommendations, by source.", ["source"]
+        )
+        self.history_sources = {
+            source: history_sources.labels(source)
+            for source in ("posted", "stored", "both", "none")
+        }
+        self.history_oov_items = self._counter(
+            "re4_history_oov_items", "Items of histories that the release does not know."
+        )
+        self.history_oov_ratio = self._histogram(
+            "re4_history_oov_ratio",
+            "Share of a history's items that the release does not know; empty histories excluded.",
+            _RATIOS,
+        )
+
+    def _create_interest_metrics(self) -> None:
+        self.top_interest_share = self._histogram(
+            "re4_top_interest_share",
+            "Share of a response's items that come from its most frequent interest; only for "
+            "encoders with several interests.",
+            _RATIOS,
+        )
+        self.interest_overlap_ratio = self._histogram(
+            "re4_interest_overlap_ratio",
+            "Distinct items in the top k of each of K interests, divided by K * k; 1 / K means "
+            "that all interests find the same items. Measured on a sample of the requests.",
+            _RATIOS,
+        )
+
+    def _create_cold_start_metrics(self) -> None:
+        self.cold_start_items = self._gauge(
+            "re4_cold_start_items",
+            "Items recommended in addition to those of the release.",
+            "livemax",
+        )
+        self.cold_start_candidates = self._counter(
+            "re4_cold_start_candidates", "Candidates that the release does not know."
+        )
+
+    def _create_store_metrics(self) -> None:
+        self.events = self._counter("re4_events", "Events accepted.")
+        self.redis_failures = self._counter(
+            "re4_redis_failures",
+            "Failed Redis calls, by operation and error.",
+            ["operation", "error"],
+        )
+        self.redis_up = self._gauge(
+            "re4_redis_up", "1 if the last Redis call succeeded.", "livemin"
+        )
+        self.redis_circuit_open = self._gauge(
+            "re4_redis_circuit_open",
+            "1 while the circuit breaker is open and Redis is not called.",
+            "livemax",
+        )
+        self.withdrawn_items = self._gauge(
+            "re4_withdrawn_items", "Items withdrawn from all responses.", "livemax"
+        )
+
+    def _create_release_metrics(self) -> None:
+        self.release = self._gauge(
+            "re4_release_info", "1 for the release in use.", "livemax", ["release"]
+        )
+        self.release_created = self._gauge(
+            "re4_release_created_timestamp_seconds",
+            "When the release in use was created.",
+            "livemin",
+        )
+        self.release_loaded = self._gauge(
+            "re4_release_loaded_timestamp_seconds", "When the release in use was loaded.", "livemin"
+        )
+
+    def _create_reload_metrics(self) -> None:
+        reloads = self._counter("re4_reloads", "Attempts to load a release.", ["outcome"])
+        self.reloads = {outcome: reloads.labels(outcome) for outcome in ("loaded", "failed")}
+        self.reload_failing = self._gauge(
+            "re4_reload_failing",
+            "1 if the release that `current` names cannot be loaded.",
+            "livemax",
+        )
+        self.reload_failures = self._counter(
+            "re4_reload_failures", "Failed loads of a release, by failing stage.", ["stage"]
+        )
+
+    def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(
+        self, name: str, text: str, combination: _Combination, labels: Sequence[str] = ()
+    ) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry, multiprocess_mode=combination)
+
+    def _histogram(
+        self, name: str, text: str, buckets: Sequence[float], labels: Sequence[str] = ()
+    ) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+    def add_gauge_callback(self, gauge: Gauge, value: Callable[[], float]) -> None:
+        """Set the gauge to value() at each `poll`."""
+        self._gauge_callbacks.append((gauge, value))
 
     def poll(self) -> None:
-        """Note the watched values, of which no other process can ask."""
-        for gauge, value in self._watched:
+        """Set the gauges that have a callback. Other workers can read only what was set."""
+        for gauge, value in self._gauge_callbacks:
             gauge.set(value())
 
     def text(self) -> bytes:
-        """All of it, in Prometheus's text format."""
+        """All metrics in Prometheus's text format."""
         self.poll()
-        return generate_latest(self._told)
+        return generate_latest(self._exposed_registry)

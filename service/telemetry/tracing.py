@@ -1,7 +1,8 @@
-"""OpenTelemetry traces: a span for each request, and one for each of its stages."""
+"""OpenTelemetry traces: one span for each request and one for each of its stages."""
 
 import time
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -14,14 +15,28 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from service.http.request_context import RequestContext
-
 _SERVICE = "re4"
-_BUG = 500
+_FIRST_ERROR_STATUS = 500
+
+
+class TracedRequest(Protocol):
+    """received_at: on the clock of time.perf_counter, as start and end of (name, start, end)."""
+
+    @property
+    def received_at(self) -> float: ...
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]: ...
+
+    @property
+    def request_id(self) -> bytes: ...
+
+    @property
+    def stages(self) -> Sequence[tuple[str, float, float]] | None: ...
 
 
 class Tracing:
-    """Makes the spans when the answer has gone: nothing is in the way of a request meanwhile."""
+    """Creates the spans after the response is sent, so that tracing delays no response."""
 
     def __init__(self, exporter: Literal["otlp", "console"]) -> None:
         resource = Resource.create({"service.name": _SERVICE})
@@ -30,27 +45,29 @@ class Tracing:
         self._tracer = self._provider.get_tracer(_SERVICE)
         self._propagator = TraceContextTextMapPropagator()
 
-    def record(self, arrival: RequestContext, name: str, status: int) -> None:
-        """name: the method and route; no span holds anything else of what a client sent."""
+    def record(self, request: TracedRequest, name: str, status: int) -> None:
+        """name: method and route. No other part of what the client sent is in a span."""
         offset_s = time.time() - time.perf_counter()
-        given = arrival.headers.get(b"traceparent", b"").decode("latin-1")
-        parent = self._propagator.extract({"traceparent": given})
+        traceparent = request.headers.get(b"traceparent", b"").decode("latin-1")
+        parent = self._propagator.extract({"traceparent": traceparent})
         span = self._tracer.start_span(
-            name, parent, SpanKind.SERVER, start_time=_ns(arrival.at, offset_s)
+            name, parent, SpanKind.SERVER, start_time=_ns(request.received_at, offset_s)
         )
         if span.is_recording():
             span.set_attribute("http.response.status_code", status)
-            span.set_attribute("request.id", arrival.request_id.decode("ascii"))
-            if status >= _BUG:
+            span.set_attribute("request.id", request.request_id.decode("ascii"))
+            if status >= _FIRST_ERROR_STATUS:
                 span.set_status(Status(StatusCode.ERROR))
-            within = set_span_in_context(span)
-            for stage, start, end in arrival.stages or ():
-                child = self._tracer.start_span(stage, within, start_time=_ns(start, offset_s))
+            span_context = set_span_in_context(span)
+            for stage, start, end in request.stages or ():
+                child = self._tracer.start_span(
+                    stage, span_context, start_time=_ns(start, offset_s)
+                )
                 child.end(_ns(end, offset_s))
         span.end()
 
     def close(self) -> None:
-        """Send what has not been sent. Blocks."""
+        """Send the remaining spans. Blocks."""
         self._provider.shutdown()
 
 
@@ -60,5 +77,5 @@ def _processor(exporter: Literal["otlp", "console"]) -> SpanProcessor:
     return BatchSpanProcessor(OTLPSpanExporter())
 
 
-def _ns(moment: float, offset_s: float) -> int:
-    return int((moment + offset_s) * 1e9)
+def _ns(seconds: float, offset_s: float) -> int:
+    return int((seconds + offset_s) * 1e9)

@@ -152,7 +152,7 @@ class Evidence:
 async def _is_left_alone(url: str) -> bool:
     """Whether the breaker is open."""
     async with httpx.AsyncClient(base_url=url) as client:
-        return "re4_history_breaker_open 1.0" in (await client.get("/metrics")).text
+        return "re4_redis_circuit_open 1.0" in (await client.get("/metrics")).text
 
 
 async def _recovery(load: SteadyLoad, since: float) -> float | None:

@@ -3,15 +3,16 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.http.responses import json_response
 from service.http.schemas.availability import Availability
 from service.http.schemas.common import ItemInPath
-from service.http.state import json_response, service_of
+from service.http.state import state_of
 
 
-async def put(request: Request, posted: Availability, item_id: ItemInPath) -> Response:
-    """Withdraw an item from all answers, from now and through new releases, or end that.
+async def put(request: Request, body: Availability, item_id: ItemInPath) -> Response:
+    """Withdraw an item from all responses, across releases, or make it available again.
 
-    An item that the release does not know may be withdrawn as well: the next may know it.
+    Items that the release does not know can be withdrawn too: the next release may contain them.
     """
-    changed = await service_of(request).withdrawn.set(item_id, posted.available)
-    return json_response({"available": posted.available, "changed": changed})
+    changed = await state_of(request).withdrawn_items.set(item_id, body.available)
+    return json_response({"available": body.available, "changed": changed})

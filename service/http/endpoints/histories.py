@@ -5,29 +5,31 @@ from dataclasses import asdict
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.http.responses import json_response
 from service.http.schemas.common import UserInPath
-from service.http.schemas.histories import Event, EventOrEvents
-from service.http.state import json_response, service_of
+from service.http.schemas.histories import EventOrEvents
+from service.http.state import state_of
+from service.store.events import Event
 
 
-async def events(request: Request, posted: EventOrEvents) -> Response:
-    """Add one event, or a list of them, to their users' histories and to the log."""
-    batch = [posted] if isinstance(posted, Event) else posted
-    service = service_of(request)
-    appended = await service.history.append(batch)
-    service.newcomers.observe_events(batch)
+async def events(request: Request, body: EventOrEvents) -> Response:
+    """Add one event, or a list of events, to the users' histories and to the event log."""
+    batch = [body] if isinstance(body, Event) else body
+    state = state_of(request)
+    appended = await state.histories.append(batch)
+    state.cold_start_items.observe_events(batch)
     return json_response(asdict(appended))
 
 
 async def history(request: Request, user_id: UserInPath) -> Response:
-    """The user's newest items; none for a user that nothing is known of."""
-    items = await service_of(request).history.read(user_id)
+    """The user's newest items; an empty list for an unknown user."""
+    items = await state_of(request).histories.read(user_id)
     return json_response({"items": items, "count": len(items)})
 
 
 async def forget(request: Request, user_id: UserInPath) -> Response:
-    """Delete the user's history, and have the training leave it out; later events count again."""
-    service = service_of(request)
-    items = await service.history.forget(user_id)
-    await service.newcomers.forget(user_id)
-    return json_response({"forgotten": items})
+    """Delete the user's history and exclude it from training. Later events count again."""
+    state = state_of(request)
+    count = await state.histories.forget(user_id)
+    await state.cold_start_items.forget(user_id)
+    return json_response({"forgotten": count})

@@ -1,4 +1,4 @@
-"""What those who run the service ask it."""
+"""Endpoints for operators: health, metrics, and the release in use."""
 
 from typing import Any
 
@@ -7,50 +7,49 @@ from starlette.responses import Response
 
 from index.release.reading import Release
 from service.errors import NotReadyError
-from service.http.state import json_response, service_of
+from service.http.responses import json_response
+from service.http.state import state_of
 from service.serving.release_loader import Failure, LiveRelease
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def livez(request: Request) -> Response:
-    """The process answers. Depends on nothing else."""
+    """The process responds. Depends on nothing else."""
     return json_response({"status": "alive"})
 
 
 async def readyz(request: Request) -> Response:
-    """Whether to send requests here: a release is loaded, and the process is not about to end."""
-    service = service_of(request)
-    if service.draining:
-        raise NotReadyError("server: is about to end; send requests elsewhere")
-    if service.live.release is None:
+    """Whether to send requests here: a release is loaded, and the process is not shutting down."""
+    state = state_of(request)
+    if state.draining:
+        raise NotReadyError("server: shutting down; send requests elsewhere")
+    if state.live.release is None:
         raise NotReadyError("release: none is loaded yet; GET /release says why")
-    history = "ok" if service.redis.up else "degraded"
-    return json_response(
-        {"status": "ready", "release": service.live.release.id, "history": history}
-    )
+    history = "ok" if state.redis.up else "degraded"
+    return json_response({"status": "ready", "release": state.live.release.id, "history": history})
 
 
 async def metrics(request: Request) -> Response:
-    """Everything that is counted and timed, for Prometheus."""
-    return Response(service_of(request).metrics.text(), media_type=METRICS_TYPE)
+    """All metrics, in Prometheus's text format."""
+    return Response(state_of(request).metrics.text(), media_type=METRICS_TYPE)
 
 
 async def release(request: Request) -> Response:
-    """The release in use, and what was wrong with the last that could not be loaded."""
-    live = service_of(request).live
+    """The release in use, and the error of the last failed load."""
+    live = state_of(request).live
     return json_response(
         {
-            "release": _facts(live.release, live) if live.release else None,
-            "last_reload_error": _failure(live.failure) if live.failure else None,
+            "release": _release_info(live.release, live) if live.release else None,
+            "last_reload_error": _failure_info(live.failure) if live.failure else None,
         }
     )
 
 
-_INDEX = {"spec", "recall", "k", "microseconds"}
+_INDEX_FIELDS = {"spec", "recall", "k", "microseconds"}
 
 
-def _facts(release: Release, live: LiveRelease) -> dict[str, Any]:
+def _release_info(release: Release, live: LiveRelease) -> dict[str, Any]:
     manifest = release.manifest
     return {
         "id": manifest.id,
@@ -60,13 +59,15 @@ def _facts(release: Release, live: LiveRelease) -> dict[str, Any]:
         "encoder": manifest.encoder.name,
         "interests": release.retriever.encoder.interests,
         "items": len(release.retriever.catalog),
-        "index": manifest.index.model_dump(mode="json", include=_INDEX) if manifest.index else None,
+        "index": manifest.index.model_dump(mode="json", include=_INDEX_FIELDS)
+        if manifest.index
+        else None,
         "data": manifest.data.model_dump(mode="json"),
         "metrics": manifest.metrics,
     }
 
 
-def _failure(failure: Failure) -> dict[str, Any]:
+def _failure_info(failure: Failure) -> dict[str, Any]:
     return {
         "release": failure.pointer.id,
         "message": failure.message,
@@ -76,9 +77,9 @@ def _failure(failure: Failure) -> dict[str, Any]:
 
 
 async def reload(request: Request) -> Response:
-    """Load what `current` names now, without waiting for the next look at it."""
-    service = service_of(request)
-    changed = await service.live.refresh(now=True)
-    if service.live.release is None:
+    """Load the release that `current` names now, instead of at the next poll."""
+    state = state_of(request)
+    changed = await state.live.refresh(now=True)
+    if state.live.release is None:
         raise NotReadyError("release: none is published; run: python -m index publish DRAFT")
-    return json_response({"release": service.live.release.id, "changed": changed})
+    return json_response({"release": state.live.release.id, "changed": changed})

@@ -9,218 +9,163 @@ from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from index.retrieval.catalog import Catalog
-from index.retrieval.delta import Delta
 from index.retrieval.filters import CategoryFilter
-from index.retrieval.retriever import Answer, Query
+from index.retrieval.retriever import Query
 from service.errors import HistoryUnavailableError, invalid_body, to_response
+from service.http.recommendations import recommendations
 from service.http.request_context import request_context_of
+from service.http.responses import json_response
 from service.http.schemas.recommend import RecommendBatch, RecommendRequest
-from service.http.state import Service, deadline_of, json_response, service_of
+from service.http.state import ServiceState, set_deadline, state_of
 from service.serving.batching import Outcome, Served
 from service.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 
-async def recommend(request: Request, asked: RecommendRequest) -> Response:
-    """The best items for a user or a sequence; popular ones where neither says anything."""
+async def recommend(request: Request, body: RecommendRequest) -> Response:
+    """The best items for a user or a sequence; popular items if no interests are known."""
     start = time.perf_counter()
-    service, deadline = service_of(request), deadline_of(request)
-    service.engine.admit(deadline)
-    history, degraded = await _history(service, asked)
-    read = time.perf_counter()
-    query = _query(asked, history, service.settings.union_share)
-    served = await service.engine.answer(query, lambda: _is_gone(request), deadline)
-    content = _recommendations(served, asked, degraded)
-    body = orjson.dumps(content)
-    total = time.perf_counter() - start
-    _observe(service.metrics, served, len(history), degraded)
-    service.metrics.history_s.observe(read - start)
-    service.metrics.total_s.observe(total)
+    state, deadline = state_of(request), set_deadline(request)
+    state.engine.admit(deadline)
+    history, degraded = await _read_history(state, body)
+    history_end = time.perf_counter()
+    query = _query(body, history, state.settings.union_share)
+    result = await state.engine.answer(query, lambda: _is_disconnected(request), deadline)
+    content = orjson.dumps(recommendations(result, body.explain, degraded))
+    total_s = time.perf_counter() - start
+    _observe(state.metrics, result, len(history), degraded)
+    state.metrics.history_s.observe(history_end - start)
+    state.metrics.total_s.observe(total_s)
     if (stages := request_context_of(request.scope).stages) is not None:
-        stages += _stages(served, start, read)
-    timing = _server_timing(served, read - start, total)
-    return Response(body, 200, {"server-timing": timing}, media_type="application/json")
+        stages += _stages(result, start, history_end)
+    timing = _server_timing(result, history_end - start, total_s)
+    return Response(content, 200, {"server-timing": timing}, media_type="application/json")
 
 
-async def batch(request: Request, asked: RecommendBatch) -> Response:
-    """Answers to several requests by one release; one that is wrong has its error among them."""
-    service, deadline = service_of(request), deadline_of(request)
-    service.engine.admit(deadline)
-    valid = [each for each in asked.checked if isinstance(each, RecommendRequest)]
-    histories = await asyncio.gather(*(_history(service, each) for each in valid))
+async def batch(request: Request, body: RecommendBatch) -> Response:
+    """Recommendations for several requests from one release, or an error for each invalid one."""
+    state, deadline = state_of(request), set_deadline(request)
+    state.engine.admit(deadline)
+    valid = [item for item in body.validated if isinstance(item, RecommendRequest)]
+    histories = await asyncio.gather(*(_read_history(state, item) for item in valid))
     queries = [
-        _query(each, history, service.settings.union_share)
-        for each, (history, _) in zip(valid, histories, strict=True)
+        _query(item, history, state.settings.union_share)
+        for item, (history, _) in zip(valid, histories, strict=True)
     ]
     outcomes: list[Outcome] = []
     if queries:
-        outcomes = await service.engine.answer_all(queries, lambda: _is_gone(request), deadline)
-    told = zip(valid, histories, outcomes, strict=True)
+        outcomes = await state.engine.answer_all(
+            queries, lambda: _is_disconnected(request), deadline
+        )
+    valid_outcomes = zip(histories, outcomes, strict=True)
     answers: list[dict[str, Any]] = []
-    for each in asked.checked:
-        if isinstance(each, ValidationError):
-            answers.append(to_response(invalid_body(each)).body)
+    for item in body.validated:
+        if isinstance(item, ValidationError):
+            answers.append(to_response(invalid_body(item)).body)
             continue
-        one, (history, degraded), outcome = next(told)
+        (history, degraded), outcome = next(valid_outcomes)
         if isinstance(outcome, Exception):
             log.error("query failed", exc_info=outcome)
             answers.append(to_response(outcome).body)
             continue
-        _observe(service.metrics, outcome, len(history), degraded)
-        answers.append(_recommendations(outcome, one, degraded))
+        _observe(state.metrics, outcome, len(history), degraded)
+        answers.append(recommendations(outcome, item.explain, degraded))
     return json_response({"answers": answers})
 
 
-async def _history(service: Service, asked: RecommendRequest) -> tuple[Sequence[str], bool]:
-    """The history to answer for, oldest first, and whether the stored part of it is missing."""
-    history, degraded = await _read(service, asked)
-    service.metrics.histories[_source(asked, history)].inc()
+async def _read_history(state: ServiceState, body: RecommendRequest) -> tuple[Sequence[str], bool]:
+    """The history, oldest first, and whether its stored part is missing because Redis failed."""
+    history, degraded = await _stored_and_posted(state, body)
+    state.metrics.history_sources[_history_source(body, history)].inc()
     return history, degraded
 
 
-async def _read(service: Service, asked: RecommendRequest) -> tuple[Sequence[str], bool]:
-    sequence = asked.sequence or []
-    if asked.user_id is None:
+async def _stored_and_posted(
+    state: ServiceState, body: RecommendRequest
+) -> tuple[Sequence[str], bool]:
+    sequence = body.sequence or []
+    if body.user_id is None:
         return sequence, False
     try:
-        return [*await service.history.read(asked.user_id), *sequence], False
+        return [*await state.histories.read(body.user_id), *sequence], False
     except HistoryUnavailableError:
         return sequence, True
 
 
-def _source(asked: RecommendRequest, history: Sequence[str]) -> str:
-    """Where it is from; of a user whose history is not to be had, from what was posted."""
-    posted = len(asked.sequence or ())
+def _history_source(body: RecommendRequest, history: Sequence[str]) -> str:
+    """The label of re4_history_sources; a stored history that is unavailable does not count."""
+    posted = len(body.sequence or ())
     if len(history) > posted:
         return "both" if posted else "stored"
     return "posted" if posted else "none"
 
 
-def _query(asked: RecommendRequest, history: Sequence[str], union_share: float) -> Query:
-    named = asked.categories
+def _query(body: RecommendRequest, history: Sequence[str], overlap_sample_rate: float) -> Query:
+    categories = body.categories
     return Query(
         history,
-        asked.k,
-        asked.exclude_seen,
-        asked.exclude or (),
-        CategoryFilter(named.allow, named.deny or ()) if named else None,
-        asked.diversity,
-        asked.explain,
-        random() < union_share,
+        body.k,
+        body.exclude_seen,
+        body.exclude or (),
+        CategoryFilter(categories.allow, categories.deny or ()) if categories else None,
+        body.diversity,
+        body.explain,
+        random() < overlap_sample_rate,
     )
 
 
-def _is_gone(request: Request) -> bool:
-    """Whether the client has hung up: a step of `receive`, which else would wait for just that."""
-    step = request.receive()
+def _is_disconnected(request: Request) -> bool:
+    """Whether the client has disconnected: one step of `receive`, without waiting for more."""
+    receive = request.receive()
     try:
-        step.send(None)  # type: ignore[attr-defined]
+        receive.send(None)  # type: ignore[attr-defined]
     except StopIteration as message:
         return bool(message.value["type"] == "http.disconnect")
     finally:
-        step.close()  # type: ignore[attr-defined]
+        receive.close()  # type: ignore[attr-defined]
     return False
 
 
-def _recommendations(served: Served, asked: RecommendRequest, degraded: bool) -> dict[str, Any]:
-    answer = served.answer
-    catalog = served.release.retriever.catalog
-    ids = _ids(answer.rows, catalog, served.delta)
-    personal = answer.source == "interests"
-    interests = answer.interests.tolist() if personal else [None] * len(ids)
-    content: dict[str, Any] = {
-        "items": [
-            {"item_id": item_id, "score": score, "interest": interest}
-            for item_id, score, interest in zip(ids, answer.scores.tolist(), interests, strict=True)
-        ],
-        "release": served.release.id,
-        "source": answer.source,
-        "degraded": degraded,
-        "unknown_items": answer.unknown,
-    }
-    if served.delta is not None:
-        for item, row in zip(content["items"], answer.rows.tolist(), strict=True):
-            if row > len(catalog):
-                item["new"] = True
-    if asked.explain:
-        _explain(content, answer, catalog, served.delta)
-    return content
-
-
-def _ids(rows: NDArray[np.int64], catalog: Catalog, delta: Delta | None) -> list[str]:
-    if delta is None:
-        # A loop in C over ids that lie all about in memory: the processor fetches several at once.
-        return list(map(catalog.ids.__getitem__, (rows - 1).tolist()))
-    return [_id(row, catalog, delta) for row in rows.tolist()]
-
-
-def _id(row: int, catalog: Catalog, delta: Delta | None) -> str:
-    beside = row - len(catalog) - 1
-    return delta.ids[beside] if delta is not None and beside >= 0 else catalog.id(row)
-
-
-def _explain(
-    content: dict[str, Any], answer: Answer, catalog: Catalog, delta: Delta | None
-) -> None:
-    """Add what is known of the interests; nothing where they had no part in the answer."""
-    content["interests"] = []
-    if (told := answer.explanation) is None:
-        return
-    for item, scores in zip(content["items"], told.scores.tolist(), strict=True):
-        item["scores"] = scores
-    content["interests"] = [
-        {
-            "share": share,
-            "attended": [
-                {"item_id": _id(row, catalog, delta), "weight": weight} for row, weight in attended
-            ],
-        }
-        for share, attended in zip(told.shares.tolist(), told.attended, strict=True)
-    ]
-
-
-def _observe(metrics: Metrics, served: Served, history_length: int, degraded: bool) -> None:
-    answer = served.answer
-    metrics.answers[answer.source].inc()
+def _observe(metrics: Metrics, result: Served, history_length: int, degraded: bool) -> None:
+    answer = result.answer
+    metrics.responses[answer.source].inc()
     if degraded:
-        metrics.degraded.inc()
+        metrics.degraded_responses.inc()
     if history_length:
-        metrics.unknown_share.observe(answer.unknown / history_length)
+        metrics.history_oov_ratio.observe(answer.unknown / history_length)
     if answer.unknown:
-        metrics.unknown_items.inc(answer.unknown)
-    several = served.release.retriever.encoder.interests > 1
-    if several and answer.source == "interests" and len(answer.rows):
+        metrics.history_oov_items.inc(answer.unknown)
+    has_several_interests = result.release.retriever.encoder.interests > 1
+    if has_several_interests and answer.source == "interests" and len(answer.rows):
         metrics.top_interest_share.observe(answer.top_interest_share)
-    if served.delta is not None:
-        new = int(np.count_nonzero(answer.rows > len(served.release.retriever.catalog)))
-        metrics.new_candidates.inc(new)
+    if result.delta is not None:
+        count = int(np.count_nonzero(answer.rows > len(result.release.retriever.catalog)))
+        metrics.cold_start_candidates.inc(count)
     if answer.overlap is not None:
-        metrics.union_share.observe(answer.overlap.distinct / answer.overlap.of)
+        metrics.interest_overlap_ratio.observe(answer.overlap.distinct / answer.overlap.of)
 
 
-def _stages(served: Served, start: float, read: float) -> Iterator[tuple[str, float, float]]:
-    """Each with its start and end; those of the batch one after the other."""
-    since = read + served.queue
-    yield "history", start, read
-    yield "queue", read, since
+def _stages(result: Served, start: float, history_end: float) -> Iterator[tuple[str, float, float]]:
+    """(name, start, end) of each stage. The stages of the batch follow one another."""
+    stage_start = history_end + result.queue
+    yield "history", start, history_end
+    yield "queue", history_end, stage_start
     for stage in ("encode", "search", "merge"):
-        end = since + getattr(served.timings, stage)
-        yield stage, since, end
-        since = end
+        stage_end = stage_start + getattr(result.timings, stage)
+        yield stage, stage_start, stage_end
+        stage_start = stage_end
 
 
-def _server_timing(served: Served, history_s: float, total_s: float) -> str:
-    """Milliseconds; encode, search and merge are of the whole batch, as that is what one waits."""
-    timings = served.timings
+def _server_timing(result: Served, history_s: float, total_s: float) -> str:
+    """In milliseconds. Encode, search and merge are of the whole batch, for which requests wait."""
+    timings = result.timings
     return (
-        f"history;dur={history_s * 1e3:.3f}, queue;dur={served.queue * 1e3:.3f}, "
+        f"history;dur={history_s * 1e3:.3f}, queue;dur={result.queue * 1e3:.3f}, "
         f"encode;dur={timings.encode * 1e3:.3f}, search;dur={timings.search * 1e3:.3f}, "
         f"merge;dur={timings.merge * 1e3:.3f}, total;dur={total_s * 1e3:.3f}"
     )

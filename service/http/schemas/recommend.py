@@ -160,7 +160,7 @@ class RecommendBatch(Input):
     )
 
     @property
-    def checked(self) -> list[RecommendRequest | ValidationError]:
+    def validated(self) -> list[RecommendRequest | ValidationError]:
         """What each of them turned out to be."""
         return [*self.requests]
 

@@ -168,7 +168,7 @@ async def test_each_answer_is_counted(serve: Serve) -> None:
         await answers(client, [{"sequence": ["item-1"]}, {"sequence": ["unknown"]}, {}])
         text = (await client.get("/metrics")).text
 
-    assert 're4_answers_total{source="interests"} 1.0' in text
-    assert 're4_answers_total{source="popular"} 1.0' in text
-    assert "re4_unknown_share_count 2.0" in text
+    assert 're4_responses_total{source="interests"} 1.0' in text
+    assert 're4_responses_total{source="popular"} 1.0' in text
+    assert "re4_history_oov_ratio_count 2.0" in text
     assert 're4_requests_total{route="/recommend/batch",status="200"} 1.0' in text

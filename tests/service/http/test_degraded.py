@@ -62,5 +62,5 @@ async def test_the_process_is_ready_and_says_so(serve: Serve) -> None:
     assert normal.json() == {"status": "ready", "release": "first", "history": "ok"}
     assert degraded.status_code == 200
     assert degraded.json() == {"status": "ready", "release": "first", "history": "degraded"}
-    assert "re4_history_up 0.0" in metrics
-    assert "re4_history_failures_total" in metrics
+    assert "re4_redis_up 0.0" in metrics
+    assert "re4_redis_failures_total" in metrics

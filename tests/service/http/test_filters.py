@@ -146,14 +146,14 @@ async def test_the_health_of_live_interests_is_measured(serve: Serve) -> None:
         await ask(client, sequence=[])
         text = (await client.get("/metrics")).text
 
-    assert "re4_unknown_share_count 2.0" in text, "of histories that have an item"
-    assert 're4_unknown_share_bucket{le="0.2"} 0.0' in text
-    assert 're4_unknown_share_bucket{le="0.3"} 1.0' in text
-    assert "re4_unknown_share_sum 1.25" in text
-    assert "re4_winning_interest_share_count 1.0" in text
-    assert 're4_winning_interest_share_bucket{le="0.3"} 0.0' in text, "of three, one has a third"
-    assert "re4_interest_union_share_count 1.0" in text
-    assert 're4_interest_union_share_bucket{le="0.3"} 0.0' in text
+    assert "re4_history_oov_ratio_count 2.0" in text, "of histories that have an item"
+    assert 're4_history_oov_ratio_bucket{le="0.2"} 0.0' in text
+    assert 're4_history_oov_ratio_bucket{le="0.3"} 1.0' in text
+    assert "re4_history_oov_ratio_sum 1.25" in text
+    assert "re4_top_interest_share_count 1.0" in text
+    assert 're4_top_interest_share_bucket{le="0.3"} 0.0' in text, "of three, one has a third"
+    assert "re4_interest_overlap_ratio_count 1.0" in text
+    assert 're4_interest_overlap_ratio_bucket{le="0.3"} 0.0' in text
 
 
 async def test_the_union_is_searched_for_only_as_often_as_it_is_to_be(serve: Serve) -> None:
@@ -161,5 +161,5 @@ async def test_the_union_is_searched_for_only_as_often_as_it_is_to_be(serve: Ser
         await ask(client, sequence=SEQUENCE)
         text = (await client.get("/metrics")).text
 
-    assert "re4_interest_union_share_count 0.0" in text
-    assert "re4_winning_interest_share_count 1.0" in text
+    assert "re4_interest_overlap_ratio_count 0.0" in text
+    assert "re4_top_interest_share_count 1.0" in text

@@ -144,7 +144,7 @@ def test_shed_requests_are_counted(client: Client) -> None:
     told = client.answer()[2].decode()
 
     assert 're4_requests_total{route="/recommend",status="503"} 4.0' in told
-    assert 're4_refused_total{reason="shed"} 4.0' in told
+    assert 're4_rejected_requests_total{reason="shed"} 4.0' in told
 
 
 def test_a_draining_server_says_so_with_each_answer(server: DrainingServer, client: Client) -> None:

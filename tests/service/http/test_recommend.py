@@ -157,11 +157,11 @@ async def test_metrics_count_what_was_asked_without_saying_by_whom(serve: Serve)
     assert 're4_requests_total{route="/recommend",status="200"} 2.0' in text
     assert 're4_requests_total{route="/recommend",status="422"} 1.0' in text
     assert 're4_requests_total{route="other",status="404"} 1.0' in text
-    assert 're4_answers_total{source="interests"} 1.0' in text
-    assert 're4_answers_total{source="popular"} 1.0' in text
-    assert "re4_unknown_items_total 1.0" in text
+    assert 're4_responses_total{source="interests"} 1.0' in text
+    assert 're4_responses_total{source="popular"} 1.0' in text
+    assert "re4_history_oov_items_total 1.0" in text
     assert 're4_release_info{release="first"} 1.0' in text
-    assert "re4_history_up 1.0" in text
+    assert "re4_redis_up 1.0" in text
     for stage in STAGES:
         assert f're4_stage_seconds_count{{stage="{stage}"}} 2.0' in text
     assert "strange" not in text

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 import httpx
 import pytest
 
-from service.errors import InvalidBodyError, OverloadedError
+from service.errors import InvalidRequestError, OverloadedError
 from service.http.request_context import arrived
 from service.http.schemas.common import ErrorBody
 from service.serving.batching import Engine
@@ -40,7 +40,7 @@ def test_a_wish_can_only_bring_the_deadline_forward() -> None:
 
 @pytest.mark.parametrize("wish", [b"", b"0", b"-5", b"1.5", b"soon", b"1e3", b"9" * 400, b"\xb2"])
 def test_a_wish_that_is_no_number_is_refused(wish: bytes) -> None:
-    with pytest.raises(InvalidBodyError, match="X-Deadline-Ms: not a number of milliseconds"):
+    with pytest.raises(InvalidRequestError, match="X-Deadline-Ms: not a number of milliseconds"):
         arrived([(b"x-deadline-ms", wish)]).answer_within(0.25)
 
 
@@ -154,8 +154,8 @@ async def test_what_is_new_to_be_seen(serve: Serve) -> None:
     for name in (
         "re4_queue_requests 0.0",
         "re4_queue_age_seconds 0.0",
-        "re4_history_breaker_open 0.0",
-        're4_histories_total{source="posted"} 1.0',
+        "re4_redis_circuit_open 0.0",
+        're4_history_sources_total{source="posted"} 1.0',
         "re4_release_created_timestamp_seconds 1.7",
     ):
         assert name in told

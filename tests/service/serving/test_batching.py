@@ -12,7 +12,7 @@ import pytest
 
 from index.release.reading import Release
 from index.retrieval.retriever import Answer, Query, Retriever
-from service.errors import ClientGoneError, NotReadyError, OverloadedError
+from service.errors import ClientDisconnectedError, NotReadyError, OverloadedError
 from service.serving.batching import Engine, Served, _Pace
 from service.serving.release_loader import LiveRelease
 from service.telemetry.metrics import Metrics
@@ -84,7 +84,7 @@ async def ask(engine: Engine, count: int) -> list[Served | BaseException]:
 
 
 def refused(live: LiveRelease, reason: str) -> float:
-    return float(live._metrics.refused[reason]._value.get())  # type: ignore[index]
+    return float(live._metrics.rejected_requests[reason]._value.get())  # type: ignore[index]
 
 
 async def test_what_waits_together_is_answered_together(
@@ -132,7 +132,7 @@ async def test_nothing_is_computed_for_a_client_that_has_gone(
     cancelled.cancel()
     first, second = await answers
 
-    assert isinstance(first, ClientGoneError)
+    assert isinstance(first, ClientDisconnectedError)
     assert isinstance(second, Served)
     assert [[query.k for query in batch] for batch in batches] == [[3]]
     assert refused(live, "client_gone") == 2

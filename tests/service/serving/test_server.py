@@ -19,7 +19,7 @@ import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from index.retrieval.retriever import Query
-from service.errors import ClientGoneError
+from service.errors import ClientDisconnectedError
 from service.serving.batching import Engine, Served
 from service.serving.server import DrainingServer
 from service.settings import Settings
@@ -198,7 +198,7 @@ def test_a_client_that_hangs_up_is_noticed(
         while not is_gone():
             await asyncio.sleep(0)
         noticed.set()
-        raise ClientGoneError
+        raise ClientDisconnectedError
 
     publish()
     monkeypatch.setattr(Engine, "answer", answer)

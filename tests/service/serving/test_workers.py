@@ -36,7 +36,7 @@ def test_they_are_one_service(root: Path, short_path: Path, publish: Publish) ->
         assert {ask(process.url) for _ in range(20)} == {200}
         told = httpx.get(f"{process.url}/metrics").text
         assert value(told, 're4_requests_total{route="/recommend",status="200"}') == 20
-        assert value(told, "re4_history_up") == 1
+        assert value(told, "re4_redis_up") == 1
         assert value(told, 're4_release_info{release="first"}') == 1
         assert len(redis_servers(process.pid)) == 1
 

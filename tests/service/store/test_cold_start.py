@@ -65,8 +65,8 @@ async def test_what_several_users_took_is_offered_and_marked(serve: Serve) -> No
         similar = (await client.get("/items/new%2F%C3%9F/similar?k=3")).json()
         assert len(similar["items"]) == 3
         metrics = (await client.get("/metrics")).text
-        assert "re4_new_items 1.0" in metrics
-        assert "re4_new_candidates_total" in metrics
+        assert "re4_cold_start_items 1.0" in metrics
+        assert "re4_cold_start_candidates_total" in metrics
         [batch] = (await client.post("/recommend/batch", json={"requests": [ASKED]})).json()[
             "answers"
         ]

@@ -137,7 +137,7 @@ async def stream(client: Client, *users: str) -> list[dict[str, str]]:
 
 
 def failures(store: HistoryStore) -> float:
-    counter = store._metrics.history_failures.collect()
+    counter = store._metrics.redis_failures.collect()
     return sum(s.value for m in counter for s in m.samples if s.name.endswith("_total"))
 
 
