@@ -1,1 +1,1 @@
-"""HTTP: middleware, routes, request and response models."""
+"""HTTP: middleware, routes, endpoints, request and response models."""

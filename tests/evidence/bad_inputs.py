@@ -1,6 +1,6 @@
-"""Bad inputs, by hand: what clients send by mistake or by design, and the status it deserves.
+"""Handwritten bad inputs: what clients send by mistake or on purpose, and the expected status.
 
-For a server that asks for keys; each is sent with one that may do everything, unless it says
+For a server that requires keys. Each input is sent with a key for all roles, unless its headers say
 otherwise.
 """
 
@@ -8,15 +8,15 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-LONG = "a" * 513
-WIDE = "é" * 300  # 300 characters, 600 bytes
-DEEP = b"[" * 50_000
-LONE = b'"\\ud800"'
+LONG_ID = "a" * 513
+WIDE_ID = "é" * 300  # 300 characters, 600 bytes
+DEEP_JSON = b"[" * 50_000
+LONE_SURROGATE = b'"\\ud800"'
 
 
 @dataclass(frozen=True)
-class Bad:
-    """headers: beside those of every request; one of None is left out."""
+class BadRequest:
+    """headers: added to those of every request; None removes a header."""
 
     method: str
     path: str
@@ -29,39 +29,40 @@ def _json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-# --- a field of POST /recommend with a value that it does not take ---
+# --- POST /recommend: a field with an invalid value ---
 
-_NO_TEXTS: list[Any] = ["", LONG, WIDE, 0, 7, 1.5, True, [], ["a"], {}, {"a": "b"}]
-_NO_LISTS: list[Any] = [
-    "item-1", 5, True, {}, {"0": "a"}, [""], [None], [1], [1.5], [True], [["a"]], [{}], [LONG],
-    ["a", WIDE], ["a"] * 1001, ["a", 2], ["a", None],
+_INVALID_TEXTS: list[Any] = ["", LONG_ID, WIDE_ID, 0, 7, 1.5, True, [], ["a"], {}, {"a": "b"}]
+_INVALID_LISTS: list[Any] = [
+    "item-1", 5, True, {}, {"0": "a"}, [""], [None], [1], [1.5], [True], [["a"]], [{}], [LONG_ID],
+    ["a", WIDE_ID], ["a"] * 1001, ["a", 2], ["a", None],
 ]  # fmt: skip
-_NO_FLAGS: list[Any] = [0, 1, "true", "yes", "", None, [], {}, 0.0]
-_NO_COUNTS: list[Any] = [
+_INVALID_FLAGS: list[Any] = [0, 1, "true", "yes", "", None, [], {}, 0.0]
+_INVALID_COUNTS: list[Any] = [
     0, -1, 1001, 2**31, 2**63, 2**64, 10**400, -(10**400), 1.0, 5.5, "5", "", "ten", None, True,
     False, [], [5], {},
 ]  # fmt: skip
-_NO_SHARES: list[Any] = [-0.1, 1.1, -1, 2, 10**400, "0.5", "", None, True, [], [0.5], {}]
-_NO_CATEGORIES: list[Any] = [
+_INVALID_RATIOS: list[Any] = [-0.1, 1.1, -1, 2, 10**400, "0.5", "", None, True, [], [0.5], {}]
+_INVALID_CATEGORIES: list[Any] = [
     "a", 5, True, [], ["a"], {"allow": []}, {"allow": "a"}, {"allow": [1]}, {"allow": [""]},
-    {"allow": [None]}, {"allow": [LONG]}, {"allow": ["a"] * 1001}, {"deny": "a"}, {"deny": [1]},
-    {"deny": [""]}, {"deny": [WIDE]}, {"deny": {}}, {"allow": ["a"], "deny": 5}, {"only": ["a"]},
+    {"allow": [None]}, {"allow": [LONG_ID]}, {"allow": ["a"] * 1001}, {"deny": "a"}, {"deny": [1]},
+    {"deny": [""]}, {"deny": [WIDE_ID]}, {"deny": {}}, {"allow": ["a"], "deny": 5}, {"only": ["a"]},
     {"allow": {"a": 1}},
 ]  # fmt: skip
 
-_RECOMMEND = {
-    "user_id": _NO_TEXTS,
-    "sequence": _NO_LISTS,
-    "exclude": _NO_LISTS,
-    "exclude_seen": _NO_FLAGS,
-    "explain": _NO_FLAGS,
-    "k": _NO_COUNTS,
-    "diversity": _NO_SHARES,
-    "categories": _NO_CATEGORIES,
+_INVALID_RECOMMEND_FIELDS = {
+    "user_id": _INVALID_TEXTS,
+    "sequence": _INVALID_LISTS,
+    "exclude": _INVALID_LISTS,
+    "exclude_seen": _INVALID_FLAGS,
+    "explain": _INVALID_FLAGS,
+    "k": _INVALID_COUNTS,
+    "diversity": _INVALID_RATIOS,
+    "categories": _INVALID_CATEGORIES,
 }
-_WHOLE: list[Any] = [
+_INVALID_RECOMMEND_BODIES: list[Any] = [
     {}, {"k": 5}, {"user_id": None}, {"sequence": None}, {"user_id": None, "sequence": None},
-    {"sequence": ["a"], "colour": "red"}, {"sequence": ["a"], "": 1}, {"sequence": ["a"], LONG: 1},
+    {"sequence": ["a"], "colour": "red"}, {"sequence": ["a"], "": 1},
+    {"sequence": ["a"], LONG_ID: 1},
     {"Sequence": ["a"]}, {"SEQUENCE": ["a"]}, {"user": "a"}, {"userId": "a"},
     {"sequence": ["a"], "__proto__": {}}, {"sequence": ["a"], "k ": 5},
     [], [{}], [{"user_id": "a"}], "text", "", 5, 0, 1.5, True, False, None,
@@ -69,120 +70,130 @@ _WHOLE: list[Any] = [
 
 # --- events ---
 
-_EVENT = {"user_id": "bad-events", "item_id": "item-1"}
-_NO_TIMES: list[Any] = [-1, -0.5, 10**400, "now", "2026-01-01", "1.5", "", True, [], {}]
-_EVENTS = {
-    "user_id": [*_NO_TEXTS, None],
-    "item_id": [*_NO_TEXTS, None],
-    "timestamp": _NO_TIMES,
+_VALID_EVENT = {"user_id": "bad-events", "item_id": "item-1"}
+_INVALID_TIMESTAMPS: list[Any] = [-1, -0.5, 10**400, "now", "2026-01-01", "1.5", "", True, [], {}]
+_INVALID_EVENT_FIELDS = {
+    "user_id": [*_INVALID_TEXTS, None],
+    "item_id": [*_INVALID_TEXTS, None],
+    "timestamp": _INVALID_TIMESTAMPS,
     "event": ["", "e" * 65, "forget", 5, True, [], {}],
-    "event_id": _NO_TEXTS,
+    "event_id": _INVALID_TEXTS,
 }
-_WHOLE_EVENTS: list[Any] = [
-    {}, [], [[]], [{}], [_EVENT, {}], [_EVENT, None], [_EVENT, [_EVENT]], [_EVENT] * 1001,
-    {"user_id": "a"}, {"item_id": "a"}, {**_EVENT, "weight": 2}, {"events": [_EVENT]},
-    [{**_EVENT, "timestamp": -1}], "text", 5, None, True,
+_INVALID_EVENTS_BODIES: list[Any] = [
+    {}, [], [[]], [{}], [_VALID_EVENT, {}], [_VALID_EVENT, None], [_VALID_EVENT, [_VALID_EVENT]],
+    [_VALID_EVENT] * 1001,
+    {"user_id": "a"}, {"item_id": "a"}, {**_VALID_EVENT, "weight": 2}, {"events": [_VALID_EVENT]},
+    [{**_VALID_EVENT, "timestamp": -1}], "text", 5, None, True,
 ]  # fmt: skip
 
-# --- batches: only what spoils the whole; a bad request among good ones is answered ---
+# --- batches: only what makes the whole batch invalid ---
 
-_BATCHES: list[Any] = [
+_INVALID_BATCHES: list[Any] = [
     {}, [], None, 5, "text", {"requests": None}, {"requests": []}, {"requests": {}},
     {"requests": "a"}, {"requests": [{"user_id": "a"}] * 257}, {"requests": [], "k": 5},
     {"requests": [{"user_id": "a"}], "k": 5}, [{"user_id": "a"}], {"request": [{"user_id": "a"}]},
 ]  # fmt: skip
 
-# --- what is not JSON at all ---
+# --- bodies that are not JSON ---
 
-_NO_JSON: list[bytes] = [
+_INVALID_JSON: list[bytes] = [
     b"", b" ", b"\n", b"{", b"}", b"[1,", b'{"user_id"', b'{"user_id":', b'{"user_id": "a",}',
     b"{'user_id': 'a'}", b"{user_id: 1}", b"\xff\xfe", b"\x00", b"\xef\xbb\xbf{}",
-    b'{"user_id": "\xff"}', b'{"user_id": "\xc3"}', b'{"user_id": ' + LONE + b"}",
+    b'{"user_id": "\xff"}', b'{"user_id": "\xc3"}', b'{"user_id": ' + LONE_SURROGATE + b"}",
     b'{"user_id": "a", "k": NaN}', b'{"user_id": "a", "k": Infinity}',
     b'{"user_id": "a", "k": -Infinity}', b'{"user_id": "a", "k": 1e999}',
     b'{"user_id": "a", "k": 05}', b'{"user_id": "a", "k": 0x5}', b'{"user_id": "a", "k": +5}',
     b'{"user_id": "a"} {"user_id": "b"}', b'{"user_id": "a"}x', b'{"user_id": "a\nb"}',
-    b"{/* */}", DEEP, b'{"sequence": ' + DEEP + b"}", b'{"a":' * 20_000, b"user_id=a&k=5",
+    b"{/* */}", DEEP_JSON, b'{"sequence": ' + DEEP_JSON + b"}", b'{"a":' * 20_000, b"user_id=a&k=5",
     b"<recommend/>", b"--x\r\n\r\n--x--", b"\x1f\x8b\x08\x00" + b"\x00" * 20,
 ]  # fmt: skip
 
-_ITEM = {"available": False}
-_AVAILABLE: list[Any] = [{}, {"available": None}, {"available": 0}, {"available": "no"},
+_VALID_ITEM = {"available": False}
+_INVALID_AVAILABILITY: list[Any] = [{}, {"available": None}, {"available": 0}, {"available": "no"},
     {"available": []}, {"available": True, "until": 5}, [], [True], True, None, "x"]  # fmt: skip
 
-_PATHS: list[Bad] = [
-    Bad("GET", "/", status=404),
-    Bad("GET", "/nothing", status=404),
-    Bad("POST", "/recommend/", b"{}", 404),
-    Bad("POST", "//recommend", b"{}", 404),
-    Bad("POST", "/recommend%00", b"{}", 404),
-    Bad("POST", "/Recommend", b"{}", 404),
-    Bad("GET", "/../../etc/passwd", status=404),
-    Bad("GET", "/%2e%2e/%2e%2e/etc/passwd", status=404),
-    Bad("GET", "/items", status=404),
-    Bad("GET", "/users/a", status=404),
-    Bad("GET", "/users//history", status=422),
-    Bad("DELETE", "/users//history", status=422),
-    Bad("GET", f"/users/{LONG}/history"),
-    Bad("GET", "/users/" + "%C3%A9" * 300 + "/history"),
-    Bad("DELETE", f"/users/{LONG}/history"),
-    Bad("GET", "/users/" + "a" * 30_000 + "/history"),
-    Bad("PUT", f"/items/{LONG}", _json(_ITEM)),
-    Bad("PUT", "/items/", _json(_ITEM)),
-    Bad("GET", "/items/no-such-item/similar", status=404),
-    Bad("GET", "/items/%FF/similar", status=404),
-    Bad("GET", "/items//similar"),
-    Bad("GET", "/recommend", status=405),
-    Bad("PUT", "/recommend", b"{}", 405),
-    Bad("DELETE", "/recommend", status=405),
-    Bad("PATCH", "/recommend", b"{}", 405),
-    Bad("GET", "/events", status=405),
-    Bad("GET", "/admin/reload", status=405),
-    Bad("POST", "/livez", b"", 405),
-    Bad("POST", "/metrics", b"", 405),
+_INVALID_PATHS: list[BadRequest] = [
+    BadRequest("GET", "/", status=404),
+    BadRequest("GET", "/nothing", status=404),
+    BadRequest("POST", "/recommend/", b"{}", 404),
+    BadRequest("POST", "//recommend", b"{}", 404),
+    BadRequest("POST", "/recommend%00", b"{}", 404),
+    BadRequest("POST", "/Recommend", b"{}", 404),
+    BadRequest("GET", "/../../etc/passwd", status=404),
+    BadRequest("GET", "/%2e%2e/%2e%2e/etc/passwd", status=404),
+    BadRequest("GET", "/items", status=404),
+    BadRequest("GET", "/users/a", status=404),
+    BadRequest("GET", "/users//history", status=422),
+    BadRequest("DELETE", "/users//history", status=422),
+    BadRequest("GET", f"/users/{LONG_ID}/history"),
+    BadRequest("GET", "/users/" + "%C3%A9" * 300 + "/history"),
+    BadRequest("DELETE", f"/users/{LONG_ID}/history"),
+    BadRequest("GET", "/users/" + "a" * 30_000 + "/history"),
+    BadRequest("PUT", f"/items/{LONG_ID}", _json(_VALID_ITEM)),
+    BadRequest("PUT", "/items/", _json(_VALID_ITEM)),
+    BadRequest("GET", "/items/no-such-item/similar", status=404),
+    BadRequest("GET", "/items/%FF/similar", status=404),
+    BadRequest("GET", "/items//similar"),
+    BadRequest("GET", "/recommend", status=405),
+    BadRequest("PUT", "/recommend", b"{}", 405),
+    BadRequest("DELETE", "/recommend", status=405),
+    BadRequest("PATCH", "/recommend", b"{}", 405),
+    BadRequest("GET", "/events", status=405),
+    BadRequest("GET", "/admin/reload", status=405),
+    BadRequest("POST", "/livez", b"", 405),
+    BadRequest("POST", "/metrics", b"", 405),
 ]
 
-_QUERIES = ["k=0", "k=-1", "k=1001", "k=x", "k=", "k=1.5", "k=" + "9" * 400, "k=1e3", "k=0x5",
-    "k=%00", "k=null", "k=[]"]  # fmt: skip
+_INVALID_QUERIES = ["k=0", "k=-1", "k=1001", "k=x", "k=", "k=1.5", "k=" + "9" * 400, "k=1e3",
+    "k=0x5", "k=%00", "k=null", "k=[]"]  # fmt: skip
 
-_GOOD = _json({"sequence": ["item-1"], "k": 1})
-_DEADLINES = ["x", "-1", "1.5", "1e3", "", "0x5", "nan", "inf", "9" * 400, "5;", "5,5"]
-_NO_KEYS: list[str | None] = [
+_VALID = _json({"sequence": ["item-1"], "k": 1})
+_INVALID_DEADLINES = ["x", "-1", "1.5", "1e3", "", "0x5", "nan", "inf", "9" * 400, "5;", "5,5"]
+_INVALID_KEYS: list[str | None] = [
     None, "", "Bearer", "Bearer x", "Bearer  x y", "Basic YTpi", "bearer re4_wrong",
     "re4_wrong", "Bearer " + "k" * 5000, "Bearer \xe9",
 ]  # fmt: skip
 
 
-def _fields(path: str, good: dict[str, Any], wrong: dict[str, list[Any]]) -> list[Bad]:
+def _fields(path: str, valid: dict[str, Any], invalid: dict[str, list[Any]]) -> list[BadRequest]:
     return [
-        Bad("POST", path, _json({**good, name: value}))
-        for name, values in wrong.items()
+        BadRequest("POST", path, _json({**valid, name: value}))
+        for name, values in invalid.items()
         for value in values
     ]
 
 
-def _bodies(path: str, values: list[Any]) -> list[Bad]:
-    return [Bad("POST", path, _json(value)) for value in values]
+def _bodies(path: str, values: list[Any]) -> list[BadRequest]:
+    return [BadRequest("POST", path, _json(value)) for value in values]
 
 
-BAD_INPUTS: list[Bad] = [
-    *_fields("/recommend", {"sequence": ["item-1"], "user_id": "a"}, _RECOMMEND),
-    *_bodies("/recommend", _WHOLE),
-    *_fields("/events", _EVENT, _EVENTS),
-    *_bodies("/events", _WHOLE_EVENTS),
-    *_bodies("/recommend/batch", _BATCHES),
+BAD_INPUTS: list[BadRequest] = [
+    *_fields("/recommend", {"sequence": ["item-1"], "user_id": "a"}, _INVALID_RECOMMEND_FIELDS),
+    *_bodies("/recommend", _INVALID_RECOMMEND_BODIES),
+    *_fields("/events", _VALID_EVENT, _INVALID_EVENT_FIELDS),
+    *_bodies("/events", _INVALID_EVENTS_BODIES),
+    *_bodies("/recommend/batch", _INVALID_BATCHES),
     *(
-        Bad("POST", path, body)
+        BadRequest("POST", path, body)
         for path in ("/recommend", "/events", "/recommend/batch")
-        for body in _NO_JSON
+        for body in _INVALID_JSON
     ),
-    *(Bad("PUT", "/items/item-1", _json(body)) for body in _AVAILABLE),
-    *_PATHS,
-    *(Bad("GET", f"/items/item-1/similar?{query}") for query in _QUERIES),
-    *(Bad("POST", "/recommend", _GOOD, headers={"x-deadline-ms": text}) for text in _DEADLINES),
-    *(Bad("POST", "/recommend", _GOOD, 401, {"authorization": key}) for key in _NO_KEYS),
-    *(Bad("POST", "/admin/reload", b"", 401, {"authorization": key}) for key in _NO_KEYS),
-    Bad("POST", "/recommend", b" " * (256 * 1024 + 1), 413),
-    Bad("POST", "/events", b" " * (256 * 1024 + 1), 413),
-    Bad("POST", "/recommend/batch", b" " * (4 * 1024 * 1024 + 1), 413),
+    *(BadRequest("PUT", "/items/item-1", _json(body)) for body in _INVALID_AVAILABILITY),
+    *_INVALID_PATHS,
+    *(BadRequest("GET", f"/items/item-1/similar?{query}") for query in _INVALID_QUERIES),
+    *(
+        BadRequest("POST", "/recommend", _VALID, headers={"x-deadline-ms": text})
+        for text in _INVALID_DEADLINES
+    ),
+    *(
+        BadRequest("POST", "/recommend", _VALID, 401, {"authorization": key})
+        for key in _INVALID_KEYS
+    ),
+    *(
+        BadRequest("POST", "/admin/reload", b"", 401, {"authorization": key})
+        for key in _INVALID_KEYS
+    ),
+    BadRequest("POST", "/recommend", b" " * (256 * 1024 + 1), 413),
+    BadRequest("POST", "/events", b" " * (256 * 1024 + 1), 413),
+    BadRequest("POST", "/recommend/batch", b" " * (4 * 1024 * 1024 + 1), 413),
 ]

@@ -33,7 +33,7 @@ from service.auth.api_keys import ROLES, line_of, new_key
 from service.client import AsyncClient
 from service.client.operations import CallError
 from service.http.schemas.common import ErrorBody
-from service.http.schemas.recommend import AskedCategories, Recommendations, RecommendRequest
+from service.http.schemas.recommend import Categories, Recommendations, RecommendRequest
 from service.store.events import Event
 
 RELEASES = ("odd", "even")
@@ -91,7 +91,7 @@ class Caller:
             sequence=self._history(),
             k=int(self._random.integers(1, 100)),
             exclude=self._history(),
-            categories=AskedCategories(deny=[f"category-{self._random.integers(CATEGORIES)}"]),
+            categories=Categories(deny=[f"category-{self._random.integers(CATEGORIES)}"]),
             diversity=round(float(self._random.random()), 2),
         )
         await self._recommend(asked)

@@ -1,4 +1,4 @@
-"""Small releases as publish would leave them, and the app over them with a real Redis beside it."""
+"""Small releases as publish would write them, and the app that serves them with a real Redis."""
 
 import json
 import os
@@ -50,14 +50,14 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in [name for name in os.environ if name.startswith(PREFIX)]:
         monkeypatch.delenv(variable)
 
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A folder whose path leaves room for a socket's name, which pytest's own may not."""
+    """A folder whose path is short enough for a socket, which tmp_path may not be."""
     folder = Path(tempfile.mkdtemp(prefix="re4-"))
     yield folder
     shutil.rmtree(folder)
@@ -65,7 +65,7 @@ def short_path() -> Iterator[Path]:
 
 @pytest.fixture
 def tcp(short_path: Path) -> Iterator[RedisServer]:
-    """A Redis that listens on a port, to be stopped and started."""
+    """A Redis on a TCP port, which can be stopped and started."""
     server = RedisServer(short_path)
     server.start()
     yield server
@@ -74,15 +74,15 @@ def tcp(short_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Where releases/ and `current` are; empty at first."""
+    """The folder of releases/ and `current`; empty at first."""
     return tmp_path
 
 
 @pytest.fixture
 def publish(root: Path) -> Publish:
-    """A function that writes release `id`, if it is not there, and makes it current.
+    """A function that writes a release, unless it exists, and makes it current.
 
-    Another id gives other answers.
+    Each id gives different recommendations.
     """
 
     def write(release_id: str = "first", current: bool = True) -> Path:
@@ -131,10 +131,10 @@ def write_release(folder: Path, release_id: str) -> None:
 
 @pytest.fixture
 def settings(root: Path, short_path: Path) -> Callable[..., Settings]:
-    """Settings for a test: no wait for a new release, and all the time that Redis may need."""
+    """Settings for tests: fast reloads, and long time limits for Redis."""
 
     def make(**changes: Any) -> Settings:
-        given: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "releases": root,
             "history_folder": short_path,
             "history_budget_ms": 5000,
@@ -142,7 +142,7 @@ def settings(root: Path, short_path: Path) -> Callable[..., Settings]:
             "reload_interval_s": 0.01,
             "drain_s": 0,
         }
-        return Settings(**{**given, **changes})
+        return Settings(**{**defaults, **changes})
 
     return make
 
@@ -159,17 +159,17 @@ async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def serve(settings: Callable[..., Settings], publish: Publish) -> Serve:
-    """A function that serves release `first` in this process, by the settings given."""
+    """A function that serves release `first` in this process with the given settings."""
 
     @asynccontextmanager
-    async def running(**changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async def serving(**changes: Any) -> AsyncIterator[httpx.AsyncClient]:
         publish()
         app = create_app(settings(**changes))
         async with client_of(app) as client:
             await app.state.service.live.refresh()
             yield client
 
-    return running
+    return serving
 
 
 ADMIN_KEY = "sesam-open-up"
@@ -177,19 +177,20 @@ ADMIN_KEY = "sesam-open-up"
 
 @pytest.fixture(scope="module")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where a real process serves release `first`, whose administration takes ADMIN_KEY."""
+    """The URL of a process that serves release `first`, with ADMIN_KEY as admin key."""
     root = tmp_path_factory.mktemp("root")
     write_release(root / RELEASES / "first", "first")
     replace_text(root / CURRENT, "first\n")
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     with tempfile.TemporaryDirectory(prefix="re4-") as history:
-        given = {
+        options = {
             "releases": root, "history_folder": history, "port": 0, "drain_s": 0,
             "admin_key": ADMIN_KEY, "deadline_ms": 5000, "history_budget_ms": 5000,
         }  # fmt: skip
         process = subprocess.Popen(
             [sys.executable, "-m", "service"],
-            env=outside | {PREFIX + name.upper(): str(value) for name, value in given.items()},
+            env=environment
+            | {PREFIX + name.upper(): str(value) for name, value in options.items()},
             stderr=subprocess.PIPE,
             text=True,
         )

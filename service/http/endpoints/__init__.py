@@ -1,1 +1,1 @@
-"""The endpoints: what each does with a request that is already valid."""
+"""The endpoints. Each gets a request that is already authorized and validated."""

@@ -1,1 +1,1 @@
-"""What the endpoints take and give."""
+"""Request and response models of the endpoints."""

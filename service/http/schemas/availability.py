@@ -1,4 +1,4 @@
-"""PUT /items/{item_id}: whether an item may be in answers."""
+"""PUT /items/{item_id}: whether an item may be recommended."""
 
 from pydantic import Field
 
@@ -8,11 +8,11 @@ from service.http.schemas.common import Input, Output, example
 class Availability(Input):
     model_config = example(available=False)
 
-    available: bool = Field(description="false: in no answer of any worker, within a second")
+    available: bool = Field(description="false: within a second, no worker recommends the item")
 
 
 class AvailabilityNow(Output):
     model_config = example(available=False, changed=True)
 
     available: bool
-    changed: bool = Field(description="whether it was not so before")
+    changed: bool = Field(description="whether it was different before")

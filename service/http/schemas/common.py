@@ -1,4 +1,4 @@
-"""What all that is taken and given shares: ids, limits, and the one shape of an error."""
+"""What all schemas share: ids, limits, base classes, and the body of an error."""
 
 from typing import Annotated, Any
 
@@ -11,35 +11,37 @@ SEQUENCE_LIMIT = 1000
 EVENTS_LIMIT = 1000
 
 
-def _all_short(texts: list[str]) -> list[str]:
-    # One look at all of them: most are ASCII, of which pydantic has counted the bytes.
+def _check_id_lengths(texts: list[str]) -> list[str]:
+    # One check for all: most ids are ASCII, and pydantic has checked their length already.
     if not "".join(texts).isascii():
         for text in texts:
             check_id_length(text)
     return texts
 
 
-_IN_PATH = "of any characters, percent-encoded; a slash may stay as it is"
+_IN_PATH = "any characters, percent-encoded; slashes need no encoding"
 UserInPath = Annotated[Id, Field(description=_IN_PATH, examples=["anna"])]
 ItemInPath = Annotated[Id, Field(description=_IN_PATH, examples=["item-1"])]
-Ids = Annotated[list[Text], Field(max_length=SEQUENCE_LIMIT), AfterValidator(_all_short)]
-SomeIds = Annotated[
-    list[Text], Field(min_length=1, max_length=SEQUENCE_LIMIT), AfterValidator(_all_short)
+Ids = Annotated[list[Text], Field(max_length=SEQUENCE_LIMIT), AfterValidator(_check_id_lengths)]
+NonEmptyIds = Annotated[
+    list[Text], Field(min_length=1, max_length=SEQUENCE_LIMIT), AfterValidator(_check_id_lengths)
 ]
 
 
 def example(**fields: Any) -> ConfigDict:
-    """What the documentation shows of a model; a test sends it, or holds it against an answer."""
+    """The example in the documentation. A test sends it, or validates it as a response."""
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 class Input(BaseModel):
-    """Strict: no conversions, no extra fields."""
+    """Base class of request models. Strict: no conversions, no extra fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Output(BaseModel):
+    """Base class of response models."""
+
     model_config = ConfigDict(frozen=True)
 
 
@@ -49,13 +51,13 @@ class ProblemDetail(Output):
 
 
 class ErrorDetail(Output):
-    code: str = Field(description="for programs; never changes for one kind of error")
+    code: str = Field(description="for programs; stable for each kind of error")
     message: str = Field(description="for people: what was given, what is allowed, what to do")
-    problems: list[ProblemDetail] = Field([], description="for invalid requests, each problem")
+    problems: list[ProblemDetail] = Field([], description="for invalid requests: the problems")
 
 
 class ErrorBody(Output):
-    """The one shape of every error."""
+    """The body of every error."""
 
     model_config = example(
         error={

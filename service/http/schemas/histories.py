@@ -1,4 +1,4 @@
-"""Events, and the histories that they make."""
+"""POST /events, and GET and DELETE /users/{user_id}/history."""
 
 from typing import Annotated
 
@@ -18,22 +18,22 @@ Events = Annotated[
     ),
 ]
 
-# Told apart by their outer shape, so that a complaint is about the one that was meant.
+# Discriminated by the JSON type, so that an error is about the variant that was sent.
 EventOrEvents = Annotated[
     Annotated[Event, Tag("event")] | Annotated[Events, Tag("events")],
-    Discriminator(lambda given: "events" if isinstance(given, list) else "event"),
+    Discriminator(lambda body: "events" if isinstance(body, list) else "event"),
 ]
 
 
 class Accepted(Output):
-    """What became of the events."""
+    """How many events were accepted, and why the others were not."""
 
     model_config = example(accepted=1, duplicates=0, outdated=0)
 
-    accepted: int = Field(description="events that are now in the history and the log")
-    duplicates: int = Field(description="events that were there before, by their event_id")
+    accepted: int = Field(description="events added to the history and the event log")
+    duplicates: int = Field(description="events skipped because their event_id was accepted before")
     outdated: int = Field(
-        description="events left out, as they happened before their user's history was deleted"
+        description="events skipped because their user's history was deleted after them"
     )
 
 
@@ -47,4 +47,4 @@ class History(Output):
 class Forgotten(Output):
     model_config = example(forgotten=2)
 
-    forgotten: int = Field(description="items that were in the history")
+    forgotten: int = Field(description="items deleted from the history")

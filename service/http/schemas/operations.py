@@ -1,4 +1,4 @@
-"""What tells how the server is: alive, ready, with which release."""
+"""Health, and the release in use."""
 
 from typing import Literal
 
@@ -22,16 +22,16 @@ class Ready(Output):
 
 
 class ReloadFailure(Output):
-    """The last attempt to load what `current` names, if it failed."""
+    """The last attempt to load the release that `current` names, if it failed."""
 
     release: str | None = Field(description="the id that `current` names; null if unreadable")
     message: str
     failed_at: str = Field(description="ISO 8601, UTC")
-    attempts: int = Field(description="failures in a row")
+    attempts: int = Field(description="consecutive failures")
 
 
 class ReleaseFacts(Output):
-    """What is known of the release in use."""
+    """The release in use."""
 
     id: str
     created: str
@@ -40,8 +40,8 @@ class ReleaseFacts(Output):
     encoder: str
     interests: int
     items: int
-    index: dict[str, object] = Field(description="kind and parameters, and what was measured")
-    data: dict[str, float] = Field(description="size and time of the log that was trained on")
+    index: dict[str, object] = Field(description="kind, parameters and measurements")
+    data: dict[str, float] = Field(description="size and time range of the training log")
     metrics: dict[str, dict[str, float]] = Field(description="split -> metric -> value")
 
 
@@ -81,4 +81,4 @@ class Reloaded(Output):
     model_config = example(release="2026-01-01", changed=True)
 
     release: str = Field(description="id of the release now in use")
-    changed: bool = Field(description="whether it was another one before")
+    changed: bool = Field(description="whether another release was in use before")

@@ -1,4 +1,4 @@
-"""POST /recommend and /recommend/batch: for whom, what may be in the answer, and the candidates."""
+"""POST /recommend and POST /recommend/batch."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,13 +12,13 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
-from service.http.schemas.common import ErrorBody, Ids, Input, Output, SomeIds, example
+from service.http.schemas.common import ErrorBody, Ids, Input, NonEmptyIds, Output, example
 from service.settings import MAX_K
 from service.store.events import Id
 
-REQUESTS_LIMIT = 256
+BATCH_LIMIT = 256
 
-_ASKED: JsonDict = {
+_REQUEST_EXAMPLE: JsonDict = {
     "user_id": "anna",
     "sequence": ["item-1", "item-2"],
     "k": 2,
@@ -27,7 +27,7 @@ _ASKED: JsonDict = {
     "categories": {"deny": ["used books"]},
     "diversity": 0.3,
 }
-_GIVEN: JsonDict = {
+_RESPONSE_EXAMPLE: JsonDict = {
     "items": [
         {"item_id": "item-5", "score": 3.2, "interest": 0},
         {"item_id": "item-7", "score": 2.9, "interest": 2},
@@ -37,26 +37,24 @@ _GIVEN: JsonDict = {
     "degraded": False,
     "unknown_items": 0,
 }
-_REFUSED: JsonDict = {
+_ERROR_EXAMPLE: JsonDict = {
     "error": {"code": "invalid_request", "message": "neither user_id nor sequence"}
 }
 
 
-class AskedCategories(Input):
-    """Names as the catalogue has them. Items without a category pass `deny` and fail `allow`."""
+class Categories(Input):
+    """Category names of the catalog. Items without a category pass `deny` and fail `allow`."""
 
-    allow: SomeIds | None = Field(
-        None, description="items of other categories than these are left out"
-    )
-    deny: Ids | None = Field(None, description="items of these categories are left out")
+    allow: NonEmptyIds | None = Field(None, description="only items of these categories")
+    deny: Ids | None = Field(None, description="no items of these categories")
 
 
 class RecommendRequest(Input):
-    """For whom: a user, whose stored history is read, or a sequence, or both."""
+    """Recommend for a user, whose stored history is read, or a sequence, or both."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [_ASKED, {"sequence": ["item-1"], "k": 2, "explain": True}],
+            "examples": [_REQUEST_EXAMPLE, {"sequence": ["item-1"], "k": 2, "explain": True}],
             "anyOf": [
                 {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
                 {"required": ["sequence"], "properties": {"sequence": {"type": "array"}}},
@@ -64,29 +62,32 @@ class RecommendRequest(Input):
         }
     )
 
-    user_id: Id | None = Field(None, description="whose stored history to start from")
+    user_id: Id | None = Field(None, description="the user whose stored history is read")
     sequence: Ids | None = Field(
-        None, description="item ids, oldest first; with user_id, they follow the stored history"
+        None, description="item ids, oldest first; with user_id, appended to the stored history"
     )
-    k: int = Field(50, ge=1, le=MAX_K, description="items wanted")
-    exclude_seen: bool = Field(True, description="leave out the items of the history")
+    k: int = Field(50, ge=1, le=MAX_K, description="number of items")
+    exclude_seen: bool = Field(True, description="exclude the items of the history")
     exclude: Ids | None = Field(
-        None, description="further item ids to leave out; unknown ones are passed over"
+        None, description="further item ids to exclude; unknown ids are ignored"
     )
-    categories: AskedCategories | None = Field(
-        None, description="of which categories items may be; without it, of any"
+    categories: Categories | None = Field(
+        None, description="allowed and denied categories; without it, all are allowed"
     )
     diversity: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="how much the items' differing in category counts against their scores, on a "
-        "scale that is the same for every model; 0 is off, at 1 categories take turns",
+        description="weight of category diversity against the scores, on the same scale for every "
+        "model; 0 is off, at 1 the categories alternate",
     )
-    explain: bool = Field(False, description="tell what each interest found and is made of")
+    explain: bool = Field(
+        False,
+        description="add what each interest found, and the history items it attends to",
+    )
 
     @model_validator(mode="after")
-    def _for_somebody(self) -> "RecommendRequest":
+    def _has_user_or_sequence(self) -> "RecommendRequest":
         if self.user_id is None and self.sequence is None:
             raise ValueError("neither user_id nor sequence; give one, or both")
         return self
@@ -98,76 +99,79 @@ class Candidate(Output):
         description="inner product with the interest; for popular items, interactions in the log"
     )
     interest: int | None = Field(
-        description="which of the user's interests, from 0, found the item; null if popular"
+        description="index of the interest that found the item, from 0; null for popular items"
     )
     new: bool = Field(
         False,
-        description="true for an item that came after the release and is placed by who took it; "
-        "not there for others",
+        description="true for a cold-start item, which is newer than the release and gets its "
+        "vector from the users who interacted with it; absent for other items",
     )
     scores: list[float] | None = Field(
-        None, description="with `explain`, unless popular: the score under each of the interests"
+        None, description="with `explain`, except for popular items: the score for each interest"
     )
 
 
 class Attended(Output):
     item_id: str
     weight: float = Field(
-        description="its share in the interest; the shares of the history's newest items, as many "
-        "as the encoder sees, add up to 1"
+        description="attention weight of the item in the interest; over the newest items of the "
+        "history, as many as the encoder reads, the weights sum to 1"
     )
 
 
 class ExplainedInterest(Output):
-    share: float = Field(description="share of the answer's items that this interest found")
+    share: float = Field(description="share of the response's items that this interest found")
     attended: list[Attended] = Field(
-        description="the items of the history that it is made of, largest weight first, at most 10"
+        description="history items with the largest weights, largest first, at most 10"
     )
 
 
 class Recommendations(Output):
-    """Candidates, best first, none twice; fewer than k only if no more are allowed."""
+    """Candidates, best first, without duplicates; fewer than k only if no more are allowed."""
 
-    model_config = example(**_GIVEN)
+    model_config = example(**_RESPONSE_EXAMPLE)
 
     items: list[Candidate]
-    release: str = Field(description="id of the release that gave them")
+    release: str = Field(description="id of the release that made them")
     source: Literal["interests", "popular"] = Field(
-        description="popular where the history is empty or holds no item that is known, even as new"
+        description="popular if the history is empty, or contains neither items of the release nor "
+        "cold-start items"
     )
-    degraded: bool = Field(description="whether the stored history was wanted but not to be had")
-    unknown_items: int = Field(description="items of the history that the release does not know")
+    degraded: bool = Field(
+        description="whether the stored history was requested but could not be read"
+    )
+    unknown_items: int = Field(description="items of the history that are not in the release")
     interests: list[ExplainedInterest] | None = Field(
-        None, description="with `explain`: the interests, from 0; none if popular"
+        None, description="with `explain`: the interests, from 0; empty for popular items"
     )
 
 
-def _or_error(given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+def _validate_or_error(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     try:
-        return validate(given)
+        return validate(value)
     except ValidationError as error:
         return error
 
 
 class RecommendBatch(Input):
-    """Requests that are answered together. What is wrong with one is told in its place."""
+    """Requests answered together. The error of an invalid one is in its place among the answers."""
 
-    model_config = example(requests=[_ASKED, {"user_id": "ben"}, {"k": 5}])
+    model_config = example(requests=[_REQUEST_EXAMPLE, {"user_id": "ben"}, {"k": 5}])
     LIMIT_BYTES: ClassVar[int] = 4 * 1024 * 1024
 
-    requests: list[Annotated[RecommendRequest, WrapValidator(_or_error)]] = Field(
-        min_length=1, max_length=REQUESTS_LIMIT
+    requests: list[Annotated[RecommendRequest, WrapValidator(_validate_or_error)]] = Field(
+        min_length=1, max_length=BATCH_LIMIT
     )
 
     @property
     def validated(self) -> list[RecommendRequest | ValidationError]:
-        """What each of them turned out to be."""
+        """Each request, or its validation error."""
         return [*self.requests]
 
 
 class RecommendedBatch(Output):
-    """As many answers as there were requests, in their order, all of one release."""
+    """One answer for each request, in the same order, all from one release."""
 
-    model_config = example(answers=[_GIVEN, _GIVEN, _REFUSED])
+    model_config = example(answers=[_RESPONSE_EXAMPLE, _RESPONSE_EXAMPLE, _ERROR_EXAMPLE])
 
     answers: list[Recommendations | ErrorBody]

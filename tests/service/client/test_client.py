@@ -18,7 +18,7 @@ from service.client import AsyncClient, Client
 from service.client import operations as calls
 from service.client.operations import CallError
 from service.http.schemas.common import ErrorBody
-from service.http.schemas.recommend import AskedCategories, Recommendations, RecommendRequest
+from service.http.schemas.recommend import Categories, Recommendations, RecommendRequest
 from service.store.events import Event
 
 KEY = "sesam-open-up"
@@ -71,7 +71,7 @@ def test_every_call_is_answered(client: Client) -> None:
 
 
 def test_a_batch_has_an_error_in_the_place_of_a_bad_request(client: Client) -> None:
-    good = RecommendRequest(sequence=["item-1"], categories=AskedCategories(deny=["a"]), k=2)
+    good = RecommendRequest(sequence=["item-1"], categories=Categories(deny=["a"]), k=2)
     bad = RecommendRequest.model_construct({"user_id", "k"}, user_id="a", k=0)
     answers = client.recommend_all([good, bad, good]).answers
     assert [type(answer) for answer in answers] == [Recommendations, ErrorBody, Recommendations]

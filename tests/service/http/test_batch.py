@@ -1,4 +1,4 @@
-"""POST /recommend/batch: each request as if it came alone, and none spoils the others."""
+"""POST /recommend/batch: each request is handled as if sent alone; none affects the others."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +14,7 @@ from service.store.histories import HistoryStore
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 pytestmark = pytest.mark.anyio
 
-SLOW = {"deadline_ms": 60_000}  # the machine may be busy
+SLOW = {"deadline_ms": 60_000}  # for a busy machine
 
 REQUESTS: list[dict[str, Any]] = [
     {"sequence": ["item-3", "item-9"], "k": 5},
@@ -26,41 +26,43 @@ REQUESTS: list[dict[str, Any]] = [
 ]
 
 
-async def answers(client: httpx.AsyncClient, requests: list[Any]) -> list[dict[str, Any]]:
+async def recommend_batch(client: httpx.AsyncClient, requests: list[Any]) -> list[dict[str, Any]]:
     response = await client.post("/recommend/batch", json={"requests": requests})
     assert response.status_code == 200, response.text
-    found: list[dict[str, Any]] = response.json()["answers"]
-    return found
+    answers: list[dict[str, Any]] = response.json()["answers"]
+    return answers
 
 
-async def alone(client: httpx.AsyncClient, request: Any) -> dict[str, Any]:
-    found: dict[str, Any] = (await client.post("/recommend", json=request)).json()
-    return found
+async def recommend(client: httpx.AsyncClient, request: Any) -> dict[str, Any]:
+    content: dict[str, Any] = (await client.post("/recommend", json=request)).json()
+    return content
 
 
-def told(answer: dict[str, Any]) -> tuple[list[tuple[Any, ...]], dict[str, Any]]:
-    """The items with scores that may be rounded otherwise, and the rest."""
+def comparable(answer: dict[str, Any]) -> tuple[list[tuple[Any, ...]], dict[str, Any]]:
+    """The items, whose scores may be rounded differently, and the other fields."""
     items = [
         (item["item_id"], pytest.approx(item["score"], rel=1e-5), item["interest"])
         for item in answer["items"]
     ]
-    rest = {name: answer[name] for name in ("release", "source", "degraded", "unknown_items")}
-    return items, rest
+    other_fields = {
+        name: answer[name] for name in ("release", "source", "degraded", "unknown_items")
+    }
+    return items, other_fields
 
 
-async def test_each_is_answered_as_if_it_came_alone(serve: Serve) -> None:
+async def test_each_request_gets_the_answer_it_gets_alone(serve: Serve) -> None:
     async with serve(**SLOW) as client:
         await client.post("/events", json={"user_id": "anna", "item_id": "item-5"})
-        together = await answers(client, REQUESTS)
-        one_by_one = [await alone(client, request) for request in REQUESTS]
+        batched = await recommend_batch(client, REQUESTS)
+        alone = [await recommend(client, request) for request in REQUESTS]
 
-    for answer, wanted in zip(together, one_by_one, strict=True):
-        assert told(answer) == told(wanted)
-        assert answer.keys() == wanted.keys()
+    for answer, expected in zip(batched, alone, strict=True):
+        assert comparable(answer) == comparable(expected)
+        assert answer.keys() == expected.keys()
 
 
-async def test_a_bad_request_has_its_error_in_its_place(serve: Serve) -> None:
-    bad: list[tuple[Any, str]] = [
+async def test_the_error_of_an_invalid_request_is_in_its_place(serve: Serve) -> None:
+    invalid: list[tuple[Any, str]] = [
         ({}, "body: Value error, neither user_id nor sequence"),
         ({"sequence": ["a"], "k": 0}, "k: Input should be greater than or equal to 1; given 0"),
         ({"sequence": ["a"] * 1001}, "sequence: List should have at most 1000 items"),
@@ -69,69 +71,71 @@ async def test_a_bad_request_has_its_error_in_its_place(serve: Serve) -> None:
         (None, "body"),
         ([{"sequence": []}], "body"),
     ]
-    good = {"sequence": ["item-3"], "k": 2}
+    valid = {"sequence": ["item-3"], "k": 2}
     async with serve(**SLOW) as client:
-        wanted = await alone(client, good)
-        together = await answers(client, [part for each, _ in bad for part in (each, good)])
-        hopeless = await answers(client, [each for each, _ in bad])
-        single = await alone(client, {"sequence": ["a"], "k": 0})
+        expected = await recommend(client, valid)
+        batched = await recommend_batch(
+            client, [part for request, _ in invalid for part in (request, valid)]
+        )
+        all_invalid = await recommend_batch(client, [request for request, _ in invalid])
+        single = await recommend(client, {"sequence": ["a"], "k": 0})
 
-    assert all(told(answer) == told(wanted) for answer in together[1::2])
-    for (_, said), answer, again in zip(bad, together[::2], hopeless, strict=True):
-        assert answer == again
+    assert all(comparable(answer) == comparable(expected) for answer in batched[1::2])
+    for (_, message), answer, repeated in zip(invalid, batched[::2], all_invalid, strict=True):
+        assert answer == repeated
         assert answer["error"]["code"] == "invalid_request"
-        assert said in answer["error"]["message"]
-    assert together[2] == single, "the same error as alone"
+        assert message in answer["error"]["message"]
+    assert batched[2] == single, "the same error as alone"
 
 
-async def test_all_are_one_batch_of_the_engine_and_one_of_redis(
+async def test_all_requests_are_one_batch_for_the_engine_and_one_for_redis(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     reads: list[str] = []
-    really, really_read = Retriever.answers, HistoryStore.read
+    original_answers, original_read = Retriever.answers, HistoryStore.read
 
-    def asked(self: Retriever, queries: list[Query], *more: Any) -> Any:
+    def answers(self: Retriever, queries: list[Query], *args: Any) -> Any:
         sizes.append(len(queries))
-        return really(self, queries, *more)
+        return original_answers(self, queries, *args)
 
     async def read(self: HistoryStore, user_id: str) -> list[str]:
         reads.append(user_id)
-        return await really_read(self, user_id)
+        return await original_read(self, user_id)
 
-    monkeypatch.setattr(Retriever, "answers", asked)
+    monkeypatch.setattr(Retriever, "answers", answers)
     monkeypatch.setattr(HistoryStore, "read", read)
     users = [{"user_id": f"user-{number}", "k": 1} for number in range(256)]
     async with serve(**SLOW, batch_limit=4) as client:
-        sizes.clear()  # of what the release was tried with
-        found = await answers(client, users)
+        sizes.clear()  # those of the release's canary queries
+        results = await recommend_batch(client, users)
 
     assert sizes == [256]
     assert reads == [user["user_id"] for user in users]
-    assert {answer["release"] for answer in found} == {"first"}
+    assert {answer["release"] for answer in results} == {"first"}
 
 
-async def test_a_query_that_breaks_the_retriever_spoils_no_other(
+async def test_a_query_that_fails_affects_no_other(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    really = Retriever.answers
+    original = Retriever.answers
 
-    def asked(self: Retriever, queries: list[Query], *more: Any) -> Any:
+    def answers(self: Retriever, queries: list[Query], *args: Any) -> Any:
         if any(query.k == 13 for query in queries):
             raise ZeroDivisionError
-        return really(self, queries, *more)
+        return original(self, queries, *args)
 
-    monkeypatch.setattr(Retriever, "answers", asked)
+    monkeypatch.setattr(Retriever, "answers", answers)
     async with serve(**SLOW) as client:
-        found = await answers(client, [{"sequence": [], "k": k} for k in (3, 13, 5)])
+        results = await recommend_batch(client, [{"sequence": [], "k": k} for k in (3, 13, 5)])
 
-    assert [len(answer.get("items", [])) for answer in found] == [3, 0, 5]
-    assert found[1]["error"]["code"] == "internal"
+    assert [len(answer.get("items", [])) for answer in results] == [3, 0, 5]
+    assert results[1]["error"]["code"] == "internal"
     assert "query failed" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({}, "requests: Field required"),
         ({"requests": []}, "at least 1 item"),
@@ -141,31 +145,29 @@ async def test_a_query_that_breaks_the_retriever_spoils_no_other(
         ([{"sequence": []}], "body"),
     ],
 )
-async def test_what_is_wrong_with_the_whole_is_told_at_once(
-    serve: Serve, body: Any, said: str
-) -> None:
+async def test_an_invalid_batch_is_rejected(serve: Serve, body: Any, message: str) -> None:
     async with serve() as client:
         response = await client.post("/recommend/batch", json=body)
 
     assert response.status_code == 422
-    assert said in response.json()["error"]["message"]
+    assert message in response.json()["error"]["message"]
 
 
 async def test_a_batch_may_be_longer_than_one_request(serve: Serve) -> None:
     request = {"sequence": ["item-1"], "exclude": ["x" * 20] * 600, "k": 1}
     async with serve(**SLOW) as client:
-        assert len(await answers(client, [request] * 256)) == 256
-        over = await client.post(
+        assert len(await recommend_batch(client, [request] * 256)) == 256
+        too_long = await client.post(
             "/recommend/batch", content=b" " * (RecommendBatch.LIMIT_BYTES + 1)
         )
 
-    assert over.status_code == 413
-    assert "4,194,304 bytes" in over.json()["error"]["message"]
+    assert too_long.status_code == 413
+    assert "4,194,304 bytes" in too_long.json()["error"]["message"]
 
 
 async def test_each_answer_is_counted(serve: Serve) -> None:
     async with serve(**SLOW) as client:
-        await answers(client, [{"sequence": ["item-1"]}, {"sequence": ["unknown"]}, {}])
+        await recommend_batch(client, [{"sequence": ["item-1"]}, {"sequence": ["unknown"]}, {}])
         text = (await client.get("/metrics")).text
 
     assert 're4_responses_total{source="interests"} 1.0' in text

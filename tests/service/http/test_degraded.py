@@ -1,4 +1,4 @@
-"""Redis down is degraded, not down: what needs no history is answered in full."""
+"""Without Redis the service is degraded, not down: requests without history work in full."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -10,41 +10,41 @@ pytestmark = pytest.mark.anyio
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
-NOBODY = "redis://127.0.0.1:1"
+UNREACHABLE = "redis://127.0.0.1:1"
 
 
-async def test_a_sequence_gets_its_full_answer(serve: Serve) -> None:
-    asked = {"sequence": ["item-3", "item-9"], "k": 5}
+async def test_a_sequence_gets_its_full_recommendations(serve: Serve) -> None:
+    body = {"sequence": ["item-3", "item-9"], "k": 5}
     async with serve() as client:
-        normal = (await client.post("/recommend", json=asked)).json()
-    async with serve(history=NOBODY) as client:
-        degraded = (await client.post("/recommend", json=asked)).json()
+        normal = (await client.post("/recommend", json=body)).json()
+    async with serve(history=UNREACHABLE) as client:
+        degraded = (await client.post("/recommend", json=body)).json()
 
     assert degraded == normal
     assert not degraded["degraded"]
 
 
 async def test_a_user_gets_popular_items(serve: Serve) -> None:
-    async with serve(history=NOBODY) as client:
+    async with serve(history=UNREACHABLE) as client:
         for _ in range(10):
             response = await client.post("/recommend", json={"user_id": "anna", "k": 2})
-            answer = response.json()
+            content = response.json()
 
             assert response.status_code == 200
-            assert [item["item_id"] for item in answer["items"]] == ["item-1", "item-2"]
-            assert (answer["source"], answer["degraded"]) == ("popular", True)
+            assert [item["item_id"] for item in content["items"]] == ["item-1", "item-2"]
+            assert (content["source"], content["degraded"]) == ("popular", True)
 
 
-async def test_a_user_with_a_sequence_is_answered_by_that(serve: Serve) -> None:
-    async with serve(history=NOBODY) as client:
+async def test_a_user_with_a_sequence_gets_recommendations_for_the_sequence(serve: Serve) -> None:
+    async with serve(history=UNREACHABLE) as client:
         both = await client.post("/recommend", json={"user_id": "anna", "sequence": ["item-3"]})
         alone = await client.post("/recommend", json={"sequence": ["item-3"]})
 
     assert both.json() == {**alone.json(), "degraded": True}
 
 
-async def test_events_are_refused_until_it_is_back(serve: Serve) -> None:
-    async with serve(history=NOBODY) as client:
+async def test_events_are_rejected(serve: Serve) -> None:
+    async with serve(history=UNREACHABLE) as client:
         response = await client.post("/events", json={"user_id": "a", "item_id": "b"})
 
     assert response.status_code == 503
@@ -52,10 +52,10 @@ async def test_events_are_refused_until_it_is_back(serve: Serve) -> None:
     assert response.json()["error"]["code"] == "history_unavailable"
 
 
-async def test_the_process_is_ready_and_says_so(serve: Serve) -> None:
+async def test_the_process_is_ready_and_reports_degraded(serve: Serve) -> None:
     async with serve() as client:
         normal = await client.get("/readyz")
-    async with serve(history=NOBODY) as client:
+    async with serve(history=UNREACHABLE) as client:
         degraded = await client.get("/readyz")
         metrics = (await client.get("/metrics")).text
 

@@ -1,7 +1,10 @@
-"""The documentation that the service gives of itself is complete, and true of its answers."""
+"""The documentation is complete, matches the responses, and works offline."""
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,24 +20,24 @@ pytestmark = pytest.mark.anyio
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
-DOOR = {"401", "403", "429"}
+AUTH_ERRORS = {"401", "403", "429"}
 ROUTES = {
-    ("post", "/recommend"): {"200", *DOOR, "408", "413", "422", "500", "503"},
-    ("post", "/events"): {"200", *DOOR, "408", "413", "422", "500", "503"},
-    ("post", "/recommend/batch"): {"200", *DOOR, "408", "413", "422", "500", "503"},
-    ("get", "/items/{item_id}/similar"): {"200", *DOOR, "404", "422", "500", "503"},
-    ("get", "/users/{user_id}/history"): {"200", *DOOR, "422", "500", "503"},
-    ("delete", "/users/{user_id}/history"): {"200", *DOOR, "422", "500", "503"},
-    ("put", "/items/{item_id}"): {"200", *DOOR, "408", "413", "422", "500", "503"},
+    ("post", "/recommend"): {"200", *AUTH_ERRORS, "408", "413", "422", "500", "503"},
+    ("post", "/events"): {"200", *AUTH_ERRORS, "408", "413", "422", "500", "503"},
+    ("post", "/recommend/batch"): {"200", *AUTH_ERRORS, "408", "413", "422", "500", "503"},
+    ("get", "/items/{item_id}/similar"): {"200", *AUTH_ERRORS, "404", "422", "500", "503"},
+    ("get", "/users/{user_id}/history"): {"200", *AUTH_ERRORS, "422", "500", "503"},
+    ("delete", "/users/{user_id}/history"): {"200", *AUTH_ERRORS, "422", "500", "503"},
+    ("put", "/items/{item_id}"): {"200", *AUTH_ERRORS, "408", "413", "422", "500", "503"},
     ("get", "/livez"): {"200", "500"},
     ("get", "/readyz"): {"200", "500", "503"},
-    ("get", "/release"): {"200", *DOOR, "500"},
+    ("get", "/release"): {"200", *AUTH_ERRORS, "500"},
     ("get", "/metrics"): {"200", "401", "429"},
-    ("post", "/admin/reload"): {"200", *DOOR, "409", "500", "503"},
+    ("post", "/admin/reload"): {"200", *AUTH_ERRORS, "409", "500", "503"},
 }
 
 
-async def documented(serve: Serve, **changes: Any) -> dict[str, Any]:
+async def openapi(serve: Serve, **changes: Any) -> dict[str, Any]:
     async with serve(**changes) as client:
         page = await client.get("/docs")
         assert page.status_code == 200
@@ -44,7 +47,7 @@ async def documented(serve: Serve, **changes: Any) -> dict[str, Any]:
 
 
 async def test_every_route_and_status_is_documented(serve: Serve) -> None:
-    paths = (await documented(serve, admin_key="k"))["paths"]
+    paths = (await openapi(serve, admin_key="k"))["paths"]
 
     assert {
         (method, path): set(operation["responses"])
@@ -54,12 +57,12 @@ async def test_every_route_and_status_is_documented(serve: Serve) -> None:
     assert all(operation["description"] for path in paths.values() for operation in path.values())
 
 
-async def test_without_a_key_there_is_no_admin_route(serve: Serve) -> None:
-    assert "/admin/reload" not in (await documented(serve))["paths"]
+async def test_there_is_no_admin_route_without_an_admin_key(serve: Serve) -> None:
+    assert "/admin/reload" not in (await openapi(serve))["paths"]
 
 
-async def test_every_error_has_the_one_shape(serve: Serve) -> None:
-    paths = (await documented(serve, admin_key="k"))["paths"]
+async def test_all_errors_have_the_same_body(serve: Serve) -> None:
+    paths = (await openapi(serve, admin_key="k"))["paths"]
     for operations in paths.values():
         for operation in operations.values():
             for status, response in operation["responses"].items():
@@ -69,27 +72,27 @@ async def test_every_error_has_the_one_shape(serve: Serve) -> None:
 
 
 async def test_bodies_are_documented_with_their_limits(serve: Serve) -> None:
-    document = await documented(serve)
+    document = await openapi(serve)
     schemas = document["components"]["schemas"]
-    asked = schemas["RecommendRequest"]
+    request = schemas["RecommendRequest"]
 
-    assert asked["additionalProperties"] is False
-    assert asked["properties"]["k"]["default"] == 50
-    assert asked["properties"]["k"]["minimum"] == 1
-    assert asked["properties"]["k"]["maximum"] == 1000
-    assert asked["properties"]["sequence"]["anyOf"][0]["maxItems"] == 1000
+    assert request["additionalProperties"] is False
+    assert request["properties"]["k"]["default"] == 50
+    assert request["properties"]["k"]["minimum"] == 1
+    assert request["properties"]["k"]["maximum"] == 1000
+    assert request["properties"]["sequence"]["anyOf"][0]["maxItems"] == 1000
     body = document["paths"]["/events"]["post"]["requestBody"]["content"]["application/json"]
-    one, several = body["schema"]["oneOf"]
-    assert one == several["items"] == {"$ref": "#/components/schemas/Event"}
-    assert several["maxItems"] == 1000
+    event, events = body["schema"]["oneOf"]
+    assert event == events["items"] == {"$ref": "#/components/schemas/Event"}
+    assert events["maxItems"] == 1000
     assert set(schemas["Event"]["required"]) == {"user_id", "item_id"}
 
 
-async def test_answers_are_what_is_documented(serve: Serve) -> None:
+async def test_responses_match_the_documented_models(serve: Serve) -> None:
     headers = {"authorization": "Bearer k"}
     event = {"user_id": "anna", "item_id": "item-1"}
     async with serve(admin_key="k") as client:
-        answers: list[tuple[httpx.Response, type[BaseModel]]] = [
+        responses: list[tuple[httpx.Response, type[BaseModel]]] = [
             (await client.post("/events", json=event), Accepted),
             (await client.post("/recommend", json={"user_id": "anna"}), Recommendations),
             (await client.post("/recommend", json={"sequence": []}), Recommendations),
@@ -101,5 +104,39 @@ async def test_answers_are_what_is_documented(serve: Serve) -> None:
             (await client.get("/nothing"), ErrorBody),
         ]
 
-    for response, model in answers:
+    for response, model in responses:
         model.model_validate_json(response.content, strict=True, extra="forbid")
+
+
+async def test_the_page_loads_nothing_from_other_hosts(serve: Serve) -> None:
+    async with serve() as client:
+        page = await client.get("/docs")
+
+    assert re.findall(r"https?://", page.text) == []
+    assert "http" not in page.headers["content-security-policy"]
+    urls = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert sorted(urls) == ["/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "data:,"]
+
+
+@pytest.mark.parametrize(
+    ("url", "content_type", "content"),
+    [
+        ("/docs/swagger-ui-bundle.js", "text/javascript", "SwaggerUIBundle"),
+        ("/docs/swagger-ui.css", "text/css", ".swagger-ui"),
+    ],
+)
+async def test_the_files_of_the_page_are_served_without_a_key(
+    serve: Serve, tmp_path: Path, url: str, content_type: str, content: str
+) -> None:
+    keys_file = tmp_path / "keys"
+    keys_file.write_text(f"read {sha256(b'key').hexdigest()}\n")
+    async with serve(keys_file=keys_file) as client:
+        response = await client.get(url)
+        protected = await client.get("/release")
+
+    assert protected.status_code == 401
+    assert response.status_code == 200
+    assert response.headers["content-type"].split(";")[0] == content_type
+    assert "max-age=604800" in response.headers["cache-control"]
+    assert content in response.text
+    assert len(response.content) == int(response.headers["content-length"]) > 100_000

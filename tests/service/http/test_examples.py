@@ -1,4 +1,4 @@
-"""The examples of the documentation: each request is sent, and answered as the document says."""
+"""The examples in the documentation: each request is sent, and the response validated."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,8 +24,8 @@ def client(server_url: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def document(client: httpx.Client) -> dict[str, Any]:
-    found: dict[str, Any] = client.get("/openapi.json").json()
-    return found
+    openapi: dict[str, Any] = client.get("/openapi.json").json()
+    return openapi
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -36,26 +36,29 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 
 def resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     name: str = schema.get("$ref", "").rpartition("/")[2]
-    found: dict[str, Any] = document["components"]["schemas"][name] if name else schema
-    return found
+    resolved: dict[str, Any] = document["components"]["schemas"][name] if name else schema
+    return resolved
 
 
 def examples(document: dict[str, Any], schema: dict[str, Any]) -> list[Any]:
-    """Those of a schema, or of each that it is one of."""
-    found = resolve(document, schema)
-    parts = [] if "examples" in found else found.get("oneOf", [])
-    return [*found.get("examples", []), *(e for part in parts for e in examples(document, part))]
+    """The examples of a schema, or of each variant of a oneOf."""
+    resolved = resolve(document, schema)
+    variants = [] if "examples" in resolved else resolved.get("oneOf", [])
+    return [
+        *resolved.get("examples", []),
+        *(e for variant in variants for e in examples(document, variant)),
+    ]
 
 
 def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
-    whole = {**schema, "components": document["components"]}
-    jsonschema_rs.validator_for(whole).validate(value)
+    standalone = {**schema, "components": document["components"]}
+    jsonschema_rs.validator_for(standalone).validate(value)
 
 
-def asked(
+def requests(
     document: dict[str, Any], path: str, operation: dict[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any], Any]]:
-    """Path, query and body of each request that the examples make."""
+    """Path, query and body of each example request."""
     query: dict[str, Any] = {}
     for parameter in operation.get("parameters", []):
         [value] = parameter["schema"]["examples"]
@@ -71,39 +74,37 @@ def asked(
     bodies = examples(document, schema)
     assert bodies, f"{path}: no example"
     for body in bodies:
-        # Of a batch: one that shows what becomes of a bad request holds one.
+        # The example of a batch contains an invalid request, to show its error.
         if "requests" not in body:
             check(document, schema, body)
         yield path, query, body
 
 
-def test_every_request_is_answered_as_documented(
+def test_every_example_request_gets_the_documented_response(
     client: httpx.Client, document: dict[str, Any]
 ) -> None:
     sent = 0
     for method, path, operation in operations(document):
         content = operation["responses"]["200"]["content"]
-        for url, query, body in asked(document, path, operation):
+        for url, query, body in requests(document, path, operation):
             response = client.request(method, url, params=query, json=body)
             assert response.status_code == 200, (method, url, response.text)
-            [(media_type, described)] = content.items()
+            [(media_type, media)] = content.items()
             assert response.headers["content-type"] == media_type
             if media_type == JSON:
-                check(document, described["schema"], response.json())
+                check(document, media["schema"], response.json())
             sent += 1
     assert sent >= 12
 
 
-def test_every_answer_has_an_example_of_its_shape(
-    client: httpx.Client, document: dict[str, Any]
-) -> None:
+def test_every_response_has_a_valid_example(client: httpx.Client, document: dict[str, Any]) -> None:
     for method, path, operation in operations(document):
         for status, response in operation["responses"].items():
-            [(media_type, described)] = response["content"].items()
+            [(media_type, media)] = response["content"].items()
             if media_type != JSON:
-                assert described["example"], (method, path)
+                assert media["example"], (method, path)
                 continue
-            shown = examples(document, described["schema"])
-            assert shown, (method, path, status)
-            for example in shown:
-                check(document, described["schema"], example)
+            found = examples(document, media["schema"])
+            assert found, (method, path, status)
+            for example in found:
+                check(document, media["schema"], example)

@@ -1,4 +1,4 @@
-"""The filters of POST /recommend, diversity, explanations, and what is measured of the answers."""
+"""POST /recommend: filters, diversity, explanations and the metrics of interests."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -20,15 +20,15 @@ SEQUENCE = ["item-3", "item-9", "item-1"]
 ITEMS = [f"item-{row}" for row in range(1, 41)]
 
 
-async def ask(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
+async def recommend(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
     response = await client.post("/recommend", json=body)
     assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
+    content: dict[str, Any] = response.json()
+    return content
 
 
-def ids(answer: dict[str, Any]) -> list[str]:
-    return [item["item_id"] for item in answer["items"]]
+def ids(content: dict[str, Any]) -> list[str]:
+    return [item["item_id"] for item in content["items"]]
 
 
 def category(item: str) -> int:
@@ -41,23 +41,23 @@ def expected(root: Path, **query: Any) -> list[str]:
     return [retriever.catalog.id(int(row)) for row in answer.rows]
 
 
-async def test_excluded_items_make_room_for_the_next(serve: Serve) -> None:
+async def test_excluded_items_are_replaced_by_the_next(serve: Serve) -> None:
     async with serve() as client:
-        ranking = ids(await ask(client, sequence=SEQUENCE, k=1000))
+        ranking = ids(await recommend(client, sequence=SEQUENCE, k=1000))
         excluded = [*ranking[1:4], "unknown", ranking[1]]
-        answer = await ask(client, sequence=SEQUENCE, k=5, exclude=excluded)
-        popular = await ask(client, sequence=[], k=3, exclude=["item-1", "item-3"])
-        most = await ask(client, sequence=[], k=3, exclude=[*ITEMS[:38], *["?"] * 962])
+        content = await recommend(client, sequence=SEQUENCE, k=5, exclude=excluded)
+        popular = await recommend(client, sequence=[], k=3, exclude=["item-1", "item-3"])
+        last = await recommend(client, sequence=[], k=3, exclude=[*ITEMS[:38], *["?"] * 962])
 
-    assert ids(answer) == [ranking[0], *ranking[4:8]]
+    assert ids(content) == [ranking[0], *ranking[4:8]]
     assert ids(popular) == ["item-2", "item-4", "item-5"]
-    assert ids(most) == ["item-39", "item-40"]
+    assert ids(last) == ["item-39", "item-40"]
 
 
 @pytest.mark.parametrize("sequence", [SEQUENCE, [], ["unknown"]])
 async def test_categories_are_allowed_or_denied(serve: Serve, sequence: list[str]) -> None:
     async with serve() as client:
-        ranking = ids(await ask(client, sequence=sequence, k=1000))
+        ranking = ids(await recommend(client, sequence=sequence, k=1000))
         for categories, passes in [
             ({"allow": ["category 1", "category 2", "unknown"]}, {1, 2}),
             ({"deny": ["category 1", "unknown"]}, {0, 2, 3}),
@@ -67,56 +67,58 @@ async def test_categories_are_allowed_or_denied(serve: Serve, sequence: list[str
             ({}, {0, 1, 2, 3}),
             (None, {0, 1, 2, 3}),
         ]:
-            answer = await ask(client, sequence=sequence, k=6, categories=categories)
-            assert ids(answer) == [item for item in ranking if category(item) in passes][:6]
-            assert answer["source"] == ("interests" if sequence == SEQUENCE else "popular")
+            content = await recommend(client, sequence=sequence, k=6, categories=categories)
+            assert ids(content) == [item for item in ranking if category(item) in passes][:6]
+            assert content["source"] == ("interests" if sequence == SEQUENCE else "popular")
 
 
-async def test_diversity_is_what_the_retriever_makes_of_it(serve: Serve, root: Path) -> None:
+async def test_diversity_is_passed_to_the_retriever(serve: Serve, root: Path) -> None:
     async with serve() as client:
-        plain = ids(await ask(client, sequence=SEQUENCE, k=8))
-        off = ids(await ask(client, sequence=SEQUENCE, k=8, diversity=0))
-        some = ids(await ask(client, sequence=SEQUENCE, k=8, diversity=0.5))
-        most = ids(await ask(client, sequence=SEQUENCE, k=8, diversity=1))
+        plain = ids(await recommend(client, sequence=SEQUENCE, k=8))
+        zero = ids(await recommend(client, sequence=SEQUENCE, k=8, diversity=0))
+        half = ids(await recommend(client, sequence=SEQUENCE, k=8, diversity=0.5))
+        full = ids(await recommend(client, sequence=SEQUENCE, k=8, diversity=1))
 
-    assert plain == off
-    assert some == expected(root, k=8, diversity=0.5)
-    assert sorted(map(category, most)) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert plain == zero
+    assert half == expected(root, k=8, diversity=0.5)
+    assert sorted(map(category, full)) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 async def test_all_filters_work_together(serve: Serve, root: Path) -> None:
-    asked = {"k": 7, "exclude": ["item-2", "item-5"], "diversity": 0.3, "exclude_seen": False}
+    body = {"k": 7, "exclude": ["item-2", "item-5"], "diversity": 0.3, "exclude_seen": False}
     async with serve() as client:
-        answer = await ask(client, sequence=SEQUENCE, categories={"deny": ["category 3"]}, **asked)
+        content = await recommend(
+            client, sequence=SEQUENCE, categories={"deny": ["category 3"]}, **body
+        )
 
-    assert ids(answer) == expected(root, categories=CategoryFilter(None, ["category 3"]), **asked)
+    assert ids(content) == expected(root, categories=CategoryFilter(None, ["category 3"]), **body)
 
 
-async def test_an_explanation_is_given_to_who_asks(serve: Serve) -> None:
+async def test_an_explanation_is_added_on_request(serve: Serve) -> None:
     async with serve() as client:
-        plain = await ask(client, sequence=SEQUENCE, k=10)
-        told = await ask(client, sequence=SEQUENCE, k=10, explain=True)
-        popular = await ask(client, sequence=[], k=10, explain=True)
+        plain = await recommend(client, sequence=SEQUENCE, k=10)
+        explained = await recommend(client, sequence=SEQUENCE, k=10, explain=True)
+        popular = await recommend(client, sequence=[], k=10, explain=True)
 
     assert "interests" not in plain
-    assert ids(plain) == ids(told)
-    assert sum(interest["share"] for interest in told["interests"]) == pytest.approx(1)
-    assert len(told["interests"]) == 3
-    for interest in told["interests"]:
-        assert {each["item_id"] for each in interest["attended"]} == set(SEQUENCE)
-        weights = [each["weight"] for each in interest["attended"]]
+    assert ids(plain) == ids(explained)
+    assert sum(interest["share"] for interest in explained["interests"]) == pytest.approx(1)
+    assert len(explained["interests"]) == 3
+    for interest in explained["interests"]:
+        assert {item["item_id"] for item in interest["attended"]} == set(SEQUENCE)
+        weights = [item["weight"] for item in interest["attended"]]
         assert sum(weights) == pytest.approx(1)
         assert weights == sorted(weights, reverse=True)
-    for before, item in zip(plain["items"], told["items"], strict=True):
+    for before, item in zip(plain["items"], explained["items"], strict=True):
         assert item["scores"][item["interest"]] == item["score"]
         assert {name: item[name] for name in before} == {**before, "score": item["score"]}
     assert popular["interests"] == []
     assert all("scores" not in item for item in popular["items"])
 
 
-async def test_what_is_wrong_with_a_filter_is_told(serve: Serve) -> None:
+async def test_an_invalid_filter_is_rejected(serve: Serve) -> None:
     async with serve() as client:
-        for body, said in [
+        for body, message in [
             ({"exclude": ["a"] * 1001}, "exclude: List should have at most 1000 items"),
             ({"exclude": "item-1"}, "exclude: Input should be a valid array"),
             ({"exclude": [""]}, "exclude.0"),
@@ -134,31 +136,33 @@ async def test_what_is_wrong_with_a_filter_is_told(serve: Serve) -> None:
         ]:
             response = await client.post("/recommend", json={"sequence": [], **body})
             assert response.status_code == 422, body
-            assert said in response.json()["error"]["message"]
+            assert message in response.json()["error"]["message"]
         text = b'{"sequence": [], "diversity": NaN}'
         assert (await client.post("/recommend", content=text)).status_code == 422
 
 
-async def test_the_health_of_live_interests_is_measured(serve: Serve) -> None:
+async def test_oov_and_interest_metrics_are_measured(serve: Serve) -> None:
     async with serve(union_share=1.0) as client:
-        await ask(client, sequence=[*SEQUENCE, "unknown"], k=5)
-        await ask(client, sequence=["unknown"])
-        await ask(client, sequence=[])
+        await recommend(client, sequence=[*SEQUENCE, "unknown"], k=5)
+        await recommend(client, sequence=["unknown"])
+        await recommend(client, sequence=[])
         text = (await client.get("/metrics")).text
 
-    assert "re4_history_oov_ratio_count 2.0" in text, "of histories that have an item"
+    assert "re4_history_oov_ratio_count 2.0" in text, "empty histories are excluded"
     assert 're4_history_oov_ratio_bucket{le="0.2"} 0.0' in text
     assert 're4_history_oov_ratio_bucket{le="0.3"} 1.0' in text
     assert "re4_history_oov_ratio_sum 1.25" in text
     assert "re4_top_interest_share_count 1.0" in text
-    assert 're4_top_interest_share_bucket{le="0.3"} 0.0' in text, "of three, one has a third"
+    assert 're4_top_interest_share_bucket{le="0.3"} 0.0' in text, (
+        "one of three interests has at least a third"
+    )
     assert "re4_interest_overlap_ratio_count 1.0" in text
     assert 're4_interest_overlap_ratio_bucket{le="0.3"} 0.0' in text
 
 
-async def test_the_union_is_searched_for_only_as_often_as_it_is_to_be(serve: Serve) -> None:
+async def test_the_overlap_is_measured_only_on_the_sample(serve: Serve) -> None:
     async with serve(union_share=0.0) as client:
-        await ask(client, sequence=SEQUENCE)
+        await recommend(client, sequence=SEQUENCE)
         text = (await client.get("/metrics")).text
 
     assert "re4_interest_overlap_ratio_count 0.0" in text

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
-NOBODY = "redis://127.0.0.1:1"
+UNREACHABLE = "redis://127.0.0.1:1"
 
 
 def event(user: str, item: str, **more: Any) -> dict[str, Any]:
@@ -20,43 +20,43 @@ def event(user: str, item: str, **more: Any) -> dict[str, Any]:
 
 
 def path_of(user: str) -> str:
-    """Dots too are encoded: clients take `..` for the folder above."""
+    """Dots are encoded too: clients take `..` for the parent folder."""
     return f"/users/{quote(user, safe='').replace('.', '%2E')}/history"
 
 
 async def stored(client: httpx.AsyncClient, user: str) -> dict[str, Any]:
     response = await client.get(path_of(user))
     assert response.status_code == 200, response.text
-    told: dict[str, Any] = response.json()
-    return told
+    content: dict[str, Any] = response.json()
+    return content
 
 
 async def test_events_make_a_history(serve: Serve) -> None:
     async with serve() as client:
         one = await client.post("/events", json=event("anna", "item-1"))
-        several = await client.post(
+        two = await client.post(
             "/events", json=[event("anna", "item-2", event_id="e"), event("bert", "item-3")]
         )
-        again = await client.post("/events", json=event("anna", "item-2", event_id="e"))
+        repeated = await client.post("/events", json=event("anna", "item-2", event_id="e"))
 
         assert one.json() == {"accepted": 1, "duplicates": 0, "outdated": 0}
-        assert several.json() == {"accepted": 2, "duplicates": 0, "outdated": 0}
-        assert again.json() == {"accepted": 0, "duplicates": 1, "outdated": 0}
+        assert two.json() == {"accepted": 2, "duplicates": 0, "outdated": 0}
+        assert repeated.json() == {"accepted": 0, "duplicates": 1, "outdated": 0}
         assert await stored(client, "anna") == {"items": ["item-1", "item-2"], "count": 2}
         assert await stored(client, "nobody") == {"items": [], "count": 0}
 
 
-async def test_a_deleted_history_is_in_no_answer(serve: Serve) -> None:
-    asked = {"user_id": "anna", "k": 3}
+async def test_a_deleted_history_is_not_used(serve: Serve) -> None:
+    body = {"user_id": "anna", "k": 3}
     async with serve() as client:
         await client.post("/events", json=[event("anna", "item-7"), event("anna", "item-9")])
-        assert (await client.post("/recommend", json=asked)).json()["source"] == "interests"
+        assert (await client.post("/recommend", json=body)).json()["source"] == "interests"
         deleted = await client.delete("/users/anna/history")
 
         assert (deleted.status_code, deleted.json()) == (200, {"forgotten": 2})
         assert (await client.delete("/users/anna/history")).json() == {"forgotten": 0}
         assert await stored(client, "anna") == {"items": [], "count": 0}
-        assert (await client.post("/recommend", json=asked)).json()["source"] == "popular"
+        assert (await client.post("/recommend", json=body)).json()["source"] == "popular"
         await client.post("/events", json=event("anna", "item-3"))
         assert (await stored(client, "anna"))["items"] == ["item-3"]
 
@@ -75,7 +75,7 @@ async def test_any_id_goes_into_a_path(serve: Serve, user: str) -> None:
 
 
 @pytest.mark.parametrize("user", ["", "x" * 513, "☃" * 171])
-async def test_an_id_of_no_use_is_refused(serve: Serve, user: str) -> None:
+async def test_an_invalid_id_is_rejected(serve: Serve, user: str) -> None:
     async with serve() as client:
         for method in ("GET", "DELETE"):
             response = await client.request(method, path_of(user))
@@ -83,7 +83,7 @@ async def test_an_id_of_no_use_is_refused(serve: Serve, user: str) -> None:
             assert response.json()["error"]["code"] == "invalid_request"
 
 
-async def test_nobody_but_a_deletion_can_say_forget(serve: Serve) -> None:
+async def test_an_event_cannot_have_the_type_forget(serve: Serve) -> None:
     async with serve() as client:
         response = await client.post("/events", json=event("anna", "item-1", event="forget"))
 
@@ -91,8 +91,8 @@ async def test_nobody_but_a_deletion_can_say_forget(serve: Serve) -> None:
     assert "DELETE /users/{id}/history" in response.text
 
 
-async def test_without_redis_a_history_is_not_to_be_had(serve: Serve) -> None:
-    async with serve(history=NOBODY) as client:
+async def test_without_redis_histories_are_unavailable(serve: Serve) -> None:
+    async with serve(history=UNREACHABLE) as client:
         for method in ("GET", "DELETE"):
             response = await client.request(method, "/users/anna/history")
             assert response.status_code == 503

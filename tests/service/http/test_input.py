@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is 4xx in one shape, or right; never 5xx."""
+"""For any input the response is 4xx with the common error body, or correct; never 5xx."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import given
-from hypothesis import settings as quickly
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service.http.schemas.common import BODY_LIMIT_BYTES, ErrorBody
@@ -18,14 +18,14 @@ Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 pytestmark = pytest.mark.anyio
 
 
-def check_refusal(response: httpx.Response, status: int, code: str) -> str:
-    """The message of a refusal, which must have the one shape and nothing beside it."""
+def check_error(response: httpx.Response, status: int, code: str) -> str:
+    """The message of an error response, which must have the common body and nothing else."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     error = ErrorBody.model_validate_json(response.content, strict=True, extra="forbid").error
     assert error.code == code
     assert error.message
-    assert len(response.content) < 4000, "an answer does not repeat all that was sent"
+    assert len(response.content) < 4000, "a response does not repeat the whole request"
     return error.message
 
 
@@ -104,37 +104,37 @@ BAD_JSON = [
 
 
 @pytest.mark.parametrize(
-    ("path", "refused"), [("/recommend", BAD_RECOMMENDATIONS), ("/events", BAD_EVENTS)]
+    ("path", "cases"), [("/recommend", BAD_RECOMMENDATIONS), ("/events", BAD_EVENTS)]
 )
-async def test_a_bad_body_is_refused(
-    serve: Serve, path: str, refused: list[tuple[Any, str]]
+async def test_an_invalid_body_is_rejected(
+    serve: Serve, path: str, cases: list[tuple[Any, str]]
 ) -> None:
     async with serve() as client:
-        for body, words in refused:
+        for body, message in cases:
             response = await client.post(path, content=json.dumps(body))
-            assert words in check_refusal(response, 422, "invalid_request"), body
+            assert message in check_error(response, 422, "invalid_request"), body
 
 
-async def test_what_is_not_json_is_refused(serve: Serve) -> None:
+async def test_a_body_that_is_not_json_is_rejected(serve: Serve) -> None:
     async with serve() as client:
         for body in BAD_JSON:
             for path in ("/recommend", "/events"):
-                check_refusal(await client.post(path, content=body), 422, "invalid_request")
+                check_error(await client.post(path, content=body), 422, "invalid_request")
 
 
-async def pieces(total: int) -> AsyncIterator[bytes]:
+async def chunks(total: int) -> AsyncIterator[bytes]:
     for _ in range(0, total, 10_000):
         yield b" " * 10_000
 
 
 @pytest.mark.parametrize("path", ["/recommend", "/events"])
-async def test_a_body_that_is_too_long_is_refused(serve: Serve, path: str) -> None:
+async def test_a_body_that_is_too_long_is_rejected(serve: Serve, path: str) -> None:
     async with serve() as client:
-        whole = await client.post(path, content=b" " * (BODY_LIMIT_BYTES + 1))
-        chunked = await client.post(path, content=pieces(1_000_000))
+        single = await client.post(path, content=b" " * (BODY_LIMIT_BYTES + 1))
+        chunked = await client.post(path, content=chunks(1_000_000))
 
-    for response in (whole, chunked):
-        assert "262,144 bytes" in check_refusal(response, 413, "body_too_large")
+    for response in (single, chunked):
+        assert "262,144 bytes" in check_error(response, 413, "body_too_large")
         assert response.headers["connection"] == "close"
 
 
@@ -143,18 +143,16 @@ async def stalling() -> AsyncIterator[bytes]:
     await asyncio.Event().wait()
 
 
-async def test_a_body_that_stalls_is_given_up(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_body_that_stalls_times_out(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.http.routing._BODY_TIMEOUT_S", 0.01)
     async with serve() as client:
         response = await client.post("/recommend", content=stalling())
 
-    check_refusal(response, 408, "body_too_slow")
+    check_error(response, 408, "body_too_slow")
     assert response.headers["connection"] == "close"
 
 
-async def test_a_body_of_just_the_limit_is_read(serve: Serve) -> None:
+async def test_a_body_at_the_limit_is_read(serve: Serve) -> None:
     body = b'{"sequence": ["item-1"]}'.ljust(BODY_LIMIT_BYTES)
     async with serve() as client:
         assert (await client.post("/recommend", content=body)).status_code == 200
@@ -169,20 +167,20 @@ async def test_the_largest_requests_are_answered(serve: Serve) -> None:
         "event_id": "é" * 256,
     }
     async with serve() as client:
-        asked = {"user_id": "u" * 512, "sequence": ["ü" * 100] * 1000, "k": 1000}
-        assert (await client.post("/recommend", json=asked)).status_code == 200
+        body = {"user_id": "u" * 512, "sequence": ["ü" * 100] * 1000, "k": 1000}
+        assert (await client.post("/recommend", json=body)).status_code == 200
         assert (await client.post("/events", json=[event] * 100)).status_code == 200
         small = {"user_id": "a", "item_id": "b"}
         assert (await client.post("/events", json=[small] * 1000)).status_code == 200
 
 
-async def test_other_paths_and_methods_have_the_same_shape(serve: Serve) -> None:
+async def test_unknown_paths_and_methods_get_the_common_error_body(serve: Serve) -> None:
     async with serve() as client:
-        check_refusal(await client.get("/nothing"), 404, "not_found")
-        check_refusal(await client.post("/recommend/"), 404, "not_found")
-        check_refusal(await client.post("/admin/reload"), 404, "not_found")
+        check_error(await client.get("/nothing"), 404, "not_found")
+        check_error(await client.post("/recommend/"), 404, "not_found")
+        check_error(await client.post("/admin/reload"), 404, "not_found")
         response = await client.get("/recommend")
-        check_refusal(response, 405, "method_not_allowed")
+        check_error(response, 405, "method_not_allowed")
         assert response.headers["allow"] == "POST"
 
 
@@ -197,16 +195,17 @@ FIELDS = st.sampled_from(
         *("explain", "requests", "item_id", "timestamp", "event", "event_id"),
     ]
 )
-NEARLY = st.dictionaries(FIELDS, JSON | st.lists(st.text(), max_size=3), max_size=5)
+NEARLY_VALID = st.dictionaries(FIELDS, JSON | st.lists(st.text(), max_size=3), max_size=5)
 BODIES = st.binary(max_size=50) | st.builds(
-    lambda value: json.dumps(value).encode(), NEARLY | st.lists(NEARLY, max_size=3) | JSON
+    lambda value: json.dumps(value).encode(),
+    NEARLY_VALID | st.lists(NEARLY_VALID, max_size=3) | JSON,
 )
 
 
-async def test_no_body_is_an_error_of_ours(serve: Serve) -> None:
+async def test_no_body_causes_an_internal_error(serve: Serve) -> None:
     drawn: list[tuple[str, bytes]] = []
 
-    @quickly(max_examples=500, deadline=None, derandomize=True, database=None)
+    @hypothesis_settings(max_examples=500, deadline=None, derandomize=True, database=None)
     @given(st.sampled_from(["/recommend", "/recommend/batch", "/events"]), BODIES)
     def draw(path: str, body: bytes) -> None:
         drawn.append((path, body))
@@ -217,4 +216,4 @@ async def test_no_body_is_an_error_of_ours(serve: Serve) -> None:
             response = await client.post(path, content=body)
             assert response.status_code in (200, 422), (body, response.text)
             if response.status_code == 422:
-                check_refusal(response, 422, "invalid_request")
+                check_error(response, 422, "invalid_request")

@@ -1,4 +1,4 @@
-"""GET /items/{item_id}/similar: the nearest items, whatever characters an id is of."""
+"""GET /items/{item_id}/similar: the nearest items, for ids of any characters."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -21,18 +21,18 @@ from service.settings import Settings
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 pytestmark = pytest.mark.anyio
 
-STRANGE = ["a/b", "/", "//x//", "ä ö/ü", "100%", "%2F", "a?b#c", "similar", "x/similar", "日本"]
+UNUSUAL_IDS = ["a/b", "/", "//x//", "ä ö/ü", "100%", "%2F", "a?b#c", "similar", "x/similar", "日本"]
 
 
-async def test_the_nearest_are_told_without_the_item(serve: Serve, root: Path) -> None:
+async def test_the_nearest_items_do_not_include_the_item(serve: Serve, root: Path) -> None:
     async with serve() as client:
         response = await client.get("/items/item-7/similar?k=5")
-        all_others = await client.get("/items/item-7/similar")
+        unlimited = await client.get("/items/item-7/similar")
 
     retriever = open_release(root / RELEASES / "first").retriever
-    found = retriever.similar("item-7", 5)
-    assert found is not None
-    rows, scores, _ = found
+    result = retriever.similar("item-7", 5)
+    assert result is not None
+    rows, scores, _ = result
     assert response.json() == {
         "items": [
             {"item_id": retriever.catalog.id(row), "score": pytest.approx(score)}
@@ -40,12 +40,12 @@ async def test_the_nearest_are_told_without_the_item(serve: Serve, root: Path) -
         ],
         "release": "first",
     }
-    others = {item["item_id"] for item in all_others.json()["items"]}
-    assert others == {f"item-{row}" for row in range(1, 41)} - {"item-7"}
+    ids = {item["item_id"] for item in unlimited.json()["items"]}
+    assert ids == {f"item-{row}" for row in range(1, 41)} - {"item-7"}
 
 
 @pytest.mark.parametrize("item", ["item-0", "ITEM-7", " item-7", "a/b", "日本", "é" * 200])
-async def test_an_unknown_item_is_told_with_404(serve: Serve, item: str) -> None:
+async def test_an_unknown_item_gets_404(serve: Serve, item: str) -> None:
     async with serve() as client:
         response = await client.get(f"/items/{quote(item, safe='')}/similar")
 
@@ -55,7 +55,7 @@ async def test_an_unknown_item_is_told_with_404(serve: Serve, item: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "message"),
     [
         ("k=0", "greater than or equal to 1; given '0'"),
         ("k=1001", "less than or equal to 1000; given '1001'"),
@@ -63,14 +63,14 @@ async def test_an_unknown_item_is_told_with_404(serve: Serve, item: str) -> None
         ("k=", "k"),
     ],
 )
-async def test_a_bad_k_is_refused(serve: Serve, query: str, said: str) -> None:
+async def test_an_invalid_k_is_rejected(serve: Serve, query: str, message: str) -> None:
     async with serve() as client:
         response = await client.get(f"/items/item-7/similar?{query}")
 
     assert response.status_code == 422
     error: dict[str, Any] = response.json()["error"]
     assert error["code"] == "invalid_request"
-    assert said in error["message"]
+    assert message in error["message"]
     assert error["problems"][0]["where"] == "query.k"
 
 
@@ -86,18 +86,18 @@ async def test_an_id_of_any_characters_is_found(
         live = app.state.service.live
         await live.refresh()
         live.release = Release(live.release.manifest, renamed(live.release.retriever))
-        for item in STRANGE:
+        for item in UNUSUAL_IDS:
             response = await client.get(f"/items/{quote(item, safe='')}/similar?k=3")
             assert response.status_code == 200, item
             assert len(response.json()["items"]) == 3
-        slashes_may_stay = await client.get("/items/a/b/similar?k=3")
-        assert slashes_may_stay.status_code == 200
+        unencoded_slash = await client.get("/items/a/b/similar?k=3")
+        assert unencoded_slash.status_code == 200
 
 
 def renamed(retriever: Retriever) -> Retriever:
-    """With the strange ids for its first items."""
+    """The retriever with unusual ids for its first items."""
     catalog = retriever.catalog
-    ids = [*STRANGE, *catalog.ids[len(STRANGE) :]]
+    ids = [*UNUSUAL_IDS, *catalog.ids[len(UNUSUAL_IDS) :]]
     return replace(
         retriever,
         catalog=Catalog(ids, np.asarray(catalog.popularity), catalog.categories, catalog.titles),

@@ -1,4 +1,4 @@
-"""The quick refusal: over a real socket, right to the byte, and only of what it may refuse."""
+"""Load shedding over a real socket: complete responses, and only for requests it may reject."""
 
 import socket
 import time
@@ -21,7 +21,7 @@ def post(path: str = "/recommend", *headers: str, body: bytes = BODY) -> bytes:
 
 
 class Client:
-    """One connection, on which one answer after the other is read."""
+    """One connection, from which one response after the other is read."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
@@ -30,11 +30,11 @@ class Client:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
-    def answer(self) -> tuple[int, dict[str, str], bytes]:
+    def read_response(self) -> tuple[int, dict[str, str], bytes]:
         status = int(self._file.readline().split()[1])
-        if status == 100:  # the answer is still to come
+        if status == 100:  # the final response follows
             self._file.readline()
-            return self.answer()
+            return self.read_response()
         headers: dict[str, str] = {}
         while line := self._file.readline().decode().strip():
             name, _, value = line.partition(": ")
@@ -50,13 +50,13 @@ class Client:
 
 
 @pytest.fixture
-def full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine has as much as it can do."""
+def full_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's queue is full."""
     monkeypatch.setattr(Engine, "is_full", lambda self, depth: True)
 
 
 @pytest.fixture
-def server(settings: Callable[..., Settings], full: None) -> Iterator[DrainingServer]:
+def server(settings: Callable[..., Settings], full_engine: None) -> Iterator[DrainingServer]:
     with served_in_a_thread(settings(port=0)) as server:
         yield server
 
@@ -68,14 +68,14 @@ def client(server: DrainingServer) -> Iterator[Client]:
     client.close()
 
 
-def was_shed(answer: tuple[int, dict[str, str], bytes]) -> bool:
-    """A refusal that the framework has made has a request id."""
-    return "x-request-id" not in answer[1]
+def was_shed(response: tuple[int, dict[str, str], bytes]) -> bool:
+    """Responses of the framework have a request id; those of load shedding have none."""
+    return "x-request-id" not in response[1]
 
 
-def test_it_is_the_refusal_that_the_framework_would_give(client: Client) -> None:
+def test_the_response_is_the_one_that_the_framework_would_send(client: Client) -> None:
     client.send(post())
-    status, headers, body = client.answer()
+    status, headers, body = client.read_response()
 
     assert was_shed((status, headers, body))
     assert status == 503
@@ -85,43 +85,43 @@ def test_it_is_the_refusal_that_the_framework_would_give(client: Client) -> None
     assert error.code == "overloaded"
 
 
-def test_each_request_has_its_own_answer_however_it_comes_in(client: Client) -> None:
+def test_each_request_has_its_own_response_however_it_is_split(client: Client) -> None:
     for _ in range(3):
         client.send(post())
-        assert client.answer()[0] == 503
+        assert client.read_response()[0] == 503
     client.send(post() + post() + b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
-    assert [client.answer()[0] for _ in range(3)] == [503, 503, 200]
+    assert [client.read_response()[0] for _ in range(3)] == [503, 503, 200]
     whole = post(body=b'{"sequence":["' + post() + b'"]}')
-    for place in range(0, len(whole), 7):  # a body that looks like a request is none
-        client.send(whole[place : place + 7])
-    assert client.answer()[0] == 503
+    for start in range(0, len(whole), 7):  # a body that looks like a request is not one
+        client.send(whole[start : start + 7])
+    assert client.read_response()[0] == 503
     client.send(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
-    assert client.answer()[2] == b'{"status":"alive"}', "and nothing is left over"
+    assert client.read_response()[2] == b'{"status":"alive"}', "no bytes are left over"
 
 
-def test_a_known_head_is_taken_for_what_the_parser_took_it(client: Client) -> None:
+def test_a_cached_head_is_handled_as_the_parser_did(client: Client) -> None:
     live = b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n"
     empty = post(body=b"")
     for request in (post(), empty):
-        client.send(request)  # and now its head is known
-        assert client.answer()[0] == 503
+        client.send(request)  # caches its head
+        assert client.read_response()[0] == 503
         client.send(request + live)
-        assert [client.answer()[0] for _ in range(2)] == [503, 200]
+        assert [client.read_response()[0] for _ in range(2)] == [503, 200]
         client.send(request[:-1])
         client.send(request[-1:] + live)
-        assert [client.answer()[0] for _ in range(2)] == [503, 200]
+        assert [client.read_response()[0] for _ in range(2)] == [503, 200]
         client.send(request)
-        assert was_shed(client.answer())
-    for place in range(1, len(empty)):
-        client.send(empty[:place])
-        client.send(empty[place:])
-        assert client.answer()[0] == 503
+        assert was_shed(client.read_response())
+    for split in range(1, len(empty)):
+        client.send(empty[:split])
+        client.send(empty[split:])
+        assert client.read_response()[0] == 503
     client.send(b"\r\n\r\n" + live)
-    assert client.answer()[0] == 200, "and no answer to nothing"
+    assert client.read_response()[0] == 200, "no response to empty lines"
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "request_bytes",
     [
         post("/events"),
         post("/recommend?x=1"),
@@ -131,59 +131,61 @@ def test_a_known_head_is_taken_for_what_the_parser_took_it(client: Client) -> No
         post().replace(b"POST", b"PUT"),
     ],
 )
-def test_whatever_is_not_plain_goes_the_usual_way(client: Client, sent: bytes) -> None:
-    client.send(sent)
-    assert not was_shed(client.answer())
+def test_requests_that_are_not_plain_go_through_the_framework(
+    client: Client, request_bytes: bytes
+) -> None:
+    client.send(request_bytes)
+    assert not was_shed(client.read_response())
 
 
 def test_shed_requests_are_counted(client: Client) -> None:
     for _ in range(4):
         client.send(post())
-        client.answer()
+        client.read_response()
     client.send(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
-    told = client.answer()[2].decode()
+    metrics = client.read_response()[2].decode()
 
-    assert 're4_requests_total{route="/recommend",status="503"} 4.0' in told
-    assert 're4_rejected_requests_total{reason="shed"} 4.0' in told
+    assert 're4_requests_total{route="/recommend",status="503"} 4.0' in metrics
+    assert 're4_rejected_requests_total{reason="shed"} 4.0' in metrics
 
 
-def test_a_draining_server_says_so_with_each_answer(server: DrainingServer, client: Client) -> None:
+def test_a_draining_server_sheds_no_requests(server: DrainingServer, client: Client) -> None:
     server._service.draining = True
     client.send(post())
-    assert not was_shed(client.answer())
+    assert not was_shed(client.read_response())
 
 
-def test_a_connection_is_kept_while_it_is_used_and_no_longer(server: DrainingServer) -> None:
+def test_a_connection_is_kept_alive_only_while_it_is_used(server: DrainingServer) -> None:
     server.config.timeout_keep_alive = 1
     connection = Client(server.servers[0].sockets[0].getsockname()[1])
     start = time.monotonic()
     while time.monotonic() < start + 2.5:
         connection.send(post())
-        assert connection.answer()[0] == 503
+        assert connection.read_response()[0] == 503
         time.sleep(0.05)
     last = time.monotonic()
     assert connection.is_closed()
-    assert 0.9 < time.monotonic() - last < 10, "and not before its time"
+    assert 0.9 < time.monotonic() - last < 10, "not before the time-out"
     connection.close()
 
 
-def test_with_a_log_of_each_request_none_is_shed(
-    settings: Callable[..., Settings], full: None
+def test_no_request_is_shed_with_an_access_log(
+    settings: Callable[..., Settings], full_engine: None
 ) -> None:
     with served_in_a_thread(settings(port=0, access_log=True)) as server:
         client = Client(server.servers[0].sockets[0].getsockname()[1])
         client.send(post())
-        assert not was_shed(client.answer())
+        assert not was_shed(client.read_response())
         client.close()
 
 
 @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nhost: a\r\nx: "])
-def test_a_head_without_end_is_cut_off(client: Client, start: bytes) -> None:
+def test_an_endless_head_is_cut_off(client: Client, start: bytes) -> None:
     client.send(post())
-    assert client.answer()[0] == 503
+    assert client.read_response()[0] == 503
     client.send(start + b"a" * 40_000)
     client.send(b"a" * 40_000)
-    status, headers, body = client.answer()
+    status, headers, body = client.read_response()
     assert status == 431
     assert headers["connection"] == "close"
     error = ErrorBody.model_validate_json(body, strict=True, extra="forbid").error
@@ -191,9 +193,9 @@ def test_a_head_without_end_is_cut_off(client: Client, start: bytes) -> None:
     assert client.is_closed()
 
 
-def test_long_bodies_and_many_requests_are_no_long_head(client: Client) -> None:
+def test_long_bodies_and_many_requests_are_not_a_long_head(client: Client) -> None:
     for _ in range(3):
         client.send(post(body=b" " * 200_000))
-        assert client.answer()[0] == 503
+        assert client.read_response()[0] == 503
         client.send(post("/events", body=b" " * 200_000))
-        assert client.answer()[0] == 422
+        assert client.read_response()[0] == 422

@@ -1,4 +1,4 @@
-"""POST /recommend gives what the retriever gives, and says where it comes from."""
+"""POST /recommend returns what the retriever returns, and where it comes from."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -16,17 +16,18 @@ Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 pytestmark = pytest.mark.anyio
 
 ITEMS = 40
-STAGES = ["history", "queue", "encode", "search", "merge", "total"]
+REQUEST_STAGES = ["history", "total"]
+BATCH_STAGES = ["queue", "encode", "search", "merge"]
 
 
-async def ask(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
+async def recommend(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
     response = await client.post("/recommend", json=body)
     assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
+    content: dict[str, Any] = response.json()
+    return content
 
 
-async def remember(client: httpx.AsyncClient, user: str, items: Sequence[str]) -> None:
+async def post_events(client: httpx.AsyncClient, user: str, items: Sequence[str]) -> None:
     events = [{"user_id": user, "item_id": item} for item in items]
     response = await client.post("/events", json=events)
     assert response.json()["accepted"] == len(items)
@@ -45,53 +46,53 @@ def expected(root: Path, history: Sequence[str], **query: Any) -> list[dict[str,
     ]
 
 
-async def test_a_sequence_is_answered_by_the_retriever(serve: Serve, root: Path) -> None:
+async def test_a_sequence_gets_the_retrievers_items(serve: Serve, root: Path) -> None:
     async with serve() as client:
-        answer = await ask(client, sequence=["item-3", "item-9", "item-1"], k=7)
+        content = await recommend(client, sequence=["item-3", "item-9", "item-1"], k=7)
 
-    assert answer == {
+    assert content == {
         "items": expected(root, ["item-3", "item-9", "item-1"], k=7),
         "release": "first",
         "source": "interests",
         "degraded": False,
         "unknown_items": 0,
     }
-    assert len(answer["items"]) == 7
+    assert len(content["items"]) == 7
 
 
-async def test_the_newest_items_count_so_the_order_matters(serve: Serve) -> None:
+async def test_the_order_of_the_sequence_matters(serve: Serve) -> None:
     items = [f"item-{row}" for row in range(1, 11)]
     async with serve() as client:
-        forward = await ask(client, sequence=items, exclude_seen=False)
-        backward = await ask(client, sequence=items[::-1], exclude_seen=False)
-        newest = await ask(client, sequence=items[-5:], exclude_seen=False)
+        forward = await recommend(client, sequence=items, exclude_seen=False)
+        backward = await recommend(client, sequence=items[::-1], exclude_seen=False)
+        newest = await recommend(client, sequence=items[-5:], exclude_seen=False)
 
     assert forward["items"] != backward["items"]
-    assert forward["items"] == newest["items"], "oldest first: the last five are what is encoded"
+    assert forward["items"] == newest["items"], "oldest first: the last five are encoded"
 
 
-async def test_seen_items_are_left_out_unless_wanted(serve: Serve) -> None:
+async def test_seen_items_are_excluded_by_default(serve: Serve) -> None:
     history = ["item-3", "item-9"]
     async with serve() as client:
-        without = await ask(client, sequence=history, k=1000)
-        among = await ask(client, sequence=history, k=1000, exclude_seen=False)
+        excluded = await recommend(client, sequence=history, k=1000)
+        included = await recommend(client, sequence=history, k=1000, exclude_seen=False)
 
-    assert len(without["items"]) == ITEMS - 2
-    assert not {item["item_id"] for item in without["items"]} & set(history)
-    assert len({item["item_id"] for item in among["items"]}) == ITEMS
+    assert len(excluded["items"]) == ITEMS - 2
+    assert not {item["item_id"] for item in excluded["items"]} & set(history)
+    assert len({item["item_id"] for item in included["items"]}) == ITEMS
 
 
-async def test_fifty_items_are_given_by_default(serve: Serve) -> None:
+async def test_k_is_fifty_by_default(serve: Serve) -> None:
     async with serve() as client:
-        assert len((await ask(client, sequence=["item-1"]))["items"]) == ITEMS - 1
+        assert len((await recommend(client, sequence=["item-1"]))["items"]) == ITEMS - 1
 
 
 async def test_unknown_items_are_ignored_and_counted(serve: Serve, root: Path) -> None:
     async with serve() as client:
-        answer = await ask(client, sequence=["?", "item-3", "x" * 512, "item-9"], k=5)
+        content = await recommend(client, sequence=["?", "item-3", "x" * 512, "item-9"], k=5)
 
-    assert answer["items"] == expected(root, ["item-3", "item-9"], k=5)
-    assert answer["unknown_items"] == 2
+    assert content["items"] == expected(root, ["item-3", "item-9"], k=5)
+    assert content["unknown_items"] == 2
 
 
 @pytest.mark.parametrize("sequence", [[], ["nobody-knows-this"]])
@@ -99,57 +100,59 @@ async def test_popular_items_for_an_empty_or_unknown_sequence(
     serve: Serve, sequence: list[str]
 ) -> None:
     async with serve() as client:
-        answer = await ask(client, sequence=sequence, k=3)
+        content = await recommend(client, sequence=sequence, k=3)
 
-    assert [item["item_id"] for item in answer["items"]] == ["item-1", "item-2", "item-3"]
-    assert {item["interest"] for item in answer["items"]} == {None}
-    assert answer["source"] == "popular"
-    assert not answer["degraded"]
-    assert answer["unknown_items"] == len(sequence)
+    assert [item["item_id"] for item in content["items"]] == ["item-1", "item-2", "item-3"]
+    assert {item["interest"] for item in content["items"]} == {None}
+    assert content["source"] == "popular"
+    assert not content["degraded"]
+    assert content["unknown_items"] == len(sequence)
 
 
 async def test_popular_items_for_an_unknown_user(serve: Serve) -> None:
     async with serve() as client:
-        answer = await ask(client, user_id="nobody", k=3)
+        content = await recommend(client, user_id="nobody", k=3)
 
-    assert (answer["source"], answer["degraded"]) == ("popular", False)
+    assert (content["source"], content["degraded"]) == ("popular", False)
 
 
 async def test_a_stored_history_is_used_oldest_first(serve: Serve, root: Path) -> None:
     history = [f"item-{row}" for row in range(10, 20)]
     async with serve() as client:
-        await remember(client, "anna", history[:6])
-        await remember(client, "anna", history[6:])
-        await remember(client, "bert", ["item-1"])
-        answer = await ask(client, user_id="anna", k=6)
+        await post_events(client, "anna", history[:6])
+        await post_events(client, "anna", history[6:])
+        await post_events(client, "bert", ["item-1"])
+        content = await recommend(client, user_id="anna", k=6)
 
-    assert answer["items"] == expected(root, history, k=6)
+    assert content["items"] == expected(root, history, k=6)
 
 
 async def test_a_sequence_follows_the_stored_history(serve: Serve, root: Path) -> None:
     async with serve() as client:
-        await remember(client, "anna", ["item-1", "item-2", "item-3"])
-        answer = await ask(client, user_id="anna", sequence=["item-7", "item-8", "item-9"], k=6)
+        await post_events(client, "anna", ["item-1", "item-2", "item-3"])
+        content = await recommend(
+            client, user_id="anna", sequence=["item-7", "item-8", "item-9"], k=6
+        )
 
     history = [f"item-{row}" for row in (1, 2, 3, 7, 8, 9)]
-    assert answer["items"] == expected(root, history, k=6)
+    assert content["items"] == expected(root, history, k=6)
 
 
-async def test_the_time_of_every_stage_is_told(serve: Serve) -> None:
+async def test_the_duration_of_every_stage_is_in_server_timing(serve: Serve) -> None:
     async with serve() as client:
         response = await client.post("/recommend", json={"sequence": ["item-1"]})
 
     stages = [stage.split(";dur=") for stage in response.headers["server-timing"].split(", ")]
-    assert [name for name, _ in stages] == STAGES
-    times = {name: float(time) for name, time in stages}
-    assert all(time >= 0 for time in times.values())
-    assert times["total"] >= times["encode"] + times["search"] + times["merge"]
+    assert [name for name, _ in stages] == ["history", *BATCH_STAGES, "total"]
+    durations = {name: float(duration) for name, duration in stages}
+    assert all(duration >= 0 for duration in durations.values())
+    assert durations["total"] >= durations["encode"] + durations["search"] + durations["merge"]
 
 
-async def test_metrics_count_what_was_asked_without_saying_by_whom(serve: Serve) -> None:
+async def test_metrics_count_requests_without_ids(serve: Serve) -> None:
     async with serve() as client:
-        await ask(client, sequence=["item-1", "strange-item"])
-        await ask(client, user_id="strange-user")
+        await recommend(client, sequence=["item-1", "strange-item"])
+        await recommend(client, user_id="strange-user")
         await client.post("/recommend", json={})
         await client.get("/strange-path")
         text = (await client.get("/metrics")).text
@@ -162,6 +165,8 @@ async def test_metrics_count_what_was_asked_without_saying_by_whom(serve: Serve)
     assert "re4_history_oov_items_total 1.0" in text
     assert 're4_release_info{release="first"} 1.0' in text
     assert "re4_redis_up 1.0" in text
-    for stage in STAGES:
-        assert f're4_stage_seconds_count{{stage="{stage}"}} 2.0' in text
+    for stage in REQUEST_STAGES:
+        assert f're4_request_seconds_count{{stage="{stage}"}} 2.0' in text
+    for stage in BATCH_STAGES:
+        assert f're4_batch_stage_seconds_count{{stage="{stage}"}} 2.0' in text
     assert "strange" not in text

@@ -1,4 +1,4 @@
-"""Traces: a span for the request and one for each stage, where they belong; off unless wanted."""
+"""Traces: a span for the request and one for each stage; off by default."""
 
 import json
 import subprocess
@@ -16,11 +16,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-ASKED = {"user_id": "secret-user", "sequence": ["item-1"]}
+BODY = {"user_id": "secret-user", "sequence": ["item-1"]}
 
 
 def parse(text: str) -> list[dict[str, Any]]:
-    """The objects that stand one after the other."""
+    """The concatenated JSON objects."""
     decoder, spans = json.JSONDecoder(), []
     while text := text.lstrip():
         span, end = decoder.raw_decode(text)
@@ -36,34 +36,36 @@ async def test_a_request_and_its_stages_are_traced(
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "mine"}
     async with serve(tracing="console") as client:
         capsys.readouterr()
-        assert (await client.post("/recommend", json=ASKED, headers=headers)).status_code == 200
-        said = capsys.readouterr().out
-        spans = {span["name"]: span for span in parse(said)}
+        assert (await client.post("/recommend", json=BODY, headers=headers)).status_code == 200
+        output = capsys.readouterr().out
+        spans = {span["name"]: span for span in parse(output)}
         await client.get("/livez", headers={"traceparent": "nonsense"})
-        [other] = parse(capsys.readouterr().out)
+        [livez] = parse(capsys.readouterr().out)
 
     assert set(spans) == {"POST /recommend", "history", "queue", "encode", "search", "merge"}
-    whole = spans.pop("POST /recommend")
-    assert whole["parent_id"] == f"0x{PARENT}"
-    assert whole["attributes"] == {"http.response.status_code": 200, "request.id": "mine"}
+    request = spans.pop("POST /recommend")
+    assert request["parent_id"] == f"0x{PARENT}"
+    assert request["attributes"] == {"http.response.status_code": 200, "request.id": "mine"}
     for span in spans.values():
         assert span["context"]["trace_id"] == f"0x{TRACE}"
-        assert span["parent_id"] == whole["context"]["span_id"]
-        assert whole["start_time"] <= span["start_time"] <= span["end_time"] <= whole["end_time"]
-    assert "secret" not in said
-    assert other["name"] == "GET /livez"
-    assert other["parent_id"] is None
+        assert span["parent_id"] == request["context"]["span_id"]
+        assert (
+            request["start_time"] <= span["start_time"] <= span["end_time"] <= request["end_time"]
+        )
+    assert "secret" not in output
+    assert livez["name"] == "GET /livez"
+    assert livez["parent_id"] is None
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Keeps the names of the spans that it is sent."""
+    """Collects the names of the spans that it receives."""
 
     names: list[str] = []  # noqa: RUF012
 
     def do_POST(self) -> None:
-        sent = ExportTraceServiceRequest()
-        sent.ParseFromString(self.rfile.read(int(self.headers["content-length"])))
-        for resource in sent.resource_spans:
+        request = ExportTraceServiceRequest()
+        request.ParseFromString(self.rfile.read(int(self.headers["content-length"])))
+        for resource in request.resource_spans:
             for scope in resource.scope_spans:
                 self.names.extend(span.name for span in scope.spans)
         self.send_response(200)
@@ -74,7 +76,7 @@ class Collector(BaseHTTPRequestHandler):
 
 
 @pytest.mark.anyio
-async def test_traces_reach_a_collector_before_the_end(
+async def test_traces_reach_the_collector_before_shutdown(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with HTTPServer(("127.0.0.1", 0), Collector) as collector:
@@ -83,7 +85,7 @@ async def test_traces_reach_a_collector_before_the_end(
         url = f"http://127.0.0.1:{collector.server_port}"
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         async with serve(tracing="otlp") as client:
-            await client.post("/recommend", json=ASKED)
+            await client.post("/recommend", json=BODY)
         collector.shutdown()
         thread.join()
 
@@ -91,7 +93,7 @@ async def test_traces_reach_a_collector_before_the_end(
     assert "search" in Collector.names
 
 
-def test_opentelemetry_is_needed_only_by_who_wants_it() -> None:
+def test_opentelemetry_is_needed_only_for_tracing() -> None:
     program = (
         "import sys\n"
         "sys.modules['opentelemetry.sdk'] = None\n"
@@ -100,8 +102,8 @@ def test_opentelemetry_is_needed_only_by_who_wants_it() -> None:
         "create_app(Settings(releases='/tmp', history='redis://nowhere'))\n"
         "create_app(Settings(releases='/tmp', history='redis://nowhere', tracing='console'))\n"
     )
-    ended = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    assert "SetupError: --tracing: opentelemetry.sdk" in ended.stderr
-    assert "pip install 're4[tracing]'" in ended.stderr
+    assert "SetupError: --tracing: opentelemetry.sdk" in result.stderr
+    assert "pip install 're4[tracing]'" in result.stderr
