@@ -138,7 +138,7 @@ async def hearing(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, 
         httpx.AsyncClient(transport=transport, base_url="http://service") as client,
     ):
         await app.state.service.live.refresh()
-        yield client, app.state.service.newcomers
+        yield client, app.state.service.cold_start_items
 
 
 async def test_every_process_hears_of_them_and_keeps_them_while_redis_is_away(
