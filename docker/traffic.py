@@ -16,8 +16,8 @@ from pathlib import Path
 
 from service.client import Client
 from service.client.operations import CallError
-from service.http.schemas.histories import Event
 from service.http.schemas.recommend import RecommendRequest
+from service.store.events import Event
 from training.data.readers import read_log
 from training.nightly.config import read_night
 

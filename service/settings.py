@@ -10,11 +10,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from limits import parse
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "RE4_"
+MAX_K = 1000  # the API's limit of k
 
 
 def _address(url: SecretStr) -> SecretStr:
@@ -40,6 +40,9 @@ Root = Annotated[Path, AfterValidator(_root)]
 
 
 def _rate(text: str) -> str:
+    # Not at the top: a client reads MAX_K, and has none of the server's libraries.
+    from limits import parse
+
     try:
         parse(text)
     except ValueError:

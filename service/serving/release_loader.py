@@ -18,7 +18,7 @@ from index.release.errors import ReleaseError
 from index.release.manifest import CURRENT, RELEASES
 from index.release.reading import Release, open_release, read_current
 from index.retrieval.retriever import Query
-from service.http.schemas.common import K_LIMIT
+from service.settings import MAX_K
 from service.telemetry.metrics import Metrics
 
 _FIRST_RETRY_S = 2.0
@@ -186,7 +186,7 @@ def _open(folder: Path, device: str) -> Release:
     try:
         release = open_release(folder, device)
         most_popular = release.retriever.catalog.id(1)
-        for k in (1, K_LIMIT):
+        for k in (1, MAX_K):
             release.retriever.recommend([Query([most_popular], k)])
     except ReleaseError:
         raise

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from index.release.reading import Release
 from index.retrieval.delta import NEIGHBOURS, Delta, middle_length, user_context, vector_at
 from service.errors import HistoryUnavailableError
-from service.http.schemas.histories import Event
 from service.serving.release_loader import LiveRelease
 from service.settings import Settings
 from service.store.availability import WithdrawnItems
+from service.store.events import Event
 from service.store.histories import HistoryStore
 from service.store.redis_client import ResilientRedis
 from service.store.redis_url import Client

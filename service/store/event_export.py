@@ -36,9 +36,9 @@ from redis.exceptions import BusyLoadingError, RedisClusterException, RedisError
 
 from index.release.atomic_io import fsync
 from index.release.lock import exclusive_lock
-from service.http.schemas.histories import FORGET
 from service.settings import Settings
 from service.store.embedded_redis import EmbeddedRedisError
+from service.store.events import FORGET
 from service.store.histories import PARTS, STREAMS, WAITING
 from service.store.redis_url import Address, Client, address_of
 

@@ -32,8 +32,8 @@ from zlib import crc32
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from service.errors import HistoryUnavailableError
-from service.http.schemas.histories import FORGET, Event
 from service.settings import Settings
+from service.store.events import FORGET, Event
 from service.store.redis_client import UNAVAILABLE, ResilientRedis
 from service.store.redis_url import Client
 from service.telemetry.metrics import Metrics

@@ -34,10 +34,10 @@ import pyarrow.parquet as pq
 from redis.asyncio import Redis
 from redises import RedisServer, running
 
-from service.http.schemas.histories import Event
 from service.settings import Settings
 from service.store import event_export as export
 from service.store.event_export import export_events
+from service.store.events import Event
 from service.store.histories import STREAMS, HistoryStore
 from service.store.redis_client import ResilientRedis
 from service.store.redis_url import address_of

@@ -5,7 +5,7 @@ import random
 from dataclasses import dataclass
 
 from service.errors import HistoryUnavailableError
-from service.http.schemas.histories import Event
+from service.store.events import Event
 from service.store.histories import HistoryStore
 
 USERS = 50

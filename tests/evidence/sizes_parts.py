@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:  # each part loads what it needs itself: its memory is weighed
     from redises import RedisServer
 
-    from service.http.schemas.histories import Event
     from service.settings import Settings
+    from service.store.events import Event
 
 LOG, ROOT = "log", "root"
 _BASE = 10_000  # users; more are these again, with other items of the same lines
@@ -203,7 +203,7 @@ async def _send(settings: "Settings", users: int, with_ids: bool) -> None:
 
 def _events(users: int, with_ids: bool) -> "Iterator[list[Event]]":
     """Full histories, a user's events one after the other; ids as clients make them."""
-    from service.http.schemas.histories import Event
+    from service.store.events import Event
 
     draw, now = np.random.default_rng(users), time.time()
     some: list[Event] = []

@@ -33,8 +33,8 @@ from service.auth.api_keys import ROLES, line_of, new_key
 from service.client import AsyncClient
 from service.client.operations import CallError
 from service.http.schemas.common import ErrorBody
-from service.http.schemas.histories import Event
 from service.http.schemas.recommend import AskedCategories, Recommendations, RecommendRequest
+from service.store.events import Event
 
 RELEASES = ("odd", "even")
 USERS = 500

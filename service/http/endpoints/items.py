@@ -7,12 +7,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import UnknownItemError
-from service.http.schemas.common import K_LIMIT, ItemInPath
+from service.http.schemas.common import ItemInPath
 from service.http.state import deadline_of, json_response, service_of
+from service.settings import MAX_K
 
 _SHOWN = 40
 
-Wanted = Annotated[int, Query(ge=1, le=K_LIMIT, description="items wanted", examples=[10])]
+Wanted = Annotated[int, Query(ge=1, le=MAX_K, description="items wanted", examples=[10])]
 
 
 async def similar(request: Request, item_id: ItemInPath, k: Wanted = 50) -> Response:

@@ -4,29 +4,21 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from service.store.events import Id, Text, check_id_length
+
 BODY_LIMIT_BYTES = 256 * 1024
-ID_LIMIT_BYTES = 512
 SEQUENCE_LIMIT = 1000
 EVENTS_LIMIT = 1000
-K_LIMIT = 1000
-
-
-def _short(text: str) -> str:
-    if not text.isascii() and (size := len(text.encode())) > ID_LIMIT_BYTES:
-        raise ValueError(f"an id of {size} bytes in UTF-8; at most {ID_LIMIT_BYTES} are allowed")
-    return text
 
 
 def _all_short(texts: list[str]) -> list[str]:
     # One look at all of them: most are ASCII, of which pydantic has counted the bytes.
     if not "".join(texts).isascii():
         for text in texts:
-            _short(text)
+            check_id_length(text)
     return texts
 
 
-Text = Annotated[str, Field(min_length=1, max_length=ID_LIMIT_BYTES)]
-Id = Annotated[Text, AfterValidator(_short)]
 _IN_PATH = "of any characters, percent-encoded; a slash may stay as it is"
 UserInPath = Annotated[Id, Field(description=_IN_PATH, examples=["anna"])]
 ItemInPath = Annotated[Id, Field(description=_IN_PATH, examples=["item-1"])]

@@ -2,49 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
-from service.http.schemas.common import EVENTS_LIMIT, Id, Input, Output, example
-
-FORGET = "forget"
-_YEAR_10000 = 253_402_300_800  # which milliseconds of today are far beyond
-
-
-def _not_forgetting(event: str) -> str:
-    if event == FORGET:
-        raise ValueError(
-            f"`{FORGET}` stands in the log for a history that was deleted; choose another, or "
-            "DELETE /users/{id}/history"
-        )
-    return event
-
-
-Type = Annotated[
-    str,
-    Field(min_length=1, max_length=64, json_schema_extra={"not": {"const": FORGET}}),
-    AfterValidator(_not_forgetting),
-]
-
-
-class Event(Input):
-    """A user met an item."""
-
-    model_config = example(
-        user_id="anna", item_id="item-1", timestamp=1.8e9, event="view", event_id="visit-1"
-    )
-
-    user_id: Id
-    item_id: Id
-    timestamp: float | None = Field(
-        None, ge=0, lt=_YEAR_10000, description="Unix seconds; without it, when the event arrived"
-    )
-    event: Type | None = Field(None, description="its type, such as view or purchase")
-    event_id: Id | None = Field(
-        None,
-        description="the client's own id, apart for each user; an event that is sent again with it "
-        "is not taken twice",
-    )
-
+from service.http.schemas.common import EVENTS_LIMIT, Output, example
+from service.store.events import Event
 
 Events = Annotated[
     list[Event],

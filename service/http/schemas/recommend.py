@@ -12,7 +12,9 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
-from service.http.schemas.common import K_LIMIT, ErrorBody, Id, Ids, Input, Output, SomeIds, example
+from service.http.schemas.common import ErrorBody, Ids, Input, Output, SomeIds, example
+from service.settings import MAX_K
+from service.store.events import Id
 
 REQUESTS_LIMIT = 256
 
@@ -66,7 +68,7 @@ class RecommendRequest(Input):
     sequence: Ids | None = Field(
         None, description="item ids, oldest first; with user_id, they follow the stored history"
     )
-    k: int = Field(50, ge=1, le=K_LIMIT, description="items wanted")
+    k: int = Field(50, ge=1, le=MAX_K, description="items wanted")
     exclude_seen: bool = Field(True, description="leave out the items of the history")
     exclude: Ids | None = Field(
         None, description="further item ids to leave out; unknown ones are passed over"

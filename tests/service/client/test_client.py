@@ -18,8 +18,8 @@ from service.client import AsyncClient, Client
 from service.client import operations as calls
 from service.client.operations import CallError
 from service.http.schemas.common import ErrorBody
-from service.http.schemas.histories import Event
 from service.http.schemas.recommend import AskedCategories, Recommendations, RecommendRequest
+from service.store.events import Event
 
 KEY = "sesam-open-up"
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ def client(server_url: str) -> Iterator[Client]:
 
 
 def test_importing_it_loads_no_torch_and_no_server() -> None:
-    heavy = ("torch", "faiss", "fastapi", "starlette", "numpy", "redis", "uvicorn")
+    heavy = ("torch", "faiss", "fastapi", "starlette", "numpy", "redis", "uvicorn", "limits")
     program = f"import service.client, sys; print([m for m in {heavy} if m in sys.modules])"
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

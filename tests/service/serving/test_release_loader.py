@@ -18,10 +18,9 @@ from index.release.manifest import CURRENT, INDEX
 from index.release.reading import Release
 from index.retrieval.retriever import Answer, Query, Retriever
 from service.app import create_app
-from service.http.schemas.common import K_LIMIT
 from service.serving import release_loader as live_module
 from service.serving.release_loader import LiveRelease
-from service.settings import Settings
+from service.settings import MAX_K, Settings
 from service.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
@@ -227,7 +226,7 @@ async def test_a_release_has_answered_as_deep_as_may_be_asked_before_it_is_in_us
     publish("first")
     await live.refresh()
     assert in_use(live) == "first"
-    assert {1, K_LIMIT} <= set(asked)
+    assert {1, MAX_K} <= set(asked)
 
 
 async def test_requests_are_answered_while_a_release_is_opened(

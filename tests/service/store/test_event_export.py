@@ -16,11 +16,11 @@ import pytest
 from click.testing import CliRunner
 
 from service.__main__ import main
-from service.http.schemas.histories import Event
 from service.settings import Settings
 from service.store import event_export as export
 from service.store.embedded_redis import EmbeddedRedis
 from service.store.event_export import ExportBusyError, Exported, ExportError, export_events
+from service.store.events import Event
 from service.store.histories import PARTS, STREAMS, WAITING, HistoryStore
 from service.store.redis_client import ResilientRedis
 from service.store.redis_url import address_of

@@ -19,9 +19,9 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ConnectionError
 
 from service.errors import HistoryUnavailableError
-from service.http.schemas.histories import Event
 from service.settings import Settings
 from service.store.embedded_redis import EmbeddedRedis, EmbeddedRedisError, redis_server
+from service.store.events import Event
 from service.store.histories import PARTS, Appended, HistoryStore
 from service.store.redis_client import ResilientRedis
 from service.store.redis_url import Client, Cluster, Own, Sentinels, Single, address_at, address_of
