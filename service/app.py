@@ -31,13 +31,12 @@ from service.http.schemas.operations import Alive, Ready, ReleaseState, Reloaded
 from service.http.schemas.recommend import Recommendations, RecommendedBatch
 from service.http.state import Service, error_response
 from service.serving.batching import Engine
-from service.serving.release_loader import LiveRelease
+from service.serving.release_loader import ReleaseLoader
 from service.settings import Settings, SetupError
 from service.store.availability import WithdrawnItems
 from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
-from service.store.redis_client import ResilientRedis
-from service.store.redis_url import address_of
+from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:  # it is there with its extra alone
@@ -94,10 +93,10 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _service(settings: Settings) -> Service:
     metrics = Metrics(shared=settings.workers > 1)
-    redis = ResilientRedis(address_of(settings), settings, metrics)
+    redis = ResilientRedis(deployment_of(settings), settings, metrics)
     history, withdrawn = HistoryStore(redis, settings, metrics), WithdrawnItems(redis)
     _check_device(settings.device)
-    live = LiveRelease(settings.releases, metrics, device=settings.device)
+    live = ReleaseLoader(settings.releases, metrics, device=settings.device)
     newcomers = ColdStartItems(redis, history, live, withdrawn, settings)
     engine = Engine(
         live,

@@ -11,7 +11,7 @@ from service.auth.authorization import Authorizer
 from service.errors import to_response
 from service.http.request_context import request_context_of
 from service.serving.batching import Engine
-from service.serving.release_loader import LiveRelease
+from service.serving.release_loader import ReleaseLoader
 from service.settings import Settings
 from service.store.availability import WithdrawnItems
 from service.store.cold_start import ColdStartItems
@@ -29,7 +29,7 @@ class Service:
 
     settings: Settings
     metrics: Metrics
-    live: LiveRelease
+    live: ReleaseLoader
     engine: Engine
     redis: ResilientRedis
     history: HistoryStore

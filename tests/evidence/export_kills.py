@@ -36,11 +36,11 @@ from redises import RedisServer, running
 
 from service.settings import Settings
 from service.store import event_export as export
+from service.store import event_log
 from service.store.event_export import export_events
 from service.store.events import Event
 from service.store.histories import STREAMS, HistoryStore
-from service.store.redis_client import ResilientRedis
-from service.store.redis_url import address_of
+from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 
 POINTS = (
@@ -94,16 +94,16 @@ class Trials:
 
     async def _send(self, count: int) -> None:
         metrics = Metrics()
-        link = ResilientRedis(address_of(self.settings), self.settings, metrics)
-        await link.start()
-        store = HistoryStore(link, self.settings, metrics)
+        redis = ResilientRedis(deployment_of(self.settings), self.settings, metrics)
+        await redis.start()
+        store = HistoryStore(redis, self.settings, metrics)
         events = [self._event() for _ in range(count)]
         taken = await store.append([*events, events[0]])
         assert (taken.accepted, taken.duplicates) == (count, 1)
         self.sent += [(event.user_id, event.item_id, event.event_id) for event in events]
         await store.forget(USERS[0])
         self.sent.append((USERS[0], None, None))
-        await link.close()
+        await redis.close()
 
     def _event(self) -> Event:
         self.number += 1
@@ -121,7 +121,7 @@ class Trials:
         if child:
             return child
         try:
-            export._BATCH, export._ACKNOWLEDGED = BATCH, BATCH // 3
+            export._BATCH, export._DELETE_BATCH = BATCH, BATCH // 3
             os.fsync = lambda descriptor: None  # a kill loses nothing written, and disks are slow
             prepare()
             said = asdict(export_events(self.settings, self.folder))
@@ -219,7 +219,7 @@ def kill_at(point: str, number: int) -> None:
         return reply
 
     os.fsync = fsync
-    export.pq.write_table = write_table
+    event_log.pq.write_table = write_table
     Redis.execute_command = execute_command  # type: ignore[method-assign]
     sys.addaudithook(hook)
 

@@ -29,25 +29,24 @@ from redises import HOST, Clustered, RedisServer, Watched, running
 
 from service.settings import Settings
 from service.store.histories import HistoryStore
-from service.store.redis_client import ResilientRedis
-from service.store.redis_url import address_of
+from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 
 FAULTS = ("jitter", "reset", "truncation")
-BUDGETS_S = (0.05, 0.005)
+TIMEOUTS_S = (0.05, 0.005)
 SPOILT_SHARE = 0.05  # of the calls, and as many after it
 
 
 @asynccontextmanager
 async def started(url: str) -> AsyncIterator[tuple[HistoryStore, ResilientRedis]]:
     settings = Settings(releases=Path(), history=url, history_failures=10**9)
-    link = ResilientRedis(address_of(settings), settings, Metrics())
-    await link.start()
-    store = HistoryStore(link, settings, Metrics())
-    link.budget_s = 5
+    redis = ResilientRedis(deployment_of(settings), settings, Metrics())
+    await redis.start()
+    store = HistoryStore(redis, settings, Metrics())
+    redis.timeout_s = 5
     await fill(store)
-    yield store, link
-    await link.close()
+    yield store, redis
+    await redis.close()
 
 
 @contextmanager
@@ -65,19 +64,19 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
 async def collect(calls: int, draw: random.Random) -> dict[str, Tally]:
     tallies = {}
     with tempfile.TemporaryDirectory(prefix="re4-") as folder, servers(Path(folder)) as urls:
-        share = math.ceil(calls / len(urls) / len(BUDGETS_S))
+        share = math.ceil(calls / len(urls) / len(TIMEOUTS_S))
         for kind, url in urls.items():
-            async with started(url) as (store, link):
-                for budget_s in BUDGETS_S:
-                    link.budget_s = budget_s
-                    name = f"{kind}, {budget_s * 1e3:g} ms"
+            async with started(url) as (store, redis):
+                for timeout_s in TIMEOUTS_S:
+                    redis.timeout_s = timeout_s
+                    name = f"{kind}, {timeout_s * 1e3:g} ms"
                     tallies[name] = await _timed(name, store, share, draw)
         target = int(urls["one server"].rpartition(":")[2])
         with proxied(target) as (port, order):
             for fault in FAULTS:
                 await order("none")()
-                async with started(f"redis://{HOST}:{port}") as (store, link):
-                    link.budget_s = BUDGETS_S[0]
+                async with started(f"redis://{HOST}:{port}") as (store, redis):
+                    redis.timeout_s = TIMEOUTS_S[0]
                     for state in (fault, "none"):
                         await order(state)()
                         name = fault if state == fault else f"after {fault}"

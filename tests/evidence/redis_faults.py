@@ -1,7 +1,7 @@
 """Redis on its bad days: faults between it and the service, and to it, under requests over HTTP.
 
     python tests/evidence/redis_faults.py [--seconds S] [--rate R] [--pause-s S] [--deadline-ms MS]
-        [--kinds ERROR_SPECS] [--slack-ms MS]
+        [--kinds SERVER_KINDS] [--slack-ms MS]
 
 A real service process with its default budget of 50 ms finds its Redis through a proxy that spoils
 the traffic (fault_proxy.py), behind Sentinels, or in a Cluster; all are real servers. Requests come
@@ -330,7 +330,7 @@ async def clustered(folder: Path) -> AsyncIterator[tuple[str, list[Trouble]]]:
         )
 
 
-ERROR_SPECS = {"alone": alone, "watched": watched, "clustered": clustered}
+SERVER_KINDS = {"alone": alone, "watched": watched, "clustered": clustered}
 
 
 async def collect(given: argparse.Namespace) -> Evidence:
@@ -342,7 +342,7 @@ async def collect(given: argparse.Namespace) -> Evidence:
         write_release(root, "release")
         point(root, "release")
         for name in given.kinds.split(","):
-            async with ERROR_SPECS[name](folder / name) as (url, troubles):
+            async with SERVER_KINDS[name](folder / name) as (url, troubles):
                 service = serving(
                     root,
                     history=url,
@@ -362,7 +362,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second")
     parser.add_argument("--pause-s", type=float, default=1.0, help="of the breaker")
     parser.add_argument("--deadline-ms", type=int, default=250, help="of a request")
-    parser.add_argument("--kinds", default=",".join(ERROR_SPECS), help="of servers, with commas")
+    parser.add_argument("--kinds", default=",".join(SERVER_KINDS), help="of servers, with commas")
     parser.add_argument("--slack-ms", type=float, default=0.0)
     summary = uvloop.run(collect(parser.parse_args())).summary()
     print(json.dumps(summary))

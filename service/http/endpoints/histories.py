@@ -6,8 +6,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.http.schemas.common import UserInPath
-from service.http.schemas.histories import Event, EventOrEvents
+from service.http.schemas.histories import EventOrEvents
 from service.http.state import json_response, service_of
+from service.store.events import Event
 
 
 async def events(request: Request, posted: EventOrEvents) -> Response:

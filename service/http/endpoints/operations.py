@@ -8,7 +8,7 @@ from starlette.responses import Response
 from index.release.reading import Release
 from service.errors import NotReadyError
 from service.http.state import json_response, service_of
-from service.serving.release_loader import Failure, LiveRelease
+from service.serving.release_loader import LoadFailure, ReleaseLoader
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -50,7 +50,7 @@ async def release(request: Request) -> Response:
 _INDEX = {"spec", "recall", "k", "microseconds"}
 
 
-def _facts(release: Release, live: LiveRelease) -> dict[str, Any]:
+def _facts(release: Release, live: ReleaseLoader) -> dict[str, Any]:
     manifest = release.manifest
     return {
         "id": manifest.id,
@@ -66,7 +66,7 @@ def _facts(release: Release, live: LiveRelease) -> dict[str, Any]:
     }
 
 
-def _failure(failure: Failure) -> dict[str, Any]:
+def _failure(failure: LoadFailure) -> dict[str, Any]:
     return {
         "release": failure.pointer.id,
         "message": failure.message,

@@ -22,7 +22,7 @@ from service.errors import HistoryUnavailableError, invalid_body, to_response
 from service.http.request_context import request_context_of
 from service.http.schemas.recommend import RecommendBatch, RecommendRequest
 from service.http.state import Service, deadline_of, json_response, service_of
-from service.serving.batching import Outcome, Served
+from service.serving.outcome import Outcome, QueryResult
 from service.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,9 @@ def _is_gone(request: Request) -> bool:
     return False
 
 
-def _recommendations(served: Served, asked: RecommendRequest, degraded: bool) -> dict[str, Any]:
+def _recommendations(
+    served: QueryResult, asked: RecommendRequest, degraded: bool
+) -> dict[str, Any]:
     answer = served.answer
     catalog = served.release.retriever.catalog
     ids = _ids(answer.rows, catalog, served.delta)
@@ -186,7 +188,7 @@ def _explain(
     ]
 
 
-def _observe(metrics: Metrics, served: Served, history_length: int, degraded: bool) -> None:
+def _observe(metrics: Metrics, served: QueryResult, history_length: int, degraded: bool) -> None:
     answer = served.answer
     metrics.answers[answer.source].inc()
     if degraded:
@@ -205,9 +207,9 @@ def _observe(metrics: Metrics, served: Served, history_length: int, degraded: bo
         metrics.union_share.observe(answer.overlap.distinct / answer.overlap.of)
 
 
-def _stages(served: Served, start: float, read: float) -> Iterator[tuple[str, float, float]]:
+def _stages(served: QueryResult, start: float, read: float) -> Iterator[tuple[str, float, float]]:
     """Each with its start and end; those of the batch one after the other."""
-    since = read + served.queue
+    since = read + served.queue_s
     yield "history", start, read
     yield "queue", read, since
     for stage in ("encode", "search", "merge"):
@@ -216,11 +218,11 @@ def _stages(served: Served, start: float, read: float) -> Iterator[tuple[str, fl
         since = end
 
 
-def _server_timing(served: Served, history_s: float, total_s: float) -> str:
+def _server_timing(served: QueryResult, history_s: float, total_s: float) -> str:
     """Milliseconds; encode, search and merge are of the whole batch, as that is what one waits."""
     timings = served.timings
     return (
-        f"history;dur={history_s * 1e3:.3f}, queue;dur={served.queue * 1e3:.3f}, "
+        f"history;dur={history_s * 1e3:.3f}, queue;dur={served.queue_s * 1e3:.3f}, "
         f"encode;dur={timings.encode * 1e3:.3f}, search;dur={timings.search * 1e3:.3f}, "
         f"merge;dur={timings.merge * 1e3:.3f}, total;dur={total_s * 1e3:.3f}"
     )

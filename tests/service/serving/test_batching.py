@@ -13,8 +13,10 @@ import pytest
 from index.release.reading import Release
 from index.retrieval.retriever import Answer, Query, Retriever
 from service.errors import ClientGoneError, NotReadyError, OverloadedError
-from service.serving.batching import Engine, Served, _Pace
-from service.serving.release_loader import LiveRelease
+from service.serving.batching import Engine
+from service.serving.outcome import QueryResult
+from service.serving.release_loader import ReleaseLoader
+from service.serving.wait_estimate import WaitEstimate
 from service.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
@@ -25,9 +27,9 @@ Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 @pytest.fixture
-async def live(root: Path, publish: Publish) -> LiveRelease:
+async def live(root: Path, publish: Publish) -> ReleaseLoader:
     publish()
-    live = LiveRelease(root, Metrics())
+    live = ReleaseLoader(root, Metrics())
     await live.refresh()
     return live
 
@@ -64,8 +66,8 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Retriever, "answers", slowly)
 
 
-def engine_of(live: LiveRelease, **limits: Any) -> Engine:
-    chosen = {"queue_limit": 10, "batch_limit": 4, "deadline_s": 1e9}
+def engine_of(live: ReleaseLoader, **limits: Any) -> Engine:
+    chosen = {"queue_limit": 10, "max_batch_size": 4, "deadline_s": 1e9}
     return Engine(live, live._metrics, **{**chosen, **limits})
 
 
@@ -77,18 +79,18 @@ def query(k: int) -> Query:
     return Query(["item-1"], k)
 
 
-async def ask(engine: Engine, count: int) -> list[Served | BaseException]:
+async def ask(engine: Engine, count: int) -> list[QueryResult | BaseException]:
     """Answers to `count` queries that come at once; the first wants 1 item, the last `count`."""
     asked = [engine.answer(query(k), here) for k in range(1, count + 1)]
     return await asyncio.gather(*asked, return_exceptions=True)
 
 
-def refused(live: LiveRelease, reason: str) -> float:
+def refused(live: ReleaseLoader, reason: str) -> float:
     return float(live._metrics.refused[reason]._value.get())  # type: ignore[index]
 
 
 async def test_what_waits_together_is_answered_together(
-    live: LiveRelease, batches: list[list[Query]]
+    live: ReleaseLoader, batches: list[list[Query]]
 ) -> None:
     served = await ask(engine_of(live), 10)
 
@@ -98,7 +100,7 @@ async def test_what_waits_together_is_answered_together(
 
 
 async def test_a_query_alone_does_not_wait_for_others(
-    live: LiveRelease, batches: list[list[Query]]
+    live: ReleaseLoader, batches: list[list[Query]]
 ) -> None:
     engine = engine_of(live)
     for k in (1, 2, 3):
@@ -107,22 +109,22 @@ async def test_a_query_alone_does_not_wait_for_others(
     assert [len(batch) for batch in batches] == [1, 1, 1]
 
 
-async def test_more_than_may_wait_are_refused_at_once(live: LiveRelease) -> None:
+async def test_more_than_may_wait_are_refused_at_once(live: ReleaseLoader) -> None:
     served = await ask(engine_of(live, queue_limit=3), 8)
 
-    assert [isinstance(each, Served) for each in served] == [True] * 3 + [False] * 5
+    assert [isinstance(each, QueryResult) for each in served] == [True] * 3 + [False] * 5
     assert all(isinstance(each, OverloadedError) for each in served[3:])
     assert refused(live, "queue_full") == 5
 
 
-async def test_there_is_room_again_when_the_queue_is_empty(live: LiveRelease) -> None:
+async def test_there_is_room_again_when_the_queue_is_empty(live: ReleaseLoader) -> None:
     engine = engine_of(live, queue_limit=3)
     for _ in range(3):
-        assert all(isinstance(each, Served) for each in await ask(engine, 3))
+        assert all(isinstance(each, QueryResult) for each in await ask(engine, 3))
 
 
 async def test_nothing_is_computed_for_a_client_that_has_gone(
-    live: LiveRelease, batches: list[list[Query]]
+    live: ReleaseLoader, batches: list[list[Query]]
 ) -> None:
     engine = engine_of(live)
     gone = engine.answer(query(1), lambda: True)
@@ -133,13 +135,13 @@ async def test_nothing_is_computed_for_a_client_that_has_gone(
     first, second = await answers
 
     assert isinstance(first, ClientGoneError)
-    assert isinstance(second, Served)
+    assert isinstance(second, QueryResult)
     assert [[query.k for query in batch] for batch in batches] == [[3]]
     assert refused(live, "client_gone") == 2
 
 
 async def test_who_has_waited_too_long_is_refused(
-    live: LiveRelease, batches: list[list[Query]]
+    live: ReleaseLoader, batches: list[list[Query]]
 ) -> None:
     deadline = time.perf_counter() + 0.01
     asked = asyncio.ensure_future(engine_of(live).answer(query(1), here, deadline))
@@ -165,16 +167,16 @@ async def turns_taken(engine: Engine, queries: int) -> int:
 
 
 @pytest.mark.usefixtures("slow")
-async def test_a_batch_that_takes_long_leaves_turns_to_others(live: LiveRelease) -> None:
+async def test_a_batch_that_takes_long_leaves_turns_to_others(live: ReleaseLoader) -> None:
     engine = engine_of(live)
     assert await turns_taken(engine, 4) == await turns_taken(engine, 1) + 3
 
 
 async def test_one_that_does_not_leaves_them_only_while_others_are_refused(
-    live: LiveRelease, monkeypatch: pytest.MonkeyPatch
+    live: ReleaseLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.serving.batching._TURN_S", 1e9)
-    monkeypatch.setattr("service.serving.batching._SHORT_TURN_S", 0.0)
+    monkeypatch.setattr("service.serving.batching._TIME_SLICE_S", 1e9)
+    monkeypatch.setattr("service.serving.batching._SHORT_TIME_SLICE_S", 0.0)
     engine = engine_of(live)
     undisturbed = await turns_taken(engine, 4)
     assert engine.is_full(10)
@@ -189,7 +191,9 @@ async def test_one_that_does_not_leaves_them_only_while_others_are_refused(
 
 
 @pytest.mark.usefixtures("slow")
-async def test_who_gives_up_when_its_batch_is_under_way_spoils_no_other(live: LiveRelease) -> None:
+async def test_who_gives_up_when_its_batch_is_under_way_spoils_no_other(
+    live: ReleaseLoader,
+) -> None:
     engine = engine_of(live)
     asked = [asyncio.ensure_future(engine.answer(query(k), here)) for k in (1, 2, 3)]
     while engine.depth or not engine._running:
@@ -197,18 +201,18 @@ async def test_who_gives_up_when_its_batch_is_under_way_spoils_no_other(live: Li
     asked[1].cancel()
     first, _, third = await asyncio.gather(*asked, return_exceptions=True)
 
-    assert isinstance(first, Served)
-    assert isinstance(third, Served)
+    assert isinstance(first, QueryResult)
+    assert isinstance(third, QueryResult)
     assert [len(each.answer.rows) for each in (first, third)] == [1, 3]
     assert len((await engine.answer(query(4), here)).answer.rows) == 4
 
 
 @pytest.mark.usefixtures("slow")
 async def test_who_would_wait_too_long_is_refused_at_once(
-    live: LiveRelease, batches: list[list[Query]]
+    live: ReleaseLoader, batches: list[list[Query]]
 ) -> None:
     """The engine knows how fast it is once it has answered one batch after another."""
-    engine = engine_of(live, batch_limit=1)
+    engine = engine_of(live, max_batch_size=1)
     waiting = [asyncio.ensure_future(engine.answer(query(k), here)) for k in range(1, 7)]
     while len(batches) < 2:
         await asyncio.sleep(0)
@@ -229,37 +233,37 @@ async def test_who_would_wait_too_long_is_refused_at_once(
 
 def test_one_pause_makes_the_expected_wait_little_longer_and_slowness_all_of_it() -> None:
     """Those who came in a pause are not to be refused for it."""
-    pace, now = _Pace(), 0.0
+    estimate, now = WaitEstimate(1), 0.0
     for _ in range(20):
-        pace.begin(now)
+        estimate.batch_began(now)
         now += 0.01
-    pace.begin(now + 0.2)
-    assert pace.seconds == pytest.approx(0.015)
+    estimate.batch_began(now + 0.2)
+    assert estimate.interval_s == pytest.approx(0.015)
     for batch in range(1, 11):
-        pace.begin(now + 0.2 + 0.1 * batch)
-    assert pace.seconds == pytest.approx(0.1, rel=0.1)
+        estimate.batch_began(now + 0.2 + 0.1 * batch)
+    assert estimate.interval_s == pytest.approx(0.1, rel=0.1)
 
 
 async def test_a_pause_of_the_process_does_not_stop_it_for_ever(
-    live: LiveRelease, batches: list[list[Query]]
+    live: ReleaseLoader, batches: list[list[Query]]
 ) -> None:
     """After it the engine takes itself to be slow, and would drop whatever keeps coming."""
-    engine = engine_of(live, deadline_s=60.0, batch_limit=2)
+    engine = engine_of(live, deadline_s=60.0, max_batch_size=2)
     asked = [asyncio.ensure_future(engine.answer(query(k), here)) for k in (1, 2, 3)]
     await asyncio.sleep(0)
-    engine._pace.seconds = 100.0
+    engine._estimate.interval_s = 100.0
     first, *others = await asyncio.gather(*asked, return_exceptions=True)
 
-    assert isinstance(first, Served), "one is tried, from which it learns better"
+    assert isinstance(first, QueryResult), "one is tried, from which it learns better"
     assert all(isinstance(each, OverloadedError) for each in others)
     for _ in range(20):
         while engine._running:
             await asyncio.sleep(0)
         await ask(engine, 1)
-    assert all(isinstance(each, Served) for each in await ask(engine, 3))
+    assert all(isinstance(each, QueryResult) for each in await ask(engine, 3))
 
 
-async def test_how_many_wait_and_how_long_is_known(live: LiveRelease) -> None:
+async def test_how_many_wait_and_how_long_is_known(live: ReleaseLoader) -> None:
     engine = engine_of(live)
     assert (engine.depth, engine.age_s) == (0, 0.0)
     asked = [asyncio.ensure_future(engine.answer(query(k), here)) for k in (1, 2)]
@@ -271,18 +275,18 @@ async def test_how_many_wait_and_how_long_is_known(live: LiveRelease) -> None:
 
 
 async def test_a_query_that_breaks_the_retriever_spoils_no_other(
-    live: LiveRelease, batches: Any
+    live: ReleaseLoader, batches: Any
 ) -> None:
     engine = engine_of(live)
     served = await asyncio.gather(
         *(engine.answer(query(k), here) for k in (3, 13, 5)), return_exceptions=True
     )
 
-    assert [type(each) for each in served] == [Served, ZeroDivisionError, Served]
+    assert [type(each) for each in served] == [QueryResult, ZeroDivisionError, QueryResult]
     assert [len(served[i].answer.rows) for i in (0, 2)] == [3, 5]
 
 
-async def test_after_an_error_of_a_whole_batch_the_next_is_answered(live: LiveRelease) -> None:
+async def test_after_an_error_of_a_whole_batch_the_next_is_answered(live: ReleaseLoader) -> None:
     errors = [ZeroDivisionError()]
 
     def rows(_: Release) -> frozenset[int]:
@@ -297,7 +301,7 @@ async def test_after_an_error_of_a_whole_batch_the_next_is_answered(live: LiveRe
 
 
 @pytest.mark.usefixtures("slow")
-async def test_a_batch_is_answered_by_one_release(live: LiveRelease) -> None:
+async def test_a_batch_is_answered_by_one_release(live: ReleaseLoader) -> None:
     """By the newest when its turn comes, and not by one that comes in the middle of it."""
 
     def put_in_use(release_id: str) -> None:
@@ -320,7 +324,7 @@ async def test_a_batch_is_answered_by_one_release(live: LiveRelease) -> None:
 
 
 async def test_the_queries_of_one_request_are_one_batch_however_many(
-    live: LiveRelease, batches: list[list[Query]]
+    live: ReleaseLoader, batches: list[list[Query]]
 ) -> None:
     engine = engine_of(live, queue_limit=100)
     before = asyncio.ensure_future(engine.answer(query(20), here))
@@ -328,7 +332,7 @@ async def test_the_queries_of_one_request_are_one_batch_however_many(
     after = [asyncio.ensure_future(engine.answer(query(k), here)) for k in (21, 22)]
     outcomes = await many
 
-    assert [len(each.answer.rows) for each in outcomes if isinstance(each, Served)] == [
+    assert [len(each.answer.rows) for each in outcomes if isinstance(each, QueryResult)] == [
         *range(1, 8)
     ]
     assert len((await before).answer.rows) == 20
@@ -338,14 +342,14 @@ async def test_the_queries_of_one_request_are_one_batch_however_many(
 
 
 async def test_of_the_queries_of_one_request_a_broken_one_has_its_error(
-    live: LiveRelease, batches: Any
+    live: ReleaseLoader, batches: Any
 ) -> None:
     outcomes = await engine_of(live).answer_all([query(k) for k in (3, 13, 5)], here)
 
-    assert [type(each) for each in outcomes] == [Served, ZeroDivisionError, Served]
+    assert [type(each) for each in outcomes] == [QueryResult, ZeroDivisionError, QueryResult]
 
 
-async def test_the_queries_that_wait_are_counted_one_by_one(live: LiveRelease) -> None:
+async def test_the_queries_that_wait_are_counted_one_by_one(live: ReleaseLoader) -> None:
     engine = engine_of(live, queue_limit=5)
     many = asyncio.ensure_future(engine.answer_all([query(1)] * 7, here))
     await asyncio.sleep(0)
@@ -356,7 +360,7 @@ async def test_the_queries_that_wait_are_counted_one_by_one(live: LiveRelease) -
     engine.admit()
 
 
-async def test_what_is_withdrawn_is_asked_for_each_batch(live: LiveRelease) -> None:
+async def test_what_is_withdrawn_is_asked_for_each_batch(live: ReleaseLoader) -> None:
     withdrawn: frozenset[int] = frozenset()
     asked: list[Release] = []
 
@@ -375,7 +379,7 @@ async def test_what_is_withdrawn_is_asked_for_each_batch(live: LiveRelease) -> N
 
 
 async def test_without_a_release_nothing_is_admitted(root: Path) -> None:
-    engine = engine_of(LiveRelease(root, Metrics()))
+    engine = engine_of(ReleaseLoader(root, Metrics()))
     with pytest.raises(NotReadyError):
         engine.admit()
     with pytest.raises(NotReadyError):

@@ -19,7 +19,7 @@ from index.release.reading import Release
 from index.retrieval.retriever import Answer, Query, Retriever
 from service.app import create_app
 from service.serving import release_loader as live_module
-from service.serving.release_loader import LiveRelease
+from service.serving.release_loader import ReleaseLoader
 from service.settings import MAX_K, Settings
 from service.telemetry.metrics import Metrics
 
@@ -38,11 +38,11 @@ class Clock:
 
 
 @pytest.fixture
-def live(root: Path) -> LiveRelease:
-    return LiveRelease(root, Metrics(), Clock())
+def live(root: Path) -> ReleaseLoader:
+    return ReleaseLoader(root, Metrics(), Clock())
 
 
-def pass_time(live: LiveRelease, seconds: float) -> None:
+def pass_time(live: ReleaseLoader, seconds: float) -> None:
     clock = live._clock
     assert isinstance(clock, Clock)
     clock.now += seconds
@@ -60,16 +60,16 @@ def spoil(folder: Path) -> None:
     path.write_bytes(content)
 
 
-def in_use(live: LiveRelease) -> str | None:
+def in_use(live: ReleaseLoader) -> str | None:
     return live.release and live.release.id
 
 
-async def test_nothing_is_wrong_before_the_first_release(live: LiveRelease) -> None:
+async def test_nothing_is_wrong_before_the_first_release(live: ReleaseLoader) -> None:
     assert not await live.refresh()
     assert (live.release, live.failure) == (None, None)
 
 
-async def test_it_follows_current_forth_and_back(live: LiveRelease, publish: Publish) -> None:
+async def test_it_follows_current_forth_and_back(live: ReleaseLoader, publish: Publish) -> None:
     publish("first")
     assert await live.refresh()
     assert in_use(live) == "first"
@@ -84,7 +84,7 @@ async def test_it_follows_current_forth_and_back(live: LiveRelease, publish: Pub
     assert in_use(live) == "first"
 
 
-async def test_a_release_no_longer_in_use_is_let_go(live: LiveRelease, publish: Publish) -> None:
+async def test_a_release_no_longer_in_use_is_let_go(live: ReleaseLoader, publish: Publish) -> None:
     folder = publish("first")
     await live.refresh()
     with deletable(folder) as free:
@@ -96,7 +96,7 @@ async def test_a_release_no_longer_in_use_is_let_go(live: LiveRelease, publish: 
 
 
 async def test_a_broken_release_leaves_the_old_one_in_use(
-    live: LiveRelease, publish: Publish
+    live: ReleaseLoader, publish: Publish
 ) -> None:
     publish("first")
     await live.refresh()
@@ -124,13 +124,13 @@ def openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return tried
 
 
-async def fail(live: LiveRelease) -> None:
+async def fail(live: ReleaseLoader) -> None:
     with pytest.raises(ReleaseError):
         await live.refresh()
 
 
 async def test_a_broken_release_is_tried_ever_more_rarely(
-    live: LiveRelease, publish: Publish, openings: list[str]
+    live: ReleaseLoader, publish: Publish, openings: list[str]
 ) -> None:
     spoil(publish("first"))
     await fail(live)
@@ -145,7 +145,7 @@ async def test_a_broken_release_is_tried_ever_more_rarely(
 
 
 async def test_it_is_tried_at_once_when_current_is_written_or_somebody_asks(
-    live: LiveRelease, publish: Publish, root: Path, openings: list[str]
+    live: ReleaseLoader, publish: Publish, root: Path, openings: list[str]
 ) -> None:
     spoil(publish("first"))
     await fail(live)
@@ -160,7 +160,7 @@ async def test_it_is_tried_at_once_when_current_is_written_or_somebody_asks(
     assert live.failure is None
 
 
-async def test_a_mended_release_is_picked_up(live: LiveRelease, publish: Publish) -> None:
+async def test_a_mended_release_is_picked_up(live: ReleaseLoader, publish: Publish) -> None:
     folder = publish("first")
     spoil(folder)
     await fail(live)
@@ -174,7 +174,7 @@ async def test_a_mended_release_is_picked_up(live: LiveRelease, publish: Publish
 
 @pytest.mark.parametrize("text", ["", "../first", "no/such", "x" * 5000, "\x00", "missing\n"])
 async def test_a_senseless_current_leaves_the_old_one_in_use(
-    live: LiveRelease, publish: Publish, root: Path, text: str
+    live: ReleaseLoader, publish: Publish, root: Path, text: str
 ) -> None:
     publish("first")
     await live.refresh()
@@ -187,7 +187,7 @@ async def test_a_senseless_current_leaves_the_old_one_in_use(
     assert live.failure is None, "all is well again"
 
 
-async def test_current_may_vanish(live: LiveRelease, publish: Publish, root: Path) -> None:
+async def test_current_may_vanish(live: ReleaseLoader, publish: Publish, root: Path) -> None:
     publish("first")
     await live.refresh()
     (root / CURRENT).unlink()
@@ -197,7 +197,7 @@ async def test_current_may_vanish(live: LiveRelease, publish: Publish, root: Pat
 
 
 async def test_whatever_opening_raises_leaves_the_old_one_in_use(
-    live: LiveRelease, publish: Publish, monkeypatch: pytest.MonkeyPatch
+    live: ReleaseLoader, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def out_of_memory(*_: object) -> Release:
         raise MemoryError
@@ -212,7 +212,7 @@ async def test_whatever_opening_raises_leaves_the_old_one_in_use(
 
 
 async def test_a_release_has_answered_as_deep_as_may_be_asked_before_it_is_in_use(
-    live: LiveRelease, publish: Publish, monkeypatch: pytest.MonkeyPatch
+    live: ReleaseLoader, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
     really_recommend = Retriever.recommend

@@ -20,7 +20,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from index.retrieval.retriever import Query
 from service.errors import ClientGoneError
-from service.serving.batching import Engine, Served
+from service.serving.batching import Engine
+from service.serving.outcome import QueryResult
 from service.serving.server import DrainingServer
 from service.settings import Settings
 from tests.service.threaded import served_in_a_thread
@@ -192,7 +193,7 @@ def test_a_client_that_hangs_up_is_noticed(
 
     async def answer(
         self: Engine, query: Query, is_gone: Callable[[], bool], deadline: float
-    ) -> Served:
+    ) -> QueryResult:
         assert not is_gone()
         waiting.set()
         while not is_gone():

@@ -15,8 +15,7 @@ from service.auth.api_keys import ROLES, line_of, new_key
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.availability import WithdrawnItems
-from service.store.redis_client import ResilientRedis
-from service.store.redis_url import address_of
+from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 from tests.evidence.redises import RedisServer
 
@@ -32,13 +31,13 @@ ASKED = {"sequence": ["item-3"], "k": 40, "exclude_seen": False}
 
 @asynccontextmanager
 async def knowing(settings: Settings) -> AsyncIterator[WithdrawnItems]:
-    link = ResilientRedis(address_of(settings), settings, Metrics())
-    await link.start()
-    withdrawn = WithdrawnItems(link)
+    redis = ResilientRedis(deployment_of(settings), settings, Metrics())
+    await redis.start()
+    withdrawn = WithdrawnItems(redis)
     watching = asyncio.create_task(withdrawn.watch())
     yield withdrawn
     watching.cancel()
-    await link.close()
+    await redis.close()
 
 
 async def offered(client: httpx.AsyncClient, asked: dict[str, object] = ASKED) -> set[str]:

@@ -1,6 +1,6 @@
 """What keeps failing is left alone, and tried again now and then."""
 
-from service.store.circuit_breaker import Breaker
+from service.store.circuit_breaker import CircuitBreaker
 
 
 class Clock:
@@ -10,22 +10,22 @@ class Clock:
         return self.now
 
 
-def opened(clock: Clock) -> Breaker:
-    breaker = Breaker(failures=2, pause_s=10, clock=clock)
-    breaker.failed()
-    breaker.failed()
+def opened(clock: Clock) -> CircuitBreaker:
+    breaker = CircuitBreaker(threshold=2, cooldown_s=10, clock=clock)
+    breaker.record_failure()
+    breaker.record_failure()
     return breaker
 
 
 def test_it_opens_after_failures_in_a_row_only() -> None:
-    breaker = Breaker(failures=2, pause_s=10, clock=Clock())
+    breaker = CircuitBreaker(threshold=2, cooldown_s=10, clock=Clock())
     for _ in range(3):
-        breaker.failed()
-        breaker.succeeded()
-    breaker.failed()
+        breaker.record_failure()
+        breaker.record_success()
+    breaker.record_failure()
 
     assert breaker.admits()
-    breaker.failed()
+    breaker.record_failure()
     assert not breaker.admits()
 
 
@@ -48,10 +48,10 @@ def test_a_good_trial_closes_it_and_a_bad_one_does_not() -> None:
 
     clock.now += 10
     assert breaker.admits()
-    breaker.failed()
+    breaker.record_failure()
     assert not breaker.admits()
     clock.now += 10
     assert breaker.admits()
-    breaker.succeeded()
+    breaker.record_success()
     assert breaker.admits()
     assert breaker.admits()

@@ -12,7 +12,7 @@ import pytest
 from service.app import create_app
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
-from service.store.cold_start import TAKES, ColdStartItems
+from service.store.cold_start import INTERACTIONS, ColdStartItems
 from tests.evidence.redises import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -94,7 +94,7 @@ async def test_none_are_offered_where_none_are_wanted(serve: Serve) -> None:
         for user in ("anna", "ben"):
             await take(client, user, "item-3", "new")
         redis = client._transport.app.state.service.redis  # type: ignore[attr-defined]
-        assert await redis.call("test", lambda server: server.exists(TAKES)) == 0
+        assert await redis.call("test", lambda server: server.exists(INTERACTIONS)) == 0
 
 
 async def test_another_release_places_them_anew(serve: Serve, publish: Publish) -> None:
@@ -122,7 +122,7 @@ async def test_old_takes_do_not_count(serve: Serve) -> None:
     async with serve() as client:
         old = {"item_id": "old", "user": "somebody", "after": '["item-3"]'}
         redis = client._transport.app.state.service.redis  # type: ignore[attr-defined]
-        await redis.call("test", lambda server: server.xadd(TAKES, old, "1-1"))
+        await redis.call("test", lambda server: server.xadd(INTERACTIONS, old, "1-1"))
         await take(client, "anna", "item-3", "old", "new")
         await take(client, "ben", "item-3", "new")
         await until(client, "new")

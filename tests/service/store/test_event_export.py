@@ -20,10 +20,10 @@ from service.settings import Settings
 from service.store import event_export as export
 from service.store.embedded_redis import EmbeddedRedis
 from service.store.event_export import ExportBusyError, Exported, ExportError, export_events
+from service.store.event_log import EventLog
 from service.store.events import Event
-from service.store.histories import PARTS, STREAMS, WAITING, HistoryStore
-from service.store.redis_client import ResilientRedis
-from service.store.redis_url import address_of
+from service.store.histories import PARTITIONS, STREAMS, UNEXPORTED, HistoryStore
+from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 from tests.evidence.redises import Clustered, RedisServer, Watched, running
 from training.config import FitConfig
@@ -56,13 +56,13 @@ def url(request: pytest.FixtureRequest, short_path: Path) -> Iterator[str | None
 def send(settings: Settings, *events: Event, forget: str | None = None) -> None:
     async def sent() -> None:
         metrics = Metrics()
-        link = ResilientRedis(address_of(settings), settings, metrics)
-        await link.start()
-        store = HistoryStore(link, settings, metrics)
+        redis = ResilientRedis(deployment_of(settings), settings, metrics)
+        await redis.start()
+        store = HistoryStore(redis, settings, metrics)
         await store.append(events)
         if forget is not None:
             await store.forget(forget)
-        await link.close()
+        await redis.close()
 
     asyncio.run(sent())
 
@@ -172,7 +172,7 @@ def test_without_a_redis_the_command_says_so(tmp_path: Path) -> None:
 def test_a_redis_that_is_away_is_one_sentence(
     settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "_ATTEMPTS", 0)
+    monkeypatch.setattr(export, "_RETRIES", 0)
     away = settings(history="unix:///nowhere.sock")
     with pytest.raises(ExportError, match="Redis does not answer"):
         export_events(away, tmp_path / "log")
@@ -209,7 +209,7 @@ def test_the_redis_of_a_service_that_runs_goes_on(settings: MakeSettings, tmp_pa
 def test_what_was_dropped_unread_is_counted_and_shouted(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chosen = settings(history=redis.url, event_stream_length=100 * PARTS)
+    chosen = settings(history=redis.url, event_stream_length=100 * PARTITIONS)
     folder = tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}") for number in range(1000)))
     kept = redis.ask("XLEN", stream_of(redis))
@@ -258,13 +258,13 @@ def test_what_a_server_that_took_over_does_not_know_to_be_read_is_not_lost(
     stream = stream_of(redis)
     redis.ask("XGROUP", "CREATE", stream, export.GROUP, 0)
     before = redis.ask("DUMP", stream)
-    add = export._Log.add
+    add = EventLog.add
 
     def fail_over(log: Any, part: int, rows: Any) -> None:
         add(log, part, rows)
         redis.ask("RESTORE", stream, 0, before, "REPLACE")
 
-    monkeypatch.setattr(export._Log, "add", fail_over)
+    monkeypatch.setattr(EventLog, "add", fail_over)
     assert export_events(chosen, folder) == Exported(events=10, files=1)
     assert export_events(chosen, folder) == Exported()
 
@@ -283,7 +283,7 @@ def test_a_file_that_cannot_be_read_keeps_no_other_part_waiting(
         export_events(chosen, folder)
     spoilt.unlink()
     part = int(spoilt.name[:2])
-    waiting = [user for user in users if crc32(user.encode()) % PARTS == part]
+    waiting = [user for user in users if crc32(user.encode()) % PARTITIONS == part]
     assert export_events(chosen, folder).events == len(waiting) > 0
 
 
@@ -371,4 +371,4 @@ def stream_of(redis: RedisServer) -> str:
 
 
 def waiting_of(stream: str) -> str:
-    return WAITING[STREAMS.index(stream)]
+    return UNEXPORTED[STREAMS.index(stream)]

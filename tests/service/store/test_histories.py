@@ -22,9 +22,9 @@ from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.embedded_redis import EmbeddedRedis, EmbeddedRedisError, redis_server
 from service.store.events import Event
-from service.store.histories import PARTS, Appended, HistoryStore
-from service.store.redis_client import ResilientRedis
-from service.store.redis_url import Client, Cluster, Own, Sentinels, Single, address_at, address_of
+from service.store.histories import PARTITIONS, Appended, HistoryStore
+from service.store.redis_client import ResilientRedis, deployment_of
+from service.store.redis_url import Client, Cluster, Embedded, SentinelMaster, Standalone, parse_url
 from service.telemetry.metrics import Metrics
 from tests.evidence.giving_up import fill, give_up
 from tests.evidence.redises import Clustered, RedisServer, Watched, running
@@ -85,7 +85,7 @@ _FIXTURES = {"redis+sentinel://": "watched", "redis+cluster://": "clustered"}
 
 
 async def flush(url: str) -> None:
-    address = address_at(url)
+    address = parse_url(url)
     client = address.client()
     nodes = {"target_nodes": RedisCluster.PRIMARIES} if isinstance(client, RedisCluster) else {}
     await client.flushall(**nodes)
@@ -95,12 +95,12 @@ async def flush(url: str) -> None:
 @asynccontextmanager
 async def started(settings: Settings) -> AsyncIterator[HistoryStore]:
     metrics = Metrics()
-    link = ResilientRedis(address_of(settings), settings, metrics)
-    await link.start()
+    redis = ResilientRedis(deployment_of(settings), settings, metrics)
+    await redis.start()
     try:
-        yield HistoryStore(link, settings, metrics)
+        yield HistoryStore(redis, settings, metrics)
     finally:
-        await link.close()
+        await redis.close()
 
 
 def events(user: str, *items: str) -> list[Event]:
@@ -110,12 +110,12 @@ def events(user: str, *items: str) -> list[Event]:
 @asynccontextmanager
 async def beside(settings: Settings) -> AsyncIterator[Client]:
     """A client of the same Redis that knows nothing of the store."""
-    address = address_of(settings)
+    address = deployment_of(settings)
     client = address.client()
     try:
         yield client
     finally:
-        if isinstance(address, Own):
+        if isinstance(address, Embedded):
             await client.aclose()  # and not the server
         else:
             await address.close(client)
@@ -146,7 +146,7 @@ def failures(store: HistoryStore) -> float:
 
 async def test_an_unknown_user_has_no_history(settings: MakeSettings, url: str | None) -> None:
     async with started(settings(history=url)) as store:
-        assert store._link.up
+        assert store._redis.up
         assert await store.read("nobody") == []
 
 
@@ -195,7 +195,7 @@ async def test_every_event_goes_to_the_stream(settings: MakeSettings, url: str |
 
 
 async def test_the_stream_is_capped(settings: MakeSettings, url: str | None) -> None:
-    chosen = settings(history=url, event_stream_length=100 * PARTS)
+    chosen = settings(history=url, event_stream_length=100 * PARTITIONS)
     async with started(chosen) as store:
         for _ in range(5):
             await store.append(events("u", *("i" for _ in range(200))))
@@ -312,9 +312,9 @@ async def test_a_call_given_up_never_answers_the_next(
 ) -> None:
     async with started(settings(history=url, history_failures=10**9)) as store:
         await fill(store)
-        store._link.budget_s = budget_ms / 1000
+        store._redis.timeout_s = budget_ms / 1000
         tally = await give_up(store, 500, random.Random(0))
-        store._link.budget_s = 5
+        store._redis.timeout_s = 5
 
         assert tally.foreign == 0
         assert tally.answered or budget_ms < 5000
@@ -326,7 +326,7 @@ async def test_time_in_which_we_were_held_up_is_not_held_against_redis(
 ) -> None:
     async with started(settings(history=url, history_failures=1)) as store:
         await store.append(events("anna", "a"))
-        store._link.budget_s = 0.02
+        store._redis.timeout_s = 0.02
         for _ in range(5):
             reading = asyncio.ensure_future(store.read("anna"))
             for _ in range(5):
@@ -358,13 +358,13 @@ async def test_redis_down_at_the_start_is_found_when_it_comes(
     settings: MakeSettings, tcp: RedisServer
 ) -> None:
     async with started(settings(history=tcp.url, history_pause_s=0.01)) as store:
-        assert not store._link.up
+        assert not store._redis.up
         for _ in range(20):
             with pytest.raises(HistoryUnavailableError):
                 await store.read("anna")
         tcp.start()
         assert await until_read(store, "anna") == []
-        assert store._link.up
+        assert store._redis.up
 
 
 async def until_done(call: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -390,7 +390,7 @@ async def test_redis_may_go_away_and_come_back(settings: MakeSettings, tcp: Redi
             await store.read("anna")
         with pytest.raises(HistoryUnavailableError):
             await store.append(events("anna", "b"))
-        assert not store._link.up
+        assert not store._redis.up
         tcp.start()
 
         assert await until_read(store, "anna") == []
@@ -399,11 +399,13 @@ async def test_redis_may_go_away_and_come_back(settings: MakeSettings, tcp: Redi
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
-@pytest.mark.parametrize("kind", ["Sentinels", "Cluster"])
+@pytest.mark.parametrize("kind", ["SentinelMaster", "Cluster"])
 async def test_a_master_may_be_replaced(
     settings: MakeSettings, short_path: Path, kind: str, signal_number: int
 ) -> None:
-    servers = Watched(short_path) if kind == "Sentinels" else Clustered(short_path, replica=True)
+    servers = (
+        Watched(short_path) if kind == "SentinelMaster" else Clustered(short_path, replica=True)
+    )
     changes = {"history_budget_ms": 200, "history_pause_s": 0.05}
     with servers.running():
         async with started(settings(history=servers.url, **changes)) as store:
@@ -411,7 +413,7 @@ async def test_a_master_may_be_replaced(
             sent = [Event(user_id=user, item_id="a", event_id="1") for user in users]
             await until_done(lambda: store.append(sent))
             servers.masters[0].send(signal_number)
-            while store._link.up:
+            while store._redis.up:
                 with suppress(HistoryUnavailableError):
                     await asyncio.gather(*map(store.read, users))
 
@@ -449,10 +451,10 @@ async def test_nobody_waits_for_a_redis_that_is_left_alone(
     async with started(chosen) as store:
         await store.append(events("anna", "a"))
         tcp.send(signal.SIGSTOP)
-        store._link.budget_s = 0.02
+        store._redis.timeout_s = 0.02
         with pytest.raises(HistoryUnavailableError):
             await store.read("anna")
-        store._link.budget_s = 3600  # of the trials, which hang
+        store._redis.timeout_s = 3600  # of the trials, which hang
         end = time.monotonic() + 0.2
         while time.monotonic() < end:
             with pytest.raises(HistoryUnavailableError):
@@ -493,12 +495,12 @@ async def test_services_share_the_redis_of_one_folder(settings: MakeSettings) ->
         assert await second.read("anna") == ["a"], "it was not the third's to stop"
 
     async with started(chosen) as first:
-        link = ResilientRedis(address_of(chosen), chosen, Metrics())
-        await link.start()
-        await first._link.close()
-        store = HistoryStore(link, chosen, Metrics())
+        redis = ResilientRedis(deployment_of(chosen), chosen, Metrics())
+        await redis.start()
+        await first._redis.close()
+        store = HistoryStore(redis, chosen, Metrics())
         assert await until_read(store, "anna") == ["a"], "started again by who still needs it"
-        await link.close()
+        await redis.close()
 
 
 def test_a_folder_that_cannot_hold_a_socket_is_refused(tmp_path: Path) -> None:
@@ -511,17 +513,19 @@ async def test_a_folder_that_cannot_be_used_leaves_us_without_histories(
 ) -> None:
     (short_path / "file").write_text("")
     async with started(settings(history_folder=short_path / "file")) as store:
-        assert not store._link.up
+        assert not store._redis.up
         with pytest.raises(HistoryUnavailableError):
             await store.read("anna")
 
 
 def test_the_settings_say_which_redis(settings: MakeSettings) -> None:
-    assert type(address_of(settings(history="rediss://somewhere:1"))) is Single
-    assert type(address_of(settings(history="redis+sentinel://a:1,b/name?db=2"))) is Sentinels
-    assert type(address_of(settings(history="rediss+cluster://a:1,b"))) is Cluster
-    own = address_of(Settings(releases=Path("root")))
-    assert isinstance(own, Own)
+    assert type(deployment_of(settings(history="rediss://somewhere:1"))) is Standalone
+    assert (
+        type(deployment_of(settings(history="redis+sentinel://a:1,b/name?db=2"))) is SentinelMaster
+    )
+    assert type(deployment_of(settings(history="rediss+cluster://a:1,b"))) is Cluster
+    own = deployment_of(Settings(releases=Path("root")))
+    assert isinstance(own, Embedded)
     client = own.client()
     assert isinstance(client, Redis)
     assert client.connection_pool.connection_kwargs["path"] == "root/history/redis.sock"

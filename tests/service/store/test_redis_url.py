@@ -8,12 +8,13 @@ from redis.asyncio import Redis, RedisCluster, SSLConnection
 from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedSSLConnection
 
 from service.settings import Settings
-from service.store.redis_url import address_at, address_of
+from service.store.redis_client import deployment_of
+from service.store.redis_url import parse_url
 
 
 def options(url: str, password: str | None = None) -> dict[str, object]:
     """What the connections of a client are made with."""
-    client = address_at(url, password).client()
+    client = parse_url(url, password).client()
     if isinstance(client, RedisCluster):
         return client.connection_kwargs
     return client.connection_pool.connection_kwargs
@@ -29,7 +30,7 @@ def test_one_server() -> None:
 
 def test_sentinels() -> None:
     url = "redis+sentinel://me:p%2Fss@one:1,[::1]:2,three/my-name?db=4&sentinel_password=s"
-    client = address_at(url).client()
+    client = parse_url(url).client()
 
     assert isinstance(client, Redis)
     pool = client.connection_pool
@@ -46,7 +47,7 @@ def test_sentinels() -> None:
 
 
 def test_a_cluster() -> None:
-    client = address_at("redis+cluster://:pass@one:1,two").client()
+    client = parse_url("redis+cluster://:pass@one:1,two").client()
 
     assert isinstance(client, RedisCluster)
     assert [(node.host, node.port) for node in client.startup_nodes] == [("one", 1), ("two", 6379)]
@@ -54,10 +55,10 @@ def test_a_cluster() -> None:
 
 
 def test_tls() -> None:
-    tls = address_at("rediss://a").client()
+    tls = parse_url("rediss://a").client()
     assert isinstance(tls, Redis)
     assert tls.connection_pool.connection_class is SSLConnection
-    watched = address_at("rediss+sentinel://a/name?ssl_ca_certs=/ca.pem").client()
+    watched = parse_url("rediss+sentinel://a/name?ssl_ca_certs=/ca.pem").client()
     assert isinstance(watched, Redis)
     pool = watched.connection_pool
     assert pool.connection_class is SentinelManagedSSLConnection
@@ -76,7 +77,7 @@ def test_the_password_may_come_from_a_file(tmp_path: Path, url: str) -> None:
         history_password_file=tmp_path / "password",
     )
 
-    client = address_of(settings).client()
+    client = deployment_of(settings).client()
     pool = client if isinstance(client, RedisCluster) else client.connection_pool
     assert pool.connection_kwargs["password"] == "hunter2"
     assert "hunter2" not in repr(settings)
