@@ -25,7 +25,7 @@ from pathlib import Path
 import uvloop
 from giving_up import Tally, fill, give_up
 from redis_faults import proxied
-from redises import HOST, Clustered, RedisServer, Watched, running
+from redises import HOST, ClusterServers, RedisServer, SentinelServers, running
 
 from service.settings import Settings
 from service.store.histories import HistoryStore
@@ -55,8 +55,8 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
     alone = RedisServer(folder)
     with (
         running(alone),
-        Watched(folder).running() as watched,
-        Clustered(folder).running() as clustered,
+        SentinelServers(folder).running() as watched,
+        ClusterServers(folder).running() as clustered,
     ):
         yield {"one server": alone.url, "Sentinels": watched.url, "Cluster": clustered.url}
 

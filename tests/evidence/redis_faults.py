@@ -37,7 +37,7 @@ import httpx
 import numpy as np
 import uvloop
 from fault_proxy import FAULTS
-from redises import HOST, Clustered, RedisServer, Watched, running, until
+from redises import HOST, ClusterServers, RedisServer, SentinelServers, running, until
 from releases import point, write_release
 from server import serving
 from steady_load import Answered, SteadyLoad
@@ -292,12 +292,12 @@ async def alone(folder: Path) -> AsyncIterator[tuple[str, list[Trouble]]]:
 @asynccontextmanager
 async def watched(folder: Path) -> AsyncIterator[tuple[str, list[Trouble]]]:
     """Behind Sentinels: the master is killed, then its successor hangs."""
-    servers = Watched(folder)
+    servers = SentinelServers(folder)
     with servers.running():
 
         async def heal() -> None:
             await started_again(servers.master)()
-            await asyncio.to_thread(until, servers.is_whole)
+            await asyncio.to_thread(until, servers.is_healthy)
 
         yield (
             servers.url,
@@ -313,13 +313,13 @@ async def watched(folder: Path) -> AsyncIterator[tuple[str, list[Trouble]]]:
 @asynccontextmanager
 async def clustered(folder: Path) -> AsyncIterator[tuple[str, list[Trouble]]]:
     """A Cluster of which a master is killed, then its successor hangs."""
-    servers = Clustered(folder, replica=True)
+    servers = ClusterServers(folder, replica=True)
     first, heir = servers.nodes[0], servers.nodes[-1]
     with servers.running():
 
         async def heal() -> None:
             await started_again(first)()
-            await asyncio.to_thread(until, servers.is_whole)
+            await asyncio.to_thread(until, servers.is_healthy)
 
         yield (
             servers.url,

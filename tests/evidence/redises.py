@@ -19,7 +19,7 @@ NAME = "histories"
 _SLOTS = 16_384
 _BUS = 10_000  # a node's port for the other nodes is so much above its own
 _LAST_PORT = 55_000
-_PATIENCE_S = 30.0
+_TIMEOUT_S = 30.0
 
 
 def free_port() -> int:
@@ -59,9 +59,9 @@ class RedisServer:
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        until(self._answers)
+        until(self._is_up)
 
-    def _answers(self) -> bool:
+    def _is_up(self) -> bool:
         try:
             return bool(self.ask("PING"))
         except redis.ConnectionError:
@@ -86,11 +86,11 @@ class RedisServer:
             self._process.wait()
 
 
-def until(condition: Callable[[], object], patience_s: float = _PATIENCE_S) -> None:
+def until(condition: Callable[[], object], timeout_s: float = _TIMEOUT_S) -> None:
     """Wait until it holds."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f"not within {patience_s:g} s: {condition}"
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {condition}"
         time.sleep(0.01)
 
 
@@ -103,7 +103,7 @@ def running(*servers: RedisServer) -> Iterator[None]:
         yield
 
 
-class Watched:
+class SentinelServers:
     """A master, its replica, and three Sentinels who put the replica in its place if it is gone."""
 
     def __init__(self, folder: Path, down_after_ms: int = 300) -> None:
@@ -122,19 +122,19 @@ class Watched:
         return [self.master]
 
     @contextmanager
-    def running(self) -> Iterator["Watched"]:
+    def running(self) -> Iterator["SentinelServers"]:
         with running(self.master, self.replica):
             self.replica.ask("REPLICAOF", HOST, self.master.port)
             until(lambda: b"master_link_status:up" in _info(self.replica, "replication"))
             with running(*self.sentinels):
-                until(self.is_whole)
+                until(self.is_healthy)
                 yield self
 
-    def is_whole(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether the Sentinels know a master and its replica, who are well."""
-        return all(map(self._is_watched, self.sentinels))
+        return all(map(self._reports_healthy, self.sentinels))
 
-    def _is_watched(self, sentinel: RedisServer) -> bool:
+    def _reports_healthy(self, sentinel: RedisServer) -> bool:
         with sentinel.client() as client:
             state, replicas = client.sentinel_master(NAME), client.sentinel_slaves(NAME)
         return bool(
@@ -144,7 +144,7 @@ class Watched:
         )
 
 
-class Clustered:
+class ClusterServers:
     """A Cluster of three masters, the first of which may have a replica."""
 
     def __init__(self, folder: Path, replica: bool = False) -> None:
@@ -157,7 +157,7 @@ class Clustered:
         return self.nodes[:3]
 
     @contextmanager
-    def running(self) -> Iterator["Clustered"]:
+    def running(self) -> Iterator["ClusterServers"]:
         with running(*self.nodes):
             self._join()
             yield self
@@ -170,19 +170,19 @@ class Clustered:
             node.ask("CLUSTER SET-CONFIG-EPOCH", number + 1)
         for node in others:
             first.ask("CLUSTER MEET", HOST, node.port)
-        until(lambda: all(map(self._is_well, self.nodes)))
+        until(lambda: all(map(self._is_healthy_node, self.nodes)))
         for node in self.nodes[3:]:
             node.ask("CLUSTER REPLICATE", first.ask("CLUSTER MYID"))
-        until(self.is_whole)
+        until(self.is_healthy)
 
-    def is_whole(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether all know each other, and whoever is a replica follows its master."""
         followers = sum(
             b"master_link_status:up" in _info(node, "replication") for node in self.nodes
         )
-        return followers == len(self.nodes) - 3 and all(map(self._is_well, self.nodes))
+        return followers == len(self.nodes) - 3 and all(map(self._is_healthy_node, self.nodes))
 
-    def _is_well(self, node: RedisServer) -> bool:
+    def _is_healthy_node(self, node: RedisServer) -> bool:
         state = node.ask("CLUSTER INFO")
         text = str(state)
         return all(

@@ -1,4 +1,4 @@
-"""The URL of a Redis is understood or refused, and its password shown nowhere."""
+"""The URL of a Redis is parsed or refused, and its password is never shown."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from service.store.redis_url import parse_url
 
 
 def options(url: str, password: str | None = None) -> dict[str, object]:
-    """What the connections of a client are made with."""
+    """The options of a client's connections."""
     client = parse_url(url, password).client()
     if isinstance(client, RedisCluster):
         return client.connection_kwargs
@@ -21,10 +21,10 @@ def options(url: str, password: str | None = None) -> dict[str, object]:
 
 
 def test_one_server() -> None:
-    given = options("redis://me:p%40ss@somewhere:7000/3?socket_keepalive=no")
+    connection = options("redis://me:p%40ss@somewhere:7000/3?socket_keepalive=no")
 
-    assert (given["host"], given["port"], given["db"]) == ("somewhere", 7000, 3)
-    assert (given["username"], given["password"]) == ("me", "p@ss")
+    assert (connection["host"], connection["port"], connection["db"]) == ("somewhere", 7000, 3)
+    assert (connection["username"], connection["password"]) == ("me", "p@ss")
     assert options("unix:///run/redis.sock?db=2")["path"] == "/run/redis.sock"
 
 
@@ -37,13 +37,13 @@ def test_sentinels() -> None:
     assert isinstance(pool, SentinelConnectionPool)
     assert pool.service_name == "my-name"
     assert (pool.connection_kwargs["db"], pool.connection_kwargs["password"]) == (4, "p/ss")
-    asked = [each.connection_pool.connection_kwargs for each in pool.sentinel_manager.sentinels]
-    assert [(each["host"], each["port"]) for each in asked] == [
+    sentinels = [each.connection_pool.connection_kwargs for each in pool.sentinel_manager.sentinels]
+    assert [(each["host"], each["port"]) for each in sentinels] == [
         ("one", 1),
         ("::1", 2),
         ("three", 26379),
     ]
-    assert {each["password"] for each in asked} == {"s"}
+    assert {each["password"] for each in sentinels} == {"s"}
 
 
 def test_a_cluster() -> None:
@@ -58,9 +58,9 @@ def test_tls() -> None:
     tls = parse_url("rediss://a").client()
     assert isinstance(tls, Redis)
     assert tls.connection_pool.connection_class is SSLConnection
-    watched = parse_url("rediss+sentinel://a/name?ssl_ca_certs=/ca.pem").client()
-    assert isinstance(watched, Redis)
-    pool = watched.connection_pool
+    sentinel_client = parse_url("rediss+sentinel://a/name?ssl_ca_certs=/ca.pem").client()
+    assert isinstance(sentinel_client, Redis)
+    pool = sentinel_client.connection_pool
     assert pool.connection_class is SentinelManagedSSLConnection
     assert pool.connection_kwargs["ssl_ca_certs"] == "/ca.pem"
     [sentinel] = pool.sentinel_manager.sentinels
@@ -100,10 +100,10 @@ def test_the_password_may_come_from_a_file(tmp_path: Path, url: str) -> None:
         "redis+cluster://:hunter2@a?db=1",
     ],
 )
-def test_what_is_not_understood_is_refused(tmp_path: Path, url: str) -> None:
-    with pytest.raises(ValidationError) as refused:
+def test_an_invalid_url_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ValidationError) as raised:
         Settings(releases=tmp_path, history=url)
 
-    [problem] = refused.value.errors()
+    [problem] = raised.value.errors()
     assert problem["msg"].startswith("Value error, the URL ")
-    assert "hunter2" not in str(refused.value)
+    assert "hunter2" not in str(raised.value)
