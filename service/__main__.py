@@ -52,21 +52,12 @@ def limit_threads() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def serve_app(settings: Settings, wait_for_release: bool = False) -> None:
-    """Answer requests in this process. It loads torch, faiss and the app, which a supervisor of
-    workers does not need."""
-    from service.app import create_app
-    from service.http.load_shedding import SheddingProtocol
-    from service.serving.server import serve
-
-    serve(settings, create_app, SheddingProtocol, wait_for_release)
-
-
 def _serve(**given: str | None) -> None:
     if click.get_current_context().invoked_subcommand is not None:
         return
     settings = _settings(given)
     limit_threads()
+    from service.run import run_server
     from service.store.embedded_redis import EmbeddedRedisError
     from service.telemetry.logs import configure_logs
 
@@ -78,11 +69,11 @@ def _serve(**given: str | None) -> None:
         )
     try:
         if settings.workers == 1:
-            serve_app(settings)
+            run_server(settings)
         else:
             from service.serving.workers import supervise
 
-            supervise(settings, serve_app)
+            supervise(settings, run_server)
     except (EmbeddedRedisError, SetupError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -234,7 +234,7 @@ def test_an_endless_chunked_body_is_rejected(settings: Callable[..., Settings]) 
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "data",
     [
         b"\x00\xff" * 100 + b"\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
