@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # each part loads what it needs itself: its memory is weighed
-    from redises import RedisServer
+    from redis_servers import RedisServer
 
     from service.settings import Settings
     from service.store.events import Event
@@ -139,7 +139,7 @@ def load(folder: Path, times: int) -> dict[str, object]:
 
 
 def redis(folder: Path, users: int) -> dict[str, object]:
-    from redises import RedisServer, running
+    from redis_servers import RedisServer, running
 
     server = RedisServer(folder)
     with running(server):

@@ -17,7 +17,7 @@ from service.settings import Settings
 from service.store.availability import WithdrawnItems
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
-from tests.evidence.redises import RedisServer
+from tests.evidence.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 

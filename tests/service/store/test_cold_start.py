@@ -13,7 +13,7 @@ from service.app import create_app
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.cold_start import INTERACTIONS, ColdStartItems
-from tests.evidence.redises import RedisServer
+from tests.evidence.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 

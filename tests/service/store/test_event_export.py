@@ -25,7 +25,7 @@ from service.store.events import Event
 from service.store.histories import PARTITIONS, STREAMS, UNEXPORTED, HistoryStore
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
-from tests.evidence.redises import ClusterServers, RedisServer, SentinelServers, running
+from tests.evidence.redis_servers import ClusterServers, RedisServer, SentinelServers, running
 from training.config import FitConfig
 from training.data.event_window import read_window
 
@@ -220,7 +220,7 @@ def test_entries_dropped_before_they_were_read_are_counted_and_logged(
     chosen = settings(history=redis.url, event_stream_length=100 * PARTITIONS)
     folder = tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}") for number in range(1000)))
-    kept = redis.ask("XLEN", stream_of(redis))
+    kept = redis.execute("XLEN", stream_of(redis))
     assert 100 <= kept < 300
     assert export_events(chosen, folder) == Exported(events=kept, files=1, lost=1000 - kept)
     [error] = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -239,7 +239,7 @@ def test_exported_entries_may_be_dropped_while_they_are_pending(
         patch.setattr(export, "_DONE", "return redis.error_reply('cut off')")
         with pytest.raises(ExportError, match="cut off"):
             export_events(chosen, folder)
-    redis.ask("XTRIM", stream_of(redis), "MAXLEN", 4)
+    redis.execute("XTRIM", stream_of(redis), "MAXLEN", 4)
     assert export_events(chosen, folder) == Exported(duplicates=4)
     assert len(items(folder)) == 10
 
@@ -250,11 +250,11 @@ def test_pending_entries_of_another_consumer_are_exported(
     chosen = settings(history=redis.url)
     send(chosen, *(visit("anna", f"{number}") for number in range(10)))
     stream = stream_of(redis)
-    redis.ask("XGROUP", "CREATE", stream, export.GROUP, 0)
-    redis.ask("XREADGROUP", "GROUP", export.GROUP, "dead", "COUNT", 6, "STREAMS", stream, ">")
+    redis.execute("XGROUP", "CREATE", stream, export.GROUP, 0)
+    redis.execute("XREADGROUP", "GROUP", export.GROUP, "dead", "COUNT", 6, "STREAMS", stream, ">")
     assert export_events(chosen, tmp_path / "log").events == 10
     assert items(tmp_path / "log") == [f"{number}" for number in range(10)]
-    assert redis.ask("XPENDING", stream, export.GROUP)["pending"] == 0
+    assert redis.execute("XPENDING", stream, export.GROUP)["pending"] == 0
 
 
 def test_entries_whose_reading_was_not_replicated_are_not_lost(
@@ -264,13 +264,13 @@ def test_entries_whose_reading_was_not_replicated_are_not_lost(
     chosen, folder = settings(history=redis.url), tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}") for number in range(10)))
     stream = stream_of(redis)
-    redis.ask("XGROUP", "CREATE", stream, export.GROUP, 0)
-    before = redis.ask("DUMP", stream)
+    redis.execute("XGROUP", "CREATE", stream, export.GROUP, 0)
+    before = redis.execute("DUMP", stream)
     add = EventLog.add
 
     def fail_over(log: Any, partition: int, rows: Any) -> None:
         add(log, partition, rows)
-        redis.ask("RESTORE", stream, 0, before, "REPLACE")
+        redis.execute("RESTORE", stream, 0, before, "REPLACE")
 
     monkeypatch.setattr(EventLog, "add", fail_over)
     assert export_events(chosen, folder) == Exported(events=10, files=1)
@@ -300,10 +300,10 @@ def test_a_redis_restored_from_a_backup_exports_nothing_twice(
 ) -> None:
     chosen, folder = settings(history=redis.url), tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}", number % 3) for number in range(10)))
-    before = {key: redis.ask("DUMP", key) for key in redis.ask("KEYS", "*")}
+    before = {key: redis.execute("DUMP", key) for key in redis.execute("KEYS", "*")}
     assert export_events(chosen, folder).events == 10
     for key, dump in before.items():
-        redis.ask("RESTORE", key, 0, dump, "REPLACE")
+        redis.execute("RESTORE", key, 0, dump, "REPLACE")
     assert export_events(chosen, folder) == Exported(duplicates=10)
     assert len(items(folder)) == 10
 
@@ -314,11 +314,11 @@ def test_another_entry_with_the_same_id_is_kept(
     chosen, folder = settings(history=redis.url), tmp_path / "log"
     send(chosen, visit("anna", "a"))
     stream = stream_of(redis)
-    [(entry, _)] = redis.ask("XRANGE", stream, "-", "+")
+    [(entry, _)] = redis.execute("XRANGE", stream, "-", "+")
     assert export_events(chosen, folder).events == 1
-    redis.ask("DEL", stream)
-    redis.ask("XADD", stream, entry, "user_id", "anna", "item_id", "b", "timestamp", FIRST)
-    redis.ask("INCR", unexported_of(stream))
+    redis.execute("DEL", stream)
+    redis.execute("XADD", stream, entry, "user_id", "anna", "item_id", "b", "timestamp", FIRST)
+    redis.execute("INCR", unexported_of(stream))
     assert export_events(chosen, folder) == Exported(events=1, files=1)
     assert items(folder) == ["a", "b"]
 
@@ -337,8 +337,8 @@ def test_the_log_knows_an_event_id_that_expired_in_redis(
     ):
         send(chosen, *(visit(user, "a", event_id="1") for user in users))
         assert export_events(chosen, folder) == expected
-        for key in redis.ask("KEYS", "*:seen:*"):
-            redis.ask("DEL", key)
+        for key in redis.execute("KEYS", "*:seen:*"):
+            redis.execute("DEL", key)
 
 
 def test_an_entry_that_is_not_an_event_blocks_nothing(
@@ -348,10 +348,10 @@ def test_an_entry_that_is_not_an_event_blocks_nothing(
     send(chosen, visit("anna", "a"))
     stream = stream_of(redis)
     for fields in (["x", "y"], ["user_id", "u", "item_id", "i", "timestamp", "nan"]):
-        redis.ask("XADD", stream, "*", *fields)
-        redis.ask("INCR", unexported_of(stream))
+        redis.execute("XADD", stream, "*", *fields)
+        redis.execute("INCR", unexported_of(stream))
     assert export_events(chosen, tmp_path / "log") == Exported(events=1, files=1, lost=2)
-    assert redis.ask("XLEN", stream) == 0
+    assert redis.execute("XLEN", stream) == 0
 
 
 def test_partial_files_of_a_killed_export_are_removed(
@@ -377,7 +377,7 @@ def test_the_export_loads_no_retrieval_library() -> None:
 
 
 def stream_of(redis: RedisServer) -> str:
-    [stream] = [stream for stream in STREAMS if redis.ask("EXISTS", stream)]
+    [stream] = [stream for stream in STREAMS if redis.execute("EXISTS", stream)]
     return stream
 
 

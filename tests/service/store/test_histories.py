@@ -26,8 +26,8 @@ from service.store.histories import PARTITIONS, Appended, HistoryStore
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.store.redis_url import Client, Embedded, parse_url
 from service.telemetry.metrics import Metrics
-from tests.evidence.giving_up import fill, give_up
-from tests.evidence.redises import ClusterServers, RedisServer, SentinelServers, running
+from tests.evidence.cancelled_calls import cancel_calls, store_histories
+from tests.evidence.redis_servers import ClusterServers, RedisServer, SentinelServers, running
 
 pytestmark = pytest.mark.anyio
 
@@ -232,7 +232,7 @@ async def test_event_ids_expire(settings: MakeSettings, tcp: RedisServer) -> Non
     async with started(settings(history=tcp.url, event_memory_hours=1 / 3600)) as store:
         await store.append([event])
         assert await store.append([event]) == Appended(0, 1, 0)
-        assert tcp.ask("TTL", key("anna", "seen:anna")) == 1
+        assert tcp.execute("TTL", key("anna", "seen:anna")) == 1
         while not (await store.append([event])).accepted:
             await asyncio.sleep(0.05)
         assert await store.read("anna") == ["a", "a"]
@@ -244,10 +244,10 @@ async def test_a_history_without_new_events_expires(
     tcp.start()
     async with started(settings(history=tcp.url, history_days=2)) as store:
         await store.append(events("anna", "a"))
-        tcp.ask("EXPIRE", key("anna", "history:anna"), 5)
+        tcp.execute("EXPIRE", key("anna", "history:anna"), 5)
         await store.append(events("anna", "b"))
-        assert 172_700 < tcp.ask("TTL", key("anna", "history:anna")) <= 172_800
-        assert tcp.ask("TTL", key("anna", "seen:anna")) == -2, "none had an id"
+        assert 172_700 < tcp.execute("TTL", key("anna", "history:anna")) <= 172_800
+        assert tcp.execute("TTL", key("anna", "seen:anna")) == -2, "none had an id"
 
 
 async def test_a_forgotten_user_starts_with_an_empty_history(
@@ -300,12 +300,12 @@ async def test_a_full_redis_rejects_whole_events(settings: MakeSettings, tcp: Re
     event = Event(user_id="anna", item_id="b", event_id="1")
     async with started(settings(history=tcp.url, history_failures=1)) as store:
         await store.append(events("anna", "a"))
-        tcp.ask("CONFIG", "SET", "maxmemory", 1)
+        tcp.execute("CONFIG", "SET", "maxmemory", 1)
         for _ in range(2):
             with pytest.raises(HistoryUnavailableError):
                 await store.append([event])
         assert await store.read("anna") == ["a"]
-        tcp.ask("CONFIG", "SET", "maxmemory", 0)
+        tcp.execute("CONFIG", "SET", "maxmemory", 0)
         assert await store.append([event]) == Appended(1, 0, 0)
         assert await store.read("anna") == ["a", "b"]
 
@@ -315,13 +315,13 @@ async def test_the_reply_of_a_cancelled_call_never_goes_to_another(
     settings: MakeSettings, url: str | None, timeout_ms: int
 ) -> None:
     async with started(settings(history=url, history_failures=10**9)) as store:
-        await fill(store)
+        await store_histories(store)
         store._redis.timeout_s = timeout_ms / 1000
-        tally = await give_up(store, 500, random.Random(0))
+        counts = await cancel_calls(store, 500, random.Random(0))
         store._redis.timeout_s = 5
 
-        assert tally.foreign == 0
-        assert tally.answered or timeout_ms < 5000
+        assert counts.foreign == 0
+        assert counts.answered or timeout_ms < 5000
         assert (await store.read("user-7"))[-1].startswith("user-7's ")
 
 
@@ -347,9 +347,9 @@ async def test_concurrent_reads_are_sent_in_batches(
     async with started(chosen) as store:
         for user in range(100):
             await store.append(events(f"user-{user}", f"item-{user}"))
-        before = tcp.ask("INFO")["total_reads_processed"]
+        before = tcp.execute("INFO")["total_reads_processed"]
         histories = await asyncio.gather(*(store.read(f"user-{i}") for i in range(100)))
-        after = tcp.ask("INFO")["total_reads_processed"]
+        after = tcp.execute("INFO")["total_reads_processed"]
 
     assert histories == [[f"item-{user}"] for user in range(100)]
     assert after - before < 10

@@ -24,7 +24,7 @@ def run_evidence(script: str, *arguments: str) -> dict[str, Any]:
 def test_no_fault_of_redis_is_an_error_of_the_service() -> None:
     quick = ("--seconds", "0.1", "--rate", "100", "--pause-s", "0.1")
     lenient = ("--deadline-ms", "60000", "--slack-ms", "60000")
-    summary = run_evidence("redis_faults.py", *quick, *lenient, "--kinds", "alone")
+    summary = run_evidence("redis_faults.py", *quick, *lenient, "--kinds", "standalone")
 
     assert summary["faults"] == 21
     assert summary["server_errors"] == 0
