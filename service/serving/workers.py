@@ -90,7 +90,9 @@ def _embedded_redis(settings: Settings) -> Iterator[EmbeddedRedis | None]:
 def _socket_url(path: Path) -> str:
     absolute = path.resolve()
     if len(os.fsencode(absolute)) > SOCKET_PATH_LIMIT_BYTES:
-        raise SetupError(f"{absolute}: too long for a socket; choose a shorter history folder")
+        raise SetupError(
+            f"{absolute}: too long for a socket; choose a shorter --embedded-redis-folder"
+        )
     return f"unix://{quote(str(absolute))}"
 
 

@@ -34,7 +34,7 @@ _MAX_STREAM_LENGTH = 10_000
 _POLL_INTERVAL_S = 1.0
 _MAX_ENTRIES = 1000  # in one round trip
 _MAX_INTERACTIONS = 100  # recorded of one POST /events: each costs a read of a history
-_CONTEXT_ITEMS = 2 * NEIGHBOURS  # more than are used: another release may know fewer of them
+_STORED_CONTEXT_ITEMS = 2 * NEIGHBOURS  # more than are used: another release may know fewer of them
 _MAX_USERS = 50  # the newest of an item
 
 log = logging.getLogger(__name__)
@@ -59,10 +59,13 @@ class _Interaction(NamedTuple):
 
 @dataclass(frozen=True)
 class _ReleaseDelta:
-    """The delta of one release, and the vectors that it was made of."""
+    """The delta of one release, and the vectors that it was made of.
+
+    norm: of the vectors.
+    """
 
     release: Release
-    length: float
+    norm: float
     vectors: Mapping[str, NDArray[np.float32]]
     delta: Delta
 
@@ -236,17 +239,17 @@ class ColdStartItems:
         """Runs in a thread, while no entry is applied."""
         previous = self._built
         if previous is not None and previous.release is release:
-            length, vectors = previous.length, {**previous.vectors}
+            norm, vectors = previous.norm, {**previous.vectors}
         else:
-            length, vectors = middle_length(release.retriever.vectors), {}
+            norm, vectors = middle_length(release.retriever.vectors), {}
         for item in changed:
             vectors.pop(item, None)
             contexts = self._user_contexts(release, item)
             if len(contexts) >= self._min_users:
-                vectors[item] = vector_at(contexts, length)
+                vectors[item] = vector_at(contexts, norm)
         most_users_first = sorted(vectors, key=lambda item: -len(self._interactions[item]))
         chosen = {item: vectors[item] for item in most_users_first[: self._max_items]}
-        return _ReleaseDelta(release, length, vectors, Delta.of(chosen))
+        return _ReleaseDelta(release, norm, vectors, Delta.of(chosen))
 
     def _user_contexts(self, release: Release, item: str) -> list[NDArray[np.float32]]:
         """The context (D,) of each user of the item; none if the release knows the item."""
@@ -269,7 +272,7 @@ def _known_context(release: Release, history: Sequence[str], item: str) -> list[
         return []
     before = history[: len(history) - 1 - history[::-1].index(item)]
     rows = release.retriever.catalog.rows(before)
-    return [known for known, row in zip(before, rows, strict=True) if row][-_CONTEXT_ITEMS:]
+    return [known for known, row in zip(before, rows, strict=True) if row][-_STORED_CONTEXT_ITEMS:]
 
 
 def _digest(user_id: str) -> str:

@@ -125,7 +125,7 @@ def _short_path(path: Path) -> Path:
     if len(os.fsencode(shortest)) > SOCKET_PATH_LIMIT_BYTES:
         raise EmbeddedRedisError(
             f"{path}: {len(os.fsencode(shortest))} bytes, the path of a socket has at most "
-            f"{SOCKET_PATH_LIMIT_BYTES}; choose a shorter history folder"
+            f"{SOCKET_PATH_LIMIT_BYTES}; choose a shorter --embedded-redis-folder"
         )
     return Path(shortest)
 

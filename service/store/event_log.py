@@ -10,7 +10,6 @@ forgotten: see service/store/histories.py.
 """
 
 import math
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from typing import NamedTuple, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index.release.atomic_io import fsync
+from index.release.atomic_io import atomic_path, fsync
 from service.store.events import FORGET
 
 EntryId: TypeAlias = tuple[int, int]  # milliseconds and sequence number
@@ -97,10 +96,10 @@ class EventLog:
         self._folder = folder
         self._files: defaultdict[int, dict[Path, _LogFile]] = defaultdict(dict)
         self._event_ids = lru_cache(_CACHED_DATES)(self._read_event_ids)
+        for path in folder.glob("date=*/.*.parquet*"):
+            path.unlink()
         for path in folder.glob("date=*/*.parquet"):
-            if path.name.startswith("."):
-                path.unlink()
-            elif file := _parse_name(path):
+            if file := _parse_name(path):
                 self._files[file.partition][path] = file
 
     def add(self, partition: int, rows: Sequence[EventRow]) -> None:
@@ -171,14 +170,9 @@ class EventLog:
             rows = [*_read_rows(file.path), *rows]  # other rows with the same entry ids
         folder.mkdir(exist_ok=True)
         fsync(self._folder)  # each time: an export may have been killed before it did this
-        partial = file.path.with_name(f".{file.path.name}")
         columns = [list(column) for column in zip(*rows, strict=True)]
-        with partial.open("wb") as opened:
+        with atomic_path(file.path) as temporary, temporary.open("wb") as opened:
             pq.write_table(pa.table(columns, schema=_SCHEMA), opened, compression="zstd")
-            opened.flush()
-            os.fsync(opened.fileno())
-        partial.replace(file.path)
-        fsync(folder)
         self._files[partition][file.path] = file
         self.files += 1
 

@@ -148,7 +148,7 @@ def test_an_unusable_redis_folder_is_refused_in_one_sentence(root: Path) -> None
     )
 
     assert completed.returncode != 0
-    assert "choose a shorter history folder" in completed.stderr
+    assert "choose a shorter --embedded-redis-folder" in completed.stderr
     assert "Traceback" not in completed.stderr
 
 

@@ -8,5 +8,7 @@ from service.store.embedded_redis import EmbeddedRedis, EmbeddedRedisError
 
 
 def test_a_folder_that_cannot_hold_a_socket_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EmbeddedRedisError, match="at most 107; choose a shorter history folder"):
+    with pytest.raises(
+        EmbeddedRedisError, match="at most 107; choose a shorter --embedded-redis-folder"
+    ):
         EmbeddedRedis(tmp_path / ("x" * 200))
