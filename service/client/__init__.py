@@ -1,28 +1,40 @@
-"""A client of the service, for programs that wait and for programs that await.
+"""A client of the service, synchronous and asynchronous.
 
     with Client("http://127.0.0.1:8000", key="re4_...") as client:
-        answer = client.recommend(RecommendRequest(user_id="anna", k=20))
+        recommendations = client.recommend(RecommendRequest(user_id="anna", k=20))
 
-Requests and answers are the models of service.schemas. Whatever is no answer is a CallError. A call
-that may be sent twice is sent again where the service refuses it for now, once the time is over
-that it asks for, or where the connection breaks.
+Requests and responses are the models of service.http.schemas. A failed call raises a CallError. An
+idempotent call is retried if the service is unavailable or the connection breaks: after the time
+that the service asks for, if any, and an exponential backoff with jitter.
 """
 
-import random
 from collections.abc import Sequence
 from typing import Any, Self
 
 import httpx
 from tenacity import (
     AsyncRetrying,
-    RetryCallState,
     Retrying,
     retry_if_exception,
     stop_after_attempt,
+    wait_exception,
+    wait_exponential_jitter,
 )
 
-from service.client import operations as calls
-from service.client.operations import Answer, Call, UnavailableError
+from service.client import operations
+from service.client.operations import (
+    Call,
+    CallError,
+    ConflictError,
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    RateLimitedError,
+    Result,
+    TimedOutError,
+    UnauthorizedError,
+    UnavailableError,
+)
 from service.http.schemas.availability import AvailabilityNow
 from service.http.schemas.histories import Accepted, Forgotten, History
 from service.http.schemas.items import SimilarItems
@@ -30,14 +42,31 @@ from service.http.schemas.operations import Ready, ReleaseState, Reloaded
 from service.http.schemas.recommend import Recommendations, RecommendedBatch, RecommendRequest
 from service.store.events import Event
 
+__all__ = [
+    "AsyncClient",
+    "CallError",
+    "Client",
+    "ConflictError",
+    "Event",
+    "ForbiddenError",
+    "InvalidRequestError",
+    "NotFoundError",
+    "RateLimitedError",
+    "RecommendRequest",
+    "TimedOutError",
+    "UnauthorizedError",
+    "UnavailableError",
+]
+
 TIMEOUT_S = 2.0
 RETRIES = 2
-_FIRST_WAIT_S = 0.1  # where the service does not say
-_LONGEST_WAIT_S = 30.0
+_FIRST_BACKOFF_S = 0.1  # doubled with each retry
+_JITTER_S = 0.25  # so that the clients of a service that was overloaded do not all return at once
+_MAX_WAIT_S = 30.0
 
 
 class Client:
-    """Waits for its answers. Several threads may share one."""
+    """The synchronous client. Several threads may share one."""
 
     def __init__(
         self,
@@ -47,71 +76,73 @@ class Client:
         retries: int = RETRIES,
         **http: Any,
     ) -> None:
-        """timeout_s: for each try, in which the service is told to answer, too.
+        """timeout_s: of each attempt; also sent to the service as the request's deadline.
 
-        retries: tries beyond the first. http: whatever else httpx.Client takes.
+        retries: attempts after the first. http: other arguments of httpx.Client.
         """
         self._client = httpx.Client(**_http(url, key, timeout_s), **http)
         self._retrying = Retrying(**_policy(retries))
 
-    def recommend(self, asked: RecommendRequest) -> Recommendations:
+    def recommend(self, request: RecommendRequest) -> Recommendations:
         """The best items for a user or a sequence."""
-        return self._send(calls.recommend(asked))
+        return self._send(operations.recommend(request))
 
-    def recommend_all(self, asked: Sequence[RecommendRequest]) -> RecommendedBatch:
-        """Answers to 1 to 256 requests, in their order, by one release.
+    def recommend_all(self, requests: Sequence[RecommendRequest]) -> RecommendedBatch:
+        """The best items for each of 1 to 256 requests, in their order, from one release.
 
-        What is wrong with one of them stands in its place, as an ErrorBody.
+        In the place of a request that fails is an ErrorBody.
         """
-        return self._send(calls.recommend_all(asked))
+        return self._send(operations.recommend_all(requests))
 
     def similar(self, item_id: str, k: int = 50) -> SimilarItems:
-        """The items nearest to one."""
-        return self._send(calls.similar(item_id, k))
+        """The items nearest to an item."""
+        return self._send(operations.similar(item_id, k))
 
     def add(self, *events: Event) -> Accepted:
         """Add 1 to 1,000 events to their users' histories.
 
-        Sent again only if each has an event_id, by which none is taken twice.
+        Retried only if each has an event_id, by which the service finds duplicates.
         """
-        return self._send(calls.add(events))
+        return self._send(operations.add(events))
 
     def history(self, user_id: str) -> History:
         """The user's newest items."""
-        return self._send(calls.history(user_id))
+        return self._send(operations.history(user_id))
 
     def forget(self, user_id: str) -> Forgotten:
-        """Delete the user's history; the next training leaves it out, too."""
-        return self._send(calls.forget(user_id))
+        """Delete the user's history; the next training leaves it out as well."""
+        return self._send(operations.forget(user_id))
 
     def set_available(self, item_id: str, available: bool) -> AvailabilityNow:
-        """Withdraw an item from all answers, or end that. Takes a key of the role events."""
-        return self._send(calls.set_available(item_id, available))
+        """Withdraw an item from all responses, or allow it again. Needs the role events."""
+        return self._send(operations.set_available(item_id, available))
 
     def ready(self) -> Ready:
-        """Whether to send requests: an UnavailableError if not."""
-        return self._send(calls.ready())
+        """Whether the service accepts requests. Raises UnavailableError if it does not."""
+        return self._send(operations.ready())
 
     def release(self) -> ReleaseState:
-        """The release in use, and why the last that failed to load was refused."""
-        return self._send(calls.release())
+        """The release in use, and why the last one that failed was not loaded."""
+        return self._send(operations.release())
 
     def reload(self) -> Reloaded:
-        """Load the newest release now. Takes a key of the role admin."""
-        return self._send(calls.reload())
+        """Load the current release now. Needs the role admin."""
+        return self._send(operations.reload())
 
-    def _send(self, call: Call[Answer]) -> Answer:
-        # A copy, as it holds the state of the one call that it is used for.
-        return self._retrying.copy()(self._try, call) if call.again else self._try(call)
+    def _send(self, call: Call[Result]) -> Result:
+        # A copy, because a Retrying holds the state of one call.
+        return (
+            self._retrying.copy()(self._attempt, call) if call.idempotent else self._attempt(call)
+        )
 
-    def _try(self, call: Call[Answer]) -> Answer:
+    def _attempt(self, call: Call[Result]) -> Result:
         try:
             response = self._client.request(
                 call.method, call.path, content=call.body, params=call.params
             )
         except httpx.TransportError as error:
-            raise calls.broken(call, error) from error
-        return call.read(response)
+            raise operations.transport_error(call, error) from error
+        return call.parse(response)
 
     def close(self) -> None:
         self._client.close()
@@ -124,7 +155,7 @@ class Client:
 
 
 class AsyncClient:
-    """The same for programs that await their answers."""
+    """The asynchronous client: the same methods, awaited."""
 
     def __init__(
         self,
@@ -137,47 +168,49 @@ class AsyncClient:
         self._client = httpx.AsyncClient(**_http(url, key, timeout_s), **http)
         self._retrying = AsyncRetrying(**_policy(retries))
 
-    async def recommend(self, asked: RecommendRequest) -> Recommendations:
-        return await self._send(calls.recommend(asked))
+    async def recommend(self, request: RecommendRequest) -> Recommendations:
+        return await self._send(operations.recommend(request))
 
-    async def recommend_all(self, asked: Sequence[RecommendRequest]) -> RecommendedBatch:
-        return await self._send(calls.recommend_all(asked))
+    async def recommend_all(self, requests: Sequence[RecommendRequest]) -> RecommendedBatch:
+        return await self._send(operations.recommend_all(requests))
 
     async def similar(self, item_id: str, k: int = 50) -> SimilarItems:
-        return await self._send(calls.similar(item_id, k))
+        return await self._send(operations.similar(item_id, k))
 
     async def add(self, *events: Event) -> Accepted:
-        return await self._send(calls.add(events))
+        return await self._send(operations.add(events))
 
     async def history(self, user_id: str) -> History:
-        return await self._send(calls.history(user_id))
+        return await self._send(operations.history(user_id))
 
     async def forget(self, user_id: str) -> Forgotten:
-        return await self._send(calls.forget(user_id))
+        return await self._send(operations.forget(user_id))
 
     async def set_available(self, item_id: str, available: bool) -> AvailabilityNow:
-        return await self._send(calls.set_available(item_id, available))
+        return await self._send(operations.set_available(item_id, available))
 
     async def ready(self) -> Ready:
-        return await self._send(calls.ready())
+        return await self._send(operations.ready())
 
     async def release(self) -> ReleaseState:
-        return await self._send(calls.release())
+        return await self._send(operations.release())
 
     async def reload(self) -> Reloaded:
-        return await self._send(calls.reload())
+        return await self._send(operations.reload())
 
-    async def _send(self, call: Call[Answer]) -> Answer:
-        return await (self._retrying.copy()(self._try, call) if call.again else self._try(call))
+    async def _send(self, call: Call[Result]) -> Result:
+        if call.idempotent:
+            return await self._retrying.copy()(self._attempt, call)
+        return await self._attempt(call)
 
-    async def _try(self, call: Call[Answer]) -> Answer:
+    async def _attempt(self, call: Call[Result]) -> Result:
         try:
             response = await self._client.request(
                 call.method, call.path, content=call.body, params=call.params
             )
         except httpx.TransportError as error:
-            raise calls.broken(call, error) from error
-        return call.read(response)
+            raise operations.transport_error(call, error) from error
+        return call.parse(response)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -199,18 +232,17 @@ def _http(url: str, key: str | None, timeout_s: float) -> dict[str, Any]:
 def _policy(retries: int) -> dict[str, Any]:
     return {
         "stop": stop_after_attempt(retries + 1),
-        "wait": _wait_s,
-        "retry": retry_if_exception(_may_soon_succeed),
+        "wait": wait_exception(_retry_after_s)
+        + wait_exponential_jitter(multiplier=_FIRST_BACKOFF_S, max=_MAX_WAIT_S, jitter=_JITTER_S),
+        "retry": retry_if_exception(_is_retryable),
         "reraise": True,
     }
 
 
-def _may_soon_succeed(error: BaseException) -> bool:
-    return isinstance(error, UnavailableError) and (error.retry_after_s or 0) <= _LONGEST_WAIT_S
+def _is_retryable(error: BaseException) -> bool:
+    return isinstance(error, UnavailableError) and _retry_after_s(error) <= _MAX_WAIT_S
 
 
-def _wait_s(state: RetryCallState) -> float:
-    """What the service asks for, and a little more: not all are to come back at the same time."""
-    error = state.outcome and state.outcome.exception()
-    asked_s = error.retry_after_s if isinstance(error, UnavailableError) else None
-    return (_FIRST_WAIT_S if asked_s is None else asked_s) * random.uniform(1, 1.25)
+def _retry_after_s(error: BaseException) -> float:
+    """Seconds that the service asks for; 0 if it does not say."""
+    return (error.retry_after_s or 0) if isinstance(error, UnavailableError) else 0

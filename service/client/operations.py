@@ -1,4 +1,4 @@
-"""The calls of the service as a client makes them, and what it reads of what comes back."""
+"""The calls of the service: how a client sends each, and how it reads the response."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,14 @@ from service.http.schemas.operations import Ready, ReleaseState, Reloaded
 from service.http.schemas.recommend import Recommendations, RecommendedBatch, RecommendRequest
 from service.store.events import Event
 
-Answer = TypeVar("Answer", bound=BaseModel)
+Result = TypeVar("Result", bound=BaseModel)
 
 
 class CallError(Exception):
-    """A call without an answer. The text says what was given, what is allowed and what to do.
+    """A failed call. The text says what was given, what is allowed and what to do.
 
-    status: of HTTP; None if nothing came back. code: of the service, for programs.
+    status: of HTTP; None if there was no response. code: of the service, for programs.
+    retry_after_s: seconds after which the service asks to retry; None if it does not say.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class CallError(Exception):
 
 
 class InvalidRequestError(CallError):
-    """The service does not take that: 408, 413 or 422. `problems` tells each."""
+    """The request is invalid: 408, 413 or 422. `problems` lists why."""
 
 
 class UnauthorizedError(CallError):
@@ -55,23 +56,23 @@ class ForbiddenError(CallError):
 
 
 class NotFoundError(CallError):
-    """There is no such item or path: 404."""
+    """The item or path does not exist: 404."""
 
 
 class ConflictError(CallError):
-    """What `current` names cannot be served: 409."""
+    """The release that `current` names cannot be served: 409."""
 
 
 class RateLimitedError(CallError):
-    """The key has sent all that it may for `retry_after_s`: 429."""
+    """The key has used up its rate limit for `retry_after_s`: 429."""
 
 
 class UnavailableError(CallError):
-    """Not now: 503, or the connection was refused or dropped."""
+    """The service cannot answer now: 503, or the connection was refused or dropped."""
 
 
 class TimedOutError(CallError):
-    """No answer in time; the service may have done what was asked."""
+    """No response in time; the service may have executed the call."""
 
 
 _REQUEST_ID = "x-request-id"
@@ -89,25 +90,25 @@ _ERRORS: dict[int, type[CallError]] = {
 
 
 @dataclass(frozen=True)
-class Call(Generic[Answer]):
-    """again: whether sending it twice does no more than sending it once."""
+class Call(Generic[Result]):
+    """idempotent: whether sending it twice has the same effect as sending it once."""
 
     method: str
     path: str
-    answer: type[Answer]
+    result: type[Result]
     body: bytes | None = None
     params: Mapping[str, int] | None = None
-    again: bool = True
+    idempotent: bool = True
 
-    def read(self, response: httpx.Response) -> Answer:
+    def parse(self, response: httpx.Response) -> Result:
         """Raises CallError."""
         if not response.is_success:
             raise _error(response)
         try:
-            return self.answer.model_validate_json(response.content)
+            return self.result.model_validate_json(response.content)
         except ValidationError as error:
             raise CallError(
-                f"{self.method} {self.path}: the answer is not {self.answer.__name__} "
+                f"{self.method} {self.path}: the response is not {self.result.__name__} "
                 f"({error.error_count()} problems); is the client as new as the service?",
                 response.status_code,
             ) from error
@@ -115,50 +116,51 @@ class Call(Generic[Answer]):
 
 def _error(response: httpx.Response) -> CallError:
     cls = _ERRORS.get(response.status_code, CallError)
-    after, request_id = response.headers.get("retry-after", ""), response.headers.get(_REQUEST_ID)
-    wait_s = float(after) if after.isdecimal() else None
+    status, request_id = response.status_code, response.headers.get(_REQUEST_ID)
+    retry_after = response.headers.get("retry-after", "")
+    retry_after_s = float(retry_after) if retry_after.isdecimal() else None
     try:
-        told = ErrorBody.model_validate_json(response.content).error
-    except ValidationError:  # from a proxy on the way
-        message = f"status {response.status_code} and no error of the service; is that its URL?"
-        return cls(message, response.status_code, None, (), wait_s, request_id)
-    return cls(told.message, response.status_code, told.code, told.problems, wait_s, request_id)
+        error = ErrorBody.model_validate_json(response.content).error
+    except ValidationError:  # from a proxy between
+        message = f"status {status} and no error of the service; is that its URL?"
+        return cls(message, status, None, (), retry_after_s, request_id)
+    return cls(error.message, status, error.code, error.problems, retry_after_s, request_id)
 
 
-def recommend(asked: RecommendRequest) -> Call[Recommendations]:
-    return Call("POST", "/recommend", Recommendations, _json(asked))
+def recommend(request: RecommendRequest) -> Call[Recommendations]:
+    return Call("POST", "/recommend", Recommendations, _json(request))
 
 
-def recommend_all(asked: Sequence[RecommendRequest]) -> Call[RecommendedBatch]:
-    body = b'{"requests":[' + b",".join(map(_json, asked)) + b"]}"
+def recommend_all(requests: Sequence[RecommendRequest]) -> Call[RecommendedBatch]:
+    body = b'{"requests":[' + b",".join(map(_json, requests)) + b"]}"
     return Call("POST", "/recommend/batch", RecommendedBatch, body)
 
 
 def similar(item_id: str, k: int) -> Call[SimilarItems]:
-    return Call("GET", f"/items/{_quoted(item_id)}/similar", SimilarItems, params={"k": k})
+    return Call("GET", f"/items/{_path_segment(item_id)}/similar", SimilarItems, params={"k": k})
 
 
 def add(events: Sequence[Event]) -> Call[Accepted]:
     body = b"[" + b",".join(map(_json, events)) + b"]"
-    named = all(event.event_id is not None for event in events)
-    return Call("POST", "/events", Accepted, body, again=named)
+    have_ids = all(event.event_id is not None for event in events)
+    return Call("POST", "/events", Accepted, body, idempotent=have_ids)
 
 
 def history(user_id: str) -> Call[History]:
-    return Call("GET", f"/users/{_quoted(user_id)}/history", History)
+    return Call("GET", f"/users/{_path_segment(user_id)}/history", History)
 
 
 def forget(user_id: str) -> Call[Forgotten]:
-    return Call("DELETE", f"/users/{_quoted(user_id)}/history", Forgotten)
+    return Call("DELETE", f"/users/{_path_segment(user_id)}/history", Forgotten)
 
 
 def set_available(item_id: str, available: bool) -> Call[AvailabilityNow]:
     body = _json(Availability(available=available))
-    return Call("PUT", f"/items/{_quoted(item_id)}", AvailabilityNow, body)
+    return Call("PUT", f"/items/{_path_segment(item_id)}", AvailabilityNow, body)
 
 
 def ready() -> Call[Ready]:
-    return Call("GET", "/readyz", Ready, again=False)
+    return Call("GET", "/readyz", Ready, idempotent=False)
 
 
 def release() -> Call[ReleaseState]:
@@ -173,14 +175,14 @@ def _json(model: BaseModel) -> bytes:
     return model.model_dump_json(exclude_unset=True).encode()
 
 
-def _quoted(text: str) -> str:
-    """As one part of a path, also where it is made of dots, which else are a way up."""
+def _path_segment(text: str) -> str:
+    """Percent-encoded, dots too: `..` would be the parent."""
     return quote(text, safe="").replace(".", "%2E")
 
 
-def broken(call: Call[Any], error: httpx.TransportError) -> CallError:
-    """The error of a call that nothing came back of."""
-    what = f"{call.method} {call.path}"
+def transport_error(call: Call[Any], error: httpx.TransportError) -> CallError:
+    """The error of a call that got no response."""
+    endpoint = f"{call.method} {call.path}"
     if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-        return TimedOutError(f"{what}: no answer in time; allow more, or ask for less")
-    return UnavailableError(f"{what}: the service cannot be reached ({error}); is it running?")
+        return TimedOutError(f"{endpoint}: no answer in time; allow more, or ask for less")
+    return UnavailableError(f"{endpoint}: the service cannot be reached ({error}); is it running?")

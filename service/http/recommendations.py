@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from index.retrieval.catalog import Catalog
 from index.retrieval.delta import Delta
 from index.retrieval.retriever import Answer
-from service.serving.batching import Served
+from service.serving.outcome import QueryResult
 
 
-def recommendations(result: Served, explain: bool, degraded: bool) -> dict[str, Any]:
+def recommendations(result: QueryResult, explain: bool, degraded: bool) -> dict[str, Any]:
     """The content of the response. degraded: whether the stored history is missing."""
     answer = result.answer
     catalog = result.release.retriever.catalog

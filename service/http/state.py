@@ -8,7 +8,7 @@ from starlette.requests import Request
 from service.auth.authorization import Authorizer
 from service.http.request_context import request_context_of
 from service.serving.batching import Engine
-from service.serving.release_loader import LiveRelease
+from service.serving.release_loader import ReleaseLoader
 from service.settings import Settings
 from service.store.availability import WithdrawnItems
 from service.store.cold_start import ColdStartItems
@@ -26,7 +26,7 @@ class ServiceState:
 
     settings: Settings
     metrics: Metrics
-    live: LiveRelease
+    live: ReleaseLoader
     engine: Engine
     redis: ResilientRedis
     histories: HistoryStore

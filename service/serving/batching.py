@@ -1,18 +1,16 @@
-"""Requests -> batches -> retriever: answered on the event loop, bounded, in the order they came.
+"""Requests -> batches -> retriever: answered on the event loop, bounded, in order of arrival.
 
-Batch while busy: what arrives while a batch is answered forms the next; nothing waits for a batch
-to fill, and no timer runs. What could not be answered by its deadline is refused as it comes, for
-a small part of what an answer costs. A batch is answered on the event loop itself. A thread for it
-was measured and was slower: with one core for each process nothing runs beside it, and every
-hand-over of the interpreter's lock has to wait for the other side.
+Batching is continuous: the requests that arrive during a batch form the next. No request waits for
+a batch to fill, and there is no timer. A request that could not be answered by its deadline is
+rejected on arrival, at a small part of the cost of an answer. A batch is answered on the event loop
+itself. A separate thread was measured and was slower: each process has one core, so nothing runs in
+parallel, and every hand-over of the interpreter's lock has to wait for the other side.
 """
 
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 from index.release.reading import Release
@@ -20,158 +18,103 @@ from index.retrieval.delta import Delta
 from index.retrieval.retriever import Answer, Query
 from index.retrieval.search import Timings
 from service.errors import ClientDisconnectedError, NotReadyError, OverloadedError
-from service.serving.release_loader import LiveRelease
+from service.serving.outcome import Outcome, QueryResult
+from service.serving.release_loader import ReleaseLoader
+from service.serving.request_queue import QueuedRequest, RequestQueue
+from service.serving.wait_estimate import WaitEstimate
 from service.telemetry.metrics import Metrics
 
-# Seconds for which a batch keeps the event loop, but for the rest of the last answer; and while
-# others are refused, who need not wait for it. Always short, it would answer a tenth less: between
-# two turns more is done than to refuse, and all of it finds the processor's caches cold.
-_TURN_S = 0.01
-_SHORT_TURN_S = 0.002
+# Seconds for which a batch may block the event loop, plus the rest of its last query: usually, and
+# while requests are rejected, which must not wait for it. Always the short one would cost a tenth
+# of the answers: between two slices more is done than to reject, with the processor's caches cold.
+_TIME_SLICE_S = 0.01
+_SHORT_TIME_SLICE_S = 0.002
 
-# Turns of the event loop between two batches. A request goes through several, such as those of its
-# history's way to Redis and back: with a batch in each, it would wait for as many.
-_TURNS = 4
+# Iterations of the event loop between two batches. A request takes several, such as those for the
+# round trip to Redis: with a batch in each, it would wait for as many batches.
+_ITERATIONS_BETWEEN_BATCHES = 4
+# With a whole batch in the queue: one iteration writes the responses, and one rejects the requests
+# that arrived meanwhile.
+_ITERATIONS_WHEN_BUSY = 2
 
-# Of the time to its deadline, what a query may be expected to wait. With all of it the queue would
-# be so long that a pause of this process makes all in it late at once.
-_SHARE = 0.5
-_PAUSE = 2  # times as long as expected: what takes longer is not the work of a batch
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """An answer, the one release it is from, and the seconds that its batch took.
-
-    delta: what stood beside the release.
-    """
-
-    answer: Answer
-    release: Release
-    timings: Timings
-    queue: float
-    delta: Delta | None = None
+# Largest expected wait, as a share of the time to the deadline. With all of it, the queue would be
+# so long that one pause of this process makes every request in it late.
+_MAX_WAIT_SHARE = 0.5
 
 
-Outcome = Served | Exception
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """One request: its queries, which are answered in one batch, and what is to become of them."""
-
-    queries: Sequence[Query]
-    is_gone: Callable[[], bool]
-    outcomes: asyncio.Future[list[Outcome]]
-    since: float
-    deadline: float
-
-
-class _Pace:
-    """Seconds from one batch to the next, or to when none waits, with all that is done in between.
-
-    Of batches and not of queries: under overload most of it goes to refusals, however few queries a
-    batch has. A pause of the process counts for little, and every batch puts right what is wrong.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._began: float | None = None
-
-    def begin(self, now: float) -> None:
-        self._learn(now)
-        self._began = now
-
-    def rest(self, now: float) -> None:
-        self._learn(now)
-        self._began = None
-
-    def _learn(self, now: float) -> None:
-        if self._began is None:
-            return
-        seconds = now - self._began
-        if self.seconds:
-            seconds = (self.seconds + min(seconds, _PAUSE * self.seconds)) / 2
-        self.seconds = seconds
-
-
-def _none(_: Release) -> frozenset[int]:
+def _no_rows(_: Release) -> frozenset[int]:
     return frozenset()
 
 
-def _nothing(_: Release) -> None:
+def _no_delta(_: Release) -> None:
     return None
 
 
 class Engine:
-    """Answers queries with the release in use when their batch starts.
+    """Answers queries with the release that is in use when their batch starts.
 
-    queue_limit: queries that may wait. batch_limit: queries in one batch, but for a request that
-    has more by itself. deadline_s: from when a query is given, unless it comes with a deadline;
-    those are on the clock of time.perf_counter. withdrawn: the rows of a release that are to be in
-    no answer now; delta: what stands beside it now. Both are asked once a batch.
+    queue_limit: queries that may wait. max_batch_size: queries in one batch, except for a request
+    that has more by itself. deadline_s: from the arrival of a query that has no deadline of its
+    own; deadlines are on the clock of time.perf_counter. withdrawn: the rows of a release that must
+    be in no answer; delta: the new items beside it. Both are called once for each batch.
     """
 
     def __init__(
         self,
-        live: LiveRelease,
+        live: ReleaseLoader,
         metrics: Metrics,
         queue_limit: int,
-        batch_limit: int,
+        max_batch_size: int,
         deadline_s: float,
-        withdrawn: Callable[[Release], frozenset[int]] = _none,
-        delta: Callable[[Release], Delta | None] = _nothing,
+        withdrawn: Callable[[Release], frozenset[int]] = _no_rows,
+        delta: Callable[[Release], Delta | None] = _no_delta,
     ) -> None:
         self._live = live
         self.withdrawn = withdrawn
         self._delta = delta
         self._metrics = metrics
         self._queue_limit = queue_limit
-        self._batch_limit = batch_limit
+        self._max_batch_size = max_batch_size
         self._deadline_s = deadline_s
-        self._queue: deque[_Waiting] = deque()
-        self._depth = 0
+        self._queue = RequestQueue()
+        self._estimate = WaitEstimate(max_batch_size)
         self._running = False
         self._batch: Iterator[None] | None = None
-        self._turn_s = _TURN_S
-        self._refuses = False
-        self._pace = _Pace()
+        self._time_slice_s = _TIME_SLICE_S
+        self._rejecting = False
 
     @property
     def depth(self) -> int:
         """Queries that wait."""
-        return self._depth
+        return self._queue.depth
 
     @property
     def age_s(self) -> float:
-        """Seconds that the first of them has waited."""
-        return time.perf_counter() - self._queue[0].since if self._queue else 0.0
+        """Seconds that the first request has waited."""
+        return self._queue.age_s
 
     def is_full(self, depth: int) -> bool:
-        """Whether a query given when so many wait would be refused, whatever its deadline."""
-        if depth >= self._queue_limit or self._wait_s(depth) > _SHARE * self._deadline_s:
-            self._refuses = True
+        """Whether a query behind `depth` others would be rejected, whatever its deadline."""
+        max_wait_s = _MAX_WAIT_SHARE * self._deadline_s
+        if depth >= self._queue_limit or self._estimate.wait_s(depth, self._running) > max_wait_s:
+            self._rejecting = True
             return True
         return False
 
-    def _wait_s(self, depth: int) -> float:
-        """At rest nothing is waited for, so that somebody is admitted whatever the pace was."""
-        return (depth / self._batch_limit + self._running) * self._pace.seconds
-
     def admit(self, deadline: float = math.inf) -> None:
-        """Raises NotReadyError or OverloadedError if a query given now would be refused."""
+        """Raises NotReadyError or OverloadedError if a query would be rejected now."""
         if self._live.release is None:
             self._metrics.rejected_requests["not_ready"].inc()
             raise NotReadyError("release: none is loaded yet; GET /release says why, try again")
-        if self._depth >= self._queue_limit:
-            self._refuses = True
+        if self.depth >= self._queue_limit:
+            self._rejecting = True
             self._metrics.rejected_requests["queue_full"].inc()
             raise OverloadedError(
-                f"queue: {self._depth} requests wait, as many as may; try again later"
+                f"queue: {self.depth} requests wait, the most that are allowed; try again later"
             )
-        wait_s = self._wait_s(self._depth)
-        if wait_s > _SHARE * min(self._deadline_s, deadline - time.perf_counter()):
-            self._refuses = True
+        wait_s = self._estimate.wait_s(self.depth, self._running)
+        if wait_s > _MAX_WAIT_SHARE * min(self._deadline_s, deadline - time.perf_counter()):
+            self._rejecting = True
             self._metrics.rejected_requests["wait"].inc()
             raise OverloadedError(
                 f"queue: the wait is about {wait_s * 1e3:.0f} ms, too long to be sure of an answer "
@@ -179,135 +122,132 @@ class Engine:
             )
 
     async def answer(
-        self, query: Query, is_gone: Callable[[], bool], deadline: float | None = None
-    ) -> Served:
-        """The answer, once its turn has come. is_gone: whether nobody waits for it any more.
+        self, query: Query, is_disconnected: Callable[[], bool], deadline: float | None = None
+    ) -> QueryResult:
+        """The result of one query. is_disconnected: whether nobody waits for it any more.
 
         Raises NotReadyError, OverloadedError or ClientDisconnectedError.
         """
-        [outcome] = await self.answer_all([query], is_gone, deadline)
+        [outcome] = await self.answer_all([query], is_disconnected, deadline)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
     async def answer_all(
-        self, queries: Sequence[Query], is_gone: Callable[[], bool], deadline: float | None = None
+        self,
+        queries: Sequence[Query],
+        is_disconnected: Callable[[], bool],
+        deadline: float | None = None,
     ) -> list[Outcome]:
-        """What becomes of each of the queries of one request, all answered by one release.
+        """The outcome of each query of one request, all answered by one release.
 
-        An error is of one query alone, which breaks the retriever. Raises as `answer` does.
+        An exception among the outcomes is that of a single query. Raises as `answer` does.
         """
         now = time.perf_counter()
         deadline = now + self._deadline_s if deadline is None else deadline
         self.admit(deadline)
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(queries, is_gone, loop.create_future(), now, deadline)
-        self._queue.append(waiting)
-        self._depth += len(queries)
+        request = QueuedRequest(queries, is_disconnected, loop.create_future(), now, deadline)
+        self._queue.push(request)
         if not self._running:
             self._running = True
             loop.call_soon(self._run, 0)
-        return await waiting.outcomes
+        return await request.outcomes
 
-    def _run(self, turns: int) -> None:
-        """Answer after so many turns of the event loop, and so on until none waits."""
-        if turns == 0:
+    def _run(self, iterations: int) -> None:
+        """After so many iterations of the event loop answer, and repeat until no request waits."""
+        if iterations == 0:
             if self._batch is None and not self._queue:
                 self._running = False
-                self._pace.rest(time.perf_counter())
+                self._estimate.became_idle(time.perf_counter())
                 return
-            turns = self._go_on()
-        asyncio.get_running_loop().call_soon(self._run, turns - 1)
+            iterations = self._run_slice()
+        asyncio.get_running_loop().call_soon(self._run, iterations - 1)
 
-    def _go_on(self) -> int:
-        """Answer in this turn, and tell in how many to go on."""
+    def _run_slice(self) -> int:
+        """Answer for one time slice; the iterations of the event loop until the next."""
         if self._batch is None:
-            self._turn_s = _SHORT_TURN_S if self._refuses else _TURN_S
-            self._refuses = False
-            self._batch = self._steps(self._next_batch())
-        until = time.perf_counter() + self._turn_s
+            self._time_slice_s = _SHORT_TIME_SLICE_S if self._rejecting else _TIME_SLICE_S
+            self._rejecting = False
+            self._batch = self._answer(self._next_batch())
+        end = time.perf_counter() + self._time_slice_s
         for _ in self._batch:
-            if time.perf_counter() > until:
+            if time.perf_counter() > end:
                 return 1
         self._batch = None
-        # With a whole batch waiting there is nothing to wait for: one turn writes the answers, and
-        # the other refuses who came meanwhile.
-        return 2 if self._depth >= self._batch_limit else _TURNS
+        busy = self.depth >= self._max_batch_size
+        return _ITERATIONS_WHEN_BUSY if busy else _ITERATIONS_BETWEEN_BATCHES
 
-    def _next_batch(self) -> list[_Waiting]:
+    def _next_batch(self) -> list[QueuedRequest]:
         now = time.perf_counter()
-        done = now + self._pace.seconds
-        batch: list[_Waiting] = []
+        expected_end = now + self._estimate.interval_s
+        batch: list[QueuedRequest] = []
         size = 0
-        while self._queue and (not batch or size + self._next_size <= self._batch_limit):
-            waiting = self._queue.popleft()
-            self._depth -= len(waiting.queries)
-            # The first is tried in any case: else a wrong estimate would never be put right.
-            if not self._is_dropped(waiting, now, done if batch else now):
-                batch.append(waiting)
-                size += len(waiting.queries)
-        self._pace.begin(now)
+        while self._queue and (not batch or size + self._queue.next_size <= self._max_batch_size):
+            request = self._queue.pop()
+            # The first is answered even if it is expected to be late: else a wrong estimate would
+            # never be corrected.
+            if not self._drop(request, now, expected_end if batch else now):
+                batch.append(request)
+                size += len(request.queries)
+        self._estimate.batch_began(now)
         return batch
 
-    @property
-    def _next_size(self) -> int:
-        return len(self._queue[0].queries)
-
-    def _is_dropped(self, waiting: _Waiting, now: float, done: float) -> bool:
-        """done: about when the batch will be."""
-        if waiting.outcomes.done() or waiting.is_gone():
+    def _drop(self, request: QueuedRequest, now: float, expected_end: float) -> bool:
+        """Fail a request that needs no answer any more; whether it was one."""
+        if request.outcomes.done() or request.is_disconnected():
             self._metrics.rejected_requests["client_gone"].inc()
-            _fail(waiting, ClientDisconnectedError("client: hung up before its turn"))
+            request.fail(
+                ClientDisconnectedError("client: disconnected before its request was answered")
+            )
             return True
-        if done > waiting.deadline:
+        if expected_end > request.deadline:
             self._metrics.rejected_requests["deadline"].inc()
-            _fail(
-                waiting,
+            waited_ms = (now - request.enqueued) * 1e3
+            request.fail(
                 OverloadedError(
-                    f"queue: waited {(now - waiting.since) * 1e3:.0f} ms, too long for an answer "
-                    "before the deadline; try again later"
-                ),
+                    f"queue: waited {waited_ms:.0f} ms, too long for an answer before the "
+                    "deadline; try again later"
+                )
             )
             return True
         return False
 
-    def _steps(self, batch: Sequence[_Waiting]) -> Iterator[None]:
-        """A step for each query, all by the release in use at the first.
-
-        The answers go out together, at the end, so that there is little to do between two steps.
-        """
+    def _answer(self, batch: Sequence[QueuedRequest]) -> Iterator[None]:
+        """Yields after each query. Resolves all requests together at the end, which keeps what is
+        done between two queries short."""
         try:
             if batch:
-                yield from self._answer(batch)
-        except Exception as error:  # else nobody would ever be answered again
-            for waiting in batch:
-                _fail(waiting, error)
+                yield from self._retrieve(batch)
+        except Exception as error:  # else no request would ever be answered again
+            for request in batch:
+                request.fail(error)
 
-    def _answer(self, batch: Sequence[_Waiting]) -> Iterator[None]:
+    def _retrieve(self, batch: Sequence[QueuedRequest]) -> Iterator[None]:
         release, start, timings = self._live.release, time.perf_counter(), Timings()
         assert release is not None, "a query was admitted without a release; this is a bug"
-        queries = [query for waiting in batch for query in waiting.queries]
+        queries = [query for request in batch for query in request.queries]
         withdrawn, delta = self.withdrawn(release), self._delta(release)
         found: dict[int, Answer | Exception] = {}
-        for place, answer in _answers(release, queries, timings, withdrawn, delta):
-            found[place] = answer
+        for position, answer in _answers(release, queries, timings, withdrawn, delta):
+            found[position] = answer
             yield
-        self._observe(len(queries), start - batch[0].since, timings)
-        answers = (found[place] for place in range(len(queries)))
-        for waiting in batch:
-            queue = start - waiting.since
-            outcomes: list[Outcome] = [
-                answer
-                if isinstance(answer, Exception)
-                else Served(answer, release, timings, queue, delta)
-                for answer in islice(answers, len(waiting.queries))
-            ]
-            if not waiting.outcomes.done():
-                waiting.outcomes.set_result(outcomes)
+        self._observe(len(queries), start - batch[0].enqueued, timings)
+        answers = (found[position] for position in range(len(queries)))
+        for request in batch:
+            queue_s = start - request.enqueued
+            request.resolve(
+                [
+                    answer
+                    if isinstance(answer, Exception)
+                    else QueryResult(answer, release, timings, queue_s, delta)
+                    for answer in islice(answers, len(request.queries))
+                ]
+            )
 
-    def _observe(self, size: int, queue: float, timings: Timings) -> None:
+    def _observe(self, size: int, queue_s: float, timings: Timings) -> None:
         self._metrics.batch_size.observe(size)
-        self._metrics.queue_s.observe(queue)
+        self._metrics.queue_s.observe(queue_s)
         self._metrics.encode_s.observe(timings.encode)
         self._metrics.search_s.observe(timings.search)
         self._metrics.merge_s.observe(timings.merge)
@@ -320,21 +260,16 @@ def _answers(
     withdrawn: frozenset[int],
     delta: Delta | None,
 ) -> Iterator[tuple[int, Answer | Exception]]:
-    """All together, or if that fails one by one, so that one cannot spoil the others."""
-    left = set(range(len(queries)))
+    """Positions and answers: of all queries together, or one by one if one of them fails."""
+    remaining = set(range(len(queries)))
     try:
-        for place, answer in release.retriever.answers(queries, timings, withdrawn, delta):
-            left.remove(place)
-            yield place, answer
+        for position, answer in release.retriever.answers(queries, timings, withdrawn, delta):
+            remaining.remove(position)
+            yield position, answer
     except Exception as error:
         if len(queries) == 1:
             yield 0, error
             return
-    for place in left:
-        [(_, outcome)] = _answers(release, [queries[place]], timings, withdrawn, delta)
-        yield place, outcome
-
-
-def _fail(waiting: _Waiting, error: Exception) -> None:
-    if not waiting.outcomes.done():
-        waiting.outcomes.set_exception(error)
+    for position in remaining:
+        [(_, outcome)] = _answers(release, [queries[position]], timings, withdrawn, delta)
+        yield position, outcome

@@ -1,4 +1,4 @@
-"""The release in use: watch `current`, load what it names aside, swap one reference."""
+"""The release in use: watches `current`, loads the release that it names, swaps one reference."""
 
 import asyncio
 import gc
@@ -22,25 +22,25 @@ from service.settings import MAX_K
 from service.telemetry.metrics import Metrics
 
 _FIRST_RETRY_S = 2.0
-_LAST_RETRY_S = 60.0
-# Of the thread that loads. At 19 a busy machine would hardly let it run, also while it holds the
-# interpreter's lock, for which the answers wait.
-_LOADING_NICE = 5
+_MAX_RETRY_S = 60.0
+# Of the loading thread. At 19 a busy machine would hardly run it, also while it holds the
+# interpreter's lock, for which the event loop waits.
+_LOADING_NICENESS = 5
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Pointer:
-    """What `current` holds, and when it was written: a name written again is a new try."""
+    """The content of `current` and when it was written: the same id written again is retried."""
 
     id: str | None
     written_ns: int
 
 
 @dataclass(frozen=True)
-class Failure:
-    """What `current` names could not be loaded; it is not tried again before retry_at."""
+class LoadFailure:
+    """Why the release that `current` names was not loaded; it is not retried before retry_at."""
 
     pointer: Pointer
     message: str
@@ -49,12 +49,12 @@ class Failure:
     retry_at: float
 
 
-class LiveRelease:
+class ReleaseLoader:
     """Holds the release in use, or None before the first.
 
-    A request reads `release` once, so an old encoder never meets a new index. Whatever goes wrong
-    with a new release leaves the old one in use. clock: seconds that never go back. device: what
-    its index is searched on, "cpu" or "cuda:<number>".
+    A request reads `release` once, so that its encoder and its index are of the same release. If a
+    new release cannot be loaded, the old one stays in use. clock: monotonic seconds. device: of the
+    index, "cpu" or "cuda:<number>".
     """
 
     def __init__(
@@ -68,29 +68,29 @@ class LiveRelease:
         self._metrics = metrics
         self._clock = clock
         self._device = device
-        self._loading = asyncio.Lock()
-        self._loader = ThreadPoolExecutor(1, "loader", initializer=_yield_to_answers)
+        self._lock = asyncio.Lock()
+        self._executor = ThreadPoolExecutor(1, "loader", initializer=_lower_priority)
         self.release: Release | None = None
         self.loaded_at: datetime | None = None
-        self.failure: Failure | None = None
+        self.failure: LoadFailure | None = None
 
     async def watch(self, interval_s: float) -> None:
-        """Load each release that `current` comes to name, for ever."""
+        """Load each release that `current` names, for ever."""
         while True:
             with suppress(ReleaseError):  # logged, and kept in `failure`
                 await self.refresh()
             await asyncio.sleep(interval_s)
 
     async def refresh(self, now: bool = False) -> bool:
-        """Load what `current` names; whether that is another release than before.
+        """Load the release that `current` names; whether another one is in use now.
 
-        A name that failed waits its time, unless `now`, or `current` has been written since.
-        Raises ReleaseError if loading fails; the release in use stays.
+        A release that failed is retried after a delay, or at once if `now`, or if `current` has
+        been written since. Raises ReleaseError if loading fails; the release in use stays.
         """
-        async with self._loading:
+        async with self._lock:
             pointer, unreadable = await asyncio.to_thread(_read_pointer, self._root)
             if unreadable is None and pointer.id == (self.release and self.release.id):
-                self._settle()
+                self._clear_failure()
                 return False
             if not (now or self._is_due(pointer)):
                 return False
@@ -99,7 +99,7 @@ class LiveRelease:
                     raise unreadable
                 await self._load(pointer)
             except ReleaseError as error:
-                self._failed(pointer, error)
+                self._record_failure(pointer, error)
                 raise
         return True
 
@@ -109,10 +109,10 @@ class LiveRelease:
         start = self._clock()
         folder = self._root / RELEASES / pointer.id
         release = await asyncio.get_running_loop().run_in_executor(
-            self._loader, _open, folder, self._device
+            self._executor, _open_and_warm_up, folder, self._device
         )
         if self.release is not None:
-            # Workers tell a label for ever, so it has to say that it is no more, too.
+            # The files that workers share keep a label for ever, so it is set to 0 as well.
             self._metrics.release.labels(self.release.id).set(0)
             self._metrics.release.remove(self.release.id)
         self.release = release
@@ -121,7 +121,7 @@ class LiveRelease:
         self._metrics.release_created.set(release.manifest.created.timestamp())
         self._metrics.release_loaded.set(self.loaded_at.timestamp())
         self._metrics.reloads["loaded"].inc()
-        self._settle()
+        self._clear_failure()
         log.info(
             "release loaded",
             extra={
@@ -135,15 +135,15 @@ class LiveRelease:
         failure = self.failure
         return failure is None or failure.pointer != pointer or self._clock() >= failure.retry_at
 
-    def _settle(self) -> None:
+    def _clear_failure(self) -> None:
         self.failure = None
         self._metrics.reload_failing.set(0)
 
-    def _failed(self, pointer: Pointer, error: ReleaseError) -> None:
+    def _record_failure(self, pointer: Pointer, error: ReleaseError) -> None:
         last = self.failure
         attempts = last.attempts + 1 if last and last.pointer == pointer else 1
-        wait_s = min(_FIRST_RETRY_S * 2 ** (attempts - 1), _LAST_RETRY_S)
-        self.failure = Failure(
+        wait_s = min(_FIRST_RETRY_S * 2 ** (attempts - 1), _MAX_RETRY_S)
+        self.failure = LoadFailure(
             pointer, str(error), datetime.now(UTC), attempts, self._clock() + wait_s
         )
         self._metrics.reloads["failed"].inc()
@@ -161,7 +161,7 @@ class LiveRelease:
 
 
 def _read_pointer(root: Path) -> tuple[Pointer, ReleaseError | None]:
-    """What `current` holds, or why that cannot be told."""
+    """The content of `current`, or why it cannot be read."""
     try:
         written_ns = (root / CURRENT).stat().st_mtime_ns
     except OSError:
@@ -172,16 +172,16 @@ def _read_pointer(root: Path) -> tuple[Pointer, ReleaseError | None]:
         return Pointer(None, written_ns), error
 
 
-def _yield_to_answers() -> None:
-    """Have this thread run when the one that answers does not want to."""
-    if sys.platform == "linux":  # where a thread has a priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOADING_NICE)
+def _lower_priority() -> None:
+    """Of this thread, so that it runs when the event loop is idle."""
+    if sys.platform == "linux":  # where each thread has its own priority
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOADING_NICENESS)
 
 
-def _open(folder: Path, device: str) -> Release:
-    """Verify, load and answer, also as deep as may be asked for.
+def _open_and_warm_up(folder: Path, device: str) -> Release:
+    """Verify, load, and warm up with queries for 1 item and for the most items allowed.
 
-    What the first requests would wait for or fail on is done.
+    So the first requests neither wait nor fail.
     """
     try:
         release = open_release(folder, device)
@@ -195,8 +195,8 @@ def _open(folder: Path, device: str) -> Release:
         refusal = ReleaseError(f"{folder.name}: cannot be opened ({type(error).__name__})")
         refusal.stage = "warm-up"
         raise refusal from error
-    # The garbage collector would look at all that is loaded now and again, and stop every request
-    # for a tenth of a second. What is frozen it leaves alone; a release has no cycles to collect.
+    # Else the garbage collector would traverse the release now and then, and block every request
+    # for a tenth of a second. It skips frozen objects; a release has no cycles to collect.
     gc.collect()
     gc.freeze()
     return release

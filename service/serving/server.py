@@ -1,4 +1,4 @@
-"""The process: uvicorn over the app, and its end without a lost request."""
+"""The server process: uvicorn with the app, and a shutdown that loses no request."""
 
 import asyncio
 import gc
@@ -6,77 +6,103 @@ import logging
 import multiprocessing
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from socket import AF_INET, AF_INET6, create_server, socket
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
 from fastapi import FastAPI
 
 from index.release.errors import ReleaseError
-from service.app import create_app
-from service.http.load_shedding import SheddingProtocol
-from service.http.state import ServiceState
+from service.serving.release_loader import ReleaseLoader
 from service.settings import Settings
 
-# Longer than the minute for which proxies keep theirs: else one is closed just as it is used.
+# Longer than the minute for which proxies keep their connections: else one is closed just as it is
+# used.
 _KEEP_ALIVE_S = 75
-# An answer takes milliseconds; what is not done by then never will be.
-_LAST_ANSWERS_S = 10
-# Answering stops up to fifty times in a batch to give the thread that loads a release its turn at
-# the interpreter. At Python's 5 ms a turn, the slowest answers meanwhile took twice as long.
-_SWITCH_S = 0.0005
-# Collections of the young between two of all that is not frozen, which take 10 ms each when there
-# are 2,000 connections. At Python's 10 they came every second and made the slowest refusals.
+# Answers take milliseconds: a request that has none after this never will.
+_SHUTDOWN_TIMEOUT_S = 10
+# A batch yields up to fifty times to the thread that loads a release, each time for one switch
+# interval. With Python's 5 ms the slowest responses took twice as long meanwhile.
+_SWITCH_INTERVAL_S = 0.0005
+# Collections of the second generation before a full one, which takes 10 ms with 2,000 connections.
+# With Python's 10 it ran every second, and made the slowest rejections.
 _FULL_COLLECTION_AFTER = 100
-_LOAD_AGAIN_S = 0.1
+_LOAD_RETRY_S = 0.1
 
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, waits: bool = False) -> None:
-    """Answer until SIGTERM or SIGINT.
+class DrainingService(Protocol):
+    """What the server needs of the service in `app.state.service`.
 
-    waits: other workers answer at the address, so this one does not listen before it has a release.
-    Raises EmbeddedRedisError for a useless history folder, SetupError for other things amiss.
+    draining: set by the server; the service then reports that it is not ready.
     """
-    sys.setswitchinterval(_SWITCH_S)
+
+    draining: bool
+
+    @property
+    def live(self) -> ReleaseLoader: ...
+
+
+def serve(
+    settings: Settings,
+    create_app: Callable[[Settings], FastAPI],
+    protocol: type[asyncio.Protocol],
+    wait_for_release: bool = False,
+) -> None:
+    """Answer requests until SIGTERM or SIGINT.
+
+    protocol: uvicorn's HTTP protocol class. wait_for_release: listen only once a release is loaded,
+    as other workers answer at the address.
+    Raises EmbeddedRedisError for a folder that cannot hold an embedded Redis, SetupError for other
+    settings that cannot be used.
+    """
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION_AFTER)
-    DrainingServer(create_app(settings), settings, waits).run()
+    DrainingServer(create_app(settings), settings, protocol, wait_for_release).run()
 
 
 class DrainingServer(uvicorn.Server):
-    """On SIGTERM it first says that it is not ready and goes on answering, then it ends.
+    """On SIGTERM it reports that it is not ready, goes on answering for a while, then ends.
 
-    Meanwhile whoever sends requests finds out and stops. A second signal, or SIGINT, ends it at
-    once; either way requests under way get their answers.
+    Meanwhile load balancers notice and stop sending requests. A second signal, or SIGINT, ends it
+    at once. Either way the requests under way are answered.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings, waits: bool = False) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        settings: Settings,
+        protocol: type[asyncio.Protocol],
+        wait_for_release: bool = False,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http=SheddingProtocol,
+                http=protocol,
                 ws="none",
                 lifespan="on",
                 access_log=False,
                 log_config=None,
                 server_header=False,
                 timeout_keep_alive=_KEEP_ALIVE_S,
-                timeout_graceful_shutdown=_LAST_ANSWERS_S,
+                timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
             )
         )
-        self._service: ServiceState = app.state.service
+        self._service: DrainingService = app.state.service
         self._drain_s = settings.drain_s
         self._workers = settings.workers
-        self._waits = waits
+        self._wait_for_release = wait_for_release
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        if self._waits:
+        if self._wait_for_release:
             await self._load()
         if self._workers > 1:
             host, port = self.config.host, self.config.port
@@ -85,19 +111,19 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
         if parent := multiprocessing.parent_process():
-            self._loop.add_reader(parent.sentinel, self._orphaned, parent.sentinel)
+            self._loop.add_reader(parent.sentinel, self._on_orphaned, parent.sentinel)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         log.info("listening", extra={"host": host, "port": port})
 
     async def _load(self) -> None:
         live = self._service.live
         while live.release is None and not self.should_exit:
-            with suppress(ReleaseError):  # logged, and kept by `live`
+            with suppress(ReleaseError):  # logged, and kept by the loader
                 await live.refresh()
-            await asyncio.sleep(_LOAD_AGAIN_S)
+            await asyncio.sleep(_LOAD_RETRY_S)
 
-    def _orphaned(self, sentinel: int) -> None:
-        """Nobody is left to end this process, or to start another: so it ends."""
+    def _on_orphaned(self, sentinel: int) -> None:
+        """End when the supervisor has died: no process is left to stop this one."""
         asyncio.get_running_loop().remove_reader(sentinel)
         if not self._service.draining:
             self._drain()
@@ -110,12 +136,12 @@ class DrainingServer(uvicorn.Server):
 
     def _drain(self) -> None:
         self._service.draining = True
-        # Clients that keep their connections are to open their next ones elsewhere. What every
-        # answer carries is made anew from the first of these, once a second.
+        # Clients with a connection are to open their next one elsewhere. uvicorn builds the headers
+        # of every response from the first of these, once a second.
         for headers in (self.config.encoded_headers, self.server_state.default_headers):
             headers.append((b"connection", b"close"))
         log.info("draining", extra={"seconds": self._drain_s})
-        asyncio.get_running_loop().call_later(self._drain_s, self._end)
+        asyncio.get_running_loop().call_later(self._drain_s, self._exit)
 
-    def _end(self) -> None:
+    def _exit(self) -> None:
         self.should_exit = True

@@ -1,9 +1,9 @@
-"""Several processes that answer at one address: started, started again, and ended together.
+"""Several worker processes at one address: started, restarted, and ended together.
 
-Each listens on a socket of its own, among which the kernel divides the connections; had they one
-together, whoever wakes up first would get nearly all. They share what is memory-mapped: vectors,
-index, and no more. This process only looks after them, and after the Redis of our own if there is
-one.
+Each listens on a socket of its own, among which the kernel divides the connections; with one shared
+socket, the worker that wakes up first would get nearly all of them. They share memory-mapped files,
+that is vectors and index, and nothing else. The supervisor only looks after them, and after the
+embedded Redis if there is one.
 """
 
 import logging
@@ -14,7 +14,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -30,38 +30,41 @@ from service.settings import Settings, SetupError
 from service.store.embedded_redis import SOCKET_PATH_LIMIT_BYTES, EmbeddedRedis, EmbeddedRedisError
 from service.telemetry.logs import configure_logs
 
-_LOOK_S = 0.5
-# A worker that ends sooner than this is not started again at once: it would do nothing else.
-_SHORT_LIFE_S = 5.0
-_PAUSE_S = 1.0
+_CHECK_INTERVAL_S = 0.5
+# A worker that ends sooner than this is restarted after a delay, so that it cannot do only that.
+_MIN_LIFETIME_S = 5.0
+_RESTART_DELAY_S = 1.0
 _CANNOT_START = 78  # EX_CONFIG of sysexits.h
 
-# Not forked: neither torch nor faiss promises to work in a copy of a process that has used them.
+# Not forked: neither torch nor faiss supports a fork of a process that has used them.
 _SPAWN = multiprocessing.get_context("spawn")
 
+# Answers requests in a worker: settings, and whether to listen only once a release is loaded. It is
+# pickled, so it has to be a function of a module.
+Serve = Callable[[Settings, bool], None]
 log = logging.getLogger(__name__)
 
 
-def supervise(settings: Settings) -> None:
-    """Answer in as many processes as the settings say, until SIGTERM or SIGINT.
+def supervise(settings: Settings, serve: Serve) -> None:
+    """Run `serve` in as many processes as the settings say, until SIGTERM or SIGINT.
 
     Raises EmbeddedRedisError or SetupError.
     """
     with (
-        _reserved(settings.host, settings.port) as port,
+        _reserved_port(settings.host, settings.port) as port,
         tempfile.TemporaryDirectory(prefix="re4-metrics-") as metrics,
-        _own_redis(settings) as redis,
+        _embedded_redis(settings) as redis,
     ):
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", metrics)
         changes: dict[str, object] = {"port": port}
         if redis is not None:
-            changes["history"] = SecretStr(_url(redis.socket))
-        _Supervisor(settings.model_copy(update=changes), redis).run()
+            changes["history"] = SecretStr(_socket_url(redis.socket))
+        _Supervisor(settings.model_copy(update=changes), serve, redis).run()
 
 
 @contextmanager
-def _reserved(host: str, port: int) -> Iterator[int]:
-    """A port that the workers can listen on, and nobody else; a free one for 0."""
+def _reserved_port(host: str, port: int) -> Iterator[int]:
+    """A port that the workers can listen on, and no other program; a free one for 0."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
@@ -72,7 +75,7 @@ def _reserved(host: str, port: int) -> Iterator[int]:
 
 
 @contextmanager
-def _own_redis(settings: Settings) -> Iterator[EmbeddedRedis | None]:
+def _embedded_redis(settings: Settings) -> Iterator[EmbeddedRedis | None]:
     if settings.history is not None:
         yield None
         return
@@ -84,11 +87,13 @@ def _own_redis(settings: Settings) -> Iterator[EmbeddedRedis | None]:
         redis.stop()
 
 
-def _url(path: Path) -> str:
-    whole = path.resolve()
-    if len(os.fsencode(whole)) > SOCKET_PATH_LIMIT_BYTES:
-        raise SetupError(f"{whole}: too long for a socket; choose a shorter history folder")
-    return f"unix://{quote(str(whole))}"
+def _socket_url(path: Path) -> str:
+    absolute = path.resolve()
+    if len(os.fsencode(absolute)) > SOCKET_PATH_LIMIT_BYTES:
+        raise SetupError(
+            f"{absolute}: too long for a socket; choose a shorter --embedded-redis-folder"
+        )
+    return f"unix://{quote(str(absolute))}"
 
 
 @dataclass(frozen=True)
@@ -98,62 +103,66 @@ class _Worker:
 
 
 class _Supervisor:
-    def __init__(self, settings: Settings, redis: EmbeddedRedis | None) -> None:
+    def __init__(self, settings: Settings, serve: Serve, redis: EmbeddedRedis | None) -> None:
         self._settings = settings
+        self._serve = serve
         self._redis = redis
         self._workers: list[_Worker] = []
-        self._not_before = 0.0
-        self._ending = False
-        self._hopeless = False
+        self._next_start = 0.0
+        self._stopping = False
+        self._cannot_start = False
 
     def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._pass_on)
-        while not self._ending and len(self._workers) < self._settings.workers:
+            signal.signal(number, self._forward)
+        while not self._stopping and len(self._workers) < self._settings.workers:
             self._start()
         while self._workers:
-            wait([worker.process.sentinel for worker in self._workers], _LOOK_S)
-            self._bury()
-            if not self._ending:
-                self._mend()
-        if self._hopeless:
+            wait([worker.process.sentinel for worker in self._workers], _CHECK_INTERVAL_S)
+            self._remove_ended()
+            if not self._stopping:
+                self._restart_missing()
+        if self._cannot_start:
             raise SetupError("workers: one cannot start; the log says why")
 
-    def _pass_on(self, number: int, _: FrameType | None) -> None:
-        """Each worker ends as a process alone would; a second signal ends them at once."""
-        self._ending = True
+    def _forward(self, number: int, _: FrameType | None) -> None:
+        """Each worker drains as a single process does; a second signal ends them at once."""
+        self._stopping = True
         for worker in self._workers:
             if worker.process.is_alive():
                 worker.process.terminate() if number == signal.SIGTERM else _interrupt(worker)
 
     def _start(self) -> None:
-        process = _SPAWN.Process(target=_work, args=(self._settings, bool(self._workers)))
+        wait_for_release = bool(self._workers)
+        process = _SPAWN.Process(
+            target=_run_worker, args=(self._serve, self._settings, wait_for_release)
+        )
         process.start()
         self._workers.append(_Worker(process, time.monotonic()))
-        if self._ending:  # since a moment ago, when it was not yet one of those that were told
+        if self._stopping:  # a signal arrived meanwhile, and was not forwarded to this worker
             process.terminate()
 
-    def _bury(self) -> None:
+    def _remove_ended(self) -> None:
         for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
             self._workers.remove(worker)
-            process, lived_s = worker.process, time.monotonic() - worker.started
+            process, lifetime_s = worker.process, time.monotonic() - worker.started
             mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
             if process.exitcode == _CANNOT_START:
-                self._hopeless = True
-                self._pass_on(signal.SIGTERM, None)
-            elif not self._ending:
+                self._cannot_start = True
+                self._forward(signal.SIGTERM, None)
+            elif not self._stopping:
                 log.error("worker ended", extra={"worker": process.pid, "status": process.exitcode})
-                if lived_s < _SHORT_LIFE_S:
-                    self._not_before = time.monotonic() + _PAUSE_S
+                if lifetime_s < _MIN_LIFETIME_S:
+                    self._next_start = time.monotonic() + _RESTART_DELAY_S
 
-    def _mend(self) -> None:
+    def _restart_missing(self) -> None:
         if self._redis is not None:
             try:
                 self._redis.start()
             except EmbeddedRedisError as error:
                 log.warning("history store cannot be started", extra={"error": str(error)})
         missing = self._settings.workers - len(self._workers)
-        if missing and time.monotonic() >= self._not_before:
+        if missing and time.monotonic() >= self._next_start:
             self._start()
 
 
@@ -162,13 +171,11 @@ def _interrupt(worker: _Worker) -> None:
         os.kill(worker.process.pid, signal.SIGINT)
 
 
-def _work(settings: Settings, waits: bool) -> None:
-    """In the process of a worker, whose environment and no more is that of the supervisor."""
-    from service.serving.server import serve
-
+def _run_worker(serve: Serve, settings: Settings, wait_for_release: bool) -> None:
+    """Runs in the worker's process, which has the supervisor's environment, and no other state."""
     configure_logs(settings.log_level)
     try:
-        serve(settings, waits)
+        serve(settings, wait_for_release)
     except SetupError as error:
         log.error("worker cannot start", extra={"error": str(error)})
         sys.exit(_CANNOT_START)

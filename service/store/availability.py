@@ -1,7 +1,7 @@
-"""Items withdrawn between two releases: known in Redis, and a moment later to every worker.
+"""Items withdrawn between two releases: stored in Redis, and polled by every worker.
 
-re4:{withdrawn}:items    set of the ids that are to be in no answer
-re4:{withdrawn}:version  what is another after each change of it
+re4:{withdrawn}:items    set of the ids that must be in no response
+re4:{withdrawn}:version  another value after each change of the set
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from service.store.redis_url import Client
 ITEMS = "re4:{withdrawn}:items"
 VERSION = "re4:{withdrawn}:version"
 
-_LOOK_S = 0.25
-_NOTHING: frozenset[int] = frozenset()
+_POLL_INTERVAL_S = 0.25
+_EMPTY: frozenset[int] = frozenset()
 
-# The new version is not a number counted up: a Redis that lost its data would count to it again.
+# The new version is not a counter: a Redis that lost its data would count to the same number again.
 _CHANGE = """
 local items, version = unpack(KEYS)
 local command, item, next = unpack(ARGV)
@@ -33,7 +33,7 @@ end
 return changed
 """
 
-_LOOK = """
+_POLL = """
 local items, version = unpack(KEYS)
 local now = redis.call('GET', version) or ''
 if now == ARGV[1] then
@@ -46,35 +46,34 @@ log = logging.getLogger(__name__)
 
 
 class WithdrawnItems:
-    """Which items are withdrawn, as this process last heard.
+    """The withdrawn items, as of this process's last poll.
 
-    While Redis is away it stays with what it knows. An item that no release knows yet may be
-    withdrawn too.
+    While Redis is down they stay as they are. An item that no release knows may be withdrawn too.
     """
 
-    def __init__(self, link: ResilientRedis) -> None:
-        self._link = link
-        self._looking = asyncio.Lock()  # an older look is not to end after a newer one
+    def __init__(self, redis: ResilientRedis) -> None:
+        self._redis = redis
+        self._poll_lock = asyncio.Lock()  # an older poll must not end after a newer one
         self._version = b""
         self.items: frozenset[str] = frozenset()  # another object after each change
-        self._rows: tuple[Release | None, frozenset[int]] = (None, _NOTHING)
+        self._rows: tuple[Release | None, frozenset[int]] = (None, _EMPTY)
 
     def __len__(self) -> int:
         return len(self.items)
 
     def rows(self, release: Release) -> frozenset[int]:
-        """The rows of the release that are withdrawn; the same object until something changes."""
-        known, rows = self._rows
-        if known is not release:
+        """The withdrawn rows of the release; the same object until something changes."""
+        cached_release, rows = self._rows
+        if cached_release is not release:
             found = release.retriever.catalog.rows(self.items) if self.items else ()
             rows = frozenset(found) - {PADDING}
             self._rows = release, rows
         return rows
 
     async def set(self, item_id: str, available: bool) -> bool:
-        """Withdraw an item, or make it available again; whether it was not so before.
+        """Withdraw an item, or make it available again. Returns whether this changed anything.
 
-        Other workers follow within a moment. Raises HistoryUnavailableError.
+        Other workers follow at their next poll. Raises HistoryUnavailableError.
         """
         command, version = "SREM" if available else "SADD", uuid4().hex
 
@@ -82,31 +81,31 @@ class WithdrawnItems:
             changed: int = await client.eval(_CHANGE, 2, ITEMS, VERSION, command, item_id, version)
             return changed
 
-        changed = await self._link.call("withdraw", change)
+        changed = await self._redis.call("withdraw", change)
         await self.poll()
         return bool(changed)
 
     async def watch(self) -> None:
-        """Look for changes, for ever."""
+        """Poll for ever."""
         while True:
-            await asyncio.sleep(_LOOK_S)
-            with suppress(HistoryUnavailableError):  # noted by the link
+            await asyncio.sleep(_POLL_INTERVAL_S)
+            with suppress(HistoryUnavailableError):  # recorded by ResilientRedis
                 await self.poll()
 
     async def poll(self) -> None:
-        """Take over what has changed since the last look. Raises HistoryUnavailableError."""
+        """Read the set if it has changed since the last poll. Raises HistoryUnavailableError."""
 
-        async def ask(client: Client) -> list[Any]:
-            told: list[Any] = await client.eval(_LOOK, 2, ITEMS, VERSION, self._version)
-            return told
+        async def read(client: Client) -> list[Any]:
+            reply: list[Any] = await client.eval(_POLL, 2, ITEMS, VERSION, self._version)
+            return reply
 
-        async with self._looking:
-            version, *items = await self._link.call("withdrawn", ask)
+        async with self._poll_lock:
+            version, *items = await self._redis.call("withdrawn", read)
             if items:
-                self._take(version, items[0])
+                self._replace(version, items[0])
 
-    def _take(self, version: Any, items: Any) -> None:
+    def _replace(self, version: Any, items: Any) -> None:
         self._version = version
         self.items = frozenset(item.decode("utf-8", "replace") for item in items)
-        self._rows = (None, _NOTHING)
+        self._rows = (None, _EMPTY)
         log.info("items withdrawn", extra={"items": len(self.items)})

@@ -1,8 +1,8 @@
-"""Items that the release does not know: heard of in events, and a moment later in answers.
+"""Items that the release does not know: learned from events, and soon in responses.
 
-re4:{newcomers}:takes  stream of who took one, and after what, capped: item_id; user, a digest;
-                       after, the known items before it in the user's history, newest last, as JSON.
-                       An entry without item_id says that the user is forgotten.
+re4:{newcomers}:takes  stream of interactions with such items, capped. Fields: item_id; user, a
+                       digest; after, the known items before it in the user's history, newest last,
+                       as JSON. An entry without item_id says that the user is forgotten.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import orjson
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from index.release.reading import Release
 from index.retrieval.delta import NEIGHBOURS, Delta, middle_length, user_context, vector_at
 from service.errors import HistoryUnavailableError
-from service.serving.release_loader import LiveRelease
 from service.settings import Settings
 from service.store.availability import WithdrawnItems
 from service.store.events import Event
@@ -29,233 +28,253 @@ from service.store.histories import HistoryStore
 from service.store.redis_client import ResilientRedis
 from service.store.redis_url import Client
 
-TAKES = "re4:{newcomers}:takes"
+INTERACTIONS = "re4:{newcomers}:takes"
 
-_LENGTH = 10_000  # of the stream
-_LOOK_S = 1.0
-_READ = 1000  # entries in one round trip
-_NOTED = 100  # takes of one POST /events: each costs a read of a history
-_KEPT = 2 * NEIGHBOURS  # items before it, of which another release may know fewer
-_TAKERS = 50  # newest of an item that count
+_MAX_STREAM_LENGTH = 10_000
+_POLL_INTERVAL_S = 1.0
+_MAX_ENTRIES = 1000  # in one round trip
+_MAX_INTERACTIONS = 100  # recorded of one POST /events: each costs a read of a history
+_STORED_CONTEXT_ITEMS = 2 * NEIGHBOURS  # more than are used: another release may know fewer of them
+_MAX_USERS = 50  # the newest of an item
 
 log = logging.getLogger(__name__)
 
 
-class _Take(NamedTuple):
-    """at: when, in milliseconds of Redis's clock. after: known items, newest last."""
+class ReleaseInUse(Protocol):
+    @property
+    def release(self) -> Release | None:
+        """The release in use, or None before the first."""
+        ...
 
-    at: int
-    after: Sequence[str]
+
+class _Interaction(NamedTuple):
+    """A user's interaction with a new item.
+
+    at_ms: by Redis's clock. context: the known items before it in the history, newest last.
+    """
+
+    at_ms: int
+    context: Sequence[str]
 
 
 @dataclass(frozen=True)
-class _Placed:
-    """What was made of the takes for one release."""
+class _ReleaseDelta:
+    """The delta of one release, and the vectors that it was made of.
+
+    norm: of the vectors.
+    """
 
     release: Release
-    length: float
+    norm: float
     vectors: Mapping[str, NDArray[np.float32]]
     delta: Delta
 
 
-class _Offered(NamedTuple):
-    """What of it is not withdrawn."""
+class _AvailableDelta(NamedTuple):
+    """The part of a delta that is not withdrawn."""
 
-    of: _Placed
+    source: _ReleaseDelta
     withdrawn: frozenset[str]
     delta: Delta
 
 
 class ColdStartItems:
-    """The delta beside the release in use, as this process last heard of it.
+    """The delta of new items beside the release in use, as of this process's last poll.
 
-    An item is in it when several users have taken it, each after some item that the release knows.
-    While Redis is away the delta stays as it is.
+    It holds an item once several users have interacted with it, each after some item that the
+    release knows. While Redis is down the delta stays as it is.
     """
 
     def __init__(
         self,
-        link: ResilientRedis,
-        history: HistoryStore,
-        live: LiveRelease,
+        redis: ResilientRedis,
+        histories: HistoryStore,
+        live: ReleaseInUse,
         withdrawn: WithdrawnItems,
         settings: Settings,
     ) -> None:
-        self._link = link
-        self._history = history
+        self._redis = redis
+        self._histories = histories
         self._live = live
         self._withdrawn = withdrawn
-        self._limit = settings.new_items
-        self._users = settings.new_item_users
-        self._age_ms = settings.new_item_hours * 3_600_000
-        self._looking = asyncio.Lock()
-        self._last = "0-0"
-        self._takes: dict[str, dict[str, _Take]] = {}  # of each item by user, newest last
-        self._changed: set[str] = set()  # items whose takes are others than when they were placed
-        self._placed: _Placed | None = None
-        self._offered: _Offered | None = None
+        self._max_items = settings.new_items
+        self._min_users = settings.new_item_users
+        self._max_age_ms = settings.new_item_hours * 3_600_000
+        self._poll_lock = asyncio.Lock()
+        self._last_entry_id = "0-0"
+        # Item -> user -> the last interaction; users in order of it, newest last.
+        self._interactions: dict[str, dict[str, _Interaction]] = {}
+        self._changed: set[str] = set()  # items whose interactions changed since the delta was made
+        self._built: _ReleaseDelta | None = None
+        self._available: _AvailableDelta | None = None
 
     def __len__(self) -> int:
-        return len(self._placed.delta) if self._placed else 0
+        return len(self._built.delta) if self._built else 0
 
     def delta(self, release: Release) -> Delta | None:
-        """What stands beside the release and is not withdrawn; None if nothing does."""
-        placed, withdrawn = self._placed, self._withdrawn.items
-        if placed is None or placed.release is not release:
+        """The new items beside the release that are not withdrawn; None if there are none."""
+        built, withdrawn = self._built, self._withdrawn.items
+        if built is None or built.release is not release:
             return None
-        offered = self._offered
-        if offered is None or offered.of is not placed or offered.withdrawn is not withdrawn:
-            offered = _Offered(placed, withdrawn, placed.delta.without(withdrawn))
-            self._offered = offered
-        return offered.delta or None
+        available = self._available
+        if (
+            available is None
+            or available.source is not built
+            or available.withdrawn is not withdrawn
+        ):
+            available = _AvailableDelta(built, withdrawn, built.delta.without(withdrawn))
+            self._available = available
+        return available.delta or None
 
-    # --- telling ---
+    # --- writing to the stream ---
 
     def observe_events(self, events: Sequence[Event]) -> None:
-        """Note, aside, which items of the events are new, and after what they were taken."""
+        """Record, in the background, the interactions with items that the release does not know."""
         release = self._live.release
-        if release is None or not self._limit:
+        if release is None or not self._max_items:
             return
         rows = release.retriever.catalog.rows(event.item_id for event in events)
         new = [event for event, row in zip(events, rows, strict=True) if not row]
         if new:
-            self._link.spawn(self._note(release, new[-_NOTED:]))
+            self._redis.spawn(self._record(release, new[-_MAX_INTERACTIONS:]))
 
     async def forget(self, user_id: str) -> None:
-        """Have every process leave out what the user took. Raises HistoryUnavailableError."""
-        if self._limit:
-            await self._tell([{"user": _digest(user_id)}])
+        """Have every process drop the user's interactions. Raises HistoryUnavailableError."""
+        if self._max_items:
+            await self._publish([{"user": _digest(user_id)}])
 
-    async def _note(self, release: Release, events: Sequence[Event]) -> None:
-        with suppress(HistoryUnavailableError):  # noted by the link
+    async def _record(self, release: Release, events: Sequence[Event]) -> None:
+        with suppress(HistoryUnavailableError):  # recorded by ResilientRedis
             users = [event.user_id for event in events]
-            histories = await asyncio.gather(*map(self._history.read, users))
-            told = [
-                {"item_id": event.item_id, "user": _digest(user), "after": orjson.dumps(after)}
+            histories = await asyncio.gather(*map(self._histories.read, users))
+            entries = [
+                {"item_id": event.item_id, "user": _digest(user), "after": orjson.dumps(context)}
                 for event, user, history in zip(events, users, histories, strict=True)
-                if (after := _known_before(release, history, event.item_id))
+                if (context := _known_context(release, history, event.item_id))
             ]
-            if told:
-                await self._tell(told)
+            if entries:
+                await self._publish(entries)
 
-    async def _tell(self, entries: Sequence[dict[Any, Any]]) -> None:
+    async def _publish(self, entries: Sequence[dict[Any, Any]]) -> None:
         async def add(client: Client) -> None:
             pipeline = client.pipeline(transaction=False)
             for entry in entries:
-                pipeline.xadd(TAKES, entry, maxlen=_LENGTH, approximate=True)
+                pipeline.xadd(INTERACTIONS, entry, maxlen=_MAX_STREAM_LENGTH, approximate=True)
             await pipeline.execute()
 
-        await self._link.call("newcomers", add)
+        await self._redis.call("newcomers", add)
 
-    # --- hearing ---
+    # --- reading the stream ---
 
     async def watch(self) -> None:
-        """Look for takes, and for another release, for ever."""
-        while self._limit:
-            with suppress(HistoryUnavailableError):  # noted by the link
+        """Poll for interactions, and for another release, for ever."""
+        while self._max_items:
+            with suppress(HistoryUnavailableError):  # recorded by ResilientRedis
                 await self.poll()
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
     async def poll(self) -> None:
-        """Take over what has come since the last look. Raises HistoryUnavailableError."""
-        async with self._looking:
+        """Apply what was added since the last poll. Raises HistoryUnavailableError."""
+        async with self._poll_lock:
             try:
-                while await self._read():
+                while await self._read_entries():
                     pass
             finally:
-                await self._settle()
+                await self._refresh_delta()
 
-    async def _read(self) -> bool:
-        """Take over some; whether there may be more."""
+    async def _read_entries(self) -> bool:
+        """Apply the next entries; whether there may be more."""
 
-        async def ask(client: Client) -> list[Any]:
-            entries = await client.xrange(TAKES, f"({self._last}", count=_READ)
+        async def read(client: Client) -> list[Any]:
+            entries = await client.xrange(
+                INTERACTIONS, f"({self._last_entry_id}", count=_MAX_ENTRIES
+            )
             return entries or []
 
-        entries = await self._link.call("newcomers", ask)
+        entries = await self._redis.call("newcomers", read)
         for entry_id, fields in entries:
-            self._last = entry_id.decode()
-            self._changed.update(self._take(int(self._last.partition("-")[0]), fields))
-        return len(entries) == _READ
+            self._last_entry_id = entry_id.decode()
+            at_ms = int(self._last_entry_id.partition("-")[0])
+            self._changed.update(self._apply(at_ms, fields))
+        return len(entries) == _MAX_ENTRIES
 
-    def _take(self, at: int, fields: Mapping[bytes, bytes]) -> Collection[str]:
-        """Take over one entry; the items that it changes."""
+    def _apply(self, at_ms: int, fields: Mapping[bytes, bytes]) -> Collection[str]:
+        """Apply one entry; the items that it changes."""
         user = fields[b"user"].decode()
         if b"item_id" not in fields:
-            return [item for item, takes in self._takes.items() if takes.pop(user, None)]
+            return [item for item, users in self._interactions.items() if users.pop(user, None)]
         item = fields[b"item_id"].decode("utf-8", "replace")
-        takes = self._takes.setdefault(item, {})
-        takes.pop(user, None)
-        takes[user] = _Take(at, orjson.loads(fields[b"after"]))
-        if len(takes) > _TAKERS:
-            del takes[next(iter(takes))]
+        users = self._interactions.setdefault(item, {})
+        users.pop(user, None)
+        users[user] = _Interaction(at_ms, orjson.loads(fields[b"after"]))
+        if len(users) > _MAX_USERS:
+            del users[next(iter(users))]
         return [item]
 
-    def _drop_old(self) -> None:
-        oldest = time.time() * 1000 - self._age_ms
-        for item, takes in [*self._takes.items()]:
-            while takes and takes[first := next(iter(takes))].at < oldest:
-                del takes[first]
+    def _drop_expired(self) -> None:
+        oldest_ms = time.time() * 1000 - self._max_age_ms
+        for item, users in [*self._interactions.items()]:
+            while users and users[first := next(iter(users))].at_ms < oldest_ms:
+                del users[first]
                 self._changed.add(item)
-            if not takes:
-                del self._takes[item]
+            if not users:
+                del self._interactions[item]
 
-    # --- placing ---
+    # --- building the delta ---
 
-    async def _settle(self) -> None:
-        """Have the delta be of the release in use and of what is known by now."""
-        release, placed = self._live.release, self._placed
-        is_other = placed is None or placed.release is not release
-        if release is None or not (is_other or self._changed):
+    async def _refresh_delta(self) -> None:
+        """Rebuild the delta if the release or the interactions have changed."""
+        release, built = self._live.release, self._built
+        is_new_release = built is None or built.release is not release
+        if release is None or not (is_new_release or self._changed):
             return
-        self._drop_old()
-        changed = {*self._takes} if is_other else {*self._changed}
-        self._placed = await asyncio.to_thread(self._place, release, changed)
+        self._drop_expired()
+        changed = {*self._interactions} if is_new_release else {*self._changed}
+        self._built = await asyncio.to_thread(self._build, release, changed)
         self._changed -= changed
-        if is_other or len(self._placed.delta) != len(placed.delta if placed else ()):
+        if is_new_release or len(self._built.delta) != len(built.delta if built else ()):
             log.info("new items", extra={"items": len(self), "release": release.id})
 
-    def _place(self, release: Release, changed: Collection[str]) -> _Placed:
-        """In a thread, while nothing is taken over."""
-        before = self._placed
-        if before is not None and before.release is release:
-            length, vectors = before.length, {**before.vectors}
+    def _build(self, release: Release, changed: Collection[str]) -> _ReleaseDelta:
+        """Runs in a thread, while no entry is applied."""
+        previous = self._built
+        if previous is not None and previous.release is release:
+            norm, vectors = previous.norm, {**previous.vectors}
         else:
-            length, vectors = middle_length(release.retriever.vectors), {}
+            norm, vectors = middle_length(release.retriever.vectors), {}
         for item in changed:
             vectors.pop(item, None)
-            stands = self._stands(release, item)
-            if len(stands) >= self._users:
-                vectors[item] = vector_at(stands, length)
-        offered = sorted(vectors, key=lambda item: -len(self._takes[item]))[: self._limit]
-        return _Placed(
-            release, length, vectors, Delta.of({item: vectors[item] for item in offered})
-        )
+            contexts = self._user_contexts(release, item)
+            if len(contexts) >= self._min_users:
+                vectors[item] = vector_at(contexts, norm)
+        most_users_first = sorted(vectors, key=lambda item: -len(self._interactions[item]))
+        chosen = {item: vectors[item] for item in most_users_first[: self._max_items]}
+        return _ReleaseDelta(release, norm, vectors, Delta.of(chosen))
 
-    def _stands(self, release: Release, item: str) -> list[NDArray[np.float32]]:
-        """Where those stood who took an item; none if the release knows it."""
+    def _user_contexts(self, release: Release, item: str) -> list[NDArray[np.float32]]:
+        """The context (D,) of each user of the item; none if the release knows the item."""
         retriever = release.retriever
         if any(retriever.catalog.rows([item])):
             return []
-        histories = (
-            [row for row in retriever.catalog.rows(take.after) if row]
-            for take in self._takes.get(item, {}).values()
+        contexts = (
+            [row for row in retriever.catalog.rows(interaction.context) if row]
+            for interaction in self._interactions.get(item, {}).values()
         )
-        return [user_context(retriever.vectors, rows) for rows in histories if rows]
+        return [user_context(retriever.vectors, rows) for rows in contexts if rows]
 
 
-def _known_before(release: Release, history: Sequence[str], item: str) -> list[str]:
-    """The newest known items of the history, newest last, before it has the item for the last time.
+def _known_context(release: Release, history: Sequence[str], item: str) -> list[str]:
+    """The newest known items before the item's last occurrence in the history, newest last.
 
-    None if the item is not in it any more.
+    Empty if the item is no longer in the history.
     """
     if item not in history:
         return []
     before = history[: len(history) - 1 - history[::-1].index(item)]
     rows = release.retriever.catalog.rows(before)
-    return [each for each, row in zip(before, rows, strict=True) if row][-_KEPT:]
+    return [known for known, row in zip(before, rows, strict=True) if row][-_STORED_CONTEXT_ITEMS:]
 
 
 def _digest(user_id: str) -> str:
-    """Tells users apart, and not who they are."""
+    """Distinguishes users without identifying them."""
     return hashlib.blake2b(user_id.encode(), digest_size=8).hexdigest()

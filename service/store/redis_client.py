@@ -1,4 +1,4 @@
-"""The link to Redis: every call has a budget of time, and what keeps failing is left alone."""
+"""Calls of Redis with a timeout each, and a circuit breaker that stops them while they fail."""
 
 import asyncio
 import logging
@@ -21,21 +21,23 @@ from redis.exceptions import (
 )
 
 from service.errors import HistoryUnavailableError
-from service.settings import Settings
-from service.store.circuit_breaker import Breaker
+from service.settings import Settings, SetupError
+from service.store.circuit_breaker import CircuitBreaker
 from service.store.embedded_redis import EmbeddedRedisError
-from service.store.redis_url import Address, Client
+from service.store.redis_url import Client, Deployment, redis_at
 from service.telemetry.metrics import Metrics
 
 UNAVAILABLE = "history: Redis does not answer, or refuses; try again later"
 
-_CALLS = 16  # at once
-# The client's own time-outs, in budgets. They only end what nobody waits for any more: a caller has
-# the budget, but they would also count time in which this process did not look at its sockets.
-_PATIENCE = 3
-# In budgets: when a time-out is late, and how long to look for what may have come meanwhile.
-_LATE, _LOOK = 1.5, 0.2
-_TOLD_EVERY_S = 60.0  # that Redis refuses, in the log
+_MAX_CONCURRENT_CALLS = 16
+# The client's own socket timeouts, as a multiple of the call timeout. They only end calls that
+# nobody awaits any more. A caller waits no longer than the call timeout; a socket timeout would
+# also count time in which this process did not read its sockets.
+_SOCKET_TIMEOUT_FACTOR = 3
+# As multiples of the timeout: when a timer counts as late, and how long to wait then for a reply
+# that may have arrived meanwhile.
+_LATE_FACTOR, _GRACE_FACTOR = 1.5, 0.2
+_REJECTION_LOG_INTERVAL_S = 60.0
 
 _FAILURES = (RedisError, RedisClusterException, OSError, EmbeddedRedisError)
 
@@ -44,51 +46,67 @@ Command = Callable[[Client], Awaitable[T]]
 log = logging.getLogger(__name__)
 
 
+def deployment_of(settings: Settings) -> Deployment:
+    """The Redis that the settings name.
+
+    Raises SetupError for a URL that cannot be parsed, EmbeddedRedisError for a folder that cannot
+    hold an embedded Redis.
+    """
+    url, password = settings.history, settings.history_password
+    try:
+        return redis_at(
+            url.get_secret_value() if url else None,
+            password.get_secret_value() if password else None,
+            settings.history_folder or settings.releases / "history",
+        )
+    except ValueError as error:
+        raise SetupError(f"--redis-url: {error}") from None
+
+
 class ResilientRedis:
-    """Redis within a budget of time: a caller soon has its answer, or HistoryUnavailableError.
+    """Redis with a time limit: a caller soon has its result, or HistoryUnavailableError.
 
-    Whoever asked may go away: what was sent to Redis runs to its end in a task of ours, so no
-    connection is used again with a reply to come, which the next user would be given.
+    A caller may be cancelled. A command that was sent still runs to its end in a task of its own,
+    so that no connection is reused with a reply outstanding, which the next caller would read.
 
-    While Redis is left alone nobody waits for it, not even to find out whether it is back: that is
-    tried aside.
+    While the circuit is open no caller waits for Redis: trial calls run in the background.
     """
 
-    def __init__(self, address: Address, settings: Settings, metrics: Metrics) -> None:
-        self.budget_s = settings.history_budget_ms / 1000
+    def __init__(self, deployment: Deployment, settings: Settings, metrics: Metrics) -> None:
+        self.timeout_s = settings.history_budget_ms / 1000
         self.up = False
-        self._address = address
+        self._deployment = deployment
         self._metrics = metrics
-        self._breaker = Breaker(settings.history_failures, settings.history_pause_s)
-        self._client = address.client(**_options(_PATIENCE * self.budget_s))
-        self._calls = asyncio.Semaphore(_CALLS)
+        self._breaker = CircuitBreaker(settings.history_failures, settings.history_pause_s)
+        self._client = deployment.client(**_options(_SOCKET_TIMEOUT_FACTOR * self.timeout_s))
+        self._slots = asyncio.Semaphore(_MAX_CONCURRENT_CALLS)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._tells_refusals_at = 0.0
+        self._next_rejection_log = 0.0
 
     async def start(self) -> None:
-        """Reach for Redis. That it is down is logged; later calls find it when it is back."""
+        """Connect to Redis. If it is down, that is logged; later calls find it once it is up."""
         try:
-            await self._address.revive(self._client)
+            await self._deployment.recover(self._client)
         except _FAILURES as error:
-            self.failed("start", error)
+            self.record_failure("start", error)
         else:
-            await self._try("start")
+            await self._try_ping("start")
 
     async def close(self) -> None:
-        """End what is under way, then the connections, then the server if it is ours."""
+        """Finish the calls under way, then close the connections, then an embedded server."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._address.close(self._client)
+        await self._deployment.close(self._client)
 
     @property
     def circuit_open(self) -> bool:
-        """Whether Redis has failed so often that it is not asked for now."""
-        return self._breaker.open
+        """Whether Redis has failed so often that calls are refused for now."""
+        return self._breaker.is_open
 
     def admit(self) -> None:
-        """Raises HistoryUnavailableError while Redis is left alone."""
-        if self._breaker.open:
+        """Raises HistoryUnavailableError while the circuit is open."""
+        if self._breaker.is_open:
             if self._breaker.admits():
-                self.spawn(self._try("trial"))
+                self.spawn(self._try_ping("trial"))
             raise HistoryUnavailableError(UNAVAILABLE)
 
     async def call(
@@ -96,85 +114,87 @@ class ResilientRedis:
         operation: str,
         command: Command[T],
         attempts: int = 1,
-        budget_s: float | None = None,
+        timeout_s: float | None = None,
     ) -> T:
-        """What the command gives. attempts: how often a connection may break before that is told.
+        """The result of the command. attempts: tries while the connection breaks.
 
-        Raises HistoryUnavailableError. Then it may still be done, or may have been.
+        Raises HistoryUnavailableError. The command may have been executed, or may be later.
         """
         self.admit()
-        return await self._call(operation, command, attempts, budget_s or self.budget_s)
+        return await self._call(operation, command, attempts, timeout_s or self.timeout_s)
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        """A task that runs to its end, whoever waits for it."""
+        """A task that runs to its end even if the caller is cancelled."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._discard)
         return task
 
-    def failed(self, operation: str, error: Exception) -> None:
-        """Note it: in the metrics, in the log if it is news, and for the breaker."""
-        name = _name(error)
+    def record_failure(self, operation: str, error: Exception) -> None:
+        """Count it, log it if the state changes, and tell the circuit breaker."""
+        name = _error_name(error)
         self._metrics.redis_failures.labels(operation, name).inc()
         if isinstance(error, ResponseError):
-            # Redis is there: it only refuses this, as a full one does, or for a spoilt key.
-            if (now := time.monotonic()) >= self._tells_refusals_at:
-                self._tells_refusals_at = now + _TOLD_EVERY_S
+            # Redis is up: it only rejects this command, as it does when full or for a wrong type.
+            if (now := time.monotonic()) >= self._next_rejection_log:
+                self._next_rejection_log = now + _REJECTION_LOG_INTERVAL_S
                 log.warning("history store refuses", extra={"operation": operation, "error": name})
             return
-        self._breaker.failed()
+        self._breaker.record_failure()
         if self.up or operation == "start":
             log.warning("history store fails", extra={"operation": operation, "error": name})
         self._set_up(False)
 
-    async def _try(self, operation: str) -> None:
-        with suppress(HistoryUnavailableError):  # noted where it happened
-            await self._call(operation, _ping, 1, self.budget_s)
+    async def _try_ping(self, operation: str) -> None:
+        with suppress(HistoryUnavailableError):  # already recorded
+            await self._call(operation, _ping, 1, self.timeout_s)
 
-    async def _call(self, operation: str, command: Command[T], attempts: int, budget_s: float) -> T:
+    async def _call(
+        self, operation: str, command: Command[T], attempts: int, timeout_s: float
+    ) -> T:
         attempt = self.spawn(self._attempt(command, attempts))
         try:
-            result = await self._within(budget_s, attempt)
-        except Exception as error:  # also what the client does not foresee of a connection
-            self.failed(operation, error)
+            result = await self._wait_for(attempt, timeout_s)
+        except Exception as error:  # also errors of a connection that the client does not expect
+            self.record_failure(operation, error)
             raise HistoryUnavailableError(UNAVAILABLE) from error
-        self._breaker.succeeded()
+        self._breaker.record_success()
         if not self.up:
             log.info("history store answers")
         self._set_up(True)
         return result
 
-    async def _within(self, budget_s: float, call: "asyncio.Task[T]") -> T:
-        """What the call gives; it goes on when this is cancelled or raises TimeoutError."""
+    async def _wait_for(self, call: "asyncio.Task[T]", timeout_s: float) -> T:
+        """The result; the call goes on if this is cancelled or raises TimeoutError."""
         start = time.perf_counter()
-        done, _pending = await asyncio.wait((call,), timeout=budget_s)
-        if not done and time.perf_counter() - start > _LATE * budget_s:
-            # So late a time-out shows that not Redis but this process was held up, perhaps by the
-            # loading of a release: the reply may be here and only has to be looked at.
-            done, _pending = await asyncio.wait((call,), timeout=_LOOK * budget_s)
+        done, _pending = await asyncio.wait((call,), timeout=timeout_s)
+        if not done and time.perf_counter() - start > _LATE_FACTOR * timeout_s:
+            # The timer is so late that not Redis but this process was blocked, perhaps by loading
+            # a release. The reply may have arrived and only has to be read.
+            done, _pending = await asyncio.wait((call,), timeout=_GRACE_FACTOR * timeout_s)
         if not done:
             raise TimeoutError
         return call.result()
 
     async def _attempt(self, command: Command[T], attempts: int) -> T:
         try:
-            async with self._calls:
+            async with self._slots:
                 return await command(self._client)
         except (ConnectionError, TimeoutError, RuntimeError) as error:
-            # RuntimeError: uvloop's word for a connection that has been closed.
-            await self._address.revive(self._client)
+            # uvloop raises RuntimeError for a connection that has been closed.
+            await self._deployment.recover(self._client)
             if attempts == 1 or isinstance(error, TimeoutError):
                 raise
         except InvalidResponse:
-            # What was read was the reply to something else: no connection is to be trusted.
+            # The reply belongs to another command: no connection can be trusted.
             await self._client.aclose()
             raise
         return await self._attempt(command, attempts - 1)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _discard(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # asked for, as asyncio logs those of which nobody has
+            task.exception()  # retrieved, because asyncio logs exceptions that nobody retrieves
 
     def _set_up(self, up: bool) -> None:
         self.up = up
@@ -182,7 +202,7 @@ class ResilientRedis:
 
 
 async def _ping(client: Client) -> None:
-    """Of all parts, if there are several."""
+    """Ping every master."""
     if isinstance(client, RedisCluster):
         await client.ping(target_nodes=RedisCluster.PRIMARIES)
     else:
@@ -191,16 +211,16 @@ async def _ping(client: Client) -> None:
 
 def _options(timeout_s: float) -> dict[str, Any]:
     return {
-        "max_connections": 2 * _CALLS,  # as many again to find out where to send the calls
+        "max_connections": 2 * _MAX_CONCURRENT_CALLS,  # the other half for Sentinels and discovery
         "socket_connect_timeout": timeout_s,
         "socket_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,  # with 3 the client asks for notices that may stretch its time-outs
+        "protocol": 2,  # with 3 the client asks for notifications that may extend its timeouts
     }
 
 
-def _name(error: Exception) -> str:
-    """The client's name of the error, also of one that comes out of a script."""
+def _error_name(error: Exception) -> str:
+    """The client's class for the error, also for an out-of-memory error raised in a script."""
     if isinstance(error, ResponseError) and "OOM command" in str(error):
         return OutOfMemoryError.__name__
     return type(error).__name__

@@ -1,17 +1,18 @@
-"""Where Redis is: at an address, behind Sentinels, in a Cluster, or one of our own.
+"""The URL of a Redis -> how to reach it: one server, Sentinels, a Cluster, or an embedded one.
 
 redis://:PASSWORD@HOST:PORT/DB                  one server; rediss:// with TLS
-unix:///PATH                                    the same on a socket
+unix:///PATH                                    one server on a Unix socket
 redis+sentinel://HOST:PORT,HOST:PORT/NAME?db=0  the master that the Sentinels know by the name
-redis+cluster://HOST:PORT,HOST:PORT             a Cluster, of which some nodes are named
+redis+cluster://HOST:PORT,HOST:PORT             a Cluster, by some of its nodes
 
-The user and password of a URL are those of the servers; Sentinels have theirs in the query, as
-sentinel_username and sentinel_password. With rediss+ all of them are spoken to in TLS.
+The user and password of a URL are for the servers. Those for the Sentinels are in the query, as
+sentinel_username and sentinel_password. rediss+sentinel and rediss+cluster use TLS for all of them.
 """
 
 import asyncio
 import re
 import time
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import unquote
 
@@ -25,10 +26,9 @@ from redis.asyncio import (
     UnixDomainSocketConnection,
 )
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import parse_url as parse_redis_url
 from redis.exceptions import ConnectionError, RedisClusterException
 
-from service.settings import Settings
 from service.store.embedded_redis import EmbeddedRedis
 
 Client: TypeAlias = Redis | RedisCluster
@@ -39,24 +39,32 @@ SCHEMES = (
     *("redis", "rediss", "unix"),
     *("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"),
 )
-_LOOK_S = 0.5
-_PORTS = {"sentinel": 26379, "cluster": 6379}
+_DISCOVERY_INTERVAL_S = 0.5
+_DEFAULT_PORTS = {"sentinel": 26379, "cluster": 6379}
+_EXAMPLES = {
+    "redis": ":PASSWORD@HOST:6379/0",
+    "unix": "/PATH",
+    "sentinel": ":PASSWORD@HOST:26379,HOST:26379/NAME?db=0",
+    "cluster": ":PASSWORD@HOST:6379,HOST:6379",
+}
 
 
-class Address(Protocol):
+class Deployment(Protocol):
+    """One way in which a Redis is run, and how a client reaches it."""
+
     def client(self, **options: Any) -> Client:
-        """A client that has no connection yet. options: of each connection."""
+        """A client that has not connected yet. options: of each connection."""
         ...
 
-    async def revive(self, client: Client) -> None:
-        """Do what can be done for it to answer again. Raises EmbeddedRedisError or RedisError."""
+    async def recover(self, client: Client) -> None:
+        """Do what can be done so that it answers again. Raises EmbeddedRedisError or RedisError."""
         ...
 
     async def close(self, client: Client) -> None: ...
 
 
-class Single:
-    """A server that somebody else runs."""
+class Standalone:
+    """One server, which somebody else runs."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -64,24 +72,24 @@ class Single:
     def client(self, **options: Any) -> Client:
         return Redis.from_pool(ConnectionPool(**{**self._options, **options}))
 
-    async def revive(self, client: Client) -> None:
+    async def recover(self, client: Client) -> None:
         pass
 
     async def close(self, client: Client) -> None:
         await client.aclose()
 
 
-class Own(Single):
-    """A server that runs as long as the service does, and is started again should it end."""
+class Embedded(Standalone):
+    """A server that runs as long as the service does, and is restarted if it ends."""
 
     def __init__(self, redis: EmbeddedRedis) -> None:
         path = str(redis.socket)
         super().__init__({"connection_class": UnixDomainSocketConnection, "path": path})
         self._redis = redis
-        self._reviving = asyncio.Lock()
+        self._start_lock = asyncio.Lock()
 
-    async def revive(self, client: Client) -> None:
-        async with self._reviving:
+    async def recover(self, client: Client) -> None:
+        async with self._start_lock:
             await asyncio.to_thread(self._redis.start)
 
     async def close(self, client: Client) -> None:
@@ -89,26 +97,28 @@ class Own(Single):
         await asyncio.to_thread(self._redis.stop)
 
 
-class Sentinels:
-    """The master of a name; who that is, is asked for each new connection."""
+class SentinelMaster:
+    """The master of a name; each new connection asks the Sentinels which server that is."""
 
     def __init__(self, hosts: Hosts, name: str, options: Options) -> None:
         self._hosts = hosts
         self._name = name
         self._options = dict(options)
-        self._asking = {key: value for key, value in options.items() if key.startswith("ssl")}
+        self._sentinel_options = {
+            key: value for key, value in options.items() if key.startswith("ssl")
+        }
         for key in ("username", "password"):
-            if given := self._options.pop(f"sentinel_{key}", None):
-                self._asking[key] = given
+            if value := self._options.pop(f"sentinel_{key}", None):
+                self._sentinel_options[key] = value
         self._sentinel: Sentinel | None = None
 
     def client(self, **options: Any) -> Client:
-        asking = {**self._asking, **options}
-        self._sentinel = Sentinel(self._hosts, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+        sentinel_options = {**self._sentinel_options, **options}
+        self._sentinel = Sentinel(self._hosts, sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
         client: Redis = self._sentinel.master_for(self._name, **{**self._options, **options})
         return client
 
-    async def revive(self, client: Client) -> None:
+    async def recover(self, client: Client) -> None:
         pass
 
     async def close(self, client: Client) -> None:
@@ -118,12 +128,12 @@ class Sentinels:
 
 
 class Cluster:
-    """A Cluster; a part of it that is down is one that Redis is down for."""
+    """A Cluster. If one of its nodes is down, calls of the keys there fail."""
 
     def __init__(self, hosts: Hosts, options: Options) -> None:
         self._hosts = hosts
         self._options = options
-        self._next_look = 0.0
+        self._next_discovery = 0.0
 
     def client(self, **options: Any) -> Client:
         return RedisCluster(
@@ -132,15 +142,15 @@ class Cluster:
             **{**self._options, **options},
         )
 
-    async def revive(self, client: Client) -> None:
-        """Ask which node has what: another may have taken the place of one that is gone.
+    async def recover(self, client: Client) -> None:
+        """Discover which node has which slots: a replica may have replaced its master.
 
-        Not each time: it takes 4 ms of this process alone, and every connection is made anew.
+        Not each time: discovery blocks this process for 4 ms, and opens every connection anew.
         """
         assert isinstance(client, RedisCluster)
-        if (now := time.monotonic()) < self._next_look:
+        if (now := time.monotonic()) < self._next_discovery:
             return
-        self._next_look = now + _LOOK_S
+        self._next_discovery = now + _DISCOVERY_INTERVAL_S
         try:
             await client.nodes_manager.initialize()
         except RedisClusterException as error:
@@ -153,56 +163,50 @@ class Cluster:
         await client.nodes_manager.aclose("startup_nodes")
 
 
-def address_of(settings: Settings) -> Address:
-    """What the settings name. Raises EmbeddedRedisError for a folder it cannot be in."""
-    if settings.history is None:
-        return Own(EmbeddedRedis(settings.history_folder or settings.releases / "history"))
-    password = settings.history_password
-    return address_at(
-        settings.history.get_secret_value(), password.get_secret_value() if password else None
-    )
+def redis_at(url: str | None, password: str | None, embedded_folder: Path) -> Deployment:
+    """The Redis of the URL; without one, an embedded Redis with its data in the folder.
+
+    Raises ValueError for the URL, EmbeddedRedisError for the folder.
+    """
+    return Embedded(EmbeddedRedis(embedded_folder)) if url is None else parse_url(url, password)
 
 
-def address_at(url: str, password: str | None = None) -> Address:
-    """Raises ValueError, whose message shows nothing of the URL: a password may be in it."""
+def parse_url(url: str, password: str | None = None) -> Deployment:
+    """Raises ValueError. Its message shows nothing of the URL, which may hold a password."""
     scheme = url.partition("://")[0]
     if scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise ValueError(f"the URL must start with one of {known}")
-    plain, _, kind = scheme.partition("+")
+    base_scheme, _, kind = scheme.partition("+")
     try:
-        address = _several(plain, kind, url, password) if kind else _one(url, password)
+        return _multiple(base_scheme, kind, url, password) if kind else _single(url, password)
     except (ValueError, TypeError):
-        example = f"{scheme}://{_EXAMPLES.get(kind or plain, _EXAMPLES['redis'])}"
+        example = f"{scheme}://{_EXAMPLES.get(kind or base_scheme, _EXAMPLES['redis'])}"
         raise ValueError(
             f"the URL is not like {example}, or has an option that is not known"
         ) from None
-    return address
 
 
-_EXAMPLES = {
-    "redis": ":PASSWORD@HOST:6379/0",
-    "unix": "/PATH",
-    "sentinel": ":PASSWORD@HOST:26379,HOST:26379/NAME?db=0",
-    "cluster": ":PASSWORD@HOST:6379,HOST:6379",
-}
-
-
-def _one(url: str, password: str | None) -> Address:
+def _single(url: str, password: str | None) -> Deployment:
     options = _options(url, password)
     _check(options)
-    return Single(options)
+    return Standalone(options)
 
 
-def _several(plain: str, kind: str, url: str, password: str | None) -> Address:
-    place, path, query = _split(url)
-    user, at, hosts = place.rpartition("@")
-    nodes = [_options(f"{plain}://{user}{at}{host}{query}", password) for host in hosts.split(",")]
-    places = [
-        (node.pop("host"), node.pop("port", _PORTS[kind])) for node in nodes if "host" in node
+def _multiple(scheme: str, kind: str, url: str, password: str | None) -> Deployment:
+    authority, path, query = _split(url)
+    credentials, at, hosts = authority.rpartition("@")
+    nodes = [
+        _options(f"{scheme}://{credentials}{at}{host}{query}", password)
+        for host in hosts.split(",")
+    ]
+    addresses = [
+        (node.pop("host"), node.pop("port", _DEFAULT_PORTS[kind]))
+        for node in nodes
+        if "host" in node
     ]
     options = nodes[0]
-    if len(places) != len(nodes):
+    if len(addresses) != len(nodes):
         raise ValueError
     _check({key: value for key, value in options.items() if not key.startswith("sentinel_")})
     if options.pop("connection_class", None) is SSLConnection:
@@ -210,10 +214,10 @@ def _several(plain: str, kind: str, url: str, password: str | None) -> Address:
     if kind == "cluster":
         if path or options.pop("db", 0):
             raise ValueError
-        return Cluster(places, options)
+        return Cluster(addresses, options)
     if not path:
         raise ValueError
-    return Sentinels(places, unquote(path), options)
+    return SentinelMaster(addresses, unquote(path), options)
 
 
 def _split(url: str) -> tuple[str, str, str]:
@@ -225,11 +229,11 @@ def _split(url: str) -> tuple[str, str, str]:
 
 
 def _options(url: str, password: str | None) -> Options:
-    options: Options = {**parse_url(url)}
+    options: Options = {**parse_redis_url(url)}
     return {**options, "password": password} if password else options
 
 
 def _check(options: Options) -> None:
-    """Raises TypeError for an option that no connection has, which else would be so much later."""
-    rest = dict(options)
-    rest.pop("connection_class", Connection)(**rest)
+    """Raises TypeError for an option that no connection has; redis would raise it much later."""
+    arguments = dict(options)
+    arguments.pop("connection_class", Connection)(**arguments)

@@ -21,7 +21,8 @@ from index.release.reading import Release, open_release, read_current
 from index.retrieval.retriever import Query, Retriever
 from index.retrieval.search import Timings
 from service.app import create_app
-from service.serving.batching import Served
+from service.http.load_shedding import SheddingProtocol
+from service.serving.outcome import QueryResult
 from service.serving.server import DrainingServer
 from service.settings import Settings
 
@@ -66,7 +67,7 @@ def loop(
 class PreparedEngine:
     """Has one answer, for whatever is asked."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: QueryResult) -> None:
         self._served = served
 
     def is_full(self, depth: int) -> bool:
@@ -75,7 +76,9 @@ class PreparedEngine:
     def admit(self, deadline: float) -> None:
         pass
 
-    async def answer(self, query: Query, is_gone: Callable[[], bool], deadline: float) -> Served:
+    async def answer(
+        self, query: Query, is_gone: Callable[[], bool], deadline: float
+    ) -> QueryResult:
         return self._served
 
 
@@ -84,8 +87,8 @@ def floor(settings: Settings) -> None:
     app = create_app(settings)
     release = current(settings.releases)
     [answer] = release.retriever.recommend(queries(settings.releases)[:1])
-    app.state.service.engine = PreparedEngine(Served(answer, release, Timings(), queue=0.0))
-    DrainingServer(app, settings).run()
+    app.state.service.engine = PreparedEngine(QueryResult(answer, release, Timings(), queue_s=0.0))
+    DrainingServer(app, settings, SheddingProtocol).run()
 
 
 class _Bare(asyncio.Protocol):

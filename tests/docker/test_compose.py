@@ -119,7 +119,9 @@ def test_a_night_at_once_is_a_run_of_its_service() -> None:
 
 def test_a_stop_waits_for_the_last_answer() -> None:
     last_answers_s = int(
-        re.search(r"_LAST_ANSWERS_S = (\d+)", (ROOT / "service/serving/server.py").read_text())[1]
+        re.search(r"_SHUTDOWN_TIMEOUT_S = (\d+)", (ROOT / "service/serving/server.py").read_text())[
+            1
+        ]
     )
     drain_s = float(SERVICES["api"]["environment"]["RE4_DRAIN_S"])
     assert float(SERVICES["api"]["stop_grace_period"].removesuffix("s")) > drain_s + last_answers_s

@@ -1,12 +1,12 @@
-"""Exports that are killed, and run again.
+"""Kills exports, and runs them again.
 
     python tests/evidence/export_kills.py [--each 20] [--random 200] [--seed 0]
 
-Each is killed at one of the points below, each so many times, or at a random moment, now and then
-twice in a row; then one runs to its end. Each time the log must have every event once, in files
-that can be read, with nothing left aside. In one trial of ten, entries are dropped between the kill
-and the last run, which must say exactly how many of them are nowhere. The last line is one JSON
-object; the status is 1 if anything fails.
+Each export is killed at one of the points below, --each times per point, or at a random moment,
+sometimes twice in a row; then one runs to its end. Then the log must have every event once, in
+readable files, and no partial file. In one trial of ten, entries are dropped between the kill and
+the last run, which must report exactly how many of them are lost. The last line is one JSON object;
+the status is 1 if anything fails.
 
 It forks a child for each trial instead of starting an interpreter.
 """
@@ -32,18 +32,18 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from redis.asyncio import Redis
-from redises import RedisServer, running
+from redis_servers import RedisServer, running
 
 from service.settings import Settings
 from service.store import event_export as export
+from service.store import event_log
 from service.store.event_export import export_events
 from service.store.events import Event
 from service.store.histories import STREAMS, HistoryStore
-from service.store.redis_client import ResilientRedis
-from service.store.redis_url import address_of
+from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 
-POINTS = (
+KILL_POINTS = (
     "before reading",
     "after reading",
     "after what is pending",
@@ -60,7 +60,7 @@ BATCH = 8
 USERS = ("anna", "bert", "carl", "dora")
 DAYS = 3
 DAY_S = 86_400
-_TOLD_EVERY = 50
+_LOG_EVERY = 50
 _COMMANDS = {
     "XREADGROUP": ("before reading", "after reading"),
     export._PENDING: (None, "after what is pending"),
@@ -72,7 +72,7 @@ Row = tuple[str, str | None, str | None]  # user, item, event id
 
 
 class Trials:
-    """A Redis, the log, and what was sent so far."""
+    """A Redis, the log, and the events sent so far."""
 
     def __init__(self, server: RedisServer, scratch: Path, seed: int) -> None:
         self.server = server
@@ -80,12 +80,12 @@ class Trials:
         self.folder = scratch / "events"
         self.draw = random.Random(seed)
         self.sent: list[Row] = []
-        self.seconds = 0.0  # that the last export took which was not killed
+        self.seconds = 0.0  # of the last export that was not killed
         self.number = 0
         self.dropped = self.lost = self.duplicates = 0
 
-    def afresh(self) -> None:
-        self.server.ask("FLUSHALL")
+    def reset(self) -> None:
+        self.server.execute("FLUSHALL")
         shutil.rmtree(self.folder, ignore_errors=True)
         self.sent.clear()
 
@@ -94,20 +94,20 @@ class Trials:
 
     async def _send(self, count: int) -> None:
         metrics = Metrics()
-        link = ResilientRedis(address_of(self.settings), self.settings, metrics)
-        await link.start()
-        store = HistoryStore(link, self.settings, metrics)
+        redis = ResilientRedis(deployment_of(self.settings), self.settings, metrics)
+        await redis.start()
+        store = HistoryStore(redis, self.settings, metrics)
         events = [self._event() for _ in range(count)]
-        taken = await store.append([*events, events[0]])
-        assert (taken.accepted, taken.duplicates) == (count, 1)
+        appended = await store.append([*events, events[0]])
+        assert (appended.accepted, appended.duplicates) == (count, 1)
         self.sent += [(event.user_id, event.item_id, event.event_id) for event in events]
         await store.forget(USERS[0])
         self.sent.append((USERS[0], None, None))
-        await link.close()
+        await redis.close()
 
     def _event(self) -> Event:
         self.number += 1
-        at = time.time() + DAY_S * (1 + self.draw.randrange(DAYS))  # after they were forgotten
+        at = time.time() + DAY_S * (1 + self.draw.randrange(DAYS))  # after the `forget`
         return Event(
             user_id=self.draw.choice(USERS),
             item_id=f"item-{self.number}",
@@ -115,47 +115,47 @@ class Trials:
             event_id=f"event-{self.number}",
         )
 
-    def begin(self, prepare: Callable[[], None] = lambda: None) -> int:
-        """The process of an export, which prepares itself first."""
+    def fork_export(self, prepare: Callable[[], None] = lambda: None) -> int:
+        """The process of an export, which calls `prepare` first."""
         child = os.fork()
         if child:
             return child
         try:
-            export._BATCH, export._ACKNOWLEDGED = BATCH, BATCH // 3
+            export._BATCH, export._DELETE_BATCH = BATCH, BATCH // 3
             os.fsync = lambda descriptor: None  # a kill loses nothing written, and disks are slow
             prepare()
-            said = asdict(export_events(self.settings, self.folder))
-            (self.folder.parent / "said").write_text(json.dumps(said))
+            output = asdict(export_events(self.settings, self.folder))
+            (self.folder.parent / "output").write_text(json.dumps(output))
             os._exit(0)
         except BaseException:
             traceback.print_exc()
             os._exit(99)
 
     def finish(self) -> dict[str, int]:
-        """Export to the end, and look at what is there."""
-        nowhere = self._nowhere()
+        """Export to the end, and check the log."""
+        missing = self._missing()
         start = time.monotonic()
-        assert os.waitstatus_to_exitcode(os.waitpid(self.begin(), 0)[1]) == 0, "see above"
+        assert os.waitstatus_to_exitcode(os.waitpid(self.fork_export(), 0)[1]) == 0, "see above"
         self.seconds = time.monotonic() - start
-        said: dict[str, int] = json.loads((self.folder.parent / "said").read_text())
-        assert said["lost"] == sum(nowhere.values()), (said, nowhere)
+        output: dict[str, int] = json.loads((self.folder.parent / "output").read_text())
+        assert output["lost"] == sum(missing.values()), (output, missing)
         rows = self._rows()
-        self.lost += (Counter(self.sent) - Counter(rows) - nowhere).total()
+        self.lost += (Counter(self.sent) - Counter(rows) - missing).total()
         self.duplicates += (Counter(rows) - Counter(self.sent)).total()
-        assert not list(self.folder.glob("date=*/.*")), "left aside"
+        assert not list(self.folder.glob("date=*/.*")), "a partial file is left"
         with self.server.client() as client:
             assert not any(client.xlen(stream) for stream in STREAMS)
-        self.dropped += sum(nowhere.values())
+        self.dropped += sum(missing.values())
         self.sent = rows
-        return said
+        return output
 
     def drop(self) -> None:
         with self.server.client() as client:
             for stream in STREAMS:
                 client.xtrim(stream, maxlen=3, approximate=False)
 
-    def _nowhere(self) -> "Counter[Row]":
-        """What was sent and is neither in the log nor in Redis."""
+    def _missing(self) -> "Counter[Row]":
+        """The events sent that are neither in the log nor in Redis."""
         waiting: list[tuple[str, Row]] = []
         with self.server.client() as client:
             for stream in STREAMS:
@@ -164,9 +164,9 @@ class Trials:
                     row = (texts["user_id"], texts.get("item_id"), texts.get("event_id"))
                     waiting.append((entry.decode(), row))
         logged = self._entries()
-        there = Counter(row for _, row in logged)
-        there += Counter(row for entry, row in waiting if (entry, row) not in set(logged))
-        return Counter(self.sent) - there
+        present = Counter(row for _, row in logged)
+        present += Counter(row for entry, row in waiting if (entry, row) not in set(logged))
+        return Counter(self.sent) - present
 
     def _rows(self) -> list[Row]:
         return [row for _, row in self._entries()]
@@ -200,7 +200,7 @@ def kill_at(point: str, number: int) -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         reach({"os.rename": "before rename", "os.mkdir": "folder"}.get(event))
 
-    write, ask = pq.write_table, Redis.execute_command
+    write_original, execute_original = pq.write_table, Redis.execute_command
 
     def write_table(table: Any, opened: Any, **options: Any) -> None:
         opened.write(b"PAR1, and no more")
@@ -208,30 +208,30 @@ def kill_at(point: str, number: int) -> None:
         reach("half written")
         opened.seek(0)
         opened.truncate()
-        write(table, opened, **options)
+        write_original(table, opened, **options)
 
     async def execute_command(self: Any, *arguments: Any, **options: Any) -> Any:
         name = arguments[1] if arguments[0] == "EVAL" else arguments[0]
         before, after = _COMMANDS.get(name, (None, None))
         reach(before)
-        reply = await ask(self, *arguments, **options)
+        reply = await execute_original(self, *arguments, **options)
         reach(after)
         return reply
 
     os.fsync = fsync
-    export.pq.write_table = write_table
+    event_log.pq.write_table = write_table
     Redis.execute_command = execute_command  # type: ignore[method-assign]
     sys.addaudithook(hook)
 
 
-def at_point(trials: Trials, point: str) -> bool:
+def kill_at_point(trials: Trials, point: str) -> bool:
     number = 1 if point == "folder" else trials.draw.randint(1, 4)
-    status = os.waitpid(trials.begin(lambda: kill_at(point, number)), 0)[1]
+    status = os.waitpid(trials.fork_export(lambda: kill_at(point, number)), 0)[1]
     return os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 
-def at_random(trials: Trials) -> bool:
-    child = trials.begin()
+def kill_at_random(trials: Trials) -> bool:
+    child = trials.fork_export()
     time.sleep(trials.draw.uniform(0, trials.seconds))
     with suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
@@ -252,28 +252,28 @@ def main() -> None:
             trials = Trials(server, Path(name), arguments.seed)
             trials.send(100)
             trials.finish()
-            plan = [*POINTS] * arguments.each + ["at random"] * arguments.random
+            plan = [*KILL_POINTS] * arguments.each + ["at random"] * arguments.random
             for trial, point in enumerate(plan):
                 if trial % 10 == 0 or point == "folder":
-                    trials.afresh()
+                    trials.reset()
                 trials.send(100)
                 events += 101
                 for _ in range(trials.draw.choice((1, 1, 2))):
                     if point == "at random":
-                        kills[point] += at_random(trials)
+                        kills[point] += kill_at_random(trials)
                     else:
-                        kills[point] += at_point(trials, point)
+                        kills[point] += kill_at_point(trials, point)
                 if trial % 10 == 9:
                     trials.drop()
                 trials.finish()
-                if trial % _TOLD_EVERY == 0:
-                    said = f"{trial} of {len(plan)}: {dict(kills)}"
-                    print(said, file=sys.stderr, flush=True)
-    few = [point for point in POINTS if kills[point] < arguments.each]
+                if trial % _LOG_EVERY == 0:
+                    output = f"{trial} of {len(plan)}: {dict(kills)}"
+                    print(output, file=sys.stderr, flush=True)
+    incomplete = [point for point in KILL_POINTS if kills[point] < arguments.each]
     print(
         json.dumps(
             {
-                "passed": not (few or trials.lost or trials.duplicates),
+                "passed": not (incomplete or trials.lost or trials.duplicates),
                 "kills": sum(kills.values()),
                 "at": kills,
                 "events": events,
@@ -283,7 +283,7 @@ def main() -> None:
             }
         )
     )
-    raise SystemExit(bool(few or trials.lost or trials.duplicates))
+    raise SystemExit(bool(incomplete or trials.lost or trials.duplicates))
 
 
 if __name__ == "__main__":

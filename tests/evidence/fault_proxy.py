@@ -1,10 +1,10 @@
-"""A TCP proxy before a Redis that does to the traffic what it is told.
+"""A TCP proxy before a Redis that injects faults into the traffic.
 
     python tests/evidence/fault_proxy.py TARGET_PORT
 
-Its first line of output is the port that it listens on. Each line of its input is the name of a
-fault, which it holds to, on old and new connections, until the next; it says the name back once it
-does. `none` is no fault.
+The first line of output is the port that it listens on. Each line of input is the name of a fault,
+which the proxy applies to old and new connections until the next; it prints the name once it does.
+`none` is no fault.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ import uvloop
 
 HOST = "127.0.0.1"
 _READ = 65_536
-_ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: a reset instead of an orderly end
+_LINGER = struct.pack("ii", 1, 0)  # SO_LINGER: a reset instead of an orderly close
 
-# Instead of each reply; the server is not even asked.
+# Sent instead of each reply; the commands are not forwarded.
 REPLIES = {
     "wrong type": b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n",
     "loading": b"-LOADING Redis is loading the dataset in memory\r\n",
@@ -35,10 +35,10 @@ REPLIES = {
     "busy": b"-BUSY Redis is busy running a script.\r\n",
     "another reply": b":7\r\n",
 }
-# Seconds by which a reply is late: within the budget, over it, now this now that.
+# Seconds by which a reply is late: within the timeout, beyond it, or random.
 DELAYS: dict[str, Callable[[], float]] = {
     "latency": lambda: 0.03,
-    "latency over the budget": lambda: 0.08,
+    "latency over the timeout": lambda: 0.08,
     "jitter": lambda: random.uniform(0, 0.1),
 }
 FAULTS = (
@@ -60,13 +60,13 @@ class Proxy:
         await self._listen()
         print(self._port, flush=True)
         loop = asyncio.get_running_loop()
-        orders = asyncio.StreamReader()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
-        while line := await orders.readline():
-            await self._hold(line.decode().strip())
+        commands = asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+        while line := await commands.readline():
+            await self._set_fault(line.decode().strip())
             print(self._fault, flush=True)
 
-    async def _hold(self, fault: str) -> None:
+    async def _set_fault(self, fault: str) -> None:
         if fault not in ("none", *FAULTS):
             raise SystemExit(f"no such fault: {fault}")
         self._fault = fault
@@ -93,16 +93,16 @@ class Proxy:
             return
         try:
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._ask(reader, server, client))
-                pumps.create_task(self._answer(from_server, client))
+                pumps.create_task(self._forward_requests(reader, server, client))
+                pumps.create_task(self._forward_replies(from_server, client))
         except* (OSError, RuntimeError, ValueError):
-            pass  # one of the two has gone
+            pass  # one of the two has closed
         finally:
             self._clients.discard(client)
-            for end in (client, server):
-                end.close()
+            for stream in (client, server):
+                stream.close()
 
-    async def _ask(
+    async def _forward_requests(
         self,
         reader: asyncio.StreamReader,
         server: asyncio.StreamWriter,
@@ -110,24 +110,26 @@ class Proxy:
     ) -> None:
         while data := await reader.read(_READ):
             if self._fault in REPLIES:
-                client.write(REPLIES[self._fault] * _commands(data))
+                client.write(REPLIES[self._fault] * _count_commands(data))
             elif self._fault != "black hole":
                 server.write(data)
         raise ConnectionResetError
 
-    async def _answer(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+    async def _forward_replies(
+        self, reader: asyncio.StreamReader, client: asyncio.StreamWriter
+    ) -> None:
         loop, due = asyncio.get_running_loop(), 0.0
         while data := await reader.read(_READ):
             if self._fault in DELAYS:
-                due = max(due, loop.time() + DELAYS[self._fault]())  # in the order they came
+                due = max(due, loop.time() + DELAYS[self._fault]())  # in order
                 loop.call_at(due, _write, client, data)
             elif due > loop.time():
                 loop.call_at(due, _write, client, data)
             else:
-                await self._spoil(data, client)
+                await self._distort(data, client)
         raise ConnectionResetError
 
-    async def _spoil(self, data: bytes, client: asyncio.StreamWriter) -> None:
+    async def _distort(self, data: bytes, client: asyncio.StreamWriter) -> None:
         half = data[: len(data) // 2]
         match self._fault:
             case "trickle":
@@ -154,8 +156,8 @@ class Proxy:
                 client.write(data)
 
 
-def _commands(data: bytes) -> int:
-    """How many commands these bytes are; none of the client's is longer than one read."""
+def _count_commands(data: bytes) -> int:
+    """The number of commands in the data; none of the client's is longer than one read."""
     reader = hiredis.Reader()
     reader.feed(data)
     return sum(1 for _ in iter(reader.gets, False))
@@ -168,7 +170,7 @@ def _write(client: asyncio.StreamWriter, data: bytes) -> None:
 
 def _reset(client: asyncio.StreamWriter) -> None:
     connection = cast(socket.socket, client.get_extra_info("socket"))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
     cast(asyncio.WriteTransport, client.transport).abort()
 
 

@@ -1,18 +1,18 @@
-"""Redis on its bad days: faults between it and the service, and to it, under requests over HTTP.
+"""Faults of Redis, and of the network before it, while the service answers over HTTP.
 
     python tests/evidence/redis_faults.py [--seconds S] [--rate R] [--pause-s S] [--deadline-ms MS]
-        [--kinds ERROR_SPECS] [--slack-ms MS]
+        [--kinds KINDS] [--slack-ms MS]
 
-A real service process with its default budget of 50 ms finds its Redis through a proxy that spoils
-the traffic (fault_proxy.py), behind Sentinels, or in a Cluster; all are real servers. Requests come
-at a steady rate. Before each fault they are measured without it, through the same proxy. Then the
-fault comes, for twice as long; if the breaker is open from half of it, the rest is measured apart.
-Then it goes, and the service must be as before, by itself.
+A real service process with its default timeout of 50 ms reaches its Redis through a proxy that
+distorts the traffic (fault_proxy.py), behind Sentinels, or in a Cluster; all are real servers.
+Requests are sent at a constant rate. Before each fault they are measured without it, through the
+same proxy. Then the fault lasts for twice as long; if the circuit is open after half of it, the
+rest is measured separately. Then the fault ends, and the service must recover by itself.
 
 The last line is one JSON object. The status is 1 if POST /recommend was answered with 5xx, POST
-/events with anything but 200 or 503, if the service did not recover, or if answers were late: in
-the p99 of any fault by more than the budget, or in the p99 of all that were sent while the breaker
-was open by more than 1 ms. --slack-ms is added to both, for machines that do other things too.
+/events with anything but 200 or 503, if the service did not recover, or if responses were late: in
+the p99 of any fault by more than the timeout, or in the p99 of all that were sent while the circuit
+was open by more than 1 ms. --slack-ms is added to both, for machines that are busy otherwise.
 """
 
 import argparse
@@ -37,32 +37,32 @@ import httpx
 import numpy as np
 import uvloop
 from fault_proxy import FAULTS
-from redises import HOST, Clustered, RedisServer, Watched, running, until
+from redis_servers import HOST, ClusterServers, RedisServer, SentinelServers, running, wait_until
 from releases import point, write_release
 from server import serving
 from steady_load import Answered, SteadyLoad
 
-BUDGET_MS = 50
+TIMEOUT_MS = 50
 OPEN_MS = 1
 USERS = 200
-PATIENCE_S = 30.0
+RECOVERY_TIMEOUT_S = 30.0
 
-Order = Callable[[], Awaitable[None]]
+Action = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """What brings a fault about; what ends it, if it does not end by itself; what goes before."""
+class Fault:
+    """How a fault begins, how it ends unless by itself, and what prepares it."""
 
     name: str
-    begin: Order
-    end: Order | None
-    prepare: Order | None = None
+    begin: Action
+    end: Action | None
+    prepare: Action | None = None
 
 
 @dataclass
-class Findings:
-    """What came of one fault. Times in milliseconds, but for the seconds of recovery."""
+class Measurement:
+    """The responses during one fault. Times in milliseconds, recovery in seconds."""
 
     answers: int
     server_errors: Counter[str]
@@ -79,99 +79,103 @@ class Findings:
 
 @dataclass
 class Evidence:
-    given: argparse.Namespace
-    findings: dict[str, Findings] = field(default_factory=dict)
+    arguments: argparse.Namespace
+    findings: dict[str, Measurement] = field(default_factory=dict)
     normal_ms: list[float] = field(default_factory=list)
     open_ms: list[float] = field(default_factory=list)
 
-    async def collect(self, url: str, troubles: Sequence[Trouble]) -> None:
-        """Each trouble in turn, for the service at the URL."""
-        async with SteadyLoad(url, self.given.rate, USERS) as load:
-            await load.normal(time.perf_counter(), PATIENCE_S)
-            for trouble in troubles:
-                self.findings[trouble.name] = found = await self._meet(url, load, trouble)
-                print(f"{trouble.name:<28}{_line(found)}", flush=True)
+    async def collect(self, url: str, faults: Sequence[Fault]) -> None:
+        """Measure each fault in turn, with the service at the URL."""
+        async with SteadyLoad(url, self.arguments.rate, USERS) as load:
+            await load.normal(time.perf_counter(), RECOVERY_TIMEOUT_S)
+            for fault in faults:
+                self.findings[fault.name] = measurement = await self._measure(url, load, fault)
+                print(f"{fault.name:<28}{_summary_line(measurement)}", flush=True)
 
-    async def _meet(self, url: str, load: SteadyLoad, trouble: Trouble) -> Findings:
-        seconds = self.given.seconds
-        if trouble.prepare is not None:
-            await trouble.prepare()
-            await load.normal(time.perf_counter(), PATIENCE_S)
+    async def _measure(self, url: str, load: SteadyLoad, fault: Fault) -> Measurement:
+        seconds = self.arguments.seconds
+        if fault.prepare is not None:
+            await fault.prepare()
+            await load.normal(time.perf_counter(), RECOVERY_TIMEOUT_S)
         start = time.perf_counter()
         await load.last(seconds)
-        begun = time.perf_counter()
-        await trouble.begin()
+        began = time.perf_counter()
+        await fault.begin()
         await load.last(seconds)
-        opened = time.perf_counter() if trouble.end and await _is_left_alone(url) else None
-        await load.last(seconds if trouble.end else 0)
+        circuit_opened = time.perf_counter() if fault.end and await _is_circuit_open(url) else None
+        await load.last(seconds if fault.end else 0)
         ended = time.perf_counter()
-        if trouble.end is not None:
-            await trouble.end()
-        recovery_s = await _recovery(load, ended if trouble.end else begun)
-        before = _between(load.answers, start, begun)
-        during = _between(load.answers, begun, ended)
-        alone = _between(load.answers, opened, ended) if opened else []
-        if not all(each.degraded for each in alone if each.path == "/recommend"):
-            alone = []  # it has not stayed open: some replies come in time
+        if fault.end is not None:
+            await fault.end()
+        recovery_s = await _recovery(load, ended if fault.end else began)
+        before = _between(load.answers, start, began)
+        during = _between(load.answers, began, ended)
+        while_open = _between(load.answers, circuit_opened, ended) if circuit_opened else []
+        if not all(response.degraded for response in while_open if response.path == "/recommend"):
+            while_open = []  # it has not stayed open: some replies are in time
         self.normal_ms += _times_ms(before)
-        self.open_ms += _times_ms(alone)
-        return _findings(before, during, alone, recovery_s, load.answers)
+        self.open_ms += _times_ms(while_open)
+        return _findings(before, during, while_open, recovery_s, load.answers)
 
     def summary(self) -> dict[str, object]:
-        slack_ms = self.given.slack_ms
-        worst_ms = max(found.added_p99_ms for found in self.findings.values())
+        slack_ms = self.arguments.slack_ms
+        worst_ms = max(measurement.added_p99_ms for measurement in self.findings.values())
         added = _added_ms(self.normal_ms, self.open_ms)
         wrong = [
             name
-            for name, found in self.findings.items()
-            if found.server_errors or set(found.events) - {200, 503} or found.recovery_s is None
+            for name, measurement in self.findings.items()
+            if measurement.server_errors
+            or set(measurement.events) - {200, 503}
+            or measurement.recovery_s is None
         ]
-        on_time = worst_ms <= BUDGET_MS + slack_ms and added[1] <= OPEN_MS + slack_ms
+        on_time = worst_ms <= TIMEOUT_MS + slack_ms and added[1] <= OPEN_MS + slack_ms
         return {
             "evidence": "redis-faults",
             "date": date.today().isoformat(),
             "faults": len(self.findings),
-            "answers": sum(found.answers for found in self.findings.values()),
-            "server_errors": sum(found.server_errors.total() for found in self.findings.values()),
+            "answers": sum(measurement.answers for measurement in self.findings.values()),
+            "server_errors": sum(
+                measurement.server_errors.total() for measurement in self.findings.values()
+            ),
             "worst_added_p99_ms": round(worst_ms, 2),
             "open_answers": len(self.open_ms),
             "open_added_p50_ms": round(added[0], 2),
             "open_added_p99_ms": round(added[1], 2),
             "worst_recovery_s": _rounded(
-                max(found.recovery_s or 0.0 for found in self.findings.values())
+                max(measurement.recovery_s or 0.0 for measurement in self.findings.values())
             ),
             "wrong": wrong,
             "passed": not wrong and on_time,
             "findings": {
-                name: {key: _rounded(value) for key, value in vars(found).items()}
-                for name, found in self.findings.items()
+                name: {key: _rounded(value) for key, value in vars(measurement).items()}
+                for name, measurement in self.findings.items()
             },
         }
 
 
-async def _is_left_alone(url: str) -> bool:
-    """Whether the breaker is open."""
+async def _is_circuit_open(url: str) -> bool:
+    """Whether the service's circuit breaker is open."""
     async with httpx.AsyncClient(base_url=url) as client:
         return "re4_redis_circuit_open 1.0" in (await client.get("/metrics")).text
 
 
 async def _recovery(load: SteadyLoad, since: float) -> float | None:
     try:
-        return await load.normal(since, PATIENCE_S)
+        return await load.normal(since, RECOVERY_TIMEOUT_S)
     except TimeoutError:
         return None
 
 
 def _between(answers: Sequence[Answered], start: float, end: float) -> list[Answered]:
-    return [each for each in answers if start <= each.sent < end]
+    return [response for response in answers if start <= response.sent < end]
 
 
 def _times_ms(answers: Sequence[Answered]) -> list[float]:
-    return [each.took * 1e3 for each in answers if each.path == "/recommend"]
+    return [response.took * 1e3 for response in answers if response.path == "/recommend"]
 
 
 def _added_ms(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
-    """By how much the median and the p99 are later."""
+    """By how much the median and the p99 grow."""
     if not before or not after:
         return 0.0, 0.0
     median, p99 = np.percentile(after, (50, 99)) - np.percentile(before, (50, 99))
@@ -181,24 +185,24 @@ def _added_ms(before: Sequence[float], after: Sequence[float]) -> tuple[float, f
 def _findings(
     before: Sequence[Answered],
     during: Sequence[Answered],
-    alone: Sequence[Answered],
+    while_open: Sequence[Answered],
     recovery_s: float | None,
-    every: Sequence[Answered],
-) -> Findings:
-    asked = [each for each in during if each.path == "/recommend"]
+    all_responses: Sequence[Answered],
+) -> Measurement:
+    responses = [response for response in during if response.path == "/recommend"]
     p50, p99 = np.percentile(_times_ms(before), (50, 99))
     added = _added_ms(_times_ms(before), _times_ms(during))
-    added_open = _added_ms(_times_ms(before), _times_ms(alone)) if alone else (None, None)
+    added_open = _added_ms(_times_ms(before), _times_ms(while_open)) if while_open else (None, None)
     since = before[0].sent
-    return Findings(
-        answers=len(asked),
+    return Measurement(
+        answers=len(responses),
         server_errors=Counter(
-            each.code
-            for each in every
-            if each.sent >= since and each.path == "/recommend" and each.status >= 500
+            response.code
+            for response in all_responses
+            if response.sent >= since and response.path == "/recommend" and response.status >= 500
         ),
-        degraded_share=sum(each.degraded for each in asked) / max(1, len(asked)),
-        events=Counter(each.status for each in during if each.path == "/events"),
+        degraded_share=sum(response.degraded for response in responses) / max(1, len(responses)),
+        events=Counter(response.status for response in during if response.path == "/events"),
         p50_before_ms=float(p50),
         p99_before_ms=float(p99),
         added_p50_ms=added[0],
@@ -209,17 +213,17 @@ def _findings(
     )
 
 
-def _line(found: Findings) -> str:
-    opened = (
+def _summary_line(m: Measurement) -> str:
+    while_open = (
         ""
-        if found.open_added_p99_ms is None
-        else (f" (open: {found.open_added_p50_ms:+.2f} and {found.open_added_p99_ms:+.2f} ms)")
+        if m.open_added_p99_ms is None
+        else (f" (open: {m.open_added_p50_ms:+.2f} and {m.open_added_p99_ms:+.2f} ms)")
     )
-    recovery = "never" if found.recovery_s is None else f"{found.recovery_s:.2f} s"
+    recovery = "never" if m.recovery_s is None else f"{m.recovery_s:.2f} s"
     return (
-        f"{found.answers} answers, 5xx: {dict(found.server_errors) or 'none'}, "
-        f"{found.degraded_share:.0%} degraded; "
-        f"p50 {found.added_p50_ms:+.2f} ms, p99 {found.added_p99_ms:+.2f} ms{opened}; "
+        f"{m.answers} answers, 5xx: {dict(m.server_errors) or 'none'}, "
+        f"{m.degraded_share:.0%} degraded; "
+        f"p50 {m.added_p50_ms:+.2f} ms, p99 {m.added_p99_ms:+.2f} ms{while_open}; "
         f"normal after {recovery}"
     )
 
@@ -228,12 +232,12 @@ def _rounded(value: object) -> object:
     return round(value, 2) if isinstance(value, float) else value
 
 
-# --- the troubles ---
+# --- the faults ---
 
 
 @contextmanager
-def proxied(target: int) -> Iterator[tuple[int, Callable[[str], Order]]]:
-    """The port of a proxy before that one, and what makes it hold to a fault."""
+def proxied(target: int) -> Iterator[tuple[int, Callable[[str], Action]]]:
+    """The port of a proxy to the target port, and a function that makes the action of a fault."""
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("fault_proxy.py")), str(target)],
         stdin=subprocess.PIPE,
@@ -242,31 +246,31 @@ def proxied(target: int) -> Iterator[tuple[int, Callable[[str], Order]]]:
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    said, told = process.stdout, process.stdin
+    output, commands = process.stdout, process.stdin
 
-    def order(fault: str) -> Order:
-        async def hold() -> None:
-            print(fault, file=told, flush=True)
-            assert (await asyncio.to_thread(said.readline)).strip() == fault
+    def set_fault(fault: str) -> Action:
+        async def send() -> None:
+            print(fault, file=commands, flush=True)
+            assert (await asyncio.to_thread(output.readline)).strip() == fault
 
-        return hold
+        return send
 
     try:
-        yield int(said.readline()), order
+        yield int(output.readline()), set_fault
     finally:
-        told.close()
+        commands.close()
         process.wait()
-        said.close()
+        output.close()
 
 
-def signalled(server: RedisServer, number: int) -> Order:
+def send_signal(server: RedisServer, number: int) -> Action:
     async def send() -> None:
         server.send(number)
 
     return send
 
 
-def started_again(server: RedisServer) -> Order:
+def restart(server: RedisServer) -> Action:
     async def start() -> None:
         server.stop()
         await asyncio.to_thread(server.start)
@@ -275,84 +279,84 @@ def started_again(server: RedisServer) -> Order:
 
 
 @asynccontextmanager
-async def alone(folder: Path) -> AsyncIterator[tuple[str, list[Trouble]]]:
+async def standalone(folder: Path) -> AsyncIterator[tuple[str, list[Fault]]]:
     """One server, behind the proxy."""
     server = RedisServer(folder)
-    with running(server), proxied(server.port) as (port, order):
-        troubles = [Trouble(name, order(name), order("none")) for name in FAULTS]
-        troubles += [
-            Trouble(
-                "SIGSTOP", signalled(server, signal.SIGSTOP), signalled(server, signal.SIGCONT)
+    with running(server), proxied(server.port) as (port, set_fault):
+        faults = [Fault(name, set_fault(name), set_fault("none")) for name in FAULTS]
+        faults += [
+            Fault(
+                "SIGSTOP", send_signal(server, signal.SIGSTOP), send_signal(server, signal.SIGCONT)
             ),
-            Trouble("SIGKILL", signalled(server, signal.SIGKILL), started_again(server)),
+            Fault("SIGKILL", send_signal(server, signal.SIGKILL), restart(server)),
         ]
-        yield f"redis://{HOST}:{port}", troubles
+        yield f"redis://{HOST}:{port}", faults
 
 
 @asynccontextmanager
-async def watched(folder: Path) -> AsyncIterator[tuple[str, list[Trouble]]]:
+async def sentinel(folder: Path) -> AsyncIterator[tuple[str, list[Fault]]]:
     """Behind Sentinels: the master is killed, then its successor hangs."""
-    servers = Watched(folder)
+    servers = SentinelServers(folder)
     with servers.running():
 
-        async def heal() -> None:
-            await started_again(servers.master)()
-            await asyncio.to_thread(until, servers.is_whole)
+        async def restore() -> None:
+            await restart(servers.master)()
+            await asyncio.to_thread(wait_until, servers.is_healthy)
 
         yield (
             servers.url,
             [
-                Trouble("Sentinel, SIGKILL", signalled(servers.master, signal.SIGKILL), None),
-                Trouble(
-                    "Sentinel, SIGSTOP", signalled(servers.replica, signal.SIGSTOP), None, heal
+                Fault("Sentinel, SIGKILL", send_signal(servers.master, signal.SIGKILL), None),
+                Fault(
+                    "Sentinel, SIGSTOP", send_signal(servers.replica, signal.SIGSTOP), None, restore
                 ),
             ],
         )
 
 
 @asynccontextmanager
-async def clustered(folder: Path) -> AsyncIterator[tuple[str, list[Trouble]]]:
+async def cluster(folder: Path) -> AsyncIterator[tuple[str, list[Fault]]]:
     """A Cluster of which a master is killed, then its successor hangs."""
-    servers = Clustered(folder, replica=True)
-    first, heir = servers.nodes[0], servers.nodes[-1]
+    servers = ClusterServers(folder, replica=True)
+    first, replica = servers.nodes[0], servers.nodes[-1]
     with servers.running():
 
-        async def heal() -> None:
-            await started_again(first)()
-            await asyncio.to_thread(until, servers.is_whole)
+        async def restore() -> None:
+            await restart(first)()
+            await asyncio.to_thread(wait_until, servers.is_healthy)
 
         yield (
             servers.url,
             [
-                Trouble("Cluster, SIGKILL", signalled(first, signal.SIGKILL), None),
-                Trouble("Cluster, SIGSTOP", signalled(heir, signal.SIGSTOP), None, heal),
+                Fault("Cluster, SIGKILL", send_signal(first, signal.SIGKILL), None),
+                Fault("Cluster, SIGSTOP", send_signal(replica, signal.SIGSTOP), None, restore),
             ],
         )
 
 
-ERROR_SPECS = {"alone": alone, "watched": watched, "clustered": clustered}
+SERVER_KINDS = {"standalone": standalone, "sentinel": sentinel, "cluster": cluster}
 
 
-async def collect(given: argparse.Namespace) -> Evidence:
-    evidence = Evidence(given)
+async def collect(arguments: argparse.Namespace) -> Evidence:
+    evidence = Evidence(arguments)
     with ExitStack() as stack:
         root, folder = (
             Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="re4-"))) for _ in range(2)
         )
         write_release(root, "release")
         point(root, "release")
-        for name in given.kinds.split(","):
-            async with ERROR_SPECS[name](folder / name) as (url, troubles):
+        for name in arguments.kinds.split(","):
+            async with SERVER_KINDS[name](folder / name) as (url, faults):
                 service = serving(
                     root,
                     history=url,
-                    history_budget_ms=BUDGET_MS,
-                    history_pause_s=given.pause_s,
-                    deadline_ms=given.deadline_ms,
+                    history_budget_ms=TIMEOUT_MS,
+                    history_pause_s=arguments.pause_s,
+                    deadline_ms=arguments.deadline_ms,
                     reload_interval_s=60,
                 )
                 with service as server:
-                    await evidence.collect(server.url, troubles)
+                    await evidence.collect(server.url, faults)
     return evidence
 
 
@@ -362,7 +366,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second")
     parser.add_argument("--pause-s", type=float, default=1.0, help="of the breaker")
     parser.add_argument("--deadline-ms", type=int, default=250, help="of a request")
-    parser.add_argument("--kinds", default=",".join(ERROR_SPECS), help="of servers, with commas")
+    parser.add_argument("--kinds", default=",".join(SERVER_KINDS), help="of servers, with commas")
     parser.add_argument("--slack-ms", type=float, default=0.0)
     summary = uvloop.run(collect(parser.parse_args())).summary()
     print(json.dumps(summary))

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # each part loads what it needs itself: its memory is weighed
-    from redises import RedisServer
+    from redis_servers import RedisServer
 
     from service.settings import Settings
     from service.store.events import Event
@@ -125,12 +125,12 @@ def fit_some(folder: Path, examples: int) -> dict[str, object]:
 
 def load(folder: Path, times: int) -> dict[str, object]:
     """As the service does, when it has loaded one before."""
-    from service.serving.release_loader import _open
+    from service.serving.release_loader import _open_and_warm_up
 
     took = []
     for _ in range(1 + times):
         began = time.process_time()
-        _open(folder, "cpu")
+        _open_and_warm_up(folder, "cpu")
         took.append(time.process_time() - began)
     return {"load_s": float(np.median(took[1:]))}
 
@@ -139,7 +139,7 @@ def load(folder: Path, times: int) -> dict[str, object]:
 
 
 def redis(folder: Path, users: int) -> dict[str, object]:
-    from redises import RedisServer, running
+    from redis_servers import RedisServer, running
 
     server = RedisServer(folder)
     with running(server):
@@ -188,17 +188,16 @@ def _filled(server: "RedisServer", folder: Path, users: int) -> dict[str, object
 
 async def _send(settings: "Settings", users: int, with_ids: bool) -> None:
     from service.store.histories import HistoryStore
-    from service.store.redis_client import ResilientRedis
-    from service.store.redis_url import address_of
+    from service.store.redis_client import ResilientRedis, deployment_of
     from service.telemetry.metrics import Metrics
 
     metrics = Metrics()
-    link = ResilientRedis(address_of(settings), settings, metrics)
-    await link.start()
-    store = HistoryStore(link, settings, metrics)
+    redis = ResilientRedis(deployment_of(settings), settings, metrics)
+    await redis.start()
+    store = HistoryStore(redis, settings, metrics)
     for events in _events(users, with_ids):
         await store.append(events)
-    await link.close()
+    await redis.close()
 
 
 def _events(users: int, with_ids: bool) -> "Iterator[list[Event]]":

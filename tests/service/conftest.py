@@ -36,7 +36,7 @@ from index.release.writing import write_parts
 from index.retrieval.catalog import Catalog
 from service.app import create_app
 from service.settings import PREFIX, Settings
-from tests.evidence.redises import RedisServer
+from tests.evidence.redis_servers import RedisServer
 
 DIM, INTERESTS, LENGTH, ITEMS = 8, 3, 5, 40
 

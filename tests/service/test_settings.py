@@ -13,7 +13,7 @@ from service.settings import Settings, table
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings that the command line hands to the server, which is not started."""
     seen: list[Settings] = []
-    monkeypatch.setattr("service.serving.server.serve", seen.append)
+    monkeypatch.setattr("service.serving.server.serve", lambda settings, *_: seen.append(settings))
     return seen
 
 

@@ -1,17 +1,18 @@
-"""The server in a thread of the test's own process."""
+"""A server in a thread of the test process."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.app import create_app
+from service.http.load_shedding import SheddingProtocol
 from service.serving.server import DrainingServer
 from service.settings import Settings
 
 
 @contextmanager
 def served_in_a_thread(settings: Settings) -> Iterator[DrainingServer]:
-    server = DrainingServer(create_app(settings), settings)
+    server = DrainingServer(create_app(settings), settings, SheddingProtocol)
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

@@ -9,7 +9,7 @@ from index.release.reading import Release
 from service.errors import NotReadyError
 from service.http.responses import json_response
 from service.http.state import state_of
-from service.serving.release_loader import Failure, LiveRelease
+from service.serving.release_loader import LoadFailure, ReleaseLoader
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -49,7 +49,7 @@ async def release(request: Request) -> Response:
 _INDEX_FIELDS = {"spec", "recall", "k", "microseconds"}
 
 
-def _release_info(release: Release, live: LiveRelease) -> dict[str, Any]:
+def _release_info(release: Release, live: ReleaseLoader) -> dict[str, Any]:
     manifest = release.manifest
     return {
         "id": manifest.id,
@@ -67,7 +67,7 @@ def _release_info(release: Release, live: LiveRelease) -> dict[str, Any]:
     }
 
 
-def _failure_info(failure: Failure) -> dict[str, Any]:
+def _failure_info(failure: LoadFailure) -> dict[str, Any]:
     return {
         "release": failure.pointer.id,
         "message": failure.message,

@@ -21,7 +21,7 @@ from service.http.request_context import request_context_of
 from service.http.responses import json_response
 from service.http.schemas.recommend import RecommendBatch, RecommendRequest
 from service.http.state import ServiceState, set_deadline, state_of
-from service.serving.batching import Outcome, Served
+from service.serving.outcome import Outcome, QueryResult
 from service.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def _is_disconnected(request: Request) -> bool:
     return False
 
 
-def _observe(metrics: Metrics, result: Served, history_length: int, degraded: bool) -> None:
+def _observe(metrics: Metrics, result: QueryResult, history_length: int, degraded: bool) -> None:
     answer = result.answer
     metrics.responses[answer.source].inc()
     if degraded:
@@ -150,9 +150,11 @@ def _observe(metrics: Metrics, result: Served, history_length: int, degraded: bo
         metrics.interest_overlap_ratio.observe(answer.overlap.distinct / answer.overlap.of)
 
 
-def _stages(result: Served, start: float, history_end: float) -> Iterator[tuple[str, float, float]]:
+def _stages(
+    result: QueryResult, start: float, history_end: float
+) -> Iterator[tuple[str, float, float]]:
     """(name, start, end) of each stage. The stages of the batch follow one another."""
-    stage_start = history_end + result.queue
+    stage_start = history_end + result.queue_s
     yield "history", start, history_end
     yield "queue", history_end, stage_start
     for stage in ("encode", "search", "merge"):
@@ -161,11 +163,11 @@ def _stages(result: Served, start: float, history_end: float) -> Iterator[tuple[
         stage_start = stage_end
 
 
-def _server_timing(result: Served, history_s: float, total_s: float) -> str:
+def _server_timing(result: QueryResult, history_s: float, total_s: float) -> str:
     """In milliseconds. Encode, search and merge are of the whole batch, for which requests wait."""
     timings = result.timings
     return (
-        f"history;dur={history_s * 1e3:.3f}, queue;dur={result.queue * 1e3:.3f}, "
+        f"history;dur={history_s * 1e3:.3f}, queue;dur={result.queue_s * 1e3:.3f}, "
         f"encode;dur={timings.encode * 1e3:.3f}, search;dur={timings.search * 1e3:.3f}, "
         f"merge;dur={timings.merge * 1e3:.3f}, total;dur={total_s * 1e3:.3f}"
     )

@@ -1,4 +1,4 @@
-"""The client against a real server: every call, both ways; what goes wrong has a type."""
+"""The client against a real server: every call, synchronous and asynchronous, and every error."""
 
 import asyncio
 import re
@@ -14,12 +14,23 @@ import httpx
 import pytest
 
 from service import client as client_module
-from service.client import AsyncClient, Client
-from service.client import operations as calls
-from service.client.operations import CallError
+from service.client import (
+    AsyncClient,
+    CallError,
+    Client,
+    ConflictError,
+    Event,
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    RateLimitedError,
+    RecommendRequest,
+    TimedOutError,
+    UnauthorizedError,
+    UnavailableError,
+)
 from service.http.schemas.common import ErrorBody
-from service.http.schemas.recommend import Categories, Recommendations, RecommendRequest
-from service.store.events import Event
+from service.http.schemas.recommend import Categories, Recommendations
 
 KEY = "sesam-open-up"
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
@@ -32,7 +43,7 @@ def client(server_url: str) -> Iterator[Client]:
         yield client
 
 
-def test_importing_it_loads_no_torch_and_no_server() -> None:
+def test_importing_the_client_loads_no_torch_and_no_server() -> None:
     heavy = ("torch", "faiss", "fastapi", "starlette", "numpy", "redis", "uvicorn", "limits")
     program = f"import service.client, sys; print([m for m in {heavy} if m in sys.modules])"
     ended = subprocess.run(
@@ -41,7 +52,7 @@ def test_importing_it_loads_no_torch_and_no_server() -> None:
     assert ended.stdout.strip() == "[]"
 
 
-def test_every_call_is_answered(client: Client) -> None:
+def test_every_call_gets_a_response(client: Client) -> None:
     assert client.ready().status == "ready"
     state = client.release()
     assert state.release is not None
@@ -51,16 +62,16 @@ def test_every_call_is_answered(client: Client) -> None:
     assert client.add(*events).duplicates == 2
     assert client.history("anna").items == ["item-1", "item-2"]
 
-    answer = client.recommend(RecommendRequest(user_id="anna", k=3, explain=True))
-    assert len(answer.items) == 3
-    assert answer.source == "interests"
-    assert answer.interests is not None
-    assert not {"item-1", "item-2"} & {item.item_id for item in answer.items}
+    response = client.recommend(RecommendRequest(user_id="anna", k=3, explain=True))
+    assert len(response.items) == 3
+    assert response.source == "interests"
+    assert response.interests is not None
+    assert not {"item-1", "item-2"} & {item.item_id for item in response.items}
 
-    best = answer.items[0].item_id
+    best = response.items[0].item_id
     assert client.set_available(best, False).changed
-    again = client.recommend(RecommendRequest(user_id="anna", k=3))
-    assert best not in {item.item_id for item in again.items}
+    without_best = client.recommend(RecommendRequest(user_id="anna", k=3))
+    assert best not in {item.item_id for item in without_best.items}
     assert client.set_available(best, True).changed
 
     similar = client.similar("item-1", k=4)
@@ -70,82 +81,85 @@ def test_every_call_is_answered(client: Client) -> None:
     assert client.reload().changed is False
 
 
-def test_a_batch_has_an_error_in_the_place_of_a_bad_request(client: Client) -> None:
-    good = RecommendRequest(sequence=["item-1"], categories=Categories(deny=["a"]), k=2)
-    bad = RecommendRequest.model_construct({"user_id", "k"}, user_id="a", k=0)
-    answers = client.recommend_all([good, bad, good]).answers
+def test_a_batch_has_an_error_in_the_place_of_an_invalid_request(client: Client) -> None:
+    valid = RecommendRequest(sequence=["item-1"], categories=Categories(deny=["a"]), k=2)
+    invalid = RecommendRequest.model_construct({"user_id", "k"}, user_id="a", k=0)
+    answers = client.recommend_all([valid, invalid, valid]).answers
     assert [type(answer) for answer in answers] == [Recommendations, ErrorBody, Recommendations]
 
 
-def test_the_same_calls_can_be_awaited(server_url: str) -> None:
-    async def ask() -> None:
+def test_the_asynchronous_client_makes_the_same_calls(server_url: str) -> None:
+    async def call_all() -> None:
         async with AsyncClient(server_url, key=KEY, timeout_s=30) as client:
             await client.ready()
             await client.release()
             await client.add(Event(user_id="ben", item_id="item-3"))
-            asked = RecommendRequest(user_id="ben", k=2)
-            answers = await asyncio.gather(*(client.recommend(asked) for _ in range(20)))
-            assert len({answer.model_dump_json() for answer in answers}) == 1
-            assert len((await client.recommend_all([asked])).answers) == 1
+            request = RecommendRequest(user_id="ben", k=2)
+            responses = await asyncio.gather(*(client.recommend(request) for _ in range(20)))
+            assert len({response.model_dump_json() for response in responses}) == 1
+            assert len((await client.recommend_all([request])).answers) == 1
             assert (await client.history("ben")).items == ["item-3"]
             assert len((await client.similar("item-1", 2)).items) == 2
             assert not (await client.set_available("item-1", True)).changed
             assert (await client.forget("ben")).forgotten == 1
             assert not (await client.reload()).changed
-            with pytest.raises(calls.InvalidRequestError):
+            with pytest.raises(InvalidRequestError):
                 await client.recommend(
                     RecommendRequest(sequence=[], k=1).model_copy(update={"k": 0})
                 )
 
-    asyncio.run(ask())
+    asyncio.run(call_all())
 
 
-def test_both_clients_have_the_same_calls() -> None:
+def test_both_clients_have_the_same_methods() -> None:
     def public(cls: type) -> set[str]:
         return {name for name in vars(cls) if not name.startswith("_")}
 
     assert public(Client) == public(AsyncClient)
 
 
-@pytest.mark.parametrize("strange", STRANGE_IDS)
-def test_an_id_of_any_characters_arrives(client: Client, strange: str) -> None:
-    client.add(Event(user_id=strange, item_id=strange))
-    assert client.history(strange).items == [strange]
-    assert client.forget(strange).forgotten == 1
-    with pytest.raises(calls.NotFoundError):
-        client.similar(strange)
-    assert client.set_available(strange, False).changed
-    assert client.set_available(strange, True).changed
+@pytest.mark.parametrize("strange_id", STRANGE_IDS)
+def test_an_id_may_have_any_characters(client: Client, strange_id: str) -> None:
+    client.add(Event(user_id=strange_id, item_id=strange_id))
+    assert client.history(strange_id).items == [strange_id]
+    assert client.forget(strange_id).forgotten == 1
+    with pytest.raises(NotFoundError):
+        client.similar(strange_id)
+    assert client.set_available(strange_id, False).changed
+    assert client.set_available(strange_id, True).changed
 
 
-def test_what_goes_wrong_has_a_type_and_says_what(server_url: str, client: Client) -> None:
-    bad = RecommendRequest.model_construct({"user_id", "k"}, user_id="a", k=0)
-    with pytest.raises(calls.InvalidRequestError, match="greater than or equal to 1") as invalid:
-        client.recommend(bad)
-    assert invalid.value.status == 422
-    assert invalid.value.code == "invalid_request"
-    assert invalid.value.problems[0].where == "k"
-    assert invalid.value.request_id
+def test_an_error_has_a_class_and_a_message(server_url: str, client: Client) -> None:
+    invalid = RecommendRequest.model_construct({"user_id", "k"}, user_id="a", k=0)
+    with pytest.raises(InvalidRequestError, match="greater than or equal to 1") as raised:
+        client.recommend(invalid)
+    assert raised.value.status == 422
+    assert raised.value.code == "invalid_request"
+    assert raised.value.problems[0].where == "k"
+    assert raised.value.request_id
 
-    with pytest.raises(calls.NotFoundError, match="no-such-item"):
+    with pytest.raises(NotFoundError, match="no-such-item"):
         client.similar("no-such-item")
     for key in (None, "wrong"):
-        with Client(server_url, key=key) as stranger, pytest.raises(calls.UnauthorizedError):
-            stranger.reload()
+        with Client(server_url, key=key) as client, pytest.raises(UnauthorizedError):
+            client.reload()
 
 
-# --- a server that refuses, hangs or talks nonsense: what no real one can be made to do at will ---
+# --- a fake server with errors, closed connections and malformed responses ---
 
 
-class Refusing(ThreadingHTTPServer):
-    """Gives the answers of a list, one after the other, and counts what it was asked."""
+FakeResponse = tuple[int, dict[str, str], bytes] | None  # status, headers, body; or no response
+
+
+class FakeServer(ThreadingHTTPServer):
+    """Sends the responses of a list in order, and records the deadline of each request."""
 
     daemon_threads = True
 
-    def __init__(self, answers: list[tuple[int, dict[str, str], bytes] | None]) -> None:
+    def __init__(self, responses: list[FakeResponse]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers = answers
-        self.asked: list[str] = []
+        self.responses = responses
+        self.deadlines: list[str] = []
 
     @property
     def url(self) -> str:
@@ -153,33 +167,33 @@ class Refusing(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    def _answer(self) -> None:
-        assert isinstance(self.server, Refusing)
+    def _respond(self) -> None:
+        assert isinstance(self.server, FakeServer)
         self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.server.asked.append(self.headers["x-deadline-ms"])
-        answer = self.server.answers.pop(0)
-        if answer is None:  # hang up
+        self.server.deadlines.append(self.headers["x-deadline-ms"])
+        response = self.server.responses.pop(0)
+        if response is None:
             self.close_connection = True
             return
-        status, headers, body = answer
+        status, headers, body = response
         self.send_response(status)
         for name, value in {**headers, "content-length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
-    do_GET = do_POST = do_DELETE = do_PUT = _answer  # noqa: N815
+    do_GET = do_POST = do_DELETE = do_PUT = _respond  # noqa: N815
 
     def log_message(self, *_: Any) -> None:
         pass
 
 
 @pytest.fixture
-def refusing() -> Iterator[Callable[..., Refusing]]:
-    started: list[Refusing] = []
+def fake_server() -> Iterator[Callable[..., FakeServer]]:
+    started: list[FakeServer] = []
 
-    def start(*answers: tuple[int, dict[str, str], bytes] | None) -> Refusing:
-        server = Refusing(list(answers))
+    def start(*responses: FakeResponse) -> FakeServer:
+        server = FakeServer(list(responses))
         started.append(server)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
         return server
@@ -190,94 +204,142 @@ def refusing() -> Iterator[Callable[..., Refusing]]:
         server.server_close()
 
 
-BUSY = (503, {"retry-after": "0"}, b'{"error":{"code":"overloaded","message":"queue: full"}}')
-DONE = (200, {}, b'{"items":["a"],"count":1}')
+OVERLOADED = (503, {"retry-after": "0"}, b'{"error":{"code":"overloaded","message":"queue: full"}}')
+HISTORY = (200, {}, b'{"items":["a"],"count":1}')
 ACCEPTED = (200, {}, b'{"accepted":1,"duplicates":0,"outdated":0}')
 
 
-def test_a_call_that_may_be_sent_twice_is_sent_again(
-    refusing: Callable[..., Refusing], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client_module, "_FIRST_WAIT_S", 0.0)
-    server = refusing(BUSY, None, DONE)
+def overloaded(retry_after_s: int) -> FakeResponse:
+    return 503, {"retry-after": str(retry_after_s)}, OVERLOADED[2]
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that clients wait before they retry; they do not really wait."""
+    waits: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
+    return waits
+
+
+@pytest.mark.usefixtures("waits")
+def test_an_idempotent_call_is_retried(fake_server: Callable[..., FakeServer]) -> None:
+    server = fake_server(OVERLOADED, None, HISTORY)
     with Client(server.url, timeout_s=5) as client:
         assert client.history("a").items == ["a"]
-    assert server.asked == ["5000"] * 3
+    assert server.deadlines == ["5000"] * 3
 
 
-def test_it_waits_as_long_as_it_is_told_to(
-    refusing: Callable[..., Refusing], monkeypatch: pytest.MonkeyPatch
+def test_the_client_waits_as_long_as_the_service_asks(
+    fake_server: Callable[..., FakeServer], waits: list[float]
 ) -> None:
-    waited: list[float] = []
-    monkeypatch.setattr("tenacity.nap.time.sleep", waited.append)
-    server = refusing((503, {"retry-after": "7"}, BUSY[2]), DONE)
+    server = fake_server(overloaded(7), HISTORY)
     with Client(server.url) as client:
         client.history("a")
-    assert len(waited) == 1
-    assert 7 <= waited[0] <= 7 * 1.25
+    assert len(waits) == 1
+    assert 7 <= waits[0] <= 7 * 1.25
 
 
-def test_it_gives_up(refusing: Callable[..., Refusing]) -> None:
-    server = refusing(BUSY, BUSY, BUSY)
-    with Client(server.url) as client, pytest.raises(calls.UnavailableError, match="full") as busy:
+@pytest.mark.parametrize("retry_after_s", [0, 3])
+@pytest.mark.parametrize("jitter", [0.0, 1.0], ids=["least jitter", "most jitter"])
+def test_the_waits_grow_beyond_what_the_service_asks(
+    fake_server: Callable[..., FakeServer],
+    waits: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    retry_after_s: int,
+    jitter: float,
+) -> None:
+    monkeypatch.setattr("random.uniform", lambda low, high: low + jitter * (high - low))
+    server = fake_server(*[overloaded(retry_after_s)] * 5, HISTORY)
+    with Client(server.url, retries=5) as client:
         client.history("a")
-    assert busy.value.code == "overloaded"
-    assert len(server.asked) == 3
-    later = refusing((503, {"retry-after": "3600"}, BUSY[2]))
-    with Client(later.url) as client, pytest.raises(calls.UnavailableError):
+    jitter_s = jitter * client_module._JITTER_S
+    expected = [retry_after_s + backoff_s + jitter_s for backoff_s in (0.1, 0.2, 0.4, 0.8, 1.6)]
+    assert waits == pytest.approx(expected)
+
+
+def test_the_waits_of_the_asynchronous_client_grow_too(
+    fake_server: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr("random.uniform", lambda low, high: low)
+    server = fake_server(overloaded(1), None, None, HISTORY)
+
+    async def call() -> None:
+        async with AsyncClient(server.url, retries=3) as client:
+            monkeypatch.setattr(client._retrying, "sleep", sleep)
+            await client.history("a")
+
+    asyncio.run(call())
+    assert waits == pytest.approx([1.1, 0.2, 0.4])
+
+
+@pytest.mark.usefixtures("waits")
+def test_the_client_gives_up(fake_server: Callable[..., FakeServer]) -> None:
+    server = fake_server(OVERLOADED, OVERLOADED, OVERLOADED)
+    with Client(server.url) as client, pytest.raises(UnavailableError, match="full") as raised:
         client.history("a")
-    assert len(later.asked) == 1
+    assert raised.value.code == "overloaded"
+    assert len(server.deadlines) == 3
+    later = fake_server(overloaded(3600))
+    with Client(later.url) as client, pytest.raises(UnavailableError):
+        client.history("a")
+    assert len(later.deadlines) == 1
 
 
-def test_events_without_an_id_are_not_sent_twice(refusing: Callable[..., Refusing]) -> None:
-    server = refusing(BUSY, BUSY, ACCEPTED)
+@pytest.mark.usefixtures("waits")
+def test_events_without_an_id_are_not_sent_twice(fake_server: Callable[..., FakeServer]) -> None:
+    server = fake_server(OVERLOADED, OVERLOADED, ACCEPTED)
     with Client(server.url) as client:
-        with pytest.raises(calls.UnavailableError):
+        with pytest.raises(UnavailableError):
             client.add(Event(user_id="a", item_id="b"))
         client.add(Event(user_id="a", item_id="b", event_id="1"))
-    assert len(server.asked) == 3
+    assert len(server.deadlines) == 3
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("response", "expected"),
     [
         ((500, {}, b"<html>"), CallError),
         ((502, {}, b""), CallError),
-        ((403, {}, b'{"error":{"code":"forbidden","message":"no"}}'), calls.ForbiddenError),
-        ((409, {}, b'{"error":{"code":"release_refused","message":"no"}}'), calls.ConflictError),
-        ((429, {"retry-after": "3"}, b"{}"), calls.RateLimitedError),
+        ((403, {}, b'{"error":{"code":"forbidden","message":"no"}}'), ForbiddenError),
+        ((409, {}, b'{"error":{"code":"release_refused","message":"no"}}'), ConflictError),
+        ((429, {"retry-after": "3"}, b"{}"), RateLimitedError),
         ((200, {}, b"{}"), CallError),
         ((200, {}, b"<html>"), CallError),
         ((302, {"location": "/"}, b""), CallError),
     ],
 )
-def test_what_is_no_answer_is_an_error(
-    refusing: Callable[..., Refusing],
-    answer: tuple[int, dict[str, str], bytes],
+def test_any_other_response_is_an_error(
+    fake_server: Callable[..., FakeServer],
+    response: tuple[int, dict[str, str], bytes],
     expected: type[CallError],
 ) -> None:
-    server = refusing(answer)
+    server = fake_server(response)
     with Client(server.url) as client, pytest.raises(CallError) as raised:
         client.history("a")
     assert type(raised.value) is expected
-    assert raised.value.status == answer[0]
-    assert len(server.asked) == 1
-    if expected is calls.RateLimitedError:
+    assert raised.value.status == response[0]
+    assert len(server.deadlines) == 1
+    if expected is RateLimitedError:
         assert raised.value.retry_after_s == 3
 
 
-def test_time_is_limited(server_url: str) -> None:
-    def hang(_: httpx.Request) -> httpx.Response:
+def test_a_call_times_out(server_url: str) -> None:
+    def time_out(_: httpx.Request) -> httpx.Response:
         raise httpx.ReadTimeout("")
 
     with (
-        Client(server_url, transport=httpx.MockTransport(hang)) as client,
-        pytest.raises(calls.TimedOutError, match="GET /users/a/history: no answer in time"),
+        Client(server_url, transport=httpx.MockTransport(time_out)) as client,
+        pytest.raises(TimedOutError, match="GET /users/a/history: no answer in time"),
     ):
         client.history("a")
 
 
-def test_the_key_is_not_shown(client: Client) -> None:
+def test_the_key_is_not_in_the_repr(client: Client) -> None:
     assert KEY not in repr(client) + repr(vars(client))
 
 

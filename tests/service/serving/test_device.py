@@ -1,4 +1,4 @@
-"""What items are searched on: where the setting goes, and what is said of a GPU that is away."""
+"""The device of the index: where the setting goes, and the error for a missing GPU."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -21,10 +21,10 @@ Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 MISSING = "cuda:64"
 
 
-async def test_it_reaches_the_index(
+async def test_the_device_reaches_the_index(
     settings: Callable[..., Settings], publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which refuses one that is not there."""
+    """The index refuses a missing device."""
     monkeypatch.setattr(app_module, "_check_device", lambda device: None)
     publish()
     live = create_app(settings(device=MISSING)).state.service.live
@@ -32,33 +32,32 @@ async def test_it_reaches_the_index(
         await live.refresh()
 
 
-def test_one_that_is_not_there_is_refused_at_the_start(
+def test_a_missing_device_is_refused_at_the_start(
     settings: Callable[..., Settings],
 ) -> None:
-    with pytest.raises(SetupError) as refused:
+    with pytest.raises(SetupError) as raised:
         create_app(settings(device=MISSING))
-    told = str(refused.value)
-    assert told.startswith(f"--device: {MISSING}, but faiss sees")
-    assert "install the extra `gpu`" in told
-    assert "use the device cpu" in told
+    message = str(raised.value)
+    assert message.startswith(f"--device: {MISSING}, but faiss sees")
+    assert "install the extra `gpu`" in message
+    assert "use the device cpu" in message
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda", "cuda:", "cuda:-1", "CPU", ""])
-def test_what_is_no_device_is_refused(settings: Callable[..., Settings], name: str) -> None:
+def test_an_invalid_device_is_refused(settings: Callable[..., Settings], name: str) -> None:
     with pytest.raises(ValueError, match="a device is cpu, or cuda: and a number"):
         settings(device=name)
 
 
 @pytest.mark.gpu
-async def test_a_gpu_answers_as_the_processor_does(serve: Serve) -> None:
+async def test_a_gpu_gives_the_same_answers_as_the_cpu(serve: Serve) -> None:
     if not faiss.get_num_gpus():
         pytest.skip("faiss sees no GPU: not installed with the extra `gpu`, or none is there")
-    asked = {"sequence": ["item-1", "item-2"], "k": 10}
+    body = {"sequence": ["item-1", "item-2"], "k": 10}
 
     async def items(client: httpx.AsyncClient) -> list[str]:
         return [
-            item["item_id"]
-            for item in (await client.post("/recommend", json=asked)).json()["items"]
+            item["item_id"] for item in (await client.post("/recommend", json=body)).json()["items"]
         ]
 
     async with serve() as client:

@@ -1,4 +1,4 @@
-"""The release in use follows `current`, and nothing that is wrong with a new one stops the old."""
+"""The release in use follows `current`; a new release that fails leaves the old one in use."""
 
 import asyncio
 import shutil
@@ -18,8 +18,8 @@ from index.release.manifest import CURRENT, INDEX
 from index.release.reading import Release
 from index.retrieval.retriever import Answer, Query, Retriever
 from service.app import create_app
-from service.serving import release_loader as live_module
-from service.serving.release_loader import LiveRelease
+from service.serving import release_loader as loader_module
+from service.serving.release_loader import ReleaseLoader
 from service.settings import MAX_K, Settings
 from service.telemetry.metrics import Metrics
 
@@ -38,21 +38,21 @@ class Clock:
 
 
 @pytest.fixture
-def live(root: Path) -> LiveRelease:
-    return LiveRelease(root, Metrics(), Clock())
+def live(root: Path) -> ReleaseLoader:
+    return ReleaseLoader(root, Metrics(), Clock())
 
 
-def pass_time(live: LiveRelease, seconds: float) -> None:
+def pass_time(live: ReleaseLoader, seconds: float) -> None:
     clock = live._clock
     assert isinstance(clock, Clock)
     clock.now += seconds
 
 
-def point(root: Path, text: str) -> None:
+def write_current(root: Path, text: str) -> None:
     replace_text(root / CURRENT, text)
 
 
-def spoil(folder: Path) -> None:
+def damage(folder: Path) -> None:
     """Flip a byte of the index."""
     path = folder / INDEX
     content = bytearray(path.read_bytes())
@@ -60,20 +60,20 @@ def spoil(folder: Path) -> None:
     path.write_bytes(content)
 
 
-def in_use(live: LiveRelease) -> str | None:
+def in_use(live: ReleaseLoader) -> str | None:
     return live.release and live.release.id
 
 
-async def test_nothing_is_wrong_before_the_first_release(live: LiveRelease) -> None:
+async def test_before_the_first_release_there_is_no_failure(live: ReleaseLoader) -> None:
     assert not await live.refresh()
     assert (live.release, live.failure) == (None, None)
 
 
-async def test_it_follows_current_forth_and_back(live: LiveRelease, publish: Publish) -> None:
+async def test_it_follows_current_forward_and_back(live: ReleaseLoader, publish: Publish) -> None:
     publish("first")
     assert await live.refresh()
     assert in_use(live) == "first"
-    assert not await live.refresh(), "there is nothing new"
+    assert not await live.refresh(), "it is in use already"
 
     publish("second")
     assert await live.refresh()
@@ -84,7 +84,7 @@ async def test_it_follows_current_forth_and_back(live: LiveRelease, publish: Pub
     assert in_use(live) == "first"
 
 
-async def test_a_release_no_longer_in_use_is_let_go(live: LiveRelease, publish: Publish) -> None:
+async def test_a_release_no_longer_in_use_is_closed(live: ReleaseLoader, publish: Publish) -> None:
     folder = publish("first")
     await live.refresh()
     with deletable(folder) as free:
@@ -95,12 +95,12 @@ async def test_a_release_no_longer_in_use_is_let_go(live: LiveRelease, publish: 
         assert free
 
 
-async def test_a_broken_release_leaves_the_old_one_in_use(
-    live: LiveRelease, publish: Publish
+async def test_a_broken_release_leaves_the_old_release_in_use(
+    live: ReleaseLoader, publish: Publish
 ) -> None:
     publish("first")
     await live.refresh()
-    spoil(publish("second"))
+    damage(publish("second"))
 
     with pytest.raises(ReleaseError, match="sha256"):
         await live.refresh()
@@ -112,27 +112,27 @@ async def test_a_broken_release_leaves_the_old_one_in_use(
 
 @pytest.fixture
 def openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The releases that were tried to open."""
-    tried: list[str] = []
-    really_open = live_module.open_release
+    """The releases that the loader tried to open."""
+    opened: list[str] = []
+    original_open = loader_module.open_release
 
     def open_release(folder: Path, device: str) -> Release:
-        tried.append(folder.name)
-        return really_open(folder, device)
+        opened.append(folder.name)
+        return original_open(folder, device)
 
-    monkeypatch.setattr(live_module, "open_release", open_release)
-    return tried
+    monkeypatch.setattr(loader_module, "open_release", open_release)
+    return opened
 
 
-async def fail(live: LiveRelease) -> None:
+async def fail(live: ReleaseLoader) -> None:
     with pytest.raises(ReleaseError):
         await live.refresh()
 
 
-async def test_a_broken_release_is_tried_ever_more_rarely(
-    live: LiveRelease, publish: Publish, openings: list[str]
+async def test_a_broken_release_is_retried_with_exponential_backoff(
+    live: ReleaseLoader, publish: Publish, openings: list[str]
 ) -> None:
-    spoil(publish("first"))
+    damage(publish("first"))
     await fail(live)
     for wait_s in (2, 4, 8, 16, 32, 60, 60):
         pass_time(live, wait_s - 0.1)
@@ -144,12 +144,12 @@ async def test_a_broken_release_is_tried_ever_more_rarely(
         assert len(openings) == before + 1
 
 
-async def test_it_is_tried_at_once_when_current_is_written_or_somebody_asks(
-    live: LiveRelease, publish: Publish, root: Path, openings: list[str]
+async def test_it_is_retried_at_once_if_current_is_written_or_on_request(
+    live: ReleaseLoader, publish: Publish, root: Path, openings: list[str]
 ) -> None:
-    spoil(publish("first"))
+    damage(publish("first"))
     await fail(live)
-    point(root, "first\n")
+    write_current(root, "first\n")
     await fail(live)
     with pytest.raises(ReleaseError):
         await live.refresh(now=True)
@@ -160,9 +160,9 @@ async def test_it_is_tried_at_once_when_current_is_written_or_somebody_asks(
     assert live.failure is None
 
 
-async def test_a_mended_release_is_picked_up(live: LiveRelease, publish: Publish) -> None:
+async def test_a_repaired_release_is_loaded(live: ReleaseLoader, publish: Publish) -> None:
     folder = publish("first")
-    spoil(folder)
+    damage(folder)
     await fail(live)
     shutil.rmtree(folder)
     publish("first", current=False)
@@ -173,21 +173,21 @@ async def test_a_mended_release_is_picked_up(live: LiveRelease, publish: Publish
 
 
 @pytest.mark.parametrize("text", ["", "../first", "no/such", "x" * 5000, "\x00", "missing\n"])
-async def test_a_senseless_current_leaves_the_old_one_in_use(
-    live: LiveRelease, publish: Publish, root: Path, text: str
+async def test_an_invalid_current_leaves_the_old_release_in_use(
+    live: ReleaseLoader, publish: Publish, root: Path, text: str
 ) -> None:
     publish("first")
     await live.refresh()
-    point(root, text)
+    write_current(root, text)
 
     await fail(live)
     assert in_use(live) == "first"
-    point(root, "first\n")
+    write_current(root, "first\n")
     assert not await live.refresh()
-    assert live.failure is None, "all is well again"
+    assert live.failure is None, "the failure is cleared"
 
 
-async def test_current_may_vanish(live: LiveRelease, publish: Publish, root: Path) -> None:
+async def test_current_may_vanish(live: ReleaseLoader, publish: Publish, root: Path) -> None:
     publish("first")
     await live.refresh()
     (root / CURRENT).unlink()
@@ -196,8 +196,8 @@ async def test_current_may_vanish(live: LiveRelease, publish: Publish, root: Pat
     assert in_use(live) == "first"
 
 
-async def test_whatever_opening_raises_leaves_the_old_one_in_use(
-    live: LiveRelease, publish: Publish, monkeypatch: pytest.MonkeyPatch
+async def test_any_error_of_opening_leaves_the_old_release_in_use(
+    live: ReleaseLoader, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def out_of_memory(*_: object) -> Release:
         raise MemoryError
@@ -205,77 +205,77 @@ async def test_whatever_opening_raises_leaves_the_old_one_in_use(
     publish("first")
     await live.refresh()
     publish("second")
-    monkeypatch.setattr(live_module, "open_release", out_of_memory)
+    monkeypatch.setattr(loader_module, "open_release", out_of_memory)
 
     await fail(live)
     assert in_use(live) == "first"
 
 
-async def test_a_release_has_answered_as_deep_as_may_be_asked_before_it_is_in_use(
-    live: LiveRelease, publish: Publish, monkeypatch: pytest.MonkeyPatch
+async def test_a_release_is_warmed_up_with_the_largest_k_before_it_is_in_use(
+    live: ReleaseLoader, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    really_recommend = Retriever.recommend
+    body = []
+    original_recommend = Retriever.recommend
 
     def recommend(self: Retriever, queries: list[Query]) -> list[Answer]:
         assert live.release is None
-        asked.extend(query.k for query in queries)
-        return really_recommend(self, queries)
+        body.extend(query.k for query in queries)
+        return original_recommend(self, queries)
 
     monkeypatch.setattr(Retriever, "recommend", recommend)
     publish("first")
     await live.refresh()
     assert in_use(live) == "first"
-    assert {1, MAX_K} <= set(asked)
+    assert {1, MAX_K} <= set(body)
 
 
-async def test_requests_are_answered_while_a_release_is_opened(
+async def test_requests_are_answered_while_a_release_is_loaded(
     serve: Serve, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opening, go_on = threading.Event(), threading.Event()
-    really_open = live_module.open_release
+    opening, proceed = threading.Event(), threading.Event()
+    original_open = loader_module.open_release
 
-    def slowly(folder: Path, device: str) -> Release:
+    def open_when_told(folder: Path, device: str) -> Release:
         opening.set()
-        assert go_on.wait(30)
-        return really_open(folder, device)
+        assert proceed.wait(30)
+        return original_open(folder, device)
 
     async with serve() as client:
-        monkeypatch.setattr(live_module, "open_release", slowly)
+        monkeypatch.setattr(loader_module, "open_release", open_when_told)
         publish("second")
         while not opening.is_set():
             await asyncio.sleep(0)
-        assert await release_of_an_answer(client) == "first"
-        go_on.set()
+        assert await release_of_a_response(client) == "first"
+        proceed.set()
         async with asyncio.timeout(30):
-            while await release_of_an_answer(client) == "first":
+            while await release_of_a_response(client) == "first":
                 await asyncio.sleep(0)
 
 
-async def release_of_an_answer(client: httpx.AsyncClient) -> str:
+async def release_of_a_response(client: httpx.AsyncClient) -> str:
     response = await client.post("/recommend", json={"sequence": ["item-1"]})
     assert response.status_code == 200
     return str(response.json()["release"])
 
 
-async def test_every_answer_is_from_one_release_while_they_change(
+async def test_every_response_is_from_one_release_while_releases_change(
     serve: Serve, publish: Publish
 ) -> None:
-    """The two releases score the same items otherwise, so a mixture would be neither's answer."""
+    """The two releases give other scores, so a mixture would be the answer of neither."""
     answers: dict[str, list[str]] = {}
-    asked = {"sequence": ["item-1", "item-2"], "k": 10}
+    body = {"sequence": ["item-1", "item-2"], "k": 10}
     async with serve() as client:
         for release in ("first", "second"):
             publish(release)
             async with asyncio.timeout(30):
                 while (await client.get("/readyz")).json()["release"] != release:
                     await asyncio.sleep(0)
-            answers[release] = items_of((await client.post("/recommend", json=asked)).json())
+            answers[release] = items_of((await client.post("/recommend", json=body)).json())
         assert answers["first"] != answers["second"]
 
         async def requests() -> None:
             while not done.is_set():
-                response = await client.post("/recommend", json=asked)
+                response = await client.post("/recommend", json=body)
                 assert response.status_code == 200
                 answer = response.json()
                 assert items_of(answer) == answers[answer["release"]]
@@ -296,7 +296,7 @@ async def test_every_answer_is_from_one_release_while_they_change(
 
 
 def items_of(answer: dict[str, Any]) -> list[str]:
-    """Not the scores, whose last bits depend on what else was in the batch."""
+    """Without scores, whose last bits depend on the rest of the batch."""
     return [item["item_id"] for item in answer["items"]]
 
 
@@ -305,7 +305,7 @@ def items_of(answer: dict[str, Any]) -> list[str]:
 
 @pytest.fixture
 def client_of(settings: Callable[..., Settings]) -> ClientOf:
-    """A function that serves whatever is in the root, if anything."""
+    """A function that serves the root as it is, with or without a release."""
 
     @asynccontextmanager
     async def running(**changes: Any) -> Any:
@@ -320,7 +320,7 @@ def client_of(settings: Callable[..., Settings]) -> ClientOf:
     return running
 
 
-async def test_without_a_release_it_lives_and_waits_for_one(
+async def test_without_a_release_it_is_alive_and_not_ready(
     client_of: ClientOf, publish: Publish
 ) -> None:
     async with client_of() as client:
@@ -340,14 +340,14 @@ async def test_without_a_release_it_lives_and_waits_for_one(
         async with asyncio.timeout(30):
             while (await client.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.01)
-        assert await release_of_an_answer(client) == "first"
+        assert await release_of_a_response(client) == "first"
 
 
-async def test_release_tells_what_is_in_use_and_what_went_wrong(
+async def test_get_release_shows_the_release_in_use_and_the_last_failure(
     serve: Serve, publish: Publish
 ) -> None:
     async with serve() as client:
-        spoil(publish("second"))
+        damage(publish("second"))
         async with asyncio.timeout(30):
             while (state := (await client.get("/release")).json())["last_reload_error"] is None:
                 await asyncio.sleep(0.01)
@@ -376,18 +376,18 @@ async def test_reload_needs_the_key(serve: Serve, publish: Publish) -> None:
             assert response.status_code == 401
             assert response.json()["error"]["code"] == "unauthorized"
             assert "sesam" not in response.text
-        assert await release_of_an_answer(client) == "first"
+        assert await release_of_a_response(client) == "first"
 
 
-async def test_reload_loads_what_current_names(serve: Serve, publish: Publish) -> None:
+async def test_reload_loads_the_current_release(serve: Serve, publish: Publish) -> None:
     headers = {"authorization": "Bearer sesam"}
     async with serve(admin_key="sesam", reload_interval_s=3600) as client:
         same = await client.post("/admin/reload", headers=headers)
         publish("second")
         other = await client.post("/admin/reload", headers=headers)
-        spoil(publish("third"))
+        damage(publish("third"))
         broken = await client.post("/admin/reload", headers=headers)
-        answered = await release_of_an_answer(client)
+        answered = await release_of_a_response(client)
 
     assert same.json() == {"release": "first", "changed": False}
     assert other.json() == {"release": "second", "changed": True}

@@ -1,4 +1,4 @@
-"""The real process: what it runs on, what it logs, and how it ends."""
+"""The real process: its libraries, its log, and its end."""
 
 import asyncio
 import json
@@ -20,25 +20,26 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from index.retrieval.retriever import Query
 from service.errors import ClientDisconnectedError
-from service.serving.batching import Engine, Served
+from service.serving.batching import Engine
+from service.serving.outcome import QueryResult
 from service.serving.server import DrainingServer
 from service.settings import Settings
 from tests.service.threaded import served_in_a_thread
 
 Publish = Callable[..., Path]
 
-ASKED = {"user_id": "secret-user", "sequence": ["item-1", "secret-item"], "k": 3}
+REQUEST = {"user_id": "secret-user", "sequence": ["item-1", "secret-item"], "k": 3}
 
 
-_PATIENT = ("--port", "0", "--deadline-ms", "60000", "--history-budget-ms", "5000")
+_LONG_TIMEOUTS = ("--port", "0", "--deadline-ms", "60000", "--history-budget-ms", "5000")
 
 
 class Process:
-    """`python -m service` over a root, and its log line by line."""
+    """`python -m service` with a root, and its log line by line."""
 
     def __init__(self, *arguments: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "service", *_PATIENT, *arguments],
+            [sys.executable, "-m", "service", *_LONG_TIMEOUTS, *arguments],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -46,7 +47,7 @@ class Process:
         self.url = f"http://127.0.0.1:{self.wait_for('listening')['port']}"
 
     def wait_for(self, *events: str) -> dict[str, Any]:
-        """The next line that tells of one; each line must be an object on its own."""
+        """The next line with one of the events; every line must be a JSON object."""
         assert self._process.stderr is not None
         for text in self._process.stderr:
             self.lines.append(json.loads(text))
@@ -60,28 +61,28 @@ class Process:
 
     @property
     def listening(self) -> set[int]:
-        """The processes that have said so: this one, or its workers."""
-        return self._that_said("listening")
+        """The processes that listen: this one, or its workers."""
+        return self._processes_with("listening")
 
     @property
     def loaded(self) -> set[int]:
         """The processes that have loaded a release."""
-        return self._that_said("release loaded")
+        return self._processes_with("release loaded")
 
-    def _that_said(self, event: str) -> set[int]:
+    def _processes_with(self, event: str) -> set[int]:
         return {line["process"] for line in self.lines if line["event"] == event}
 
     def send(self, signal_number: int) -> None:
         self._process.send_signal(signal_number)
 
     def end(self) -> int:
-        """The exit status, once the process has ended and all it logged is in `lines`."""
+        """The exit status, once the process has ended and its whole log is in `lines`."""
         assert self._process.stderr is not None
         self.lines += [json.loads(text) for text in self._process.stderr]
         return self._process.wait(30)
 
     def kill(self) -> None:
-        """End it and its workers, which else would drain for as long as they are told to."""
+        """End it and its workers, which would otherwise drain first."""
         if self._process.poll() is None:
             for child in psutil.Process(self.pid).children(recursive=True):
                 child.kill()
@@ -100,13 +101,13 @@ def running(root: Path, history: Path, *arguments: str) -> Iterator[Process]:
         process.kill()
 
 
-def test_it_answers_until_the_end(root: Path, short_path: Path, publish: Publish) -> None:
+def test_it_answers_while_it_drains(root: Path, short_path: Path, publish: Publish) -> None:
     publish()
     event = {"user_id": "secret-user", "item_id": "secret-item"}
     with running(root, short_path, "--drain-s", "3600") as process:
         process.wait_for("release loaded")
         with httpx.Client(base_url=process.url) as client:
-            answer = client.post("/recommend", json=ASKED)
+            answer = client.post("/recommend", json=REQUEST)
             assert answer.status_code == 200
             assert answer.json()["release"] == "first"
             assert client.post("/events", json=event).status_code == 200
@@ -114,10 +115,10 @@ def test_it_answers_until_the_end(root: Path, short_path: Path, publish: Publish
 
             process.send(signal.SIGTERM)
             process.wait_for("draining")
-            refused = client.get("/readyz")
-            assert refused.status_code == 503
-            assert refused.json()["error"]["code"] == "not_ready"
-            late = client.post("/recommend", json=ASKED)
+            not_ready = client.get("/readyz")
+            assert not_ready.status_code == 503
+            assert not_ready.json()["error"]["code"] == "not_ready"
+            late = client.post("/recommend", json=REQUEST)
             assert late.status_code == 200
             assert late.headers["connection"] == "close"
         process.send(signal.SIGTERM)  # a second one ends it at once
@@ -125,31 +126,33 @@ def test_it_answers_until_the_end(root: Path, short_path: Path, publish: Publish
 
     assert "secret" not in json.dumps(process.lines)
     assert {"time", "level", "logger", "event"} <= set.intersection(*map(set, process.lines))
-    [loud] = [line for line in process.lines if line["level"] != "info"]
-    assert loud["event"].startswith("OPEN: ")
+    [warning] = [line for line in process.lines if line["level"] != "info"]
+    assert warning["event"].startswith("OPEN: ")
 
 
 @pytest.mark.parametrize(
     ("signal_number", "drain_s"), [(signal.SIGTERM, "0.01"), (signal.SIGINT, "3600")]
 )
-def test_it_ends_by_itself(root: Path, short_path: Path, signal_number: int, drain_s: str) -> None:
+def test_it_ends_after_a_signal(
+    root: Path, short_path: Path, signal_number: int, drain_s: str
+) -> None:
     with running(root, short_path, "--drain-s", drain_s) as process:
         process.send(signal_number)
         assert process.end() == 0
 
 
-def test_a_useless_history_folder_is_refused_in_one_sentence(root: Path) -> None:
+def test_an_unusable_redis_folder_is_refused_in_one_sentence(root: Path) -> None:
     arguments = ["--releases", str(root), "--history-folder", str(root / ("x" * 200))]
-    ended = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "service", *arguments], capture_output=True, text=True, check=False
     )
 
-    assert ended.returncode != 0
-    assert "choose a shorter history folder" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert completed.returncode != 0
+    assert "choose a shorter --embedded-redis-folder" in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
-def test_torch_and_faiss_have_one_thread() -> None:
+def test_torch_and_faiss_use_one_thread() -> None:
     program = (
         "import sys\n"
         "from service.__main__ import limit_threads\n"
@@ -159,14 +162,14 @@ def test_torch_and_faiss_have_one_thread() -> None:
         "print(torch.get_num_threads(), faiss.omp_get_max_threads())\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    ended = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         check=True,
         env=environment,
     )
-    assert ended.stdout.split() == ["1", "1"]
+    assert completed.stdout.split() == ["1", "1"]
 
 
 def port_of(server: DrainingServer) -> int:
@@ -174,7 +177,7 @@ def port_of(server: DrainingServer) -> int:
     return port
 
 
-def test_uvloop_and_httptools_are_really_used(settings: Callable[..., Settings]) -> None:
+def test_uvloop_and_httptools_are_used(settings: Callable[..., Settings]) -> None:
     with (
         served_in_a_thread(settings(port=0)) as server,
         httpx.Client(base_url=f"http://127.0.0.1:{port_of(server)}") as client,
@@ -185,14 +188,14 @@ def test_uvloop_and_httptools_are_really_used(settings: Callable[..., Settings])
         assert type(connection.loop).__module__.startswith("uvloop")
 
 
-def test_a_client_that_hangs_up_is_noticed(
+def test_a_client_that_disconnects_is_noticed(
     settings: Callable[..., Settings], publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting, noticed = threading.Event(), threading.Event()
 
     async def answer(
         self: Engine, query: Query, is_gone: Callable[[], bool], deadline: float
-    ) -> Served:
+    ) -> QueryResult:
         assert not is_gone()
         waiting.set()
         while not is_gone():
@@ -213,14 +216,14 @@ def test_a_client_that_hangs_up_is_noticed(
         assert noticed.wait(30)
 
 
-def exchange(port: int, sent: bytes) -> bytes:
-    """All that the server says to these bytes before it closes."""
+def exchange(port: int, data: bytes) -> bytes:
+    """All that the server sends for these bytes before it closes the connection."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(sent)
+        connection.sendall(data)
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def test_a_chunked_body_that_never_ends_is_cut_off(settings: Callable[..., Settings]) -> None:
+def test_an_endless_chunked_body_is_rejected(settings: Callable[..., Settings]) -> None:
     head = b"POST /recommend HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     with served_in_a_thread(settings(port=0)) as server:
@@ -231,7 +234,7 @@ def test_a_chunked_body_that_never_ends_is_cut_off(settings: Callable[..., Setti
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "data",
     [
         b"\x00\xff" * 100 + b"\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
@@ -239,7 +242,7 @@ def test_a_chunked_body_that_never_ends_is_cut_off(settings: Callable[..., Setti
         b"GET /\xff HTTP/1.1\r\nhost: a\r\n\r\n",
     ],
 )
-def test_what_is_not_http_is_400(settings: Callable[..., Settings], sent: bytes) -> None:
+def test_invalid_http_is_400(settings: Callable[..., Settings], data: bytes) -> None:
     with served_in_a_thread(settings(port=0)) as server:
-        assert exchange(port_of(server), sent).startswith(b"HTTP/1.1 400 ")
+        assert exchange(port_of(server), data).startswith(b"HTTP/1.1 400 ")
         assert httpx.get(f"http://127.0.0.1:{port_of(server)}/livez").status_code == 200

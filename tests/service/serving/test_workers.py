@@ -1,4 +1,4 @@
-"""Several workers: one address, one Redis, one set of numbers, and none missing for long."""
+"""Several workers: one address, one Redis, one set of metrics, and restarts."""
 
 import signal
 import socket
@@ -20,40 +20,42 @@ def value(metrics: str, name: str) -> float:
     return float(line.split()[-1])
 
 
-def ask(url: str) -> int:
-    """On a connection of its own, so that any of the workers may get it."""
+def recommend_status(url: str) -> int:
+    """Of a request on a connection of its own, which any of the workers may get."""
     body = {"user_id": "anna", "sequence": ["item-1"]}
     return httpx.post(f"{url}/recommend", json=body, timeout=60).status_code
 
 
-def test_they_are_one_service(root: Path, short_path: Path, publish: Publish) -> None:
-    """Started, one killed and replaced, all drained: nothing fails but what the killed one had."""
+def test_the_workers_are_one_service(root: Path, short_path: Path, publish: Publish) -> None:
+    """Start, kill one and wait for its replacement, drain: only the killed one's requests fail."""
     publish()
     with running(root, short_path, "--workers", "2", "--drain-s", "3600") as process:
         while len(process.listening) < 2 or len(process.loaded) < 2:
             process.wait_for("listening", "release loaded")
         before = process.listening
-        assert {ask(process.url) for _ in range(20)} == {200}
-        told = httpx.get(f"{process.url}/metrics").text
-        assert value(told, 're4_requests_total{route="/recommend",status="200"}') == 20
-        assert value(told, "re4_redis_up") == 1
-        assert value(told, 're4_release_info{release="first"}') == 1
+        assert {recommend_status(process.url) for _ in range(20)} == {200}
+        metrics = httpx.get(f"{process.url}/metrics").text
+        assert value(metrics, 're4_requests_total{route="/recommend",status="200"}') == 20
+        assert value(metrics, "re4_redis_up") == 1
+        assert value(metrics, 're4_release_info{release="first"}') == 1
         assert len(redis_servers(process.pid)) == 1
 
         psutil.Process(min(before)).kill()
         assert process.wait_for("worker ended")["status"] == -signal.SIGKILL
-        assert {ask(process.url) for _ in range(5)} == {200}, "the other one goes on"
+        assert {recommend_status(process.url) for _ in range(5)} == {200}, (
+            "the other worker goes on"
+        )
         process.wait_for("listening")
-        assert len(process.listening - before) == 1, "a new one has come"
-        assert {ask(process.url) for _ in range(5)} == {200}
-        told = httpx.get(f"{process.url}/metrics").text
-        assert value(told, 're4_requests_total{route="/recommend",status="200"}') == 30
-        assert value(told, "re4_queue_requests") == 0
+        assert len(process.listening - before) == 1, "one worker was started"
+        assert {recommend_status(process.url) for _ in range(5)} == {200}
+        metrics = httpx.get(f"{process.url}/metrics").text
+        assert value(metrics, 're4_requests_total{route="/recommend",status="200"}') == 30
+        assert value(metrics, "re4_queue_requests") == 0
         assert len(redis_servers(process.pid)) == 1
 
         process.send(signal.SIGTERM)
         process.wait_for("draining")
-        assert ask(process.url) == 200
+        assert recommend_status(process.url) == 200
         process.wait_for("draining")
         process.send(signal.SIGTERM)
         assert process.end() == 0
@@ -67,14 +69,14 @@ def redis_servers(pid: int) -> list[psutil.Process]:
 
 def test_an_address_in_use_is_refused_in_one_sentence(root: Path, short_path: Path) -> None:
     arguments = ["--releases", str(root), "--history-folder", str(short_path), "--workers", "2"]
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        ended = subprocess.run(
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = str(occupied.getsockname()[1])
+        completed = subprocess.run(
             [sys.executable, "-m", "service", "--port", port, *arguments],
             capture_output=True,
             text=True,
             check=False,
         )
-    assert ended.returncode == 1
-    assert f"--host 127.0.0.1 --port {port}: cannot be used" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert completed.returncode == 1
+    assert f"--host 127.0.0.1 --port {port}: cannot be used" in completed.stderr
+    assert "Traceback" not in completed.stderr

@@ -1,6 +1,6 @@
-"""What keeps failing is left alone, and tried again now and then."""
+"""The circuit opens after consecutive failures, and a successful trial closes it."""
 
-from service.store.circuit_breaker import Breaker
+from service.store.circuit_breaker import CircuitBreaker
 
 
 class Clock:
@@ -10,48 +10,48 @@ class Clock:
         return self.now
 
 
-def opened(clock: Clock) -> Breaker:
-    breaker = Breaker(failures=2, pause_s=10, clock=clock)
-    breaker.failed()
-    breaker.failed()
+def open_breaker(clock: Clock) -> CircuitBreaker:
+    breaker = CircuitBreaker(threshold=2, cooldown_s=10, clock=clock)
+    breaker.record_failure()
+    breaker.record_failure()
     return breaker
 
 
-def test_it_opens_after_failures_in_a_row_only() -> None:
-    breaker = Breaker(failures=2, pause_s=10, clock=Clock())
+def test_it_opens_after_consecutive_failures_only() -> None:
+    breaker = CircuitBreaker(threshold=2, cooldown_s=10, clock=Clock())
     for _ in range(3):
-        breaker.failed()
-        breaker.succeeded()
-    breaker.failed()
+        breaker.record_failure()
+        breaker.record_success()
+    breaker.record_failure()
 
     assert breaker.admits()
-    breaker.failed()
+    breaker.record_failure()
     assert not breaker.admits()
 
 
-def test_while_open_it_admits_one_trial_each_pause() -> None:
+def test_while_open_it_admits_one_trial_in_each_cooldown() -> None:
     clock = Clock()
-    breaker = opened(clock)
+    breaker = open_breaker(clock)
 
     clock.now += 9.9
     assert not breaker.admits()
     clock.now += 0.1
     assert breaker.admits()
-    assert not breaker.admits(), "the trial is under way"
+    assert not breaker.admits(), "the trial is running"
     clock.now += 10
-    assert breaker.admits(), "a trial that was never reported does not close it for ever"
+    assert breaker.admits(), "a trial without a result does not block later ones"
 
 
-def test_a_good_trial_closes_it_and_a_bad_one_does_not() -> None:
+def test_a_successful_trial_closes_it_and_a_failed_one_does_not() -> None:
     clock = Clock()
-    breaker = opened(clock)
+    breaker = open_breaker(clock)
 
     clock.now += 10
     assert breaker.admits()
-    breaker.failed()
+    breaker.record_failure()
     assert not breaker.admits()
     clock.now += 10
     assert breaker.admits()
-    breaker.succeeded()
+    breaker.record_success()
     assert breaker.admits()
     assert breaker.admits()

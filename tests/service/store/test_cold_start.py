@@ -1,4 +1,4 @@
-"""Items of today's events are in answers a moment later, marked, in every process; and go again."""
+"""New items of events are soon recommended, marked, in every process; and removed again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -12,8 +12,8 @@ import pytest
 from service.app import create_app
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
-from service.store.cold_start import TAKES, ColdStartItems
-from tests.evidence.redises import RedisServer
+from service.store.cold_start import INTERACTIONS, ColdStartItems
+from tests.evidence.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -22,115 +22,121 @@ Publish = Callable[..., Path]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 ADMIN = {"headers": {"authorization": "Bearer key"}}
-ASKED = {"sequence": ["item-3", "item-7"], "k": 50}
+REQUEST = {"sequence": ["item-3", "item-7"], "k": 50}
 
 
-async def take(client: httpx.AsyncClient, user: str, *items: str) -> None:
+async def interact(client: httpx.AsyncClient, user: str, *items: str) -> None:
     events = [{"user_id": user, "item_id": item} for item in items]
     response = await client.post("/events", json=events)
     assert response.status_code == 200, response.text
 
 
-async def offered(client: httpx.AsyncClient, **asked: object) -> dict[str, dict[str, Any]]:
-    response = await client.post("/recommend", json={**ASKED, **asked})
+async def recommended(client: httpx.AsyncClient, **body: object) -> dict[str, dict[str, Any]]:
+    response = await client.post("/recommend", json={**REQUEST, **body})
     assert response.status_code == 200, response.text
     return {item["item_id"]: item for item in response.json()["items"]}
 
 
-async def until(client: httpx.AsyncClient, item: str, there: bool = True) -> None:
+async def wait_until_recommended(
+    client: httpx.AsyncClient, item: str, expected: bool = True
+) -> None:
     async with asyncio.timeout(20):
-        while (item in await offered(client)) is not there:
+        while (item in await recommended(client)) is not expected:
             await asyncio.sleep(0.02)
 
 
-async def test_what_several_users_took_is_offered_and_marked(serve: Serve) -> None:
+async def test_a_new_item_of_several_users_is_recommended_and_marked(serve: Serve) -> None:
     async with serve() as client:
-        before = await offered(client)
-        await take(client, "anna", "item-3", "new/ß")
-        await take(client, "anna", "new/ß")  # again: she is one user
-        await take(client, "nobody known", "x", "other", "new/ß")  # after nothing that is known
-        await take(client, "ben", "item-3", "item-7", "new/ß", "item-8")
-        await until(client, "new/ß")
-        after = await offered(client, explain=True)
+        before = await recommended(client)
+        await interact(client, "anna", "item-3", "new/ß")
+        await interact(client, "anna", "new/ß")  # again: still one user
+        await interact(client, "nobody known", "x", "other", "new/ß")  # no known item before it
+        await interact(client, "ben", "item-3", "item-7", "new/ß", "item-8")
+        await wait_until_recommended(client, "new/ß")
+        after = await recommended(client, explain=True)
         assert set(after) == {*before, "new/ß"}
         assert after.pop("new/ß")["new"] is True
         assert not any("new" in item for item in after.values())
-        seen = await offered(client, sequence=["item-3", "new/ß"])
+        seen = await recommended(client, sequence=["item-3", "new/ß"])
         assert "new/ß" not in seen
-        asked = {"sequence": ["new/ß"], "explain": True}
-        told = (await client.post("/recommend", json=asked)).json()
-        assert (told["source"], told["unknown_items"]) == ("interests", 1)
-        attended = {each["item_id"] for one in told["interests"] for each in one["attended"]}
+        body = {"sequence": ["new/ß"], "explain": True}
+        response = (await client.post("/recommend", json=body)).json()
+        assert (response["source"], response["unknown_items"]) == ("interests", 1)
+        attended = {
+            item["item_id"] for interest in response["interests"] for item in interest["attended"]
+        }
         assert attended == {"new/ß"}
         similar = (await client.get("/items/new%2F%C3%9F/similar?k=3")).json()
         assert len(similar["items"]) == 3
         metrics = (await client.get("/metrics")).text
         assert "re4_cold_start_items 1.0" in metrics
         assert "re4_cold_start_candidates_total" in metrics
-        [batch] = (await client.post("/recommend/batch", json={"requests": [ASKED]})).json()[
+        [batch] = (await client.post("/recommend/batch", json={"requests": [REQUEST]})).json()[
             "answers"
         ]
         assert any(item.get("new") for item in batch["items"])
 
 
-async def test_they_may_be_withdrawn_and_users_forgotten(serve: Serve) -> None:
+async def test_new_items_may_be_withdrawn_and_their_users_forgotten(serve: Serve) -> None:
     async with serve() as client:
         for user in ("anna", "ben"):
-            await take(client, user, "item-3", "one", "item-4", "two")
-        await until(client, "one")
-        await until(client, "two")
+            await interact(client, user, "item-3", "one", "item-4", "two")
+        await wait_until_recommended(client, "one")
+        await wait_until_recommended(client, "two")
         assert (await client.put("/items/one", json={"available": False})).status_code == 200
-        assert "one" not in await offered(client)
-        assert "two" in await offered(client)
+        assert "one" not in await recommended(client)
+        assert "two" in await recommended(client)
         await client.put("/items/one", json={"available": True})
-        assert "one" in await offered(client)
+        assert "one" in await recommended(client)
         assert (await client.delete("/users/ben/history")).json() == {"forgotten": 4}
-        await until(client, "two", there=False)
-        assert "one" not in await offered(client)
+        await wait_until_recommended(client, "two", expected=False)
+        assert "one" not in await recommended(client)
 
 
-async def test_none_are_offered_where_none_are_wanted(serve: Serve) -> None:
+async def test_no_new_item_is_recommended_if_the_limit_is_zero(serve: Serve) -> None:
     async with serve(new_items=0) as client:
         for user in ("anna", "ben"):
-            await take(client, user, "item-3", "new")
+            await interact(client, user, "item-3", "new")
         redis = client._transport.app.state.service.redis  # type: ignore[attr-defined]
-        assert await redis.call("test", lambda server: server.exists(TAKES)) == 0
+        assert await redis.call("test", lambda server: server.exists(INTERACTIONS)) == 0
 
 
-async def test_another_release_places_them_anew(serve: Serve, publish: Publish) -> None:
+async def test_another_release_gives_new_items_other_vectors(
+    serve: Serve, publish: Publish
+) -> None:
     async with serve(admin_key="key") as client:
         for user in ("anna", "ben"):
-            await take(client, user, "item-3", "new")
-        await until(client, "new")
-        first = (await offered(client))["new"]["score"]
+            await interact(client, user, "item-3", "new")
+        await wait_until_recommended(client, "new")
+        first = (await recommended(client))["new"]["score"]
         publish("second")
         assert (await client.post("/admin/reload", **ADMIN)).status_code == 200
-        await until(client, "new")
-        assert (await offered(client))["new"]["score"] != first
+        await wait_until_recommended(client, "new")
+        assert (await recommended(client))["new"]["score"] != first
 
 
-async def test_most_taken_come_first(serve: Serve) -> None:
+async def test_new_items_with_most_users_come_first(serve: Serve) -> None:
     async with serve(new_items=1) as client:
         for user in ("anna", "ben"):
-            await take(client, user, "item-3", "two", "three")
-        await take(client, "carl", "item-3", "three")
-        await until(client, "three")
-        assert "two" not in await offered(client)
+            await interact(client, user, "item-3", "two", "three")
+        await interact(client, "carl", "item-3", "three")
+        await wait_until_recommended(client, "three")
+        assert "two" not in await recommended(client)
 
 
-async def test_old_takes_do_not_count(serve: Serve) -> None:
+async def test_expired_interactions_do_not_count(serve: Serve) -> None:
     async with serve() as client:
         old = {"item_id": "old", "user": "somebody", "after": '["item-3"]'}
         redis = client._transport.app.state.service.redis  # type: ignore[attr-defined]
-        await redis.call("test", lambda server: server.xadd(TAKES, old, "1-1"))
-        await take(client, "anna", "item-3", "old", "new")
-        await take(client, "ben", "item-3", "new")
-        await until(client, "new")
-        assert "old" not in await offered(client)
+        await redis.call("test", lambda server: server.xadd(INTERACTIONS, old, "1-1"))
+        await interact(client, "anna", "item-3", "old", "new")
+        await interact(client, "ben", "item-3", "new")
+        await wait_until_recommended(client, "new")
+        assert "old" not in await recommended(client)
 
 
 @asynccontextmanager
-async def hearing(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, ColdStartItems]]:
+async def served(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, ColdStartItems]]:
     app = create_app(settings)
     transport = httpx.ASGITransport(app)
     async with (
@@ -141,20 +147,20 @@ async def hearing(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, 
         yield client, app.state.service.cold_start_items
 
 
-async def test_every_process_hears_of_them_and_keeps_them_while_redis_is_away(
+async def test_every_process_knows_new_items_and_keeps_them_while_redis_is_down(
     settings: MakeSettings, tcp: RedisServer, publish: Publish
 ) -> None:
     publish()
     chosen = settings(history=tcp.url, history_budget_ms=500, history_pause_s=0.05)
-    async with hearing(chosen) as (client, _), hearing(chosen) as (other, newcomers):
+    async with served(chosen) as (client, _), served(chosen) as (second, newcomers):
         for user in ("anna", "ben"):
-            await take(client, user, "item-3", "new")
-        await until(client, "new")
-        await until(other, "new")
-        async with hearing(chosen) as (late, _):
-            await until(late, "new")
+            await interact(client, user, "item-3", "new")
+        await wait_until_recommended(client, "new")
+        await wait_until_recommended(second, "new")
+        async with served(chosen) as (third, _):
+            await wait_until_recommended(third, "new")
         tcp.stop()
         with pytest.raises(HistoryUnavailableError):
             await newcomers.poll()
-        assert "new" in await offered(other)
+        assert "new" in await recommended(second)
         tcp.start()

@@ -1,4 +1,4 @@
-"""The log has every event once, whichever Redis it came from and whatever became of that."""
+"""The log has every event once, of every kind of Redis, whatever happens to it."""
 
 import asyncio
 import fcntl
@@ -20,12 +20,12 @@ from service.settings import Settings
 from service.store import event_export as export
 from service.store.embedded_redis import EmbeddedRedis
 from service.store.event_export import ExportBusyError, Exported, ExportError, export_events
+from service.store.event_log import EventLog
 from service.store.events import Event
-from service.store.histories import PARTS, STREAMS, WAITING, HistoryStore
-from service.store.redis_client import ResilientRedis
-from service.store.redis_url import address_of
+from service.store.histories import PARTITIONS, STREAMS, UNEXPORTED, HistoryStore
+from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
-from tests.evidence.redises import Clustered, RedisServer, Watched, running
+from tests.evidence.redis_servers import ClusterServers, RedisServer, SentinelServers, running
 from training.config import FitConfig
 from training.data.event_window import read_window
 
@@ -48,23 +48,25 @@ def url(request: pytest.FixtureRequest, short_path: Path) -> Iterator[str | None
     elif request.param == "single":
         yield request.getfixturevalue("redis").url
     else:
-        several = {"sentinels": Watched, "cluster": Clustered}[request.param](short_path)
-        with several.running():
-            yield several.url
+        servers = {"sentinels": SentinelServers, "cluster": ClusterServers}[request.param](
+            short_path
+        )
+        with servers.running():
+            yield servers.url
 
 
 def send(settings: Settings, *events: Event, forget: str | None = None) -> None:
-    async def sent() -> None:
+    async def append() -> None:
         metrics = Metrics()
-        link = ResilientRedis(address_of(settings), settings, metrics)
-        await link.start()
-        store = HistoryStore(link, settings, metrics)
+        redis = ResilientRedis(deployment_of(settings), settings, metrics)
+        await redis.start()
+        store = HistoryStore(redis, settings, metrics)
         await store.append(events)
         if forget is not None:
             await store.forget(forget)
-        await link.close()
+        await redis.close()
 
-    asyncio.run(sent())
+    asyncio.run(append())
 
 
 def visit(user: str, item: str, day: int = 0, **fields: Any) -> Event:
@@ -72,7 +74,7 @@ def visit(user: str, item: str, day: int = 0, **fields: Any) -> Event:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """In the order in which the night reads them."""
+    """In the order in which the trainer reads them."""
     files = sorted(folder.glob("date=*/*.parquet"))
     return [{**row, "date": path.parent.name} for path in files for row in read(path)]
 
@@ -90,7 +92,7 @@ def items(folder: Path) -> list[str | None]:
 # --- the round trip ---
 
 
-def test_what_was_heard_is_in_the_log_once(
+def test_every_event_is_in_the_log_once(
     settings: MakeSettings, url: str | None, tmp_path: Path
 ) -> None:
     chosen, folder = settings(history=url), tmp_path / "log"
@@ -114,7 +116,9 @@ def test_what_was_heard_is_in_the_log_once(
     assert {row["event_id"] for row in rows(folder)} == {"1", None}
 
 
-def test_the_night_reads_it(settings: MakeSettings, redis: RedisServer, tmp_path: Path) -> None:
+def test_the_trainer_reads_the_log(
+    settings: MakeSettings, redis: RedisServer, tmp_path: Path
+) -> None:
     chosen = settings(history=redis.url)
     send(chosen, visit("anna", "a"), visit("bert", "b", 1, event_id="1"), forget="anna")
     export_events(chosen, tmp_path / "log")
@@ -138,7 +142,7 @@ def test_files_of_many_batches_are_in_the_order_of_the_stream(
     assert items(tmp_path / "log") == [f"{number}" for number in range(100)]
 
 
-def test_a_time_beyond_all_calendars_is_filed_under_the_last_day(
+def test_a_timestamp_after_the_last_date_is_filed_under_the_last_date(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
     chosen = settings(history=redis.url)
@@ -152,33 +156,35 @@ def test_a_time_beyond_all_calendars_is_filed_under_the_last_day(
 # --- the command ---
 
 
-def test_the_command_says_last_what_it_did(settings: MakeSettings, redis: RedisServer) -> None:
+def test_the_last_line_of_the_command_is_its_summary(
+    settings: MakeSettings, redis: RedisServer
+) -> None:
     chosen = settings(history=redis.url)
     send(chosen, visit("anna", "a"))
-    given = ["export-events", "--releases", str(chosen.releases), "--history", redis.url]
-    ended = CliRunner().invoke(main, given)
-    assert ended.exit_code == 0, ended.output
-    said = json.loads(ended.stdout.splitlines()[-1])
-    assert said == {"events": 1, "files": 1, "duplicates": 0, "lost": 0}
+    arguments = ["export-events", "--releases", str(chosen.releases), "--history", redis.url]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout.splitlines()[-1])
+    assert summary == {"events": 1, "files": 1, "duplicates": 0, "lost": 0}
     assert items(chosen.releases / "events") == ["a"]
 
 
-def test_without_a_redis_the_command_says_so(tmp_path: Path) -> None:
-    ended = CliRunner().invoke(main, ["export-events", "--to", str(tmp_path / "log")])
-    assert ended.exit_code == 2
-    assert "--releases" in ended.output
+def test_the_command_needs_a_redis(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["export-events", "--to", str(tmp_path / "log")])
+    assert result.exit_code == 2
+    assert "--releases" in result.output
 
 
-def test_a_redis_that_is_away_is_one_sentence(
+def test_if_redis_is_down_the_error_is_one_sentence(
     settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "_ATTEMPTS", 0)
-    away = settings(history="unix:///nowhere.sock")
+    monkeypatch.setattr(export, "_RETRIES", 0)
+    settings_without_redis = settings(history="unix:///nowhere.sock")
     with pytest.raises(ExportError, match="Redis does not answer"):
-        export_events(away, tmp_path / "log")
+        export_events(settings_without_redis, tmp_path / "log")
 
 
-def test_of_two_exports_the_second_refuses(
+def test_a_second_export_at_the_same_time_is_refused(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
     with (tmp_path / ".lock").open("a") as lock:
@@ -188,41 +194,43 @@ def test_of_two_exports_the_second_refuses(
     assert export_events(settings(history=redis.url), tmp_path) == Exported()
 
 
-def test_the_redis_of_a_service_that_runs_goes_on(settings: MakeSettings, tmp_path: Path) -> None:
+def test_an_export_does_not_stop_the_embedded_redis_of_a_running_service(
+    settings: MakeSettings, tmp_path: Path
+) -> None:
     chosen = settings()
     assert chosen.history_folder is not None
-    own = EmbeddedRedis(chosen.history_folder)
-    own.start()
+    embedded = EmbeddedRedis(chosen.history_folder)
+    embedded.start()
     try:
         send(chosen, visit("anna", "a"))
         assert export_events(chosen, tmp_path / "log").events == 1
-        assert own._process is not None
-        assert own._process.poll() is None
-        assert own.socket.exists()
+        assert embedded._process is not None
+        assert embedded._process.poll() is None
+        assert embedded.socket.exists()
     finally:
-        own.stop()
+        embedded.stop()
 
 
-# --- what is not there any more, or there again ---
+# --- lost, repeated and invalid entries ---
 
 
-def test_what_was_dropped_unread_is_counted_and_shouted(
+def test_entries_dropped_before_they_were_read_are_counted_and_logged(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chosen = settings(history=redis.url, event_stream_length=100 * PARTS)
+    chosen = settings(history=redis.url, event_stream_length=100 * PARTITIONS)
     folder = tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}") for number in range(1000)))
-    kept = redis.ask("XLEN", stream_of(redis))
+    kept = redis.execute("XLEN", stream_of(redis))
     assert 100 <= kept < 300
     assert export_events(chosen, folder) == Exported(events=kept, files=1, lost=1000 - kept)
-    [said] = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert (said.message[:11], vars(said)["events"]) == ("EVENTS LOST", 1000 - kept)
+    [error] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert (error.message[:11], vars(error)["events"]) == ("EVENTS LOST", 1000 - kept)
     assert items(folder) == [f"{number}" for number in range(1000 - kept, 1000)]
     send(chosen, visit("anna", "later"))
-    assert export_events(chosen, folder) == Exported(events=1, files=1), "told once"
+    assert export_events(chosen, folder) == Exported(events=1, files=1), "reported once"
 
 
-def test_what_was_exported_may_be_dropped_while_it_is_pending(
+def test_exported_entries_may_be_dropped_while_they_are_pending(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen, folder = settings(history=redis.url), tmp_path / "log"
@@ -231,144 +239,147 @@ def test_what_was_exported_may_be_dropped_while_it_is_pending(
         patch.setattr(export, "_DONE", "return redis.error_reply('cut off')")
         with pytest.raises(ExportError, match="cut off"):
             export_events(chosen, folder)
-    redis.ask("XTRIM", stream_of(redis), "MAXLEN", 4)
+    redis.execute("XTRIM", stream_of(redis), "MAXLEN", 4)
     assert export_events(chosen, folder) == Exported(duplicates=4)
     assert len(items(folder)) == 10
 
 
-def test_what_another_has_pending_is_taken_over(
+def test_pending_entries_of_another_consumer_are_exported(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
     chosen = settings(history=redis.url)
     send(chosen, *(visit("anna", f"{number}") for number in range(10)))
     stream = stream_of(redis)
-    redis.ask("XGROUP", "CREATE", stream, export.GROUP, 0)
-    redis.ask("XREADGROUP", "GROUP", export.GROUP, "dead", "COUNT", 6, "STREAMS", stream, ">")
+    redis.execute("XGROUP", "CREATE", stream, export.GROUP, 0)
+    redis.execute("XREADGROUP", "GROUP", export.GROUP, "dead", "COUNT", 6, "STREAMS", stream, ">")
     assert export_events(chosen, tmp_path / "log").events == 10
     assert items(tmp_path / "log") == [f"{number}" for number in range(10)]
-    assert redis.ask("XPENDING", stream, export.GROUP)["pending"] == 0
+    assert redis.execute("XPENDING", stream, export.GROUP)["pending"] == 0
 
 
-def test_what_a_server_that_took_over_does_not_know_to_be_read_is_not_lost(
+def test_entries_whose_reading_was_not_replicated_are_not_lost(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a failover between reading and acknowledging."""
     chosen, folder = settings(history=redis.url), tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}") for number in range(10)))
     stream = stream_of(redis)
-    redis.ask("XGROUP", "CREATE", stream, export.GROUP, 0)
-    before = redis.ask("DUMP", stream)
-    add = export._Log.add
+    redis.execute("XGROUP", "CREATE", stream, export.GROUP, 0)
+    before = redis.execute("DUMP", stream)
+    add = EventLog.add
 
-    def fail_over(log: Any, part: int, rows: Any) -> None:
-        add(log, part, rows)
-        redis.ask("RESTORE", stream, 0, before, "REPLACE")
+    def fail_over(log: Any, partition: int, rows: Any) -> None:
+        add(log, partition, rows)
+        redis.execute("RESTORE", stream, 0, before, "REPLACE")
 
-    monkeypatch.setattr(export._Log, "add", fail_over)
+    monkeypatch.setattr(EventLog, "add", fail_over)
     assert export_events(chosen, folder) == Exported(events=10, files=1)
     assert export_events(chosen, folder) == Exported()
 
 
-def test_a_file_that_cannot_be_read_keeps_no_other_part_waiting(
+def test_an_unreadable_file_does_not_block_other_partitions(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
     chosen, folder = settings(history=redis.url), tmp_path / "log"
     users = [f"user-{number}" for number in range(20)]
     send(chosen, *(visit(user, "a") for user in users))
     export_events(chosen, folder)
-    [spoilt, *_] = folder.glob("date=*/*.parquet")
-    spoilt.write_bytes(b"")
+    [damaged, *_] = folder.glob("date=*/*.parquet")
+    damaged.write_bytes(b"")
     send(chosen, *(visit(user, "b") for user in users))
-    with pytest.raises(ExportError, match=f"{spoilt.name}: cannot be read"):
+    with pytest.raises(ExportError, match=f"{damaged.name}: cannot be read"):
         export_events(chosen, folder)
-    spoilt.unlink()
-    part = int(spoilt.name[:2])
-    waiting = [user for user in users if crc32(user.encode()) % PARTS == part]
-    assert export_events(chosen, folder).events == len(waiting) > 0
+    damaged.unlink()
+    partition = int(damaged.name[:2])
+    unexported = [user for user in users if crc32(user.encode()) % PARTITIONS == partition]
+    assert export_events(chosen, folder).events == len(unexported) > 0
 
 
-def test_a_redis_that_was_set_back_brings_nothing_twice(
+def test_a_redis_restored_from_a_backup_exports_nothing_twice(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
     chosen, folder = settings(history=redis.url), tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}", number % 3) for number in range(10)))
-    before = {key: redis.ask("DUMP", key) for key in redis.ask("KEYS", "*")}
+    before = {key: redis.execute("DUMP", key) for key in redis.execute("KEYS", "*")}
     assert export_events(chosen, folder).events == 10
     for key, dump in before.items():
-        redis.ask("RESTORE", key, 0, dump, "REPLACE")
+        redis.execute("RESTORE", key, 0, dump, "REPLACE")
     assert export_events(chosen, folder) == Exported(duplicates=10)
     assert len(items(folder)) == 10
 
 
-def test_an_entry_that_only_has_the_id_of_another_is_kept(
+def test_another_entry_with_the_same_id_is_kept(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
     chosen, folder = settings(history=redis.url), tmp_path / "log"
     send(chosen, visit("anna", "a"))
     stream = stream_of(redis)
-    [(entry, _)] = redis.ask("XRANGE", stream, "-", "+")
+    [(entry, _)] = redis.execute("XRANGE", stream, "-", "+")
     assert export_events(chosen, folder).events == 1
-    redis.ask("DEL", stream)
-    redis.ask("XADD", stream, entry, "user_id", "anna", "item_id", "b", "timestamp", FIRST)
-    redis.ask("INCR", waiting_of(stream))
+    redis.execute("DEL", stream)
+    redis.execute("XADD", stream, entry, "user_id", "anna", "item_id", "b", "timestamp", FIRST)
+    redis.execute("INCR", unexported_of(stream))
     assert export_events(chosen, folder) == Exported(events=1, files=1)
     assert items(folder) == ["a", "b"]
 
 
-def test_an_event_id_that_redis_forgot_is_known_to_the_log(
+def test_the_log_knows_an_event_id_that_expired_in_redis(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
     chosen, folder = settings(history=redis.url), tmp_path / "log"
     for users, expected in (
         (["anna"], Exported(events=1, files=1)),
         (["anna"], Exported(duplicates=1)),
-        (["anna", "bert"], Exported(events=1, files=1, duplicates=1)),  # ids are apart
+        (
+            ["anna", "bert"],
+            Exported(events=1, files=1, duplicates=1),
+        ),  # other users have other ids
     ):
         send(chosen, *(visit(user, "a", event_id="1") for user in users))
         assert export_events(chosen, folder) == expected
-        for key in redis.ask("KEYS", "*:seen:*"):
-            redis.ask("DEL", key)
+        for key in redis.execute("KEYS", "*:seen:*"):
+            redis.execute("DEL", key)
 
 
-def test_what_is_no_event_holds_nothing_up(
+def test_an_entry_that_is_not_an_event_blocks_nothing(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
     chosen = settings(history=redis.url)
     send(chosen, visit("anna", "a"))
     stream = stream_of(redis)
     for fields in (["x", "y"], ["user_id", "u", "item_id", "i", "timestamp", "nan"]):
-        redis.ask("XADD", stream, "*", *fields)
-        redis.ask("INCR", waiting_of(stream))
+        redis.execute("XADD", stream, "*", *fields)
+        redis.execute("INCR", unexported_of(stream))
     assert export_events(chosen, tmp_path / "log") == Exported(events=1, files=1, lost=2)
-    assert redis.ask("XLEN", stream) == 0
+    assert redis.execute("XLEN", stream) == 0
 
 
-def test_what_a_killed_export_left_aside_is_removed(
+def test_partial_files_of_a_killed_export_are_removed(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    aside = tmp_path / "date=2026-01-01" / ".00_1-1_2-2.parquet"
-    aside.parent.mkdir()
-    aside.write_bytes(b"PAR1")
-    other = aside.with_name("part-0.parquet")
+    partial = tmp_path / "date=2026-01-01" / ".00_1-1_2-2.parquet"
+    partial.parent.mkdir()
+    partial.write_bytes(b"PAR1")
+    other = partial.with_name("part-0.parquet")
     other.write_bytes(b"somebody else's")
     export_events(settings(history=redis.url), tmp_path)
-    assert list(aside.parent.iterdir()) == [other]
+    assert list(partial.parent.iterdir()) == [other]
 
 
-def test_it_does_not_wait_for_what_answers_requests_to_be_loaded() -> None:
+def test_the_export_loads_no_retrieval_library() -> None:
     program = (
         "import service.store.event_export, sys; print({'torch', 'faiss'} & sys.modules.keys())"
     )
-    ended = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert ended.stdout.strip() == "set()"
+    assert result.stdout.strip() == "set()"
 
 
 def stream_of(redis: RedisServer) -> str:
-    [stream] = [stream for stream in STREAMS if redis.ask("EXISTS", stream)]
+    [stream] = [stream for stream in STREAMS if redis.execute("EXISTS", stream)]
     return stream
 
 
-def waiting_of(stream: str) -> str:
-    return WAITING[STREAMS.index(stream)]
+def unexported_of(stream: str) -> str:
+    return UNEXPORTED[STREAMS.index(stream)]

@@ -1,4 +1,4 @@
-"""The history store keeps its contract, whichever Redis it has and whatever becomes of that."""
+"""The history store keeps its contract with every kind of Redis, whatever happens to it."""
 
 import asyncio
 import os
@@ -15,24 +15,24 @@ from typing import TypeVar
 from zlib import crc32
 
 import pytest
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import RedisCluster
 from redis.exceptions import ConnectionError
 
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
-from service.store.embedded_redis import EmbeddedRedis, EmbeddedRedisError, redis_server
+from service.store.embedded_redis import redis_server
 from service.store.events import Event
-from service.store.histories import PARTS, Appended, HistoryStore
-from service.store.redis_client import ResilientRedis
-from service.store.redis_url import Client, Cluster, Own, Sentinels, Single, address_at, address_of
+from service.store.histories import PARTITIONS, Appended, HistoryStore
+from service.store.redis_client import ResilientRedis, deployment_of
+from service.store.redis_url import Client, Embedded, parse_url
 from service.telemetry.metrics import Metrics
-from tests.evidence.giving_up import fill, give_up
-from tests.evidence.redises import Clustered, RedisServer, Watched, running
+from tests.evidence.cancelled_calls import cancel_calls, store_histories
+from tests.evidence.redis_servers import ClusterServers, RedisServer, SentinelServers, running
 
 pytestmark = pytest.mark.anyio
 
 MakeSettings = Callable[..., Settings]
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ def shared_path() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def watched(shared_path: Path) -> Iterator[str]:
-    with Watched(shared_path).running() as servers:
+def sentinel_url(shared_path: Path) -> Iterator[str]:
+    with SentinelServers(shared_path).running() as servers:
         yield servers.url
 
 
 @pytest.fixture(scope="module")
-def clustered(shared_path: Path) -> Iterator[str]:
-    with Clustered(shared_path).running() as servers:
+def cluster_url(shared_path: Path) -> Iterator[str]:
+    with ClusterServers(shared_path).running() as servers:
         yield servers.url
 
 
@@ -67,7 +67,7 @@ if INSTALLED := shutil.which("redis-server"):
 
 @pytest.fixture(params=["embedded", "redis+sentinel://", "redis+cluster://", *PROGRAMS])
 def url(request: pytest.FixtureRequest, short_path: Path) -> Iterator[str | None]:
-    """Where the store is to find its Redis, which is empty; None for one of its own."""
+    """The URL of an empty Redis; None for an embedded one."""
     kind: str = request.param
     if kind == "embedded":
         yield None
@@ -76,31 +76,31 @@ def url(request: pytest.FixtureRequest, short_path: Path) -> Iterator[str | None
         with running(server):
             yield server.url
     else:
-        several: str = request.getfixturevalue(_FIXTURES[kind])
-        yield several
-        asyncio.run(flush(several))
+        shared_url: str = request.getfixturevalue(_FIXTURES[kind])
+        yield shared_url
+        asyncio.run(flush(shared_url))
 
 
-_FIXTURES = {"redis+sentinel://": "watched", "redis+cluster://": "clustered"}
+_FIXTURES = {"redis+sentinel://": "sentinel_url", "redis+cluster://": "cluster_url"}
 
 
 async def flush(url: str) -> None:
-    address = address_at(url)
-    client = address.client()
+    deployment = parse_url(url)
+    client = deployment.client()
     nodes = {"target_nodes": RedisCluster.PRIMARIES} if isinstance(client, RedisCluster) else {}
     await client.flushall(**nodes)
-    await address.close(client)
+    await deployment.close(client)
 
 
 @asynccontextmanager
 async def started(settings: Settings) -> AsyncIterator[HistoryStore]:
     metrics = Metrics()
-    link = ResilientRedis(address_of(settings), settings, metrics)
-    await link.start()
+    redis = ResilientRedis(deployment_of(settings), settings, metrics)
+    await redis.start()
     try:
-        yield HistoryStore(link, settings, metrics)
+        yield HistoryStore(redis, settings, metrics)
     finally:
-        await link.close()
+        await redis.close()
 
 
 def events(user: str, *items: str) -> list[Event]:
@@ -108,30 +108,30 @@ def events(user: str, *items: str) -> list[Event]:
 
 
 @asynccontextmanager
-async def beside(settings: Settings) -> AsyncIterator[Client]:
-    """A client of the same Redis that knows nothing of the store."""
-    address = address_of(settings)
-    client = address.client()
+async def separate_client(settings: Settings) -> AsyncIterator[Client]:
+    """A client of the same Redis, separate from the store's."""
+    deployment = deployment_of(settings)
+    client = deployment.client()
     try:
         yield client
     finally:
-        if isinstance(address, Own):
+        if isinstance(deployment, Embedded):
             await client.aclose()  # and not the server
         else:
-            await address.close(client)
+            await deployment.close(client)
 
 
 def key(user: str, name: str) -> str:
-    """Where the module says that it is."""
+    """As in the docstring of service.store.histories."""
     return f"re4:{{{crc32(user.encode()) % 64}}}:{name}"
 
 
 async def stream(client: Client, *users: str) -> list[dict[str, str]]:
-    """The entries of the parts of these users, in order."""
-    parts = [await client.xrange(key(user, "events")) for user in users]
+    """The entries of the partitions of these users, in order."""
+    partitions = [await client.xrange(key(user, "events")) for user in users]
     return [
         {name.decode(): value.decode() for name, value in fields.items()}
-        for entries in parts
+        for entries in partitions
         for _, fields in entries
     ]
 
@@ -141,16 +141,18 @@ def failures(store: HistoryStore) -> float:
     return sum(s.value for m in counter for s in m.samples if s.name.endswith("_total"))
 
 
-# --- the contract, whichever Redis ---
+# --- the contract, with every kind of Redis ---
 
 
 async def test_an_unknown_user_has_no_history(settings: MakeSettings, url: str | None) -> None:
     async with started(settings(history=url)) as store:
-        assert store._link.up
+        assert store._redis.up
         assert await store.read("nobody") == []
 
 
-async def test_histories_are_newest_last_and_apart(settings: MakeSettings, url: str | None) -> None:
+async def test_histories_are_newest_last_and_separate(
+    settings: MakeSettings, url: str | None
+) -> None:
     async with started(settings(history=url)) as store:
         await store.append([*events("anna", "a", "b"), *events("bert", "x"), *events("anna", "c")])
         await store.append(events("anna", "a"))
@@ -180,7 +182,7 @@ async def test_every_event_goes_to_the_stream(settings: MakeSettings, url: str |
     async with started(chosen) as store:
         full = Event(user_id="u", item_id="i", timestamp=12.5, event="view", event_id="e1")
         await store.append([full, *events("v", "j")])
-        async with beside(chosen) as client:
+        async with separate_client(chosen) as client:
             first, second = await stream(client, "u", "v")
 
     assert first == {
@@ -195,15 +197,15 @@ async def test_every_event_goes_to_the_stream(settings: MakeSettings, url: str |
 
 
 async def test_the_stream_is_capped(settings: MakeSettings, url: str | None) -> None:
-    chosen = settings(history=url, event_stream_length=100 * PARTS)
+    chosen = settings(history=url, event_stream_length=100 * PARTITIONS)
     async with started(chosen) as store:
         for _ in range(5):
             await store.append(events("u", *("i" for _ in range(200))))
-        async with beside(chosen) as client:
+        async with separate_client(chosen) as client:
             assert 100 <= await client.xlen(key("u", "events")) < 400
 
 
-async def test_an_event_sent_again_is_there_once(settings: MakeSettings, url: str | None) -> None:
+async def test_an_event_sent_again_is_stored_once(settings: MakeSettings, url: str | None) -> None:
     chosen = settings(history=url)
     sent = [
         Event(user_id=user, item_id=f"item-{number}", event_id=f"{number}")
@@ -216,7 +218,7 @@ async def test_an_event_sent_again_is_there_once(settings: MakeSettings, url: st
         assert await store.append(events("anna", "x", "x")) == Appended(2, 0, 0)
 
         assert await store.read("anna") == [f"item-{n}" for n in range(52, 150)] + ["x", "x"]
-        async with beside(chosen) as client:
+        async with separate_client(chosen) as client:
             entries = await stream(client, "anna", "bert")
     ids = Counter((entry["user_id"], entry.get("event_id")) for entry in entries)
     assert ids.pop(("anna", None)) == 2
@@ -224,31 +226,33 @@ async def test_an_event_sent_again_is_there_once(settings: MakeSettings, url: st
     assert set(ids.values()) == {1}
 
 
-async def test_ids_of_events_are_known_for_a_while(
-    settings: MakeSettings, tcp: RedisServer
-) -> None:
+async def test_event_ids_expire(settings: MakeSettings, tcp: RedisServer) -> None:
     tcp.start()
     event = Event(user_id="anna", item_id="a", event_id="1")
     async with started(settings(history=tcp.url, event_memory_hours=1 / 3600)) as store:
         await store.append([event])
         assert await store.append([event]) == Appended(0, 1, 0)
-        assert tcp.ask("TTL", key("anna", "seen:anna")) == 1
+        assert tcp.execute("TTL", key("anna", "seen:anna")) == 1
         while not (await store.append([event])).accepted:
             await asyncio.sleep(0.05)
         assert await store.read("anna") == ["a", "a"]
 
 
-async def test_what_nobody_adds_to_is_dropped(settings: MakeSettings, tcp: RedisServer) -> None:
+async def test_a_history_without_new_events_expires(
+    settings: MakeSettings, tcp: RedisServer
+) -> None:
     tcp.start()
     async with started(settings(history=tcp.url, history_days=2)) as store:
         await store.append(events("anna", "a"))
-        tcp.ask("EXPIRE", key("anna", "history:anna"), 5)
+        tcp.execute("EXPIRE", key("anna", "history:anna"), 5)
         await store.append(events("anna", "b"))
-        assert 172_700 < tcp.ask("TTL", key("anna", "history:anna")) <= 172_800
-        assert tcp.ask("TTL", key("anna", "seen:anna")) == -2, "none had an id"
+        assert 172_700 < tcp.execute("TTL", key("anna", "history:anna")) <= 172_800
+        assert tcp.execute("TTL", key("anna", "seen:anna")) == -2, "none had an id"
 
 
-async def test_a_forgotten_user_begins_again(settings: MakeSettings, url: str | None) -> None:
+async def test_a_forgotten_user_starts_with_an_empty_history(
+    settings: MakeSettings, url: str | None
+) -> None:
     chosen = settings(history=url)
     old = Event(user_id="anna", item_id="a", timestamp=1000.5, event_id="1")
     async with started(chosen) as store:
@@ -263,7 +267,7 @@ async def test_a_forgotten_user_begins_again(settings: MakeSettings, url: str | 
         new = Event(user_id="anna", item_id="b", timestamp=time.time())
         assert await store.append([old, late, new, *events("anna", "c")]) == Appended(2, 0, 2)
         assert await store.read("anna") == ["b", "c"]
-        async with beside(chosen) as client:
+        async with separate_client(chosen) as client:
             first, tombstone, *rest = await stream(client, "anna")
     assert first["item_id"] == "a"
     assert set(tombstone) == {"user_id", "timestamp", "event"}
@@ -272,13 +276,13 @@ async def test_a_forgotten_user_begins_again(settings: MakeSettings, url: str | 
     assert [entry["item_id"] for entry in rest] == ["b", "c"]
 
 
-async def test_what_redis_refuses_does_not_cut_off_the_others(
+async def test_a_rejected_command_does_not_open_the_circuit(
     settings: MakeSettings, url: str | None
 ) -> None:
     chosen = settings(history=url, history_failures=1)
     async with started(chosen) as store:
         await store.append(events("anna", "a"))
-        async with beside(chosen) as client:
+        async with separate_client(chosen) as client:
             await client.set(key("bad", "history:bad"), "not a list")
             await client.rpush(key("odd", "history:odd"), b"\xff\xfe")
         for _ in range(3):
@@ -291,51 +295,51 @@ async def test_what_redis_refuses_does_not_cut_off_the_others(
         assert await store.read("odd") == ["\ufffd\ufffd"]
 
 
-async def test_a_full_redis_refuses_events_whole(settings: MakeSettings, tcp: RedisServer) -> None:
+async def test_a_full_redis_rejects_whole_events(settings: MakeSettings, tcp: RedisServer) -> None:
     tcp.start()
     event = Event(user_id="anna", item_id="b", event_id="1")
     async with started(settings(history=tcp.url, history_failures=1)) as store:
         await store.append(events("anna", "a"))
-        tcp.ask("CONFIG", "SET", "maxmemory", 1)
+        tcp.execute("CONFIG", "SET", "maxmemory", 1)
         for _ in range(2):
             with pytest.raises(HistoryUnavailableError):
                 await store.append([event])
         assert await store.read("anna") == ["a"]
-        tcp.ask("CONFIG", "SET", "maxmemory", 0)
+        tcp.execute("CONFIG", "SET", "maxmemory", 0)
         assert await store.append([event]) == Appended(1, 0, 0)
         assert await store.read("anna") == ["a", "b"]
 
 
-@pytest.mark.parametrize("budget_ms", [2, 5000], ids=lambda ms: f"{ms} ms")
-async def test_a_call_given_up_never_answers_the_next(
-    settings: MakeSettings, url: str | None, budget_ms: int
+@pytest.mark.parametrize("timeout_ms", [2, 5000], ids=lambda ms: f"{ms} ms")
+async def test_the_reply_of_a_cancelled_call_never_goes_to_another(
+    settings: MakeSettings, url: str | None, timeout_ms: int
 ) -> None:
     async with started(settings(history=url, history_failures=10**9)) as store:
-        await fill(store)
-        store._link.budget_s = budget_ms / 1000
-        tally = await give_up(store, 500, random.Random(0))
-        store._link.budget_s = 5
+        await store_histories(store)
+        store._redis.timeout_s = timeout_ms / 1000
+        counts = await cancel_calls(store, 500, random.Random(0))
+        store._redis.timeout_s = 5
 
-        assert tally.foreign == 0
-        assert tally.answered or budget_ms < 5000
+        assert counts.foreign == 0
+        assert counts.answered or timeout_ms < 5000
         assert (await store.read("user-7"))[-1].startswith("user-7's ")
 
 
-async def test_time_in_which_we_were_held_up_is_not_held_against_redis(
+async def test_time_in_which_this_process_was_blocked_does_not_count(
     settings: MakeSettings, url: str | None
 ) -> None:
     async with started(settings(history=url, history_failures=1)) as store:
         await store.append(events("anna", "a"))
-        store._link.budget_s = 0.02
+        store._redis.timeout_s = 0.02
         for _ in range(5):
             reading = asyncio.ensure_future(store.read("anna"))
             for _ in range(5):
                 await asyncio.sleep(0)
-            time.sleep(0.05)  # as the loading of a release may, with the interpreter's lock
+            time.sleep(0.05)  # as loading a release may, which holds the interpreter's lock
             assert await reading == ["a"]
 
 
-async def test_reads_at_one_time_go_to_redis_together(
+async def test_concurrent_reads_are_sent_in_batches(
     settings: MakeSettings, tcp: RedisServer
 ) -> None:
     tcp.start()
@@ -343,32 +347,32 @@ async def test_reads_at_one_time_go_to_redis_together(
     async with started(chosen) as store:
         for user in range(100):
             await store.append(events(f"user-{user}", f"item-{user}"))
-        before = tcp.ask("INFO")["total_reads_processed"]
+        before = tcp.execute("INFO")["total_reads_processed"]
         histories = await asyncio.gather(*(store.read(f"user-{i}") for i in range(100)))
-        after = tcp.ask("INFO")["total_reads_processed"]
+        after = tcp.execute("INFO")["total_reads_processed"]
 
     assert histories == [[f"item-{user}"] for user in range(100)]
     assert after - before < 10
 
 
-# --- what becomes of Redis ---
+# --- Redis stops, hangs, or is replaced ---
 
 
-async def test_redis_down_at_the_start_is_found_when_it_comes(
+async def test_a_redis_that_was_down_at_the_start_is_used_once_it_is_up(
     settings: MakeSettings, tcp: RedisServer
 ) -> None:
     async with started(settings(history=tcp.url, history_pause_s=0.01)) as store:
-        assert not store._link.up
+        assert not store._redis.up
         for _ in range(20):
             with pytest.raises(HistoryUnavailableError):
                 await store.read("anna")
         tcp.start()
-        assert await until_read(store, "anna") == []
-        assert store._link.up
+        assert await read_until_done(store, "anna") == []
+        assert store._redis.up
 
 
-async def until_done(call: Callable[[], Awaitable[Answer]]) -> Answer:
-    """What is answered as soon as anything can be."""
+async def retry_until_done(call: Callable[[], Awaitable[Result]]) -> Result:
+    """The result of the first call that succeeds."""
     async with asyncio.timeout(30):
         while True:
             try:
@@ -377,11 +381,11 @@ async def until_done(call: Callable[[], Awaitable[Answer]]) -> Answer:
                 await asyncio.sleep(0.01)
 
 
-async def until_read(store: HistoryStore, user: str) -> list[str]:
-    return await until_done(lambda: store.read(user))
+async def read_until_done(store: HistoryStore, user: str) -> list[str]:
+    return await retry_until_done(lambda: store.read(user))
 
 
-async def test_redis_may_go_away_and_come_back(settings: MakeSettings, tcp: RedisServer) -> None:
+async def test_redis_may_stop_and_start_again(settings: MakeSettings, tcp: RedisServer) -> None:
     tcp.start()
     async with started(settings(history=tcp.url, history_pause_s=0.01)) as store:
         await store.append(events("anna", "a"))
@@ -390,38 +394,42 @@ async def test_redis_may_go_away_and_come_back(settings: MakeSettings, tcp: Redi
             await store.read("anna")
         with pytest.raises(HistoryUnavailableError):
             await store.append(events("anna", "b"))
-        assert not store._link.up
+        assert not store._redis.up
         tcp.start()
 
-        assert await until_read(store, "anna") == []
+        assert await read_until_done(store, "anna") == []
         await store.append(events("anna", "c"))
         assert await store.read("anna") == ["c"]
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
-@pytest.mark.parametrize("kind", ["Sentinels", "Cluster"])
+@pytest.mark.parametrize("kind", ["SentinelMaster", "Cluster"])
 async def test_a_master_may_be_replaced(
     settings: MakeSettings, short_path: Path, kind: str, signal_number: int
 ) -> None:
-    servers = Watched(short_path) if kind == "Sentinels" else Clustered(short_path, replica=True)
+    servers = (
+        SentinelServers(short_path)
+        if kind == "SentinelMaster"
+        else ClusterServers(short_path, replica=True)
+    )
     changes = {"history_budget_ms": 200, "history_pause_s": 0.05}
     with servers.running():
         async with started(settings(history=servers.url, **changes)) as store:
-            users = [f"user-{number}" for number in range(20)]  # in every part of the Cluster
+            users = [f"user-{number}" for number in range(20)]  # on every node of the Cluster
             sent = [Event(user_id=user, item_id="a", event_id="1") for user in users]
-            await until_done(lambda: store.append(sent))
+            await retry_until_done(lambda: store.append(sent))
             servers.masters[0].send(signal_number)
-            while store._link.up:
+            while store._redis.up:
                 with suppress(HistoryUnavailableError):
                     await asyncio.gather(*map(store.read, users))
 
-            await until_done(lambda: asyncio.gather(*map(store.read, users)))
-            await until_done(lambda: store.append(sent))
-            assert [await until_read(store, user) for user in users] == [["a"]] * len(users)
+            await retry_until_done(lambda: asyncio.gather(*map(store.read, users)))
+            await retry_until_done(lambda: store.append(sent))
+            assert [await read_until_done(store, user) for user in users] == [["a"]] * len(users)
             servers.masters[0].send(signal.SIGCONT)
 
 
-async def test_a_redis_that_hangs_is_soon_left_alone(
+async def test_a_redis_that_hangs_opens_the_circuit(
     settings: MakeSettings, tcp: RedisServer
 ) -> None:
     tcp.start()
@@ -438,10 +446,10 @@ async def test_a_redis_that_hangs_is_soon_left_alone(
                 await store.read("anna")
         tcp.send(signal.SIGCONT)
 
-        assert failures(store) == 3, "after three in a row nothing more was sent"
+        assert failures(store) == 3, "no command was sent after three failures in a row"
 
 
-async def test_nobody_waits_for_a_redis_that_is_left_alone(
+async def test_no_caller_waits_while_the_circuit_is_open(
     settings: MakeSettings, tcp: RedisServer
 ) -> None:
     tcp.start()
@@ -449,10 +457,10 @@ async def test_nobody_waits_for_a_redis_that_is_left_alone(
     async with started(chosen) as store:
         await store.append(events("anna", "a"))
         tcp.send(signal.SIGSTOP)
-        store._link.budget_s = 0.02
+        store._redis.timeout_s = 0.02
         with pytest.raises(HistoryUnavailableError):
             await store.read("anna")
-        store._link.budget_s = 3600  # of the trials, which hang
+        store._redis.timeout_s = 3600  # of the trials, which then hang
         end = time.monotonic() + 0.2
         while time.monotonic() < end:
             with pytest.raises(HistoryUnavailableError):
@@ -460,68 +468,58 @@ async def test_nobody_waits_for_a_redis_that_is_left_alone(
             await asyncio.sleep(0)
         tcp.send(signal.SIGCONT)
 
-        assert await until_read(store, "anna") == ["a"]
+        assert await read_until_done(store, "anna") == ["a"]
 
 
-async def test_a_redis_of_our_own_is_started_again(settings: MakeSettings) -> None:
+async def test_an_embedded_redis_is_restarted(settings: MakeSettings) -> None:
     chosen = settings(history_pause_s=0.01)
     async with started(chosen) as store:
         await store.append(events("anna", "a"))
-        async with beside(chosen) as client:
+        async with separate_client(chosen) as client:
             os.kill((await client.info())["process_id"], signal.SIGKILL)
 
-        assert await until_read(store, "anna") == ["a"]
+        assert await read_until_done(store, "anna") == ["a"]
 
 
-async def test_a_redis_of_our_own_keeps_its_data_and_ends_with_us(settings: MakeSettings) -> None:
+async def test_an_embedded_redis_keeps_its_data_and_stops_with_the_service(
+    settings: MakeSettings,
+) -> None:
     chosen = settings()
     async with started(chosen) as store:
         await store.append(events("anna", "a"))
-    async with beside(chosen) as client:
+    async with separate_client(chosen) as client:
         with pytest.raises(ConnectionError):
             await client.ping()
     async with started(chosen) as store:
         assert await store.read("anna") == ["a"]
 
 
-async def test_services_share_the_redis_of_one_folder(settings: MakeSettings) -> None:
+async def test_services_share_the_embedded_redis_of_one_folder(settings: MakeSettings) -> None:
     chosen = settings(history_pause_s=0.01)
     async with started(chosen) as second:
         async with started(chosen) as third:
             await second.append(events("anna", "a"))
             assert await third.read("anna") == ["a"]
-        assert await second.read("anna") == ["a"], "it was not the third's to stop"
+        assert await second.read("anna") == ["a"], (
+            "the third did not start it, so it did not stop it"
+        )
 
     async with started(chosen) as first:
-        link = ResilientRedis(address_of(chosen), chosen, Metrics())
-        await link.start()
-        await first._link.close()
-        store = HistoryStore(link, chosen, Metrics())
-        assert await until_read(store, "anna") == ["a"], "started again by who still needs it"
-        await link.close()
+        redis = ResilientRedis(deployment_of(chosen), chosen, Metrics())
+        await redis.start()
+        await first._redis.close()
+        store = HistoryStore(redis, chosen, Metrics())
+        assert await read_until_done(store, "anna") == ["a"], (
+            "restarted by the service that still needs it"
+        )
+        await redis.close()
 
 
-def test_a_folder_that_cannot_hold_a_socket_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EmbeddedRedisError, match="at most 107; choose a shorter history folder"):
-        EmbeddedRedis(tmp_path / ("x" * 200))
-
-
-async def test_a_folder_that_cannot_be_used_leaves_us_without_histories(
+async def test_with_an_unusable_folder_histories_are_unavailable(
     settings: MakeSettings, short_path: Path
 ) -> None:
     (short_path / "file").write_text("")
     async with started(settings(history_folder=short_path / "file")) as store:
-        assert not store._link.up
+        assert not store._redis.up
         with pytest.raises(HistoryUnavailableError):
             await store.read("anna")
-
-
-def test_the_settings_say_which_redis(settings: MakeSettings) -> None:
-    assert type(address_of(settings(history="rediss://somewhere:1"))) is Single
-    assert type(address_of(settings(history="redis+sentinel://a:1,b/name?db=2"))) is Sentinels
-    assert type(address_of(settings(history="rediss+cluster://a:1,b"))) is Cluster
-    own = address_of(Settings(releases=Path("root")))
-    assert isinstance(own, Own)
-    client = own.client()
-    assert isinstance(client, Redis)
-    assert client.connection_pool.connection_kwargs["path"] == "root/history/redis.sock"

@@ -1,4 +1,4 @@
-"""Real Redis servers: one alone, a master with its replica and Sentinels, a small Cluster."""
+"""Real Redis servers: a single one, a master with replica and Sentinels, a small Cluster."""
 
 import socket
 import subprocess
@@ -17,59 +17,66 @@ from service.store.embedded_redis import redis_server
 HOST = "127.0.0.1"
 NAME = "histories"
 _SLOTS = 16_384
-_BUS = 10_000  # a node's port for the other nodes is so much above its own
+_BUS_OFFSET = 10_000  # from a node's port to its port for the other nodes
 _LAST_PORT = 55_000
-_PATIENCE_S = 30.0
+_TIMEOUT_S = 30.0
 
 
 def free_port() -> int:
-    """A port that was free just now, and so was the one of the Cluster's bus that goes with it."""
+    """A port that is free, as is the port of the Cluster's bus that belongs to it."""
     while True:
         with socket.socket() as probe:
             probe.bind((HOST, 0))
             port: int = probe.getsockname()[1]
         if port > _LAST_PORT:
-            port -= _BUS
+            port -= _BUS_OFFSET
         try:
-            for each in (port, port + _BUS):
+            for candidate in (port, port + _BUS_OFFSET):
                 with socket.socket() as probe:
-                    probe.bind((HOST, each))
+                    probe.bind((HOST, candidate))
         except OSError:
             continue
         return port
 
 
 class RedisServer:
-    """A redis-server of its own, which can be stopped, killed and started again."""
+    """A redis-server process that can be stopped, killed and started again."""
 
     def __init__(
         self, folder: Path, *options: object, program: str | None = None, config: str = ""
     ) -> None:
         self.port = free_port()
         self.url = f"redis://{HOST}:{self.port}"
-        home = folder / str(self.port)
-        home.mkdir(parents=True)
-        file = home / "redis.conf"
-        file.write_text(config)
+        data_folder = folder / str(self.port)
+        data_folder.mkdir(parents=True)
+        config_file = data_folder / "redis.conf"
+        config_file.write_text(config)
         self._command = [
-            *(program or redis_server(), str(file), "--port", str(self.port), "--dir", str(home)),
+            *(
+                program or redis_server(),
+                str(config_file),
+                "--port",
+                str(self.port),
+                "--dir",
+                str(data_folder),
+            ),
             *("--bind", HOST, "--save", "", "--logfile", "log", *map(str, options)),
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        until(self._answers)
+        wait_until(self._is_up)
 
-    def _answers(self) -> bool:
+    def _is_up(self) -> bool:
         try:
-            return bool(self.ask("PING"))
+            return bool(self.execute("PING"))
         except redis.ConnectionError:
             assert self._process is not None
             assert self._process.poll() is None, f"ended: {self._command}"
             return False
 
-    def ask(self, *command: object) -> Any:
+    def execute(self, *command: object) -> Any:
         with self.client() as client:
             return client.execute_command(*command)  # type: ignore[no-untyped-call]
 
@@ -86,11 +93,11 @@ class RedisServer:
             self._process.wait()
 
 
-def until(condition: Callable[[], object], patience_s: float = _PATIENCE_S) -> None:
-    """Wait until it holds."""
-    deadline = time.monotonic() + patience_s
+def wait_until(condition: Callable[[], object], timeout_s: float = _TIMEOUT_S) -> None:
+    """Wait until the condition is true."""
+    deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f"not within {patience_s:g} s: {condition}"
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {condition}"
         time.sleep(0.01)
 
 
@@ -103,8 +110,8 @@ def running(*servers: RedisServer) -> Iterator[None]:
         yield
 
 
-class Watched:
-    """A master, its replica, and three Sentinels who put the replica in its place if it is gone."""
+class SentinelServers:
+    """A master, its replica, and three Sentinels that promote the replica if the master fails."""
 
     def __init__(self, folder: Path, down_after_ms: int = 300) -> None:
         self.master, self.replica = RedisServer(folder), RedisServer(folder)
@@ -122,29 +129,30 @@ class Watched:
         return [self.master]
 
     @contextmanager
-    def running(self) -> Iterator["Watched"]:
+    def running(self) -> Iterator["SentinelServers"]:
         with running(self.master, self.replica):
-            self.replica.ask("REPLICAOF", HOST, self.master.port)
-            until(lambda: b"master_link_status:up" in _info(self.replica, "replication"))
+            self.replica.execute("REPLICAOF", HOST, self.master.port)
+            wait_until(lambda: b"master_link_status:up" in _info(self.replica, "replication"))
             with running(*self.sentinels):
-                until(self.is_whole)
+                wait_until(self.is_healthy)
                 yield self
 
-    def is_whole(self) -> bool:
-        """Whether the Sentinels know a master and its replica, who are well."""
-        return all(map(self._is_watched, self.sentinels))
+    def is_healthy(self) -> bool:
+        """Whether the Sentinels see a healthy master and its replica."""
+        return all(map(self._reports_healthy, self.sentinels))
 
-    def _is_watched(self, sentinel: RedisServer) -> bool:
+    def _reports_healthy(self, sentinel: RedisServer) -> bool:
         with sentinel.client() as client:
             state, replicas = client.sentinel_master(NAME), client.sentinel_slaves(NAME)
         return bool(
             state["num-other-sentinels"] == 2
             and not state["is_sdown"]
-            and [each["master-link-status"] for each in replicas if not each["is_sdown"]] == ["ok"]
+            and [replica["master-link-status"] for replica in replicas if not replica["is_sdown"]]
+            == ["ok"]
         )
 
 
-class Clustered:
+class ClusterServers:
     """A Cluster of three masters, the first of which may have a replica."""
 
     def __init__(self, folder: Path, replica: bool = False) -> None:
@@ -157,7 +165,7 @@ class Clustered:
         return self.nodes[:3]
 
     @contextmanager
-    def running(self) -> Iterator["Clustered"]:
+    def running(self) -> Iterator["ClusterServers"]:
         with running(*self.nodes):
             self._join()
             yield self
@@ -166,24 +174,24 @@ class Clustered:
         first, *others = self.nodes
         for number, node in enumerate(self.masters):
             slots = range(number * _SLOTS // 3, (number + 1) * _SLOTS // 3)
-            node.ask("CLUSTER ADDSLOTS", *slots)
-            node.ask("CLUSTER SET-CONFIG-EPOCH", number + 1)
+            node.execute("CLUSTER ADDSLOTS", *slots)
+            node.execute("CLUSTER SET-CONFIG-EPOCH", number + 1)
         for node in others:
-            first.ask("CLUSTER MEET", HOST, node.port)
-        until(lambda: all(map(self._is_well, self.nodes)))
+            first.execute("CLUSTER MEET", HOST, node.port)
+        wait_until(lambda: all(map(self._is_healthy_node, self.nodes)))
         for node in self.nodes[3:]:
-            node.ask("CLUSTER REPLICATE", first.ask("CLUSTER MYID"))
-        until(self.is_whole)
+            node.execute("CLUSTER REPLICATE", first.execute("CLUSTER MYID"))
+        wait_until(self.is_healthy)
 
-    def is_whole(self) -> bool:
-        """Whether all know each other, and whoever is a replica follows its master."""
+    def is_healthy(self) -> bool:
+        """Whether all nodes know each other, and every replica follows its master."""
         followers = sum(
             b"master_link_status:up" in _info(node, "replication") for node in self.nodes
         )
-        return followers == len(self.nodes) - 3 and all(map(self._is_well, self.nodes))
+        return followers == len(self.nodes) - 3 and all(map(self._is_healthy_node, self.nodes))
 
-    def _is_well(self, node: RedisServer) -> bool:
-        state = node.ask("CLUSTER INFO")
+    def _is_healthy_node(self, node: RedisServer) -> bool:
+        state = node.execute("CLUSTER INFO")
         text = str(state)
         return all(
             fact in text

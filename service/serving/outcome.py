@@ -1,0 +1,27 @@
+"""What the engine returns for a query: its result, or the error that it raised."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from index.release.reading import Release
+from index.retrieval.delta import Delta
+from index.retrieval.retriever import Answer
+from index.retrieval.search import Timings
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """An answer, and how it was made.
+
+    release: the one release that it is from; delta: the new items beside it. queue_s: seconds that
+    the request waited; timings: of its whole batch.
+    """
+
+    answer: Answer
+    release: Release
+    timings: Timings
+    queue_s: float
+    delta: Delta | None = None
+
+
+Outcome: TypeAlias = QueryResult | Exception
