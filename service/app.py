@@ -102,8 +102,8 @@ def _service(settings: Settings) -> Service:
     engine = Engine(
         live,
         metrics,
-        settings.queue_limit,
-        settings.batch_limit,
+        settings.max_queue_size,
+        settings.max_batch_size,
         settings.deadline_ms / 1000,
         withdrawn.rows,
         newcomers.delta,
@@ -196,9 +196,9 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
     _add(app, "GET", "/livez", operations.livez, Alive, access="open")
     _add(app, "GET", "/readyz", operations.readyz, Ready, 503, access="open")
     _add(app, "GET", "/release", operations.release, ReleaseState, access="read")
-    if settings.has_administration:
+    if settings.has_admin:
         _add(app, "POST", "/admin/reload", operations.reload, Reloaded, 409, 503)
-    access: Permission = "open" if settings.open_metrics else "any"
+    access: Permission = "open" if settings.allow_anonymous_metrics else "any"
     app.add_api_route(
         "/metrics",
         operations.metrics,

@@ -1,14 +1,12 @@
-"""Who may come in: each route asks for a role, and no caller comes too often."""
+"""Who may call what: each route asks for a permission, and each caller keeps to a rate."""
 
-from collections.abc import MutableMapping
-from typing import Any, Literal
+from typing import Literal
 
 from service.auth.api_keys import KeyRing, Role
 from service.auth.rate_limit import RateLimit
-from service.http.request_context import request_context_of
 from service.settings import Settings
 
-# What a route asks of whoever calls it: a key of that role, a key of any, or nothing.
+# What a route requires of its caller: a key with that role, any key, or nothing.
 Permission = Role | Literal["any", "open"]
 
 
@@ -19,12 +17,19 @@ class Authorizer:
         self.keys = KeyRing(settings.keys_file, admin_key)
         self._rate = RateLimit(settings.rate_limit) if settings.rate_limit else None
 
-    def admit(self, access: Permission, scope: MutableMapping[str, Any]) -> None:
-        """Raises UnauthorizedError, ForbiddenError or RateLimitedError."""
-        if access == "open" or (self.keys.is_open and self._rate is None and access != "admin"):
+    def allows_all(self, permission: Permission) -> bool:
+        """Whether every call with that permission is allowed, whoever sends it."""
+        if permission == "open":
+            return True
+        return self.keys.allows_anonymous and self._rate is None and permission != "admin"
+
+    def authorize(self, permission: Permission, authorization: bytes, client: str) -> None:
+        """authorization: that header's value. client: address, which is the caller without a key.
+
+        Raises UnauthorizedError, ForbiddenError or RateLimitedError.
+        """
+        if self.allows_all(permission):
             return
-        authorization = request_context_of(scope).headers.get(b"authorization", b"")
-        caller = self.keys.caller(None if access == "any" else access, authorization)
+        caller = self.keys.caller(None if permission == "any" else permission, authorization)
         if self._rate is not None:
-            client = scope.get("client")
-            self._rate.count(caller or (client[0] if client else "unknown"))
+            self._rate.count(caller or client)

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from service.auth.authorization import Permission
+from service.auth.authorization import Authorizer, Permission
 from service.errors import (
     BodyTooLargeError,
     BodyTooSlowError,
@@ -44,7 +44,7 @@ class DirectRoute(APIRoute):
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
-        service_of(request).door.admit(self._access, scope)
+        _authorize(service_of(request).door, self._access, scope)
         given = self._given(request) if self._parameters else {}
         if self._body is None:
             response = await self.endpoint(request, **given)
@@ -61,6 +61,14 @@ class DirectRoute(APIRoute):
         if wrong or also:
             raise invalid([*wrong, *also])
         return {**path, **query}
+
+
+def _authorize(authorizer: Authorizer, permission: Permission, scope: Scope) -> None:
+    if authorizer.allows_all(permission):
+        return
+    header = request_context_of(scope).headers.get(b"authorization", b"")
+    client = scope.get("client")
+    authorizer.authorize(permission, header, client[0] if client else "unknown")
 
 
 def _access(dependencies: Sequence[Depends]) -> Permission:

@@ -55,7 +55,7 @@ def supervise(settings: Settings) -> None:
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", metrics)
         changes: dict[str, object] = {"port": port}
         if redis is not None:
-            changes["history"] = SecretStr(_url(redis.socket))
+            changes["redis_url"] = SecretStr(_url(redis.socket))
         _Supervisor(settings.model_copy(update=changes), redis).run()
 
 
@@ -73,10 +73,10 @@ def _reserved(host: str, port: int) -> Iterator[int]:
 
 @contextmanager
 def _own_redis(settings: Settings) -> Iterator[EmbeddedRedis | None]:
-    if settings.history is not None:
+    if settings.redis_url is not None:
         yield None
         return
-    redis = EmbeddedRedis(settings.history_folder or settings.releases / "history")
+    redis = EmbeddedRedis(settings.embedded_redis_folder or settings.releases / "history")
     redis.start()
     try:
         yield redis

@@ -85,9 +85,9 @@ class ColdStartItems:
         self._history = history
         self._live = live
         self._withdrawn = withdrawn
-        self._limit = settings.new_items
-        self._users = settings.new_item_users
-        self._age_ms = settings.new_item_hours * 3_600_000
+        self._limit = settings.max_cold_start_items
+        self._users = settings.cold_start_min_users
+        self._age_ms = settings.cold_start_ttl_hours * 3_600_000
         self._looking = asyncio.Lock()
         self._last = "0-0"
         self._takes: dict[str, dict[str, _Take]] = {}  # of each item by user, newest last

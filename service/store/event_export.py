@@ -236,7 +236,7 @@ class _Stream:
                 extra={
                     "events": lost,
                     "stream": self._keys[0],
-                    "remedy": "export more often, or raise --event-stream-length",
+                    "remedy": "export more often, or raise --event-stream-max-length",
                 },
             )
         if lost:
@@ -348,7 +348,7 @@ class _Log:
                 yield from _read(file.path)
 
     def _ids(self, part: int, date: str) -> set[tuple[str, str]]:
-        """Users with their event ids. One known for --event-memory-hours came from Redis, which
+        """Users with their event ids. One known for --event-dedup-ttl-hours came from Redis, which
         may have been set back since."""
         key = (part, date)
         if key not in self._event_ids:

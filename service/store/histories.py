@@ -6,10 +6,10 @@ hash tag of its keys, so it lies on one server, and one script changes all of it
 re4:{PART}:events         stream of the part's events, capped: user_id, item_id, timestamp (Unix
                           seconds), and event and event_id where given; until exported
 re4:{PART}:waiting        how many came to the stream and were not exported, those dropped included
-re4:{PART}:history:USER   list of item ids, newest last; capped, and gone after history-days
+re4:{PART}:history:USER   list of item ids, newest last; capped, and gone after history-ttl-days
                           without an event
 re4:{PART}:seen:USER      sorted set of the ids of the user's events by when they came, for
-                          event-memory-hours: an event whose id is in it is not taken again
+                          event-dedup-ttl-hours: an event whose id is in it is not taken again
 re4:{PART}:forgotten:USER when the user was last forgotten, in whole Unix seconds, as long: what
                           happened before, and comes now, is left out
 
@@ -121,10 +121,10 @@ class HistoryStore:
     def __init__(self, link: ResilientRedis, settings: Settings, metrics: Metrics) -> None:
         self._link = link
         self._metrics = metrics
-        self._items = settings.history_items
-        self._history_s = math.ceil(settings.history_days * 86_400)
-        self._memory_s = math.ceil(settings.event_memory_hours * 3600)
-        self._stream_length = math.ceil(settings.event_stream_length / PARTS)
+        self._items = settings.history_max_length
+        self._history_s = math.ceil(settings.history_ttl_days * 86_400)
+        self._memory_s = math.ceil(settings.event_dedup_ttl_hours * 3600)
+        self._stream_length = math.ceil(settings.event_stream_max_length / PARTS)
         self._wanted: deque[_Wanted] = deque()
         self._readers = 0
 

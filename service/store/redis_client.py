@@ -55,11 +55,11 @@ class ResilientRedis:
     """
 
     def __init__(self, address: Address, settings: Settings, metrics: Metrics) -> None:
-        self.budget_s = settings.history_budget_ms / 1000
+        self.budget_s = settings.redis_timeout_ms / 1000
         self.up = False
         self._address = address
         self._metrics = metrics
-        self._breaker = Breaker(settings.history_failures, settings.history_pause_s)
+        self._breaker = Breaker(settings.breaker_threshold, settings.breaker_cooldown_s)
         self._client = address.client(**_options(_PATIENCE * self.budget_s))
         self._calls = asyncio.Semaphore(_CALLS)
         self._tasks: set[asyncio.Task[Any]] = set()

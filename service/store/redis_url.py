@@ -155,11 +155,11 @@ class Cluster:
 
 def address_of(settings: Settings) -> Address:
     """What the settings name. Raises EmbeddedRedisError for a folder it cannot be in."""
-    if settings.history is None:
-        return Own(EmbeddedRedis(settings.history_folder or settings.releases / "history"))
-    password = settings.history_password
+    if settings.redis_url is None:
+        return Own(EmbeddedRedis(settings.embedded_redis_folder or settings.releases / "history"))
+    password = settings.redis_password
     return address_at(
-        settings.history.get_secret_value(), password.get_secret_value() if password else None
+        settings.redis_url.get_secret_value(), password.get_secret_value() if password else None
     )
 
 

@@ -73,7 +73,7 @@ def test_redis_is_alone_with_those_that_need_it() -> None:
 
 def test_no_secret_is_in_the_files() -> None:
     assert not re.search(r"(?i)(password|secret|key): *['\"]?[\w-]{8,}", TEXT)
-    assert SERVICES["api"]["environment"]["RE4_HISTORY_PASSWORD_FILE"] == "/secrets/redis-password"
+    assert SERVICES["api"]["environment"]["RE4_REDIS_PASSWORD_FILE"] == "/secrets/redis-password"
 
 
 def test_only_who_writes_releases_may() -> None:

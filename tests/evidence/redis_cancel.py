@@ -40,7 +40,7 @@ SPOILT_SHARE = 0.05  # of the calls, and as many after it
 
 @asynccontextmanager
 async def started(url: str) -> AsyncIterator[tuple[HistoryStore, ResilientRedis]]:
-    settings = Settings(releases=Path(), history=url, history_failures=10**9)
+    settings = Settings(releases=Path(), redis_url=url, breaker_threshold=10**9)
     link = ResilientRedis(address_of(settings), settings, Metrics())
     await link.start()
     store = HistoryStore(link, settings, Metrics())

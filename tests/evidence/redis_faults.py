@@ -345,9 +345,9 @@ async def collect(given: argparse.Namespace) -> Evidence:
             async with ERROR_SPECS[name](folder / name) as (url, troubles):
                 service = serving(
                     root,
-                    history=url,
-                    history_budget_ms=BUDGET_MS,
-                    history_pause_s=given.pause_s,
+                    redis_url=url,
+                    redis_timeout_ms=BUDGET_MS,
+                    breaker_cooldown_s=given.pause_s,
                     deadline_ms=given.deadline_ms,
                     reload_interval_s=60,
                 )

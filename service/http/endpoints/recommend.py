@@ -35,7 +35,7 @@ async def recommend(request: Request, asked: RecommendRequest) -> Response:
     service.engine.admit(deadline)
     history, degraded = await _history(service, asked)
     read = time.perf_counter()
-    query = _query(asked, history, service.settings.union_share)
+    query = _query(asked, history, service.settings.interest_overlap_sample_rate)
     served = await service.engine.answer(query, lambda: _is_gone(request), deadline)
     content = _recommendations(served, asked, degraded)
     body = orjson.dumps(content)
@@ -56,7 +56,7 @@ async def batch(request: Request, asked: RecommendBatch) -> Response:
     valid = [each for each in asked.checked if isinstance(each, RecommendRequest)]
     histories = await asyncio.gather(*(_history(service, each) for each in valid))
     queries = [
-        _query(each, history, service.settings.union_share)
+        _query(each, history, service.settings.interest_overlap_sample_rate)
         for each, (history, _) in zip(valid, histories, strict=True)
     ]
     outcomes: list[Outcome] = []

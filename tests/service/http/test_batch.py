@@ -102,7 +102,7 @@ async def test_all_are_one_batch_of_the_engine_and_one_of_redis(
     monkeypatch.setattr(Retriever, "answers", asked)
     monkeypatch.setattr(HistoryStore, "read", read)
     users = [{"user_id": f"user-{number}", "k": 1} for number in range(256)]
-    async with serve(**SLOW, batch_limit=4) as client:
+    async with serve(**SLOW, max_batch_size=4) as client:
         sizes.clear()  # of what the release was tried with
         found = await answers(client, users)
 

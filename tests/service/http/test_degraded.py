@@ -17,7 +17,7 @@ async def test_a_sequence_gets_its_full_answer(serve: Serve) -> None:
     asked = {"sequence": ["item-3", "item-9"], "k": 5}
     async with serve() as client:
         normal = (await client.post("/recommend", json=asked)).json()
-    async with serve(history=NOBODY) as client:
+    async with serve(redis_url=NOBODY) as client:
         degraded = (await client.post("/recommend", json=asked)).json()
 
     assert degraded == normal
@@ -25,7 +25,7 @@ async def test_a_sequence_gets_its_full_answer(serve: Serve) -> None:
 
 
 async def test_a_user_gets_popular_items(serve: Serve) -> None:
-    async with serve(history=NOBODY) as client:
+    async with serve(redis_url=NOBODY) as client:
         for _ in range(10):
             response = await client.post("/recommend", json={"user_id": "anna", "k": 2})
             answer = response.json()
@@ -36,7 +36,7 @@ async def test_a_user_gets_popular_items(serve: Serve) -> None:
 
 
 async def test_a_user_with_a_sequence_is_answered_by_that(serve: Serve) -> None:
-    async with serve(history=NOBODY) as client:
+    async with serve(redis_url=NOBODY) as client:
         both = await client.post("/recommend", json={"user_id": "anna", "sequence": ["item-3"]})
         alone = await client.post("/recommend", json={"sequence": ["item-3"]})
 
@@ -44,7 +44,7 @@ async def test_a_user_with_a_sequence_is_answered_by_that(serve: Serve) -> None:
 
 
 async def test_events_are_refused_until_it_is_back(serve: Serve) -> None:
-    async with serve(history=NOBODY) as client:
+    async with serve(redis_url=NOBODY) as client:
         response = await client.post("/events", json={"user_id": "a", "item_id": "b"})
 
     assert response.status_code == 503
@@ -55,7 +55,7 @@ async def test_events_are_refused_until_it_is_back(serve: Serve) -> None:
 async def test_the_process_is_ready_and_says_so(serve: Serve) -> None:
     async with serve() as client:
         normal = await client.get("/readyz")
-    async with serve(history=NOBODY) as client:
+    async with serve(redis_url=NOBODY) as client:
         degraded = await client.get("/readyz")
         metrics = (await client.get("/metrics")).text
 

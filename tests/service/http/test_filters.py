@@ -140,7 +140,7 @@ async def test_what_is_wrong_with_a_filter_is_told(serve: Serve) -> None:
 
 
 async def test_the_health_of_live_interests_is_measured(serve: Serve) -> None:
-    async with serve(union_share=1.0) as client:
+    async with serve(interest_overlap_sample_rate=1.0) as client:
         await ask(client, sequence=[*SEQUENCE, "unknown"], k=5)
         await ask(client, sequence=["unknown"])
         await ask(client, sequence=[])
@@ -157,7 +157,7 @@ async def test_the_health_of_live_interests_is_measured(serve: Serve) -> None:
 
 
 async def test_the_union_is_searched_for_only_as_often_as_it_is_to_be(serve: Serve) -> None:
-    async with serve(union_share=0.0) as client:
+    async with serve(interest_overlap_sample_rate=0.0) as client:
         await ask(client, sequence=SEQUENCE)
         text = (await client.get("/metrics")).text
 

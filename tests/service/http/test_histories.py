@@ -92,7 +92,7 @@ async def test_nobody_but_a_deletion_can_say_forget(serve: Serve) -> None:
 
 
 async def test_without_redis_a_history_is_not_to_be_had(serve: Serve) -> None:
-    async with serve(history=NOBODY) as client:
+    async with serve(redis_url=NOBODY) as client:
         for method in ("GET", "DELETE"):
             response = await client.request(method, "/users/anna/history")
             assert response.status_code == 503

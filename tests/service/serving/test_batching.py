@@ -386,7 +386,7 @@ async def test_without_a_release_nothing_is_admitted(root: Path) -> None:
 
 
 async def test_a_full_queue_is_told_with_503(serve: Serve) -> None:
-    async with serve(queue_limit=1) as client:
+    async with serve(max_queue_size=1) as client:
         asked = [client.post("/recommend", json={"sequence": ["item-1"]}) for _ in range(20)]
         responses = await asyncio.gather(*asked)
 

@@ -30,7 +30,7 @@ Publish = Callable[..., Path]
 ASKED = {"user_id": "secret-user", "sequence": ["item-1", "secret-item"], "k": 3}
 
 
-_PATIENT = ("--port", "0", "--deadline-ms", "60000", "--history-budget-ms", "5000")
+_PATIENT = ("--port", "0", "--deadline-ms", "60000", "--redis-timeout-ms", "5000")
 
 
 class Process:
@@ -93,7 +93,7 @@ class Process:
 
 @contextmanager
 def running(root: Path, history: Path, *arguments: str) -> Iterator[Process]:
-    process = Process("--releases", str(root), "--history-folder", str(history), *arguments)
+    process = Process("--releases", str(root), "--embedded-redis-folder", str(history), *arguments)
     try:
         yield process
     finally:
@@ -139,7 +139,7 @@ def test_it_ends_by_itself(root: Path, short_path: Path, signal_number: int, dra
 
 
 def test_a_useless_history_folder_is_refused_in_one_sentence(root: Path) -> None:
-    arguments = ["--releases", str(root), "--history-folder", str(root / ("x" * 200))]
+    arguments = ["--releases", str(root), "--embedded-redis-folder", str(root / ("x" * 200))]
     ended = subprocess.run(
         [sys.executable, "-m", "service", *arguments], capture_output=True, text=True, check=False
     )

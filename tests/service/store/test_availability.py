@@ -11,7 +11,7 @@ import pytest
 
 from index.release.reading import open_release
 from service.app import create_app
-from service.auth.api_keys import ROLES, line_of, new_key
+from service.auth.api_keys import ROLES, key_line, new_key
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.availability import WithdrawnItems
@@ -93,7 +93,7 @@ async def test_it_stays_so_with_a_new_release_and_a_new_process(
 async def test_every_process_hears_of_it_within_a_second(
     settings: MakeSettings, tcp: RedisServer, publish: Publish
 ) -> None:
-    release, chosen = open_release(publish()), settings(history=tcp.url)
+    release, chosen = open_release(publish()), settings(redis_url=tcp.url)
     async with knowing(chosen) as one, knowing(chosen) as other:
         for available in (False, True):
             await one.set("item-5", available)
@@ -109,7 +109,7 @@ async def test_every_process_hears_of_it_within_a_second(
 async def test_what_is_known_stays_known_while_redis_is_away(
     settings: MakeSettings, tcp: RedisServer, publish: Publish
 ) -> None:
-    release, chosen = open_release(publish()), settings(history=tcp.url, history_pause_s=0.01)
+    release, chosen = open_release(publish()), settings(redis_url=tcp.url, breaker_cooldown_s=0.01)
     async with knowing(chosen) as withdrawn:
         await withdrawn.set("item-5", False)
         tcp.stop()
@@ -129,7 +129,7 @@ async def test_what_is_known_stays_known_while_redis_is_away(
 
 async def test_it_takes_the_role_events_where_there_are_keys(serve: Serve, tmp_path: Path) -> None:
     keys = {role: new_key() for role in ROLES}
-    lines = [line_of(key, [role]) for role, key in keys.items()]
+    lines = [key_line(key, [role]) for role, key in keys.items()]
     (tmp_path / "keys").write_text("\n".join(lines), encoding="utf-8")
     statuses = {"read": 403, "events": 200, "admin": 200}
     async with serve(keys_file=tmp_path / "keys") as client:

@@ -90,7 +90,7 @@ async def test_they_may_be_withdrawn_and_users_forgotten(serve: Serve) -> None:
 
 
 async def test_none_are_offered_where_none_are_wanted(serve: Serve) -> None:
-    async with serve(new_items=0) as client:
+    async with serve(max_cold_start_items=0) as client:
         for user in ("anna", "ben"):
             await take(client, user, "item-3", "new")
         redis = client._transport.app.state.service.redis  # type: ignore[attr-defined]
@@ -110,7 +110,7 @@ async def test_another_release_places_them_anew(serve: Serve, publish: Publish) 
 
 
 async def test_most_taken_come_first(serve: Serve) -> None:
-    async with serve(new_items=1) as client:
+    async with serve(max_cold_start_items=1) as client:
         for user in ("anna", "ben"):
             await take(client, user, "item-3", "two", "three")
         await take(client, "carl", "item-3", "three")
@@ -145,7 +145,7 @@ async def test_every_process_hears_of_them_and_keeps_them_while_redis_is_away(
     settings: MakeSettings, tcp: RedisServer, publish: Publish
 ) -> None:
     publish()
-    chosen = settings(history=tcp.url, history_budget_ms=500, history_pause_s=0.05)
+    chosen = settings(redis_url=tcp.url, redis_timeout_ms=500, breaker_cooldown_s=0.05)
     async with hearing(chosen) as (client, _), hearing(chosen) as (other, newcomers):
         for user in ("anna", "ben"):
             await take(client, user, "item-3", "new")

@@ -13,7 +13,6 @@ from zlib import crc32
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 
 from service.__main__ import main
 from service.http.schemas.histories import Event
@@ -26,6 +25,7 @@ from service.store.redis_client import ResilientRedis
 from service.store.redis_url import address_of
 from service.telemetry.metrics import Metrics
 from tests.evidence.redises import Clustered, RedisServer, Watched, running
+from tests.service.command_line import invoke
 from training.config import FitConfig
 from training.data.event_window import read_window
 
@@ -93,7 +93,7 @@ def items(folder: Path) -> list[str | None]:
 def test_what_was_heard_is_in_the_log_once(
     settings: MakeSettings, url: str | None, tmp_path: Path
 ) -> None:
-    chosen, folder = settings(history=url), tmp_path / "log"
+    chosen, folder = settings(redis_url=url), tmp_path / "log"
     full = visit("anna", "a", 1, event="view", event_id="1")
     send(chosen, full, full, visit("anna", "b", 0), visit("käthe\n", "雪", 1), forget="anna")
     assert export_events(chosen, folder) == Exported(events=4, files=4)
@@ -115,7 +115,7 @@ def test_what_was_heard_is_in_the_log_once(
 
 
 def test_the_night_reads_it(settings: MakeSettings, redis: RedisServer, tmp_path: Path) -> None:
-    chosen = settings(history=redis.url)
+    chosen = settings(redis_url=redis.url)
     send(chosen, visit("anna", "a"), visit("bert", "b", 1, event_id="1"), forget="anna")
     export_events(chosen, tmp_path / "log")
     window = read_window(tmp_path / "log", None, FitConfig(), (), None, 4e9)
@@ -132,7 +132,7 @@ def test_files_of_many_batches_are_in_the_order_of_the_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(export, "_BATCH", 7)
-    chosen = settings(history=redis.url)
+    chosen = settings(redis_url=redis.url)
     send(chosen, *(visit("anna", f"{number}") for number in range(100)))
     assert export_events(chosen, tmp_path / "log") == Exported(events=100, files=15)
     assert items(tmp_path / "log") == [f"{number}" for number in range(100)]
@@ -141,7 +141,7 @@ def test_files_of_many_batches_are_in_the_order_of_the_stream(
 def test_a_time_beyond_all_calendars_is_filed_under_the_last_day(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen = settings(history=redis.url)
+    chosen = settings(redis_url=redis.url)
     unchecked = {"user_id": "anna", "item_id": "a", "event": None, "event_id": None}
     send(chosen, Event.model_construct(**unchecked, timestamp=1e300))
     export_events(chosen, tmp_path / "log")
@@ -153,27 +153,27 @@ def test_a_time_beyond_all_calendars_is_filed_under_the_last_day(
 
 
 def test_the_command_says_last_what_it_did(settings: MakeSettings, redis: RedisServer) -> None:
-    chosen = settings(history=redis.url)
+    chosen = settings(redis_url=redis.url)
     send(chosen, visit("anna", "a"))
-    given = ["export-events", "--releases", str(chosen.releases), "--history", redis.url]
-    ended = CliRunner().invoke(main, given)
-    assert ended.exit_code == 0, ended.output
-    said = json.loads(ended.stdout.splitlines()[-1])
+    given = ["export-events", "--releases", str(chosen.releases), "--redis-url", redis.url]
+    code, output = invoke(main, *given)
+    assert code == 0, output
+    said = json.loads(output.splitlines()[-1])
     assert said == {"events": 1, "files": 1, "duplicates": 0, "lost": 0}
     assert items(chosen.releases / "events") == ["a"]
 
 
 def test_without_a_redis_the_command_says_so(tmp_path: Path) -> None:
-    ended = CliRunner().invoke(main, ["export-events", "--to", str(tmp_path / "log")])
-    assert ended.exit_code == 2
-    assert "--releases" in ended.output
+    code, output = invoke(main, "export-events", "--to", str(tmp_path / "log"))
+    assert code == 2
+    assert "--releases" in output
 
 
 def test_a_redis_that_is_away_is_one_sentence(
     settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "_ATTEMPTS", 0)
-    away = settings(history="unix:///nowhere.sock")
+    away = settings(redis_url="unix:///nowhere.sock")
     with pytest.raises(ExportError, match="Redis does not answer"):
         export_events(away, tmp_path / "log")
 
@@ -184,14 +184,14 @@ def test_of_two_exports_the_second_refuses(
     with (tmp_path / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ExportBusyError, match="an export is at work; wait until it has ended"):
-            export_events(settings(history=redis.url), tmp_path)
-    assert export_events(settings(history=redis.url), tmp_path) == Exported()
+            export_events(settings(redis_url=redis.url), tmp_path)
+    assert export_events(settings(redis_url=redis.url), tmp_path) == Exported()
 
 
 def test_the_redis_of_a_service_that_runs_goes_on(settings: MakeSettings, tmp_path: Path) -> None:
     chosen = settings()
-    assert chosen.history_folder is not None
-    own = EmbeddedRedis(chosen.history_folder)
+    assert chosen.embedded_redis_folder is not None
+    own = EmbeddedRedis(chosen.embedded_redis_folder)
     own.start()
     try:
         send(chosen, visit("anna", "a"))
@@ -209,7 +209,7 @@ def test_the_redis_of_a_service_that_runs_goes_on(settings: MakeSettings, tmp_pa
 def test_what_was_dropped_unread_is_counted_and_shouted(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chosen = settings(history=redis.url, event_stream_length=100 * PARTS)
+    chosen = settings(redis_url=redis.url, event_stream_max_length=100 * PARTS)
     folder = tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}") for number in range(1000)))
     kept = redis.ask("XLEN", stream_of(redis))
@@ -225,7 +225,7 @@ def test_what_was_dropped_unread_is_counted_and_shouted(
 def test_what_was_exported_may_be_dropped_while_it_is_pending(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen, folder = settings(history=redis.url), tmp_path / "log"
+    chosen, folder = settings(redis_url=redis.url), tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}") for number in range(10)))
     with monkeypatch.context() as patch:
         patch.setattr(export, "_DONE", "return redis.error_reply('cut off')")
@@ -239,7 +239,7 @@ def test_what_was_exported_may_be_dropped_while_it_is_pending(
 def test_what_another_has_pending_is_taken_over(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen = settings(history=redis.url)
+    chosen = settings(redis_url=redis.url)
     send(chosen, *(visit("anna", f"{number}") for number in range(10)))
     stream = stream_of(redis)
     redis.ask("XGROUP", "CREATE", stream, export.GROUP, 0)
@@ -253,7 +253,7 @@ def test_what_a_server_that_took_over_does_not_know_to_be_read_is_not_lost(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a failover between reading and acknowledging."""
-    chosen, folder = settings(history=redis.url), tmp_path / "log"
+    chosen, folder = settings(redis_url=redis.url), tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}") for number in range(10)))
     stream = stream_of(redis)
     redis.ask("XGROUP", "CREATE", stream, export.GROUP, 0)
@@ -272,7 +272,7 @@ def test_what_a_server_that_took_over_does_not_know_to_be_read_is_not_lost(
 def test_a_file_that_cannot_be_read_keeps_no_other_part_waiting(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen, folder = settings(history=redis.url), tmp_path / "log"
+    chosen, folder = settings(redis_url=redis.url), tmp_path / "log"
     users = [f"user-{number}" for number in range(20)]
     send(chosen, *(visit(user, "a") for user in users))
     export_events(chosen, folder)
@@ -290,7 +290,7 @@ def test_a_file_that_cannot_be_read_keeps_no_other_part_waiting(
 def test_a_redis_that_was_set_back_brings_nothing_twice(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen, folder = settings(history=redis.url), tmp_path / "log"
+    chosen, folder = settings(redis_url=redis.url), tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}", number % 3) for number in range(10)))
     before = {key: redis.ask("DUMP", key) for key in redis.ask("KEYS", "*")}
     assert export_events(chosen, folder).events == 10
@@ -303,7 +303,7 @@ def test_a_redis_that_was_set_back_brings_nothing_twice(
 def test_an_entry_that_only_has_the_id_of_another_is_kept(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen, folder = settings(history=redis.url), tmp_path / "log"
+    chosen, folder = settings(redis_url=redis.url), tmp_path / "log"
     send(chosen, visit("anna", "a"))
     stream = stream_of(redis)
     [(entry, _)] = redis.ask("XRANGE", stream, "-", "+")
@@ -318,7 +318,7 @@ def test_an_entry_that_only_has_the_id_of_another_is_kept(
 def test_an_event_id_that_redis_forgot_is_known_to_the_log(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen, folder = settings(history=redis.url), tmp_path / "log"
+    chosen, folder = settings(redis_url=redis.url), tmp_path / "log"
     for users, expected in (
         (["anna"], Exported(events=1, files=1)),
         (["anna"], Exported(duplicates=1)),
@@ -333,7 +333,7 @@ def test_an_event_id_that_redis_forgot_is_known_to_the_log(
 def test_what_is_no_event_holds_nothing_up(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen = settings(history=redis.url)
+    chosen = settings(redis_url=redis.url)
     send(chosen, visit("anna", "a"))
     stream = stream_of(redis)
     for fields in (["x", "y"], ["user_id", "u", "item_id", "i", "timestamp", "nan"]):
@@ -351,7 +351,7 @@ def test_what_a_killed_export_left_aside_is_removed(
     aside.write_bytes(b"PAR1")
     other = aside.with_name("part-0.parquet")
     other.write_bytes(b"somebody else's")
-    export_events(settings(history=redis.url), tmp_path)
+    export_events(settings(redis_url=redis.url), tmp_path)
     assert list(aside.parent.iterdir()) == [other]
 
 

@@ -145,13 +145,13 @@ def failures(store: HistoryStore) -> float:
 
 
 async def test_an_unknown_user_has_no_history(settings: MakeSettings, url: str | None) -> None:
-    async with started(settings(history=url)) as store:
+    async with started(settings(redis_url=url)) as store:
         assert store._link.up
         assert await store.read("nobody") == []
 
 
 async def test_histories_are_newest_last_and_apart(settings: MakeSettings, url: str | None) -> None:
-    async with started(settings(history=url)) as store:
+    async with started(settings(redis_url=url)) as store:
         await store.append([*events("anna", "a", "b"), *events("bert", "x"), *events("anna", "c")])
         await store.append(events("anna", "a"))
 
@@ -160,7 +160,7 @@ async def test_histories_are_newest_last_and_apart(settings: MakeSettings, url: 
 
 
 async def test_a_history_keeps_its_newest_items(settings: MakeSettings, url: str | None) -> None:
-    async with started(settings(history=url, history_items=3)) as store:
+    async with started(settings(redis_url=url, history_max_length=3)) as store:
         await store.append(events("anna", "a", "b"))
         await store.append(events("anna", "c", "d"))
 
@@ -169,14 +169,14 @@ async def test_a_history_keeps_its_newest_items(settings: MakeSettings, url: str
 
 async def test_ids_may_be_any_text(settings: MakeSettings, url: str | None) -> None:
     user, items = "käthe:*\n{}", ["", "雪", "\x00", "a b\r\n", "x" * 512]
-    async with started(settings(history=url)) as store:
+    async with started(settings(redis_url=url)) as store:
         await store.append([Event.model_construct(user_id=user, item_id=item) for item in items])
 
         assert await store.read(user) == items
 
 
 async def test_every_event_goes_to_the_stream(settings: MakeSettings, url: str | None) -> None:
-    chosen = settings(history=url)
+    chosen = settings(redis_url=url)
     async with started(chosen) as store:
         full = Event(user_id="u", item_id="i", timestamp=12.5, event="view", event_id="e1")
         await store.append([full, *events("v", "j")])
@@ -195,7 +195,7 @@ async def test_every_event_goes_to_the_stream(settings: MakeSettings, url: str |
 
 
 async def test_the_stream_is_capped(settings: MakeSettings, url: str | None) -> None:
-    chosen = settings(history=url, event_stream_length=100 * PARTS)
+    chosen = settings(redis_url=url, event_stream_max_length=100 * PARTS)
     async with started(chosen) as store:
         for _ in range(5):
             await store.append(events("u", *("i" for _ in range(200))))
@@ -204,7 +204,7 @@ async def test_the_stream_is_capped(settings: MakeSettings, url: str | None) -> 
 
 
 async def test_an_event_sent_again_is_there_once(settings: MakeSettings, url: str | None) -> None:
-    chosen = settings(history=url)
+    chosen = settings(redis_url=url)
     sent = [
         Event(user_id=user, item_id=f"item-{number}", event_id=f"{number}")
         for user in ("anna", "bert")
@@ -229,7 +229,7 @@ async def test_ids_of_events_are_known_for_a_while(
 ) -> None:
     tcp.start()
     event = Event(user_id="anna", item_id="a", event_id="1")
-    async with started(settings(history=tcp.url, event_memory_hours=1 / 3600)) as store:
+    async with started(settings(redis_url=tcp.url, event_dedup_ttl_hours=1 / 3600)) as store:
         await store.append([event])
         assert await store.append([event]) == Appended(0, 1, 0)
         assert tcp.ask("TTL", key("anna", "seen:anna")) == 1
@@ -240,7 +240,7 @@ async def test_ids_of_events_are_known_for_a_while(
 
 async def test_what_nobody_adds_to_is_dropped(settings: MakeSettings, tcp: RedisServer) -> None:
     tcp.start()
-    async with started(settings(history=tcp.url, history_days=2)) as store:
+    async with started(settings(redis_url=tcp.url, history_ttl_days=2)) as store:
         await store.append(events("anna", "a"))
         tcp.ask("EXPIRE", key("anna", "history:anna"), 5)
         await store.append(events("anna", "b"))
@@ -249,7 +249,7 @@ async def test_what_nobody_adds_to_is_dropped(settings: MakeSettings, tcp: Redis
 
 
 async def test_a_forgotten_user_begins_again(settings: MakeSettings, url: str | None) -> None:
-    chosen = settings(history=url)
+    chosen = settings(redis_url=url)
     old = Event(user_id="anna", item_id="a", timestamp=1000.5, event_id="1")
     async with started(chosen) as store:
         await store.append([old, *events("bert", "x")])
@@ -275,7 +275,7 @@ async def test_a_forgotten_user_begins_again(settings: MakeSettings, url: str | 
 async def test_what_redis_refuses_does_not_cut_off_the_others(
     settings: MakeSettings, url: str | None
 ) -> None:
-    chosen = settings(history=url, history_failures=1)
+    chosen = settings(redis_url=url, breaker_threshold=1)
     async with started(chosen) as store:
         await store.append(events("anna", "a"))
         async with beside(chosen) as client:
@@ -294,7 +294,7 @@ async def test_what_redis_refuses_does_not_cut_off_the_others(
 async def test_a_full_redis_refuses_events_whole(settings: MakeSettings, tcp: RedisServer) -> None:
     tcp.start()
     event = Event(user_id="anna", item_id="b", event_id="1")
-    async with started(settings(history=tcp.url, history_failures=1)) as store:
+    async with started(settings(redis_url=tcp.url, breaker_threshold=1)) as store:
         await store.append(events("anna", "a"))
         tcp.ask("CONFIG", "SET", "maxmemory", 1)
         for _ in range(2):
@@ -310,7 +310,7 @@ async def test_a_full_redis_refuses_events_whole(settings: MakeSettings, tcp: Re
 async def test_a_call_given_up_never_answers_the_next(
     settings: MakeSettings, url: str | None, budget_ms: int
 ) -> None:
-    async with started(settings(history=url, history_failures=10**9)) as store:
+    async with started(settings(redis_url=url, breaker_threshold=10**9)) as store:
         await fill(store)
         store._link.budget_s = budget_ms / 1000
         tally = await give_up(store, 500, random.Random(0))
@@ -324,7 +324,7 @@ async def test_a_call_given_up_never_answers_the_next(
 async def test_time_in_which_we_were_held_up_is_not_held_against_redis(
     settings: MakeSettings, url: str | None
 ) -> None:
-    async with started(settings(history=url, history_failures=1)) as store:
+    async with started(settings(redis_url=url, breaker_threshold=1)) as store:
         await store.append(events("anna", "a"))
         store._link.budget_s = 0.02
         for _ in range(5):
@@ -339,7 +339,7 @@ async def test_reads_at_one_time_go_to_redis_together(
     settings: MakeSettings, tcp: RedisServer
 ) -> None:
     tcp.start()
-    chosen = settings(history=tcp.url)
+    chosen = settings(redis_url=tcp.url)
     async with started(chosen) as store:
         for user in range(100):
             await store.append(events(f"user-{user}", f"item-{user}"))
@@ -357,7 +357,7 @@ async def test_reads_at_one_time_go_to_redis_together(
 async def test_redis_down_at_the_start_is_found_when_it_comes(
     settings: MakeSettings, tcp: RedisServer
 ) -> None:
-    async with started(settings(history=tcp.url, history_pause_s=0.01)) as store:
+    async with started(settings(redis_url=tcp.url, breaker_cooldown_s=0.01)) as store:
         assert not store._link.up
         for _ in range(20):
             with pytest.raises(HistoryUnavailableError):
@@ -383,7 +383,7 @@ async def until_read(store: HistoryStore, user: str) -> list[str]:
 
 async def test_redis_may_go_away_and_come_back(settings: MakeSettings, tcp: RedisServer) -> None:
     tcp.start()
-    async with started(settings(history=tcp.url, history_pause_s=0.01)) as store:
+    async with started(settings(redis_url=tcp.url, breaker_cooldown_s=0.01)) as store:
         await store.append(events("anna", "a"))
         tcp.stop()
         with pytest.raises(HistoryUnavailableError):
@@ -404,9 +404,9 @@ async def test_a_master_may_be_replaced(
     settings: MakeSettings, short_path: Path, kind: str, signal_number: int
 ) -> None:
     servers = Watched(short_path) if kind == "Sentinels" else Clustered(short_path, replica=True)
-    changes = {"history_budget_ms": 200, "history_pause_s": 0.05}
+    changes = {"redis_timeout_ms": 200, "breaker_cooldown_s": 0.05}
     with servers.running():
-        async with started(settings(history=servers.url, **changes)) as store:
+        async with started(settings(redis_url=servers.url, **changes)) as store:
             users = [f"user-{number}" for number in range(20)]  # in every part of the Cluster
             sent = [Event(user_id=user, item_id="a", event_id="1") for user in users]
             await until_done(lambda: store.append(sent))
@@ -427,9 +427,9 @@ async def test_a_redis_that_hangs_is_soon_left_alone(
     tcp.start()
     chosen = settings(
         history=tcp.url,
-        history_budget_ms=20,
-        history_failures=3,
-        history_pause_s=3600,
+        redis_timeout_ms=20,
+        breaker_threshold=3,
+        breaker_cooldown_s=3600,
     )
     async with started(chosen) as store:
         tcp.send(signal.SIGSTOP)
@@ -445,7 +445,7 @@ async def test_nobody_waits_for_a_redis_that_is_left_alone(
     settings: MakeSettings, tcp: RedisServer
 ) -> None:
     tcp.start()
-    chosen = settings(history=tcp.url, history_failures=1, history_pause_s=0.05)
+    chosen = settings(redis_url=tcp.url, breaker_threshold=1, breaker_cooldown_s=0.05)
     async with started(chosen) as store:
         await store.append(events("anna", "a"))
         tcp.send(signal.SIGSTOP)
@@ -464,7 +464,7 @@ async def test_nobody_waits_for_a_redis_that_is_left_alone(
 
 
 async def test_a_redis_of_our_own_is_started_again(settings: MakeSettings) -> None:
-    chosen = settings(history_pause_s=0.01)
+    chosen = settings(breaker_cooldown_s=0.01)
     async with started(chosen) as store:
         await store.append(events("anna", "a"))
         async with beside(chosen) as client:
@@ -485,7 +485,7 @@ async def test_a_redis_of_our_own_keeps_its_data_and_ends_with_us(settings: Make
 
 
 async def test_services_share_the_redis_of_one_folder(settings: MakeSettings) -> None:
-    chosen = settings(history_pause_s=0.01)
+    chosen = settings(breaker_cooldown_s=0.01)
     async with started(chosen) as second:
         async with started(chosen) as third:
             await second.append(events("anna", "a"))
@@ -510,16 +510,16 @@ async def test_a_folder_that_cannot_be_used_leaves_us_without_histories(
     settings: MakeSettings, short_path: Path
 ) -> None:
     (short_path / "file").write_text("")
-    async with started(settings(history_folder=short_path / "file")) as store:
+    async with started(settings(embedded_redis_folder=short_path / "file")) as store:
         assert not store._link.up
         with pytest.raises(HistoryUnavailableError):
             await store.read("anna")
 
 
 def test_the_settings_say_which_redis(settings: MakeSettings) -> None:
-    assert type(address_of(settings(history="rediss://somewhere:1"))) is Single
-    assert type(address_of(settings(history="redis+sentinel://a:1,b/name?db=2"))) is Sentinels
-    assert type(address_of(settings(history="rediss+cluster://a:1,b"))) is Cluster
+    assert type(address_of(settings(redis_url="rediss://somewhere:1"))) is Single
+    assert type(address_of(settings(redis_url="redis+sentinel://a:1,b/name?db=2"))) is Sentinels
+    assert type(address_of(settings(redis_url="rediss+cluster://a:1,b"))) is Cluster
     own = address_of(Settings(releases=Path("root")))
     assert isinstance(own, Own)
     client = own.client()
