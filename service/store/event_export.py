@@ -37,7 +37,7 @@ from redis.exceptions import BusyLoadingError, RedisClusterException, RedisError
 from index.release.atomic_io import fsync
 from index.release.lock import exclusive_lock
 from service.http.schemas.histories import FORGET
-from service.settings import Settings
+from service.settings import StoreSettings
 from service.store.embedded_redis import EmbeddedRedisError
 from service.store.histories import PARTS, STREAMS, WAITING
 from service.store.redis_url import Address, Client, address_of
@@ -123,7 +123,7 @@ class Exported:
     lost: int = 0
 
 
-def export_events(settings: Settings, folder: Path) -> Exported:
+def export_events(settings: StoreSettings, folder: Path) -> Exported:
     """Bring all that waits in Redis to the log in the folder. Raises ExportError."""
     held = ExportBusyError(f"{folder}: an export is at work; wait until it has ended")
     try:

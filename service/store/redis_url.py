@@ -28,7 +28,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
 from redis.exceptions import ConnectionError, RedisClusterException
 
-from service.settings import Settings
+from service.settings import StoreSettings
 from service.store.embedded_redis import EmbeddedRedis
 
 Client: TypeAlias = Redis | RedisCluster
@@ -153,7 +153,7 @@ class Cluster:
         await client.nodes_manager.aclose("startup_nodes")
 
 
-def address_of(settings: Settings) -> Address:
+def address_of(settings: StoreSettings) -> Address:
     """What the settings name. Raises EmbeddedRedisError for a folder it cannot be in."""
     if settings.redis_url is None:
         return Own(EmbeddedRedis(settings.embedded_redis_folder or settings.releases / "history"))
