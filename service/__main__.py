@@ -95,9 +95,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     program: type[BaseSettings] = Settings
     if words and words[0] in COMMANDS:
         program, words = COMMANDS[words[0]], words[1:]
-    if not issubclass(program, StoreSettings):
-        run(program, words)
-        return
     settings = run(
         program, words, expected=(SetupError,), renamed=RENAMED_OPTIONS, explain=sentences
     )
@@ -155,18 +152,16 @@ def _check_redis_url(settings: StoreSettings) -> None:
 
 def sentences(error: ValidationError) -> Iterator[str]:
     """Each problem as `--option (VARIABLE): what is wrong, given VALUE`; no secret is shown."""
+    fields = {**Settings.model_fields, **ExportEvents.model_fields}
     for problem in error.errors(include_url=False):
-        if not problem["loc"]:  # of several settings together, which the message names
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        subject = option_of(name) + (f" ({variable_of(name)})" if name in fields else "")
+        if not name:  # of several settings together, which the message names
             yield str(problem["ctx"]["error"])
-            continue
-        name = str(problem["loc"][0])
-        field = {**Settings.model_fields, **ExportEvents.model_fields}.get(name)
-        if problem["type"] == "extra_forbidden" or field is None:
+        elif problem["type"] == "extra_forbidden":
             yield f"{name}: unknown setting"
-            continue
-        subject = f"{option_of(name)} ({variable_of(name)})"
-        if problem["type"] == "missing":
-            yield f"{subject}: not given; it is the {field.description}"
+        elif problem["type"] == "missing":
+            yield f"{subject}: not given; it is the {fields[name].description}"
         else:
             given = "" if name in SECRETS else f", given {problem['input']!r:.80}"
             yield f"{subject}: {problem['msg'].removeprefix('Value error, ')}{given}"

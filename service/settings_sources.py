@@ -95,10 +95,8 @@ class ConfigFile(_NamedSource):
             given = TomlConfigSettingsSource(self.settings_cls, path)()
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"--config: {path}: cannot be read ({error})") from None
-        own = self.settings_cls.model_fields
-        return {
-            key: value for key, value in given.items() if key in own or key not in self._ignored
-        }
+        fields = self.settings_cls.model_fields
+        return {k: v for k, v in given.items() if k in fields or k not in self._ignored}
 
 
 class SecretsFolder(_NamedSource):

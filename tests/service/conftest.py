@@ -35,7 +35,8 @@ from index.release.manifest import (
 from index.release.writing import write_parts
 from index.retrieval.catalog import Catalog
 from service.app import create_app
-from service.settings import PREFIX, Settings
+from service.settings import Settings
+from service.settings_sources import PREFIX
 from tests.evidence.redises import RedisServer
 
 DIM, INTERESTS, LENGTH, ITEMS = 8, 3, 5, 40

@@ -1,5 +1,7 @@
 """One class of settings drives command line, environment, files and documentation."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,7 +128,10 @@ def test_a_secret_is_never_shown(served: list[Settings]) -> None:
     assert "redis://, rediss://, unix://, redis+sentinel://" in output
     assert "hunter2" not in output
     code, output = run("--releases", "x", "--redis-urls", "redis://:hunter2@redis")
-    assert (code, output) == (2, "Error: unknown option: --redis-urls\n")
+    assert code == 2
+    assert "option" in output
+    assert "--redis-urls" in output
+    assert "hunter2" not in output
     assert not served
     run("--releases", "x", "--redis-url", "redis://:hunter2@redis", "--admin-key", "hunter3")
     assert "hunter" not in repr(served[0])
@@ -209,3 +214,8 @@ def test_an_invalid_value_is_refused_with_an_example(
     code, output = run("--releases", "x", option, value)
     assert code != 0
     assert message in " ".join(output.split())
+
+
+def test_the_command_line_loads_torch_only_after_its_threads_are_limited() -> None:
+    program_text = "import sys, service.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program_text], check=False).returncode == 0
