@@ -1,4 +1,4 @@
-# make help lists the targets. Everything happens in .venv; nothing else of the machine is touched.
+# make help lists the targets. Everything is installed in .venv; nothing else on the machine changes.
 PYTHON ?= python3.11
 PORT   ?= 8000
 HOST   ?= 127.0.0.1
@@ -14,7 +14,7 @@ LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-encoders bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-refit evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try clean
 
-help:            ## these lines
+help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -22,7 +22,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,training,service,tracing,client,dev]'
 	@touch $@
 
-install: $(VENV)/installed  ## the environment, in .venv
+install: $(VENV)/installed  ## create the environment in .venv
 
 $(DEMO)/interactions.parquet: | $(VENV)/installed
 	$(PY) -m training synthetic --out $(DEMO)
@@ -31,29 +31,31 @@ $(DEMO)/root/current: | $(DEMO)/interactions.parquet
 	draft=$$($(PY) -m training fit $(DEMO)/interactions.parquet --items $(DEMO)/items.parquet --root $(DEMO)/root --epochs 6 | tail -n 1) \
 	  && $(PY) -m index build "$$draft" && $(PY) -m index publish "$$draft"
 
-demo-release: $(DEMO)/root/current  ## a synthetic log, trained on and published under .demo
+demo-release: $(DEMO)/root/current  ## train on a synthetic log and publish the release under .demo
 
-demo: demo-release  ## the same, then served on http://$(HOST):$(PORT) (PORT=... for another)
-	@echo && echo 'Once it is ready, ask it:' && $(PY) -m index example --root $(DEMO)/root --url http://$(HOST):$(PORT) && echo
+demo: demo-release  ## demo-release, then serve it on http://$(HOST):$(PORT) (PORT=... for another port)
+	@echo && echo 'Once it is ready, send a request:' && $(PY) -m index example --root $(DEMO)/root --url http://$(HOST):$(PORT) && echo
 	@$(PY) -m service --releases $(DEMO)/root --host $(HOST) --port $(PORT)
 
-check: $(VENV)/installed  ## format, lint, types, quick tests
+check: $(VENV)/installed  ## check format, lint, imports and types; run the quick tests
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 	$(PY) -m pytest -q -m 'not slow' --ignore=tests/end_to_end
 
-test: $(VENV)/installed  ## all that must pass before anything lands
+test: $(VENV)/installed  ## everything that must pass before a merge
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 	$(PY) -m pytest -q -n 2 -m 'not slow'
 
-format: $(VENV)/installed  ## write the code as ruff would
+format: $(VENV)/installed  ## format the code with ruff
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-bench: bench-search bench-filters bench-train bench-encoders bench-service  ## the numbers of the README
+bench: bench-search bench-filters bench-train bench-encoders bench-service  ## the numbers of tests/README.md
 
 bench-search: $(VENV)/installed
 	$(PY) tests/benchmarks/search.py
@@ -70,40 +72,40 @@ bench-encoders: $(VENV)/installed
 bench-service: $(VENV)/installed
 	$(PY) tests/benchmarks/service.py
 
-evidence-days: $(VENV)/installed  ## seven simulated days of LOG=..., a night after each: warm, cold, and never again
+evidence-days: $(VENV)/installed  ## seven simulated days of LOG=..., a training run after each: warm, cold and none
 	$(PY) tests/evidence/days.py "$(LOG)" --out $(BENCH)/days-$(notdir $(LOG))
 
-evidence-export-kills: $(VENV)/installed  ## exports of events killed at each point and at random moments, then run again
+evidence-export-kills: $(VENV)/installed  ## kill event exports at each step and at random times, then run them again
 	$(PY) tests/evidence/export_kills.py --each 20 --random 400
 
-evidence-filters: $(VENV)/installed  ## 10,000 random requests against an oracle that looks at every item
+evidence-filters: $(VENV)/installed  ## 10,000 random requests against an exhaustive oracle
 	$(PY) tests/evidence/filters.py
 
-evidence-fuzz: $(VENV)/installed  ## 100,000 requests made from the OpenAPI document, and bad ones made by hand
+evidence-fuzz: $(VENV)/installed  ## 100,000 requests generated from the OpenAPI document, and hand-written invalid ones
 	$(PY) tests/evidence/fuzz.py
 
-evidence-mutations: $(VENV)/installed  ## 10,000 damaged releases offered to a running server
+evidence-mutations: $(VENV)/installed  ## 10,000 corrupted releases offered to a running server
 	$(PY) tests/evidence/mutations.py
 
-evidence-newcomers: $(VENV)/installed  ## what items of LOG=... that came after the release are worth beside it
+evidence-newcomers: $(VENV)/installed  ## accuracy of cold-start items of LOG=... beside the release
 	$(PY) tests/evidence/newcomers.py "$(LOG)" --out $(BENCH)/newcomers-$(notdir $(LOG))
 
-evidence-night-kills: $(VENV)/installed  ## nights killed 20 times at each boundary and at random, then run again
+evidence-night-kills: $(VENV)/installed  ## kill training runs 20 times at each step and at random times, then run them again
 	$(PY) tests/evidence/night_kills.py --each 20 --random 300
 
-evidence-overload: $(VENV)/installed  ## 2, 5 and 10 times the load that can be answered
+evidence-overload: $(VENV)/installed  ## 2, 5 and 10 times the capacity
 	$(PY) tests/benchmarks/overload.py
 
-evidence-publish-kills: $(VENV)/installed  ## publishing, rolling back and pruning killed at each point and at random
+evidence-publish-kills: $(VENV)/installed  ## kill publish, rollback and prune at each step and at random times
 	$(PY) tests/evidence/publish_kills.py --each 20 --random 500
 
-evidence-redis-cancel: $(VENV)/installed  ## 100,000 calls of Redis cancelled under way: whose answers come
+evidence-redis-cancel: $(VENV)/installed  ## cancel 100,000 Redis calls in flight: no caller gets another's reply
 	$(PY) tests/evidence/redis_cancel.py
 
-evidence-redis-faults: $(VENV)/installed  ## what becomes of requests while Redis, or the way to it, fails
+evidence-redis-faults: $(VENV)/installed  ## requests while Redis, or the network to it, fails
 	$(PY) tests/evidence/redis_faults.py
 
-evidence-refit: $(VENV)/installed  ## how a night is best trained on with its day, on LOG=...
+evidence-refit: $(VENV)/installed  ## compare ways to include the last day in training, on LOG=...
 	$(PY) tests/evidence/refit.py "$(LOG)"
 
 evidence-rolling: $(VENV)/installed  ## rolling restarts of three replicas behind HAProxy, under load
@@ -112,16 +114,16 @@ evidence-rolling: $(VENV)/installed  ## rolling restarts of three replicas behin
 evidence-sizes: $(VENV)/installed  ## memory and time as functions of items, users and events, at three sizes
 	$(PY) tests/evidence/sizes.py
 
-evidence-soak: $(VENV)/installed  ## mixed traffic and swaps of the release for an hour (MINUTES=... for another time)
+evidence-soak: $(VENV)/installed  ## mixed traffic and release swaps for an hour (MINUTES=... for another duration)
 	$(PY) tests/evidence/soak.py --minutes $(MINUTES)
 
-evidence-swaps: $(VENV)/installed  ## 1,000 swaps of the release under load: every answer whole, and of one release
+evidence-swaps: $(VENV)/installed  ## 1,000 release swaps under load: each response is complete and from one release
 	$(PY) tests/evidence/swaps.py
 
-evidence-warm: $(VENV)/installed  ## how soon a warm start on LOG=... is where a cold one ends
+evidence-warm: $(VENV)/installed  ## training time of a warm start on LOG=... to the quality of a cold one
 	$(PY) tests/evidence/warm_start.py "$(LOG)" --out $(BENCH)/warm-$(notdir $(LOG))
 
-stack-lock: $(VENV)/installed  ## what the images install, locked anew; needs PyTorch's CPU wheels (UV_FIND_LINKS or UV_INDEX)
+stack-lock: $(VENV)/installed  ## write the lock files of the images; needs PyTorch's CPU wheels (UV_FIND_LINKS or UV_INDEX)
 	sed 's/^torch==.*/&+cpu/' constraints.txt > docker/locks/.constraints
 	$(LOCK) --extra cpu --extra service --extra tracing --output-file docker/locks/server.txt
 	$(LOCK) --extra cpu --extra service --extra tracing --extra client --extra training --output-file docker/locks/trainer.txt
@@ -130,9 +132,9 @@ stack-lock: $(VENV)/installed  ## what the images install, locked anew; needs Py
 	echo 'setuptools>=80' | $(LOCK:pyproject.toml=-) --output-file docker/locks/build.txt
 	@rm docker/locks/.constraints
 
-stack-try: $(VENV)/installed  ## the images built, the stack started, asked, watched, through a night, and removed (STACK=--no-grafana without its image)
+stack-try: $(VENV)/installed  ## build the images, start the stack, test it through a training run, remove it (STACK=--no-grafana without that image)
 	docker-compose build
 	$(PY) tests/evidence/stack.py $(STACK)
 
-clean:           ## remove what the targets above made
+clean:           ## remove everything that the targets created
 	rm -rf $(VENV) $(DEMO) $(BENCH)

@@ -1,7 +1,7 @@
-"""The first release, where there is none: a night like every other, in which nothing is live yet.
+"""Train and publish the first release if there is none: a training run without a live release.
 
-It is trained on the log that the night's settings name. Where no such file is and the folder is the
-stack's own, a synthetic log is written there first.
+It is trained on the log that night.toml names. If that file is missing and lies in the stack's own
+folder, a synthetic log is written there first.
 """
 
 import sys
@@ -16,22 +16,22 @@ from training.nightly.config import read_night
 from training.nightly.run import nightly
 
 
-def bootstrap(settings: Path) -> int:
+def bootstrap(config_file: Path) -> int:
     """An exit code: 0 if the service may start. Raises ConfigError or ReleaseError.
 
-    It may without a release where the log is too small for one: events make it grow.
+    The service may start without a release if the log is too small: events will extend it.
     """
-    config = read_night(settings, [])
+    config = read_night(config_file, [])
     if (live := read_current(config.root)) is not None:
         print(f"{live} is live")
         return 0
     log = config.log
     if log is not None and not log.exists() and config.root in log.parents:
-        print(f"{log}: not there, so a synthetic log it is", flush=True)
+        print(f"{log}: no such file; writing a synthetic log", flush=True)
         write_synthetic(log.parent)
     torch.set_num_threads(config.threads)
     keep_freed_memory()
-    outcome = nightly(config, lambda said: print(said, flush=True))
+    outcome = nightly(config, lambda message: print(message, flush=True))
     print(outcome.sentence)
     return 0 if outcome.outcome == "nothing-new" else outcome.exit_code
 

@@ -1,6 +1,6 @@
-"""Makes the secrets of the stack, once: those that are there stay as they are.
+"""Create the secrets of the stack once; existing ones stay unchanged.
 
-Each is a file of a folder that only the containers that need one of them have mounted.
+Each is a file in a folder that only the containers that need a secret mount.
 """
 
 import secrets
@@ -9,18 +9,19 @@ from pathlib import Path
 
 
 def provision(folder: Path) -> list[str]:
-    """What was made: a password each for Redis and Grafana, and Redis's as a line of its settings.
+    """Create a password each for Redis and Grafana, and Redis's as a line of its config file.
 
-    Readable to whoever has the folder, as programs of several users do.
+    Readable by everyone with access to the folder, as programs of several users need it.
+    Returns the names of the secrets created.
     """
-    made = []
+    created = []
     for name in ("redis-password", "grafana-password"):
         if not (folder / name).exists():
             _write(folder / name, secrets.token_urlsafe(32))
-            made.append(name)
+            created.append(name)
     password = (folder / "redis-password").read_text(encoding="utf-8").strip()
     _write(folder / "redis.conf", f"requirepass {password}\n")
-    return made
+    return created
 
 
 def _write(path: Path, text: str) -> None:
@@ -31,5 +32,5 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    made = provision(Path(sys.argv[1]))
-    print("made:", ", ".join(made) or "nothing, all is there")
+    created = provision(Path(sys.argv[1]))
+    print("created:", ", ".join(created) or "nothing; all secrets exist")

@@ -1,62 +1,120 @@
-"""python -m service: serve the release that `current` names; make its keys; export its events."""
+"""python -m service: serve the current release; make API keys; export events; list settings."""
 
 import json
 import logging
 import os
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import click
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from service.settings import Setting, Settings, SetupError, table
+from index.cli import Program, fail, run
+from service.auth.api_keys import Role, key_line, new_key
+from service.settings import SECRETS, Settings, SetupError, StoreSettings
+from service.settings_sources import RENAMED_OPTIONS, option_of, variable_of
+
+_BUSY = 5  # exit code, as of a nightly run while another one runs
 
 
-def _option(setting: Setting) -> click.Option:
-    default = "" if setting.default == "required" else f"; default {setting.default}"
-    shape: dict[str, Any] = {"metavar": setting.metavar}
-    if setting.is_switch:
-        shape = {"is_flag": True, "default": None}
-    return click.Option(
-        [setting.flag, setting.name],
-        **shape,
-        help=f"{setting.meaning} [{setting.variable}{default}]",
+class NewKey(Program):
+    """Make an API key: print it, once only, and its line for the file of keys."""
+
+    model_config = SettingsConfigDict(cli_prog_name="python -m service new-key")
+
+    role: list[Role] = Field(
+        min_length=1,
+        description="what the key may do: recommend and read, write events, or everything; "
+        "repeat it for several roles",
     )
 
-
-def _settings(given: dict[str, Any]) -> Settings:
-    """The settings: from the command line, else the environment, else by default."""
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        raise click.UsageError("; ".join(map(_complaint, error.errors()))) from None
+    def cli_cmd(self) -> None:
+        key = new_key()
+        print(f"key   {key}\nline  {key_line(key, self.role)}")
 
 
-def _complaint(problem: Any) -> str:
-    if not problem["loc"]:  # of several settings together, which the message names
-        return str(problem["ctx"]["error"])
-    setting = next(line for line in table() if line.name == problem["loc"][0])
-    where = f"{setting.flag} ({setting.variable})"
-    if problem["type"] == "missing":
-        return f"{where}: not given; it is the {setting.meaning}"
-    shown = "" if setting.is_secret else f", given {problem['input']!r:.80}"
-    return f"{where}: {problem['msg']}{shown}"
+class ExportEvents(StoreSettings):
+    """Export the events that wait in Redis to a log: FOLDER/date=YYYY-MM-DD/*.parquet.
+
+    Killed at any moment and started again, it loses no event and writes none twice. Events that
+    were dropped from Redis before any export are counted in the log and in the last line, one JSON
+    object. The exit code is 5 while another export runs in that folder.
+    """
+
+    model_config = SettingsConfigDict(cli_prog_name="python -m service export-events")
+
+    to: Path | None = Field(None, description="folder of the log; without one, RELEASES/events")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _needs_no_releases(cls, given: Any) -> Any:
+        has_redis = any(given.get(name) for name in _REDIS)
+        return {**given, "releases": given["to"]} if has_redis and given.get("to") else given
+
+    def cli_cmd(self) -> None:
+        if not self.releases.is_dir():
+            raise SetupError(f"{self.releases}: no such folder; name one that is there")
+        _check_redis_url(self)
+        from service.store.event_export import ExportBusyError, ExportError, export_events
+        from service.telemetry.logs import configure_logs
+
+        configure_logs(self.log_level)
+        try:
+            exported = export_events(self, self.to or self.releases / "events")
+        except ExportError as error:
+            fail(_BUSY if isinstance(error, ExportBusyError) else 1, str(error))
+        print(json.dumps(asdict(exported)))
+
+
+_REDIS = ("redis_url", "redis_url_file", "embedded_redis_folder")
+
+
+class PrintSettings(Program):
+    """Print the table of settings, in Markdown."""
+
+    model_config = SettingsConfigDict(cli_prog_name="python -m service settings")
+
+    def cli_cmd(self) -> None:
+        print(settings_table())
+
+
+COMMANDS: dict[str, type[BaseSettings]] = {
+    "new-key": NewKey,
+    "export-events": ExportEvents,
+    "settings": PrintSettings,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exit code 2 for settings that cannot be used, 1 for anything else the user can fix."""
+    limit_threads()
+    words = sys.argv[1:] if arguments is None else [*arguments]
+    program: type[BaseSettings] = Settings
+    if words and words[0] in COMMANDS:
+        program, words = COMMANDS[words[0]], words[1:]
+    settings = run(
+        program, words, expected=(SetupError,), renamed=RENAMED_OPTIONS, explain=sentences
+    )
+    if isinstance(settings, Settings):
+        _serve(settings)
 
 
 def limit_threads() -> None:
-    """One thread for torch and faiss, which read this as they are loaded.
+    """One thread for torch and faiss, which read this when they are loaded.
 
-    More would fight over the one core that a process is meant to have.
+    More would compete for the one core of each process.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def _serve(**given: str | None) -> None:
-    if click.get_current_context().invoked_subcommand is not None:
-        return
-    settings = _settings(given)
-    limit_threads()
+def _serve(settings: Settings) -> None:
+    try:
+        _check_redis_url(settings)
+    except SettingsError as error:
+        fail(2, str(error))
     from service.run import run_server
     from service.store.embedded_redis import EmbeddedRedisError
     from service.telemetry.logs import configure_logs
@@ -64,7 +122,7 @@ def _serve(**given: str | None) -> None:
     configure_logs(settings.log_level)
     if settings.keys_file is None:
         logging.getLogger("service").warning(
-            "OPEN: no keys are asked for; whoever reaches the address may read and write",
+            "OPEN: no keys are required; everyone who reaches the address may read and write",
             extra={"host": settings.host, "remedy": "--keys-file"},
         )
     try:
@@ -75,76 +133,54 @@ def _serve(**given: str | None) -> None:
 
             supervise(settings, run_server)
     except (EmbeddedRedisError, SetupError) as error:
-        raise click.ClickException(str(error)) from error
+        fail(1, str(error))
 
 
-main = click.Group(
-    "service",
-    callback=_serve,
-    invoke_without_command=True,
-    subcommand_metavar="[new-key | export-events ...]",
-    params=[_option(setting) for setting in table()],
-    help="Serve the release that RELEASES/current names over HTTP, and each that it comes to name. "
-    "Every option can be given as an environment variable instead.",
-)
+def _check_redis_url(settings: StoreSettings) -> None:
+    """Raises SettingsError, which shows nothing of the URL."""
+    if settings.redis_url is None:
+        return
+    from service.store.redis_url import parse_url
 
-
-@main.command("new-key")
-@click.option(
-    "--role",
-    "roles",
-    type=click.Choice(["read", "events", "admin"]),
-    multiple=True,
-    required=True,
-    help="what the key may do: recommend and read, write events, or all; give several for several",
-)
-def _new_key(roles: tuple[Any, ...]) -> None:
-    """Make an API key: print it, which is done only once, and its line for the file of keys."""
-    from service.auth.api_keys import line_of, new_key
-
-    key = new_key()
-    click.echo(f"key   {key}\nline  {line_of(key, roles)}")
-
-
-class _Busy(click.ClickException):
-    exit_code = 5  # as of a night, while another is at work
-
-
-_REDIS = ("history", "history_file", "history_folder")
-_EXPORT = ("releases", *_REDIS, "history_password", "history_password_file", "log_level")
-
-
-@main.command("export-events", params=[_option(line) for line in table() if line.name in _EXPORT])
-@click.option(
-    "--to",
-    metavar="FOLDER",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="folder of the log; without one, RELEASES/events",
-)
-def _export_events(to: Path | None, **given: str | None) -> None:
-    """Bring the events that wait in Redis to a log: FOLDER/date=YYYY-MM-DD/*.parquet.
-
-    Killed at any moment and started again, it loses none and writes none twice. Says what it does
-    not find any more, and was not exported, in the log and in the last line, one JSON object. The
-    exit code is 5 while another export is at work in that folder.
-    """
-    if to is not None and any(given[name] for name in _REDIS):
-        given["releases"] = str(to)  # which nothing else is looked for in
-    settings = _settings(given)
-    if not settings.releases.is_dir():
-        raise click.ClickException(f"{settings.releases}: no such folder; name one that is there")
-    limit_threads()
-    from service.store.event_export import ExportBusyError, ExportError, export_events
-    from service.telemetry.logs import configure_logs
-
-    configure_logs(settings.log_level)
     try:
-        exported = export_events(settings, to or settings.releases / "events")
-    except ExportError as error:
-        refusal = _Busy if isinstance(error, ExportBusyError) else click.ClickException
-        raise refusal(str(error)) from error
-    click.echo(json.dumps(asdict(exported)))
+        parse_url(settings.redis_url.get_secret_value())
+    except ValueError as error:
+        name = "redis_url"
+        raise SettingsError(f"{option_of(name)} ({variable_of(name)}): {error}") from None
+
+
+def sentences(error: ValidationError) -> Iterator[str]:
+    """Each problem as `--option (VARIABLE): what is wrong, given VALUE`; no secret is shown."""
+    fields = {**Settings.model_fields, **ExportEvents.model_fields}
+    for problem in error.errors(include_url=False):
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        subject = option_of(name) + (f" ({variable_of(name)})" if name in fields else "")
+        if not name:  # of several settings together, which the message names
+            yield str(problem["ctx"]["error"])
+        elif problem["type"] == "extra_forbidden":
+            yield f"{name}: unknown setting"
+        elif problem["type"] == "missing":
+            yield f"{subject}: not given; it is the {fields[name].description}"
+        else:
+            given = "" if name in SECRETS else f", given {problem['input']!r:.80}"
+            yield f"{subject}: {problem['msg'].removeprefix('Value error, ')}{given}"
+
+
+def settings_table() -> str:
+    """Every setting with option, variable, default and meaning, as a Markdown table."""
+    rows = ["| option | variable | default | meaning |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "required" if field.is_required() else _shown(field.default)
+        cells = (f"`{option_of(name)}`", f"`{variable_of(name)}`", default, field.description)
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(rows)
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "none" if default is None else str(default)
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m service")
+    main()

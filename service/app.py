@@ -83,8 +83,8 @@ def _create_state(settings: Settings) -> ServiceState:
     engine = Engine(
         live,
         metrics,
-        settings.queue_limit,
-        settings.batch_limit,
+        settings.max_queue_size,
+        settings.max_batch_size,
         settings.deadline_ms / 1000,
         withdrawn_items.rows,
         cold_start_items.delta,

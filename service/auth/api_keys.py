@@ -1,10 +1,10 @@
-"""API keys: which roles who sends one has. The file holds their hashes, and nothing the keys.
+"""API keys and their roles. The file of keys holds hashes only, never a key.
 
-A line of it is `ROLES HASH`, such as `read,events 5f70bf18...`; what follows a # is passed over.
-Several keys may have the same role, so that a new one is in use before the old one is taken out.
+Each line is `ROLES HASH`, such as `read,events 5f70bf18...`; text after a # is ignored. Several
+keys may have the same role, so that a new key works before the old one is removed.
 
-SHA-256 alone is right here, as it would not be for passwords: a key is 256 random bits, so there is
-nothing to guess that a slow hash or a salt could protect, and every request has to be checked.
+Plain SHA-256 is right here, unlike for passwords: a key is 256 random bits, so nobody can guess it
+and a slow hash or a salt would protect nothing, while every request has to be checked.
 """
 
 import hmac
@@ -23,16 +23,16 @@ from service.settings import SetupError
 Role = Literal["read", "events", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
-_PREFIX = "re4_"  # by which a key that has leaked is recognised
+_PREFIX = "re4_"  # marks a leaked key as one of this service
 _HASH_DIGITS = 64
-_LOOK_S = 1.0
+_POLL_INTERVAL_S = 1.0
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    hashed: bytes
+    digest: bytes
     roles: frozenset[Role]
 
 
@@ -40,15 +40,15 @@ def new_key() -> str:
     return _PREFIX + secrets.token_urlsafe(32)
 
 
-def line_of(key: str, roles: Sequence[Role]) -> str:
-    """What stands in the file for the key."""
+def key_line(key: str, roles: Sequence[Role]) -> str:
+    """The line for the key in the file of keys."""
     return f"{','.join(dict.fromkeys(roles))} {sha256(key.encode()).hexdigest()}"
 
 
 class KeyRing:
-    """The keys of a file, read again when it changes, and the one admin key of the settings.
+    """The keys of a file, read again when it changes, and the admin key of the settings.
 
-    A changed file that cannot be used is logged, and the keys stay as they were.
+    If a changed file cannot be used, that is logged and the previous keys stay.
     """
 
     def __init__(
@@ -57,27 +57,28 @@ class KeyRing:
         admin_key: str | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Without a file whoever comes may do all but administration, which always takes a key.
+        """file: without one, everything but the admin role needs no key.
 
-        clock: seconds that never go back. Raises SetupError.
+        clock: monotonic seconds. Raises SetupError.
         """
         self._file = file
         self._clock = clock
-        self._own = (
+        self._admin_keys = (
             [_Key(sha256(admin_key.encode()).digest(), frozenset(ROLES))] if admin_key else []
         )
         self._state = _state(file) if file else None
-        self._keys = self._own + (_read(file) if file else [])
-        self._next_look = clock() + _LOOK_S
+        self._keys = self._admin_keys + (_read(file) if file else [])
+        self._next_poll_s = clock() + _POLL_INTERVAL_S
 
     @property
-    def is_open(self) -> bool:
+    def allows_anonymous(self) -> bool:
+        """Whether calls need no key, except for the admin role."""
         return self._file is None
 
     def caller(self, role: Role | None, authorization: bytes) -> str | None:
-        """Who calls, as a name for this process alone; None where no key is asked for.
+        """The caller's name, for this process only; None if no key is required.
 
-        role: the role that is needed; None if any key will do.
+        role: the required role; None if any key will do.
         Raises UnauthorizedError or ForbiddenError.
         """
         if self._file is None and role != "admin":
@@ -85,45 +86,45 @@ class KeyRing:
         key = self._key(authorization)
         if key is None:
             raise UnauthorizedError(
-                "authorization: no key, or not one of the service's; send one as a bearer token"
+                "authorization: no key, or an unknown one; send a key as a bearer token"
             )
         if role is not None and role not in key.roles and "admin" not in key.roles:
             raise ForbiddenError(
-                f"authorization: the key may not do this, which takes the role {role}; "
+                f"authorization: the key lacks the role {role}, which this needs; "
                 "use a key that has it"
             )
-        return key.hashed.hex()
+        return key.digest.hex()
 
     def _key(self, authorization: bytes) -> _Key | None:
         self._refresh()
-        scheme, _, given = authorization.partition(b" ")
+        scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer":
             return None
-        hashed = sha256(given.strip()).digest()
+        digest = sha256(token.strip()).digest()
         found = None
-        for key in self._keys:  # all of them, however early one fits: the time tells nothing
-            if hmac.compare_digest(key.hashed, hashed):
+        for key in self._keys:  # all of them, even after a match: constant time
+            if hmac.compare_digest(key.digest, digest):
                 found = key
         return found
 
     def _refresh(self) -> None:
-        if self._file is None or self._clock() < self._next_look:
+        if self._file is None or self._clock() < self._next_poll_s:
             return
-        self._next_look = self._clock() + _LOOK_S
+        self._next_poll_s = self._clock() + _POLL_INTERVAL_S
         state = _state(self._file)
         if state == self._state:
             return
         self._state = state
         try:
-            self._keys = self._own + _read(self._file)
+            self._keys = self._admin_keys + _read(self._file)
         except SetupError as error:
-            log.error("keys refused, the old ones stay", extra={"error": str(error)})
+            log.error("keys refused, the previous ones stay", extra={"error": str(error)})
         else:
             log.info("keys read", extra={"keys": len(self._keys)})
 
 
 def _state(file: Path) -> tuple[int, int, int] | None:
-    """What is another once the file has changed."""
+    """A value that differs once the file has changed."""
     try:
         stat = file.stat()
     except OSError:
@@ -152,8 +153,9 @@ def _parse(file: Path, text: str) -> Iterator[_Key]:
             if len(digits) != _HASH_DIGITS or not set(roles.split(",")) <= set(ROLES):
                 raise ValueError
             yield _Key(bytes.fromhex(digits), frozenset(r for r in ROLES if r in roles.split(",")))
-        except ValueError:  # the line is not shown: somebody may have put a key there
+        except ValueError:  # the line is not shown: it may hold a key
             raise SetupError(
-                f"{file}: line {number} is not `ROLES HASH`, with roles of {', '.join(ROLES)} and "
-                f"{_HASH_DIGITS} digits; make one with: python -m service new-key"
+                f"{file}: line {number} is not `ROLES HASH`, with roles among "
+                f"{', '.join(ROLES)} and {_HASH_DIGITS} digits; "
+                "make one with: python -m service new-key"
             ) from None

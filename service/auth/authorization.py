@@ -21,7 +21,7 @@ class Authorizer:
         """Whether every call with that permission is allowed, whoever sends it."""
         if permission == "open":
             return True
-        return self.keys.is_open and self._rate is None and permission != "admin"
+        return permission != "admin" and self.keys.allows_anonymous and self._rate is None
 
     def authorize(self, permission: Permission, authorization: bytes, client: str) -> None:
         """authorization: that header's value. client: address, which is the caller without a key.

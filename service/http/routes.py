@@ -58,9 +58,9 @@ def add_routes(app: FastAPI, settings: Settings) -> None:
     _add(app, "GET /livez", operations.livez, Alive, "open")
     _add(app, "GET /readyz", operations.readyz, Ready, "open", 503)
     _add(app, "GET /release", operations.release, ReleaseState, "read")
-    if settings.has_administration:
+    if settings.has_admin:
         _add(app, "POST /admin/reload", operations.reload, Reloaded, "admin", 409, 503)
-    _add_metrics(app, "open" if settings.open_metrics else "any")
+    _add_metrics(app, "open" if settings.allow_anonymous_metrics else "any")
 
 
 def _add(

@@ -76,10 +76,10 @@ def _reserved_port(host: str, port: int) -> Iterator[int]:
 
 @contextmanager
 def _embedded_redis(settings: Settings) -> Iterator[EmbeddedRedis | None]:
-    if settings.history is not None:
+    if settings.redis_url is not None:
         yield None
         return
-    redis = EmbeddedRedis(settings.history_folder or settings.releases / "history")
+    redis = EmbeddedRedis(settings.embedded_redis_folder or settings.releases / "history")
     redis.start()
     try:
         yield redis

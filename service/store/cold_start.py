@@ -97,9 +97,9 @@ class ColdStartItems:
         self._histories = histories
         self._live = live
         self._withdrawn = withdrawn
-        self._max_items = settings.new_items
-        self._min_users = settings.new_item_users
-        self._max_age_ms = settings.new_item_hours * 3_600_000
+        self._max_items = settings.max_cold_start_items
+        self._min_users = settings.cold_start_min_users
+        self._max_age_ms = settings.cold_start_ttl_hours * 3_600_000
         self._poll_lock = asyncio.Lock()
         self._last_entry_id = "0-0"
         # Item -> user -> the last interaction; users in order of it, newest last.

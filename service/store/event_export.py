@@ -21,7 +21,7 @@ from redis.exceptions import BusyLoadingError, RedisClusterException, RedisError
 
 from index.release.atomic_io import fsync
 from index.release.lock import exclusive_lock
-from service.settings import Settings, SetupError
+from service.settings import SetupError, StoreSettings
 from service.store.embedded_redis import EmbeddedRedisError
 from service.store.event_log import FILE_ERRORS, EventLog, EventLogError, parse_entry
 from service.store.histories import PARTITIONS, STREAMS, UNEXPORTED
@@ -95,7 +95,7 @@ class Exported:
     lost: int = 0
 
 
-def export_events(settings: Settings, folder: Path) -> Exported:
+def export_events(settings: StoreSettings, folder: Path) -> Exported:
     """Move all events from Redis to the log in the folder. Raises ExportError."""
     busy = ExportBusyError(f"{folder}: an export is at work; wait until it has ended")
     try:
@@ -216,7 +216,7 @@ class _Stream:
                 extra={
                     "events": lost,
                     "stream": self._keys[0],
-                    "remedy": "export more often, or raise --event-stream-length",
+                    "remedy": "export more often, or raise --event-stream-max-length",
                 },
             )
         if lost:

@@ -121,10 +121,10 @@ class HistoryStore:
     def __init__(self, redis: ResilientRedis, settings: Settings, metrics: Metrics) -> None:
         self._redis = redis
         self._metrics = metrics
-        self._max_length = settings.history_items
-        self._history_ttl_s = math.ceil(settings.history_days * 86_400)
-        self._dedup_ttl_s = math.ceil(settings.event_memory_hours * 3600)
-        self._stream_length = math.ceil(settings.event_stream_length / PARTITIONS)
+        self._max_length = settings.history_max_length
+        self._history_ttl_s = math.ceil(settings.history_ttl_days * 86_400)
+        self._dedup_ttl_s = math.ceil(settings.event_dedup_ttl_hours * 3600)
+        self._stream_length = math.ceil(settings.event_stream_max_length / PARTITIONS)
         self._pending: deque[_PendingRead] = deque()
         self._readers = 0
 

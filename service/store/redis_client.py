@@ -21,7 +21,7 @@ from redis.exceptions import (
 )
 
 from service.errors import HistoryUnavailableError
-from service.settings import Settings, SetupError
+from service.settings import Settings, SetupError, StoreSettings
 from service.store.circuit_breaker import CircuitBreaker
 from service.store.embedded_redis import EmbeddedRedisError
 from service.store.redis_url import Client, Deployment, redis_at
@@ -46,18 +46,18 @@ Command = Callable[[Client], Awaitable[T]]
 log = logging.getLogger(__name__)
 
 
-def deployment_of(settings: Settings) -> Deployment:
+def deployment_of(settings: StoreSettings) -> Deployment:
     """The Redis that the settings name.
 
     Raises SetupError for a URL that cannot be parsed, EmbeddedRedisError for a folder that cannot
     hold an embedded Redis.
     """
-    url, password = settings.history, settings.history_password
+    url, password = settings.redis_url, settings.redis_password
     try:
         return redis_at(
             url.get_secret_value() if url else None,
             password.get_secret_value() if password else None,
-            settings.history_folder or settings.releases / "history",
+            settings.embedded_redis_folder or settings.releases / "history",
         )
     except ValueError as error:
         raise SetupError(f"--redis-url: {error}") from None
@@ -73,11 +73,11 @@ class ResilientRedis:
     """
 
     def __init__(self, deployment: Deployment, settings: Settings, metrics: Metrics) -> None:
-        self.timeout_s = settings.history_budget_ms / 1000
+        self.timeout_s = settings.redis_timeout_ms / 1000
         self.up = False
         self._deployment = deployment
         self._metrics = metrics
-        self._breaker = CircuitBreaker(settings.history_failures, settings.history_pause_s)
+        self._breaker = CircuitBreaker(settings.breaker_threshold, settings.breaker_cooldown_s)
         self._client = deployment.client(**_options(_SOCKET_TIMEOUT_FACTOR * self.timeout_s))
         self._slots = asyncio.Semaphore(_MAX_CONCURRENT_CALLS)
         self._tasks: set[asyncio.Task[Any]] = set()

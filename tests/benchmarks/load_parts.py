@@ -40,7 +40,7 @@ def current(root: Path) -> Release:
 def engine(settings: Settings) -> None:
     """For each line, a number of seconds: run so long, and print the microseconds a request."""
     retriever, asked = current(settings.releases).retriever, queries(settings.releases)
-    sizes = (1, settings.batch_limit)
+    sizes = (1, settings.max_batch_size)
     for line in sys.stdin:
         result: dict[str, float] = {}
         for size in sizes:

@@ -32,7 +32,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def ask(root: Path, body: dict[str, Any]) -> Any:
     """What a server of the root's live release answers."""
     with tempfile.TemporaryDirectory() as folder:  # a unix socket's path must be short
-        app = create_app(Settings(releases=root, history_folder=Path(folder)))
+        app = create_app(Settings(releases=root, embedded_redis_folder=Path(folder)))
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),

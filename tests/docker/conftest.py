@@ -1,4 +1,4 @@
-"""The programs of the stack, which are no package: each is loaded from its file."""
+"""The programs of the stack, loaded from their files, as they are no package."""
 
 import importlib.util
 import json
@@ -51,10 +51,10 @@ OUTCOMES = [
 
 
 @pytest.fixture
-def nights(schedule: ModuleType, tmp_path: Path) -> CollectorRegistry:
-    """What is told of three nights, of which the second found another at work."""
+def training_runs(schedule: ModuleType, tmp_path: Path) -> CollectorRegistry:
+    """Metrics of three training runs; the second found another one running."""
     path = tmp_path / "nights.jsonl"
     path.write_text("".join(json.dumps(outcome) + "\n" for outcome in OUTCOMES) + '{"cut sho')
     registry = CollectorRegistry()
-    registry.register(schedule.Nights(path))
+    registry.register(schedule.TrainingRuns(path))
     return registry

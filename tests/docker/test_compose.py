@@ -1,4 +1,4 @@
-"""The compose files say what is promised of the stack, and name only what is there."""
+"""The compose files keep the stack's promises, and name only what exists."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from service.settings import Settings, table
+from service.settings import Settings
+from service.settings_sources import RENAMED_OPTIONS, variable_of
 from training.nightly.config import read_night
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +25,7 @@ def mounts(name: str) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_each_is_contained(name: str) -> None:
+def test_each_container_is_restricted(name: str) -> None:
     service = SERVICES[name]
     assert service["user"] == "10001:10001"
     assert service["read_only"] is True
@@ -52,44 +53,42 @@ def test_the_base_is_pinned() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_what_is_published_is_published_on_this_machine_alone(name: str) -> None:
+def test_ports_are_published_on_the_loopback_address_only(name: str) -> None:
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
 
 
-def test_redis_is_alone_with_those_that_need_it() -> None:
+def test_only_services_that_need_redis_reach_it() -> None:
     assert "ports" not in SERVICES["redis"]
     assert STACK["networks"]["store"] == {"internal": True}
     assert SERVICES["redis"]["networks"] == ["store"]
-    assert {name for name, it in SERVICES.items() if "store" in it.get("networks", [])} == {
-        "redis",
-        "api",
-        "scheduler",
-        "nightly",
-    }
-    told = (ROOT / "docker" / "redis.conf").read_text()
-    assert "\nappendonly yes\n" in told
-    assert "include /secrets/redis.conf" in told
+    on_store = {name for name in SERVICES if "store" in SERVICES[name].get("networks", [])}
+    assert on_store == {"redis", "api", "scheduler", "nightly"}
+    config = (ROOT / "docker" / "redis.conf").read_text()
+    assert "\nappendonly yes\n" in config
+    assert "include /secrets/redis.conf" in config
 
 
 def test_no_secret_is_in_the_files() -> None:
     assert not re.search(r"(?i)(password|secret|key): *['\"]?[\w-]{8,}", TEXT)
-    assert SERVICES["api"]["environment"]["RE4_HISTORY_PASSWORD_FILE"] == "/secrets/redis-password"
+    assert SERVICES["api"]["environment"]["RE4_REDIS_PASSWORD_FILE"] == "/secrets/redis-password"
 
 
-def test_only_who_writes_releases_may() -> None:
-    may = {n for n in SERVICES for s, _, mode in mounts(n) if s == "shop" and mode != "ro"}
-    assert may == {"provision", "bootstrap", "scheduler", "nightly"}
+def test_only_services_that_write_releases_can() -> None:
+    writers = {n for n in SERVICES for s, _, mode in mounts(n) if s == "shop" and mode != "ro"}
+    assert writers == {"provision", "bootstrap", "scheduler", "nightly"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_its_settings_exist(name: str) -> None:
-    known = {setting.variable for setting in table()}
-    given = {key for key in SERVICES[name].get("environment", {}) if key.startswith("RE4_")}
-    assert given <= known
+    environment = SERVICES[name].get("environment", {})
+    given = {key for key in environment if key.startswith("RE4_")}
+    former = {variable_of(option[2:].replace("-", "_")) for option in RENAMED_OPTIONS}
+    assert given - former <= {*map(variable_of, Settings.model_fields)}
+    assert not any(environment[key] for key in given & former), "passed on, to be refused"
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_what_it_mounts_exists(name: str) -> None:
+def test_its_mounts_exist(name: str) -> None:
     for source, _, _ in mounts(name):
         if source.startswith("./"):
             assert (ROOT / source).exists()
@@ -99,16 +98,16 @@ def test_what_it_mounts_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_script_that_it_runs_is_in_its_image(name: str) -> None:
-    told = [str(word) for key in ("command", "entrypoint") for word in SERVICES[name].get(key, [])]
-    for script in (word.removeprefix("/stack/") for word in told if word.startswith("/stack/")):
+    words = [str(word) for key in ("command", "entrypoint") for word in SERVICES[name].get(key, [])]
+    for script in (word.removeprefix("/stack/") for word in words if word.startswith("/stack/")):
         if script.endswith(".py"):
             assert f"docker/{script}" in DOCKERFILE
         else:
             assert f"/stack/{script}" in [target for _, target, _ in mounts(name)]
 
 
-def test_a_night_at_once_is_a_run_of_its_service() -> None:
-    """`run --rm nightly`, which is not there otherwise, beside the one that waits for its time."""
+def test_a_training_run_at_once_equals_a_scheduled_one() -> None:
+    """`run --rm nightly`, which is not started otherwise, beside the scheduler."""
     scheduler, nightly = dict(SERVICES["scheduler"]), dict(SERVICES["nightly"])
     assert (nightly.pop("command"), nightly.pop("profiles")) == (["now"], ["night"])
     assert scheduler.pop("restart") == "unless-stopped"
@@ -117,17 +116,15 @@ def test_a_night_at_once_is_a_run_of_its_service() -> None:
     assert "command" not in scheduler
 
 
-def test_a_stop_waits_for_the_last_answer() -> None:
-    last_answers_s = int(
-        re.search(r"_SHUTDOWN_TIMEOUT_S = (\d+)", (ROOT / "service/serving/server.py").read_text())[
-            1
-        ]
+def test_a_stop_waits_for_the_last_request() -> None:
+    last_requests_s = int(
+        re.search(r"_LAST_ANSWERS_S = (\d+)", (ROOT / "service/serving/server.py").read_text())[1]
     )
     drain_s = float(SERVICES["api"]["environment"]["RE4_DRAIN_S"])
-    assert float(SERVICES["api"]["stop_grace_period"].removesuffix("s")) > drain_s + last_answers_s
+    assert float(SERVICES["api"]["stop_grace_period"].removesuffix("s")) > drain_s + last_requests_s
 
 
-def test_everything_waits_for_what_it_needs() -> None:
+def test_each_service_waits_for_its_dependencies() -> None:
     done, healthy = "service_completed_successfully", "service_healthy"
     api = SERVICES["api"]["depends_on"]
     assert api == {"bootstrap": {"condition": done}, "redis": {"condition": healthy}}
@@ -135,7 +132,7 @@ def test_everything_waits_for_what_it_needs() -> None:
     assert "healthcheck" in SERVICES["redis"]
 
 
-def test_the_gpu_is_for_the_service() -> None:
+def test_the_gpu_is_for_the_api() -> None:
     override = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text().replace("$", ""))
     assert set(override["services"]) == {"api"}
     api = override["services"]["api"]
@@ -147,7 +144,7 @@ def test_the_gpu_is_for_the_service() -> None:
 
 
 @pytest.mark.parametrize("path", ["docker/night.toml", "docker/k8s/base/night.toml"])
-def test_the_settings_of_the_nights_can_be_read(path: str) -> None:
-    night = read_night(ROOT / path, [])
-    assert str(night.root) == "/shop"
-    assert night.events.is_relative_to(night.root)
+def test_the_settings_of_the_training_runs_are_valid(path: str) -> None:
+    config = read_night(ROOT / path, [])
+    assert str(config.root) == "/shop"
+    assert config.events.is_relative_to(config.root)

@@ -1,4 +1,4 @@
-"""The manifests are what Kubernetes takes, and what one names, another is."""
+"""The manifests are valid, and each name in one refers to something in another."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.settings import table
+from service.settings import Settings
+from service.settings_sources import variable_of
 
 K8S = Path(__file__).parents[2] / "docker" / "k8s"
 VERSION = "1.31"
@@ -33,18 +34,18 @@ PODS = {
 }
 
 
-@pytest.mark.parametrize("which", BOTH, ids="/".join)
-def test_it_is_of_its_schema(which: tuple[str, str]) -> None:
-    kubernetes_validate.validate(BOTH[which], VERSION, strict=True)
+@pytest.mark.parametrize("key", BOTH, ids="/".join)
+def test_each_manifest_matches_its_schema(key: tuple[str, str]) -> None:
+    kubernetes_validate.validate(BOTH[key], VERSION, strict=True)
 
 
-def test_what_is_wrong_is_seen() -> None:
-    wrong = {**BASE["Service", "re4-api"], "spec": {"selecter": {}}}
+def test_an_invalid_manifest_is_rejected() -> None:
+    invalid = {**BASE["Service", "re4-api"], "spec": {"selecter": {}}}
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(wrong, VERSION, strict=True)
+        kubernetes_validate.validate(invalid, VERSION, strict=True)
 
 
-def test_all_of_it_is_there() -> None:
+def test_every_kind_of_manifest_exists() -> None:
     kinds = {kind for kind, _ in BASE}
     assert kinds == {
         *("Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"),
@@ -53,7 +54,7 @@ def test_all_of_it_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_what_a_pod_names_exists(name: str) -> None:
+def test_everything_that_a_pod_names_exists(name: str) -> None:
     maps = {generated["name"] for generated in KUSTOMIZATION["configMapGenerator"]}
     secrets = {generated["name"] for generated in EXAMPLE["secretGenerator"]}
     spec = PODS[name]["spec"]
@@ -73,7 +74,7 @@ def test_what_a_pod_names_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_a_pod_is_as_the_strictest_namespace_wants_it(name: str) -> None:
+def test_a_pod_meets_the_restricted_security_standard(name: str) -> None:
     spec = PODS[name]["spec"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -87,14 +88,14 @@ def test_a_pod_is_as_the_strictest_namespace_wants_it(name: str) -> None:
         assert container["resources"]["limits"]["memory"]
 
 
-def test_selectors_find_the_pods_of_the_service() -> None:
-    """And those of no other application, as the name is added to all of them."""
+def test_selectors_match_the_pods_of_the_service() -> None:
+    """And those of no other application, as kustomize adds the name label to all of them."""
     [labels] = KUSTOMIZATION["labels"]
     assert labels == {"pairs": {"app.kubernetes.io/name": "re4"}, "includeSelectors": True}
-    wanted = PODS["api"]["metadata"]["labels"]
-    assert BASE["Service", "re4-api"]["spec"]["selector"] == wanted
+    pod_labels = PODS["api"]["metadata"]["labels"]
+    assert BASE["Service", "re4-api"]["spec"]["selector"] == pod_labels
     budget = BASE["PodDisruptionBudget", "re4-api"]["spec"]["selector"]["matchLabels"]
-    assert BASE["Deployment", "re4-api"]["spec"]["selector"]["matchLabels"] == budget == wanted
+    assert BASE["Deployment", "re4-api"]["spec"]["selector"]["matchLabels"] == budget == pod_labels
     target = BASE["HorizontalPodAutoscaler", "re4-api"]["spec"]["scaleTargetRef"]
     assert (target["kind"], target["name"]) in BASE
 
@@ -102,13 +103,14 @@ def test_selectors_find_the_pods_of_the_service() -> None:
 def test_the_settings_exist() -> None:
     literals = KUSTOMIZATION["configMapGenerator"][0]["literals"]
     given = dict(literal.split("=", 1) for literal in literals)
-    assert set(given) <= {setting.variable for setting in table()}
+    assert set(given) <= {*map(variable_of, Settings.model_fields)}
     grace_s = PODS["api"]["spec"]["terminationGracePeriodSeconds"]
     assert grace_s > float(given["RE4_DRAIN_S"]) + 10
 
 
 def test_the_files_of_the_generators_exist() -> None:
-    for folder, told in (("base", KUSTOMIZATION), ("example", EXAMPLE)):
-        for generated in [*told.get("configMapGenerator", []), *told.get("secretGenerator", [])]:
+    for folder, config in (("base", KUSTOMIZATION), ("example", EXAMPLE)):
+        generators = config.get("configMapGenerator", []) + config.get("secretGenerator", [])
+        for generated in generators:
             for name in generated.get("files", []):
                 assert (K8S / folder / name).is_file()

@@ -1,4 +1,4 @@
-"""What is installed in the images is what the constraints say, by hash, and from no named host."""
+"""The images install the versions of the constraints, by hash, and from no named host."""
 
 import re
 import tomllib
@@ -17,7 +17,7 @@ EXTRAS = {
     "server-gpu": ("gpu", "service", "tracing"),
     "trainer": ("cpu", "service", "tracing", "client", "training"),
 }
-TRAINERS_OWN = {"matplotlib", "scikit-learn", "scipy", "pandas", "polars", "pillow", "fonttools"}
+TRAINER_ONLY = {"matplotlib", "scikit-learn", "scipy", "pandas", "polars", "pillow", "fonttools"}
 
 
 def locked(name: str) -> dict[str, Version]:
@@ -35,26 +35,26 @@ def constraints() -> dict[str, Version]:
 
 
 @pytest.mark.parametrize("name", EXTRAS)
-def test_each_has_what_its_extras_ask_for(name: str) -> None:
-    wanted = list(PROJECT["dependencies"])
+def test_each_lock_has_the_requirements_of_its_extras(name: str) -> None:
+    requirements = list(PROJECT["dependencies"])
     for extra in EXTRAS[name]:
-        wanted += PROJECT["optional-dependencies"][extra]
-    have = locked(name)
+        requirements += PROJECT["optional-dependencies"][extra]
+    versions = locked(name)
     missing = [
         requirement.name
-        for requirement in map(Requirement, wanted)
+        for requirement in map(Requirement, requirements)
         if not requirement.specifier.contains(
-            have.get(canonicalize_name(requirement.name), Version("0"))
+            versions.get(canonicalize_name(requirement.name), Version("0"))
         )
     ]
     assert missing == [], "run: make stack-lock"
 
 
 @pytest.mark.parametrize("name", [*EXTRAS, "build"])
-def test_each_has_the_versions_of_the_constraints(name: str) -> None:
+def test_each_lock_has_the_versions_of_the_constraints(name: str) -> None:
     pinned = constraints()
     if name == "server-gpu":
-        del pinned["torch"]  # what goes with faiss's CUDA is an older one
+        del pinned["torch"]  # faiss's CUDA build needs an older one
     differ = {
         package: (str(version), str(pinned[package]))
         for package, version in locked(name).items()
@@ -64,20 +64,20 @@ def test_each_has_the_versions_of_the_constraints(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*EXTRAS, "build"])
-def test_none_names_a_host_or_a_place(name: str) -> None:
+def test_no_lock_names_a_host_or_a_path(name: str) -> None:
     assert not re.search(
         r"https?:|file:|--(extra-)?index|--find", (LOCKS / f"{name}.txt").read_text()
     )
 
 
-def test_torch_is_the_one_without_cuda() -> None:
+def test_torch_is_the_build_without_cuda() -> None:
     for name in ("server", "trainer"):
         assert locked(name)["torch"].local == "cpu"
         assert not [package for package in locked(name) if package.startswith(("nvidia", "triton"))]
 
 
-def test_the_server_has_nothing_of_the_trainer() -> None:
+def test_the_server_has_no_library_of_the_trainer() -> None:
     server, trainer = locked("server"), locked("trainer")
-    assert TRAINERS_OWN & set(server) == set()
-    # One image is made on top of the other, so what both have has to be the same.
+    assert TRAINER_ONLY & set(server) == set()
+    # The trainer image builds on the server image, so shared libraries need the same version.
     assert {name: trainer.get(name) for name in server} == server

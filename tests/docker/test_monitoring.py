@@ -1,4 +1,4 @@
-"""Rules and dashboard ask for what is told, and every alert is tested and explained."""
+"""Rules and dashboard query metrics that exist, and every alert is tested and documented."""
 
 import json
 import re
@@ -28,14 +28,14 @@ needs_promtool = pytest.mark.skipif(
 )
 
 
-def told(nights: CollectorRegistry) -> set[str]:
-    """The names of all series that the service and the schedule of the nights tell."""
-    families = [*Metrics().registry.collect(), *nights.collect()]
+def series_names(training_runs: CollectorRegistry) -> set[str]:
+    """The names of all series that the service and the schedule export."""
+    families = [*Metrics().registry.collect(), *training_runs.collect()]
     return {family.name + suffix for family in families for suffix in _SUFFIXES[family.type]}
 
 
-def asked() -> Iterator[tuple[str, str]]:
-    """Where, and what."""
+def queries() -> Iterator[tuple[str, str]]:
+    """The name of the alert or panel, and its PromQL expression."""
     for alert in ALERTS:
         yield alert["alert"], alert["expr"]
     for panel in PANELS:
@@ -46,7 +46,7 @@ def asked() -> Iterator[tuple[str, str]]:
 
 
 def names_in(expression: str) -> set[str]:
-    """Of the metrics that it asks for. Raises ValueError if it is no PromQL."""
+    """The metrics that it queries. Raises ValueError if it is no PromQL."""
     names: set[str] = set()
 
     def note(node: promql_parser.Expr) -> None:
@@ -57,74 +57,75 @@ def names_in(expression: str) -> set[str]:
     return names
 
 
-def test_only_what_is_told_is_asked_for(nights: CollectorRegistry) -> None:
-    known = told(nights) | {"up"}
-    for where, expression in asked():
+def test_only_existing_metrics_are_queried(training_runs: CollectorRegistry) -> None:
+    known = series_names(training_runs) | {"up"}
+    for name, expression in queries():
         names = names_in(expression)
-        assert names, where
-        assert names <= known, where
+        assert names, name
+        assert names <= known, name
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("expression", "message"),
     [
         ("sum(rate(re4_requests_total[5m])", "unclosed left parenthesis"),
         ("rate(re4_requests_total)", "expected type matrix"),
     ],
 )
-def test_what_is_no_promql_is_seen(wrong: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        names_in(wrong)
+def test_invalid_promql_is_rejected(expression: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        names_in(expression)
 
 
-def test_the_jobs_asked_for_are_scraped() -> None:
+def test_the_queried_jobs_are_scraped() -> None:
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))
     scraped = {job["job_name"] for job in config["scrape_configs"]}
-    assert {job for _, text in asked() for job in re.findall(r'job="(\w+)"', text)} <= scraped
+    assert {job for _, text in queries() for job in re.findall(r'job="(\w+)"', text)} <= scraped
     assert config["rule_files"] == ["alerts.yml"]
 
 
-def test_the_labels_asked_for_are_told() -> None:
+def test_the_queried_labels_exist() -> None:
     metrics = Metrics()
-    labels = {
-        "re4_stage_seconds": {"history", "queue", "encode", "search", "merge", "total"},
-        "re4_night_last": {"published", "failed", "refused", "nothing-new"},
-    }
-    asked_for = {
-        stage for _, text in asked() for stage in re.findall(r're4_stage\w+\{stage="(\w+)"', text)
-    }
     stages = {
-        sample.labels["stage"]
-        for family in metrics.registry.collect()
-        if family.name == "re4_stage_seconds"
-        for sample in family.samples
+        "re4_request_seconds": {"history", "total"},
+        "re4_batch_stage_seconds": {"queue", "encode", "search", "merge"},
     }
-    assert asked_for <= stages == labels["re4_stage_seconds"]
-    outcomes = {o for _, t in asked() for o in re.findall(r're4_night_last\{outcome="([\w-]+)"', t)}
-    assert outcomes <= labels["re4_night_last"]
+    for name, expected in stages.items():
+        pattern = rf'{name}\w*\{{stage="(\w+)"'
+        queried = {stage for _, text in queries() for stage in re.findall(pattern, text)}
+        exported = {
+            sample.labels["stage"]
+            for family in metrics.registry.collect()
+            if family.name == name
+            for sample in family.samples
+        }
+        assert queried <= exported == expected
+    pattern = r're4_training_run_last\{outcome="([\w-]+)"'
+    outcomes = {outcome for _, text in queries() for outcome in re.findall(pattern, text)}
+    assert outcomes <= {"published", "failed", "refused", "nothing-new"}
 
 
-def test_every_alert_is_tested_and_explained() -> None:
+def test_every_alert_is_tested_and_documented() -> None:
     names = [alert["alert"] for alert in ALERTS]
     assert len(set(names)) == len(names)
     tests = yaml.safe_load((PROMETHEUS / "alerts_test.yml").read_text(encoding="utf-8"))["tests"]
     cases = [case for test in tests for case in test["alert_rule_test"]]
     assert {case["alertname"] for case in cases if case.get("exp_alerts")} == set(names)
     assert {case["alertname"] for case in tests[0]["alert_rule_test"]} == set(names)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "docker" / "README.md").read_text(encoding="utf-8")
     assert [name for name in names if f"| `{name}` |" not in readme] == []
     for alert in ALERTS:
         assert alert["labels"]["severity"] in ("critical", "warning")
 
 
 def test_the_dashboard_is_laid_out() -> None:
-    places = set()
+    covered = set()
     for panel in PANELS:
         at = panel["gridPos"]
         assert at["x"] + at["w"] <= 24
         cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
-        assert not cells & places, f"{panel['title']} covers another"
-        places |= cells
+        assert not cells & covered, f"{panel['title']} covers another"
+        covered |= cells
     ids = [panel["id"] for panel in PANELS]
     assert len(set(ids)) == len(ids)
     rows = {panel["title"] for panel in PANELS if panel["type"] == "row"}
@@ -132,12 +133,12 @@ def test_the_dashboard_is_laid_out() -> None:
         "Traffic",
         "Latency by stage",
         "Quality and interests",
-        "Releases and nights",
+        "Releases and training runs",
         "Redis",
     } <= rows
 
 
-def test_the_dashboard_finds_its_source() -> None:
+def test_the_dashboard_uses_a_provisioned_data_source() -> None:
     provisioning = ROOT / "docker/grafana/provisioning"
     sources = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())
     known = {source["uid"] for source in sources["datasources"]}
@@ -150,25 +151,25 @@ def test_the_dashboard_finds_its_source() -> None:
 
 
 def promtool(*words: str | Path) -> None:
-    ended = subprocess.run(
+    process = subprocess.run(
         ["promtool", *words], cwd=PROMETHEUS, capture_output=True, text=True, check=False
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 @needs_promtool
-def test_prometheus_takes_the_rules() -> None:
+def test_prometheus_accepts_the_config() -> None:
     promtool("check", "config", "prometheus.yml")
 
 
 @needs_promtool
-def test_the_alerts_fire_when_they_are_to() -> None:
+def test_the_alerts_fire_as_expected() -> None:
     promtool("test", "rules", "alerts_test.yml")
 
 
 @needs_promtool
-def test_prometheus_understands_the_dashboard(tmp_path: Path) -> None:
-    rules = [{"record": f"panel:{n}", "expr": text} for n, (_, text) in enumerate(asked())]
+def test_prometheus_accepts_the_queries_of_the_dashboard(tmp_path: Path) -> None:
+    rules = [{"record": f"panel:{n}", "expr": text} for n, (_, text) in enumerate(queries())]
     path = tmp_path / "panels.yml"
     path.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
     promtool("check", "rules", path)

@@ -76,7 +76,7 @@ class Trials:
 
     def __init__(self, server: RedisServer, scratch: Path, seed: int) -> None:
         self.server = server
-        self.settings = Settings(releases=scratch, history=server.url, history_budget_ms=20_000)
+        self.settings = Settings(releases=scratch, redis_url=server.url, redis_timeout_ms=20_000)
         self.folder = scratch / "events"
         self.draw = random.Random(seed)
         self.sent: list[Row] = []

@@ -39,7 +39,7 @@ FAULTY_SHARE = 0.05  # of the calls, and as many after it
 
 @asynccontextmanager
 async def started(url: str) -> AsyncIterator[tuple[HistoryStore, ResilientRedis]]:
-    settings = Settings(releases=Path(), history=url, history_failures=10**9)
+    settings = Settings(releases=Path(), redis_url=url, breaker_threshold=10**9)
     redis = ResilientRedis(deployment_of(settings), settings, Metrics())
     await redis.start()
     store = HistoryStore(redis, settings, Metrics())

@@ -349,9 +349,9 @@ async def collect(arguments: argparse.Namespace) -> Evidence:
             async with SERVER_KINDS[name](folder / name) as (url, faults):
                 service = serving(
                     root,
-                    history=url,
-                    history_budget_ms=TIMEOUT_MS,
-                    history_pause_s=arguments.pause_s,
+                    redis_url=url,
+                    redis_timeout_ms=TIMEOUT_MS,
+                    breaker_cooldown_s=arguments.pause_s,
                     deadline_ms=arguments.deadline_ms,
                     reload_interval_s=60,
                 )

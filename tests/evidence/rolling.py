@@ -44,8 +44,8 @@ class Replica:
 
     def __init__(self, root: Path, history: Path, port: int) -> None:
         self._given = {
-            "releases": root, "history_folder": history, "port": port, "drain_s": DRAIN_S,
-            "deadline_ms": 60_000, "history_budget_ms": 10_000, "log_level": "error",
+            "releases": root, "embedded_redis_folder": history, "port": port, "drain_s": DRAIN_S,
+            "deadline_ms": 60_000, "redis_timeout_ms": 10_000, "log_level": "error",
         }  # fmt: skip
         self.url = f"http://127.0.0.1:{port}"
         self.start()

@@ -36,8 +36,8 @@ class Server:
     def __init__(self, root: Path, history: Path, settings: dict[str, object]) -> None:
         # Patient: nothing is to fail because the machine does other things besides.
         given = {
-            "deadline_ms": 60_000, "history_budget_ms": 10_000,
-            "releases": root, "history_folder": history, "port": 0, "drain_s": 0,
+            "deadline_ms": 60_000, "redis_timeout_ms": 10_000,
+            "releases": root, "embedded_redis_folder": history, "port": 0, "drain_s": 0,
             "reload_interval_s": 0.005, **settings,
         }  # fmt: skip
         variables = {f"RE4_{name.upper()}": str(value) for name, value in given.items()}

@@ -152,9 +152,9 @@ def _filled(server: "RedisServer", folder: Path, users: int) -> dict[str, object
 
     settings = Settings(
         releases=folder,
-        history=server.url,
-        history_budget_ms=60_000,
-        event_stream_length=2 * users * _FULL,
+        redis_url=server.url,
+        redis_timeout_ms=60_000,
+        event_stream_max_length=2 * users * _FULL,
     )
 
     def used() -> int:

@@ -29,7 +29,7 @@ from drift import Drift
 from releases import CATEGORIES, ITEMS, LENGTH, histories, point, write_release
 from server import Server, serving
 
-from service.auth.api_keys import ROLES, line_of, new_key
+from service.auth.api_keys import ROLES, key_line, new_key
 from service.client import AsyncClient
 from service.client.operations import CallError
 from service.http.schemas.common import ErrorBody
@@ -191,7 +191,7 @@ def measure(root: Path, seconds: float, swap_s: float, callers: int) -> dict[str
         write_release(root, release_id, kind=("flat", "ivf")[seed], seed=seed)
     point(root, RELEASES[0])
     key, keys_file = new_key(), root / "keys"
-    keys_file.write_text(line_of(key, ROLES) + "\n")
+    keys_file.write_text(key_line(key, ROLES) + "\n")
     with serving(root, keys_file=keys_file, reload_interval_s=0.2) as server:
         made, drift, swaps = asyncio.run(soak(root, server, key, seconds, swap_s, callers))
         loaded = sum(line["event"] == "release loaded" for line in server.log)

@@ -1,9 +1,10 @@
-"""The stack for real: from nothing to answers, watched, through a night, and away again.
+"""The real stack: start it, send requests, check monitoring, run a training run, remove it.
 
-Needs Docker, docker-compose, and the images that the compose file names, or a way to get them. What
-is started is a project of its own, whose volumes are gone at the end. The last line is a summary.
+Needs Docker, docker-compose, and the images that the compose file names, or access to them. It uses
+a compose project of its own, whose volumes are removed at the end. The last line is a summary.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -13,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import click
 import httpx
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ class Stack:
         self.api = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
 
     def compose(self, *words: str, check: bool = True) -> str:
-        ended = subprocess.run(
+        process = subprocess.run(
             ["docker-compose", "--project-name", self.project, *words],
             cwd=REPOSITORY,
             env=self.environment,
@@ -35,7 +35,7 @@ class Stack:
             text=True,
             check=check,
         )
-        return ended.stdout
+        return process.stdout
 
     def up(self) -> None:
         self.compose("up", "--detach", *self._services)
@@ -43,39 +43,39 @@ class Stack:
     def down(self) -> None:
         self.compose("--profile", "traffic", "down", "--volumes", "--timeout", "30", check=False)
 
-    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+    def recommend(self, body: dict[str, Any]) -> dict[str, Any]:
         response = self.api.post("/recommend", json=body)
         response.raise_for_status()
-        told: dict[str, Any] = response.json()
-        return told
+        recommendations: dict[str, Any] = response.json()
+        return recommendations
 
     def release(self) -> str:
         return str(self.api.get("/release").json()["release"]["id"])
 
 
-def wait(found: Callable[[], T | None], seconds: float) -> T:
-    """The first answer that is not None or false."""
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
+def wait(poll: Callable[[], T | None], seconds: float) -> T:
+    """The first result that is not None or false."""
+    deadline_s = time.monotonic() + seconds
+    while time.monotonic() < deadline_s:
         try:
-            if answer := found():
-                return answer
+            if result := poll():
+                return result
         except httpx.HTTPError:
             pass
         time.sleep(0.5)
-    raise TimeoutError(f"waited {seconds:.0f} s in vain")
+    raise TimeoutError(f"no result within {seconds:.0f} s")
 
 
 def targets(prometheus: httpx.Client) -> dict[str, str] | None:
-    """The health of each job, once it is known of all."""
+    """The health of each job, once all are known."""
     active = prometheus.get("/api/v1/targets").json()["data"]["activeTargets"]
     health = {target["labels"]["job"]: target["health"] for target in active}
     return health if len(health) == 3 and "unknown" not in health.values() else None
 
 
-def night(stack: Stack, visitor: str, items: list[str]) -> dict[str, Any]:
-    """What a night did, and whether somebody who kept asking meanwhile was always answered."""
-    before, old = stack.answer({"user_id": visitor, "k": 10}), stack.release()
+def training_run(stack: Stack, visitor: str, items: list[str]) -> dict[str, Any]:
+    """The outcome of a training run, and the requests that failed meanwhile."""
+    before, old = stack.recommend({"user_id": visitor, "k": 10}), stack.release()
     for number, item in enumerate(items):
         event = {"user_id": visitor, "item_id": item, "event_id": str(number)}
         stack.api.post("/events", json=event).raise_for_status()
@@ -86,87 +86,96 @@ def night(stack: Stack, visitor: str, items: list[str]) -> dict[str, Any]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    asked = failed = 0
+    requests = failed = 0
     while process.poll() is None:
-        asked += 1
+        requests += 1
         failed += stack.api.post("/recommend", json={"user_id": visitor}).status_code != 200
         time.sleep(0.05)
     assert process.stdout is not None
     outcome = json.loads(process.stdout.read().splitlines()[-1])
     new = wait(lambda: name if (name := stack.release()) != old else None, 10)
-    after = stack.answer({"user_id": visitor, "k": 10})
+    after = stack.recommend({"user_id": visitor, "k": 10})
     return {
         "outcome": outcome,
         "release_before": old,
         "release_after": new,
-        "asked_meanwhile": asked,
+        "requests_meanwhile": requests,
         "failed_meanwhile": failed,
-        "answered_differently": before["items"] != after["items"],
+        "recommendations_changed": before["items"] != after["items"],
     }
 
 
-def tried(stack: Stack, traffic_s: float) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+def measure(stack: Stack, traffic_s: float) -> dict[str, Any]:
+    summary: dict[str, Any] = {}
     started = time.monotonic()
     stack.up()
     wait(lambda: stack.api.get("/readyz").status_code == 200, 600)
-    told["seconds_to_ready"] = round(time.monotonic() - started, 1)
+    summary["seconds_to_ready"] = round(time.monotonic() - started, 1)
     example = stack.compose(
         "exec", "-T", "scheduler", "python", "-m", "index", "example", "--root", "/shop"
     )
     body = json.loads(example.rpartition("-d ")[2].strip().strip("'"))
-    answer = stack.answer(body)
-    told["first_answer"] = answer["source"]
-    told["seconds_to_first_answer"] = round(time.monotonic() - started, 1)
+    first = stack.recommend(body)
+    summary["first_source"] = first["source"]
+    summary["seconds_to_first_response"] = round(time.monotonic() - started, 1)
     with httpx.Client(base_url="http://127.0.0.1:9090", timeout=10) as prometheus:
-        told["targets"] = wait(lambda: targets(prometheus), 60)
+        summary["targets"] = wait(lambda: targets(prometheus), 60)
         rules = prometheus.get("/api/v1/rules").json()["data"]["groups"]
-        told["alert_rules"] = sum(len(group["rules"]) for group in rules)
+        summary["alert_rules"] = sum(len(group["rules"]) for group in rules)
     if traffic_s:
         stack.compose("--profile", "traffic", "up", "--detach", "traffic")
         time.sleep(traffic_s)
-        items = [item["item_id"] for item in answer["items"]]
-        told["night"] = night(stack, "somebody-new", items)
-    return told
+        items = [item["item_id"] for item in first["items"]]
+        summary["training_run"] = training_run(stack, "somebody-new", items)
+    return summary
 
 
-def passed(told: dict[str, Any]) -> bool:
-    tonight = told.get("night")
+def passed(summary: dict[str, Any]) -> bool:
+    run = summary.get("training_run")
     return (
-        told["first_answer"] == "interests"
-        and set(told["targets"].values()) == {"up"}
-        and told["alert_rules"] > 0
+        summary["first_source"] == "interests"
+        and set(summary["targets"].values()) == {"up"}
+        and summary["alert_rules"] > 0
         and (
-            tonight is None
+            run is None
             or (
-                tonight["outcome"]["outcome"] == "published"
-                and tonight["failed_meanwhile"] == 0
-                and tonight["answered_differently"]
+                run["outcome"]["outcome"] == "published"
+                and run["failed_meanwhile"] == 0
+                and run["recommendations_changed"]
             )
         )
     )
 
 
-@click.command()
-@click.option("--project", default="re4-try", show_default=True)
-@click.option("--port", default=18000, show_default=True)
-@click.option(
-    "--traffic-s", default=60.0, show_default=True, help="of visitors before a night; 0: none"
-)
-@click.option("--grafana/--no-grafana", default=True, help="whether its image can be had")
-def main(project: str, port: int, traffic_s: float, grafana: bool) -> None:
-    services = ["api", "scheduler", "prometheus", *(["grafana"] if grafana else [])]
-    stack = Stack(project, port, services)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--project", default="re4-try", help="name of the compose project")
+    parser.add_argument("--port", type=int, default=18000, help="port of the API")
+    parser.add_argument(
+        "--traffic-s",
+        type=float,
+        default=60.0,
+        help="seconds of simulated traffic before a training run; 0: neither",
+    )
+    parser.add_argument(
+        "--grafana",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether to start Grafana, which needs its image",
+    )
+    arguments = parser.parse_args()
+    services = ["api", "scheduler", "prometheus", *(["grafana"] if arguments.grafana else [])]
+    stack = Stack(arguments.project, arguments.port, services)
     try:
-        told = tried(stack, traffic_s)
+        summary = measure(stack, arguments.traffic_s)
     except BaseException:
         print(stack.compose("logs", "--tail", "40", "--no-color", check=False), file=sys.stderr)
         raise
     finally:
         stack.down()
-    told["passed"] = passed(told)
-    print(json.dumps(told))
-    sys.exit(not told["passed"])
+    summary["passed"] = passed(summary)
+    print(json.dumps(summary))
+    sys.exit(not summary["passed"])
 
 
 if __name__ == "__main__":

@@ -136,8 +136,8 @@ def settings(root: Path, short_path: Path) -> Callable[..., Settings]:
     def make(**changes: Any) -> Settings:
         defaults: dict[str, Any] = {
             "releases": root,
-            "history_folder": short_path,
-            "history_budget_ms": 5000,
+            "embedded_redis_folder": short_path,
+            "redis_timeout_ms": 5000,
             "deadline_ms": 60_000,
             "reload_interval_s": 0.01,
             "drain_s": 0,
@@ -184,8 +184,8 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     with tempfile.TemporaryDirectory(prefix="re4-") as history:
         options = {
-            "releases": root, "history_folder": history, "port": 0, "drain_s": 0,
-            "admin_key": ADMIN_KEY, "deadline_ms": 5000, "history_budget_ms": 5000,
+            "releases": root, "embedded_redis_folder": history, "port": 0, "drain_s": 0,
+            "admin_key": ADMIN_KEY, "deadline_ms": 5000, "redis_timeout_ms": 5000,
         }  # fmt: skip
         process = subprocess.Popen(
             [sys.executable, "-m", "service"],

@@ -1,12 +1,15 @@
-"""One table of settings drives the command line, the environment and the documentation."""
+"""One class of settings drives command line, environment, files and documentation."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from service import __main__ as program
-from service.settings import Settings, table
+from service.settings import Settings
+from service.settings_sources import RENAMED_OPTIONS, option_of, variable_of
+from tests.service.command_line import invoke
 
 
 @pytest.fixture
@@ -18,28 +21,33 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 
 
 def run(*arguments: str, **environment: str) -> tuple[int, str]:
-    result = CliRunner().invoke(program.main, arguments, env=environment)
-    return result.exit_code, result.output
+    return invoke(program.main, *arguments, **environment)
 
 
-def test_every_setting_has_a_flag_a_variable_and_a_meaning() -> None:
-    lines = list(table())
-
-    assert [line.name for line in lines] == list(Settings.model_fields)
+def test_every_setting_has_an_option_a_variable_and_a_meaning() -> None:
     help_text = run("--help")[1]
-    for line in lines:
-        assert line.meaning
-        assert line.flag in help_text
-        assert line.variable in help_text
+    rows = program.settings_table().splitlines()[2:]
+
+    assert len(rows) == len(Settings.model_fields)
+    for row, (name, field) in zip(rows, Settings.model_fields.items(), strict=True):
+        assert field.description
+        assert option_of(name) in help_text
+        assert variable_of(name) in help_text
+        assert row.startswith(f"| `{option_of(name)}` | `{variable_of(name)}` | ")
+        assert row.endswith(f" | {field.description} |")
+
+
+def test_the_command_prints_the_table_of_settings() -> None:
+    assert run("settings") == (0, program.settings_table() + "\n")
 
 
 def test_every_setting_can_come_from_the_environment(served: list[Settings]) -> None:
-    code, output = run(RE4_RELEASES="/some/where", RE4_PORT="9000", RE4_HISTORY_PAUSE_S="0.5")
+    code, output = run(RE4_RELEASES="/some/where", RE4_PORT="9000", RE4_BREAKER_COOLDOWN_S="0.5")
 
     assert code == 0, output
     assert served[0].releases == Path("/some/where")
     assert served[0].port == 9000
-    assert served[0].history_pause_s == 0.5
+    assert served[0].breaker_cooldown_s == 0.5
 
 
 def test_the_command_line_wins_over_the_environment(served: list[Settings]) -> None:
@@ -49,44 +57,87 @@ def test_the_command_line_wins_over_the_environment(served: list[Settings]) -> N
     assert served[0].port == 9001
 
 
-def test_nothing_but_the_root_is_needed(served: list[Settings]) -> None:
+def test_settings_can_come_from_a_toml_file(served: list[Settings], tmp_path: Path) -> None:
+    config = tmp_path / "service.toml"
+    config.write_text('releases = "here"\nport = 9000\nworkers = 1\naccess_log = true\n')
+    code, output = run("--config", str(config), RE4_PORT="9001")
+
+    assert code == 0, output
+    assert (served[0].releases, served[0].port) == (Path("here"), 9001), "environment over file"
+    assert served[0].access_log is True
+    for text, message in (
+        ("colour = 1", "colour: unknown setting"),
+        ("port = ", f"--config: {config}: cannot be read"),
+        ("port = 0.5", "--port (RE4_PORT): "),
+    ):
+        config.write_text(text)
+        code, output = run("--releases", "x", "--config", str(config))
+        assert code == 2
+        assert message in output
+    code, output = run("--releases", "x", RE4_CONFIG=str(tmp_path / "none"))
+    assert (code, "no such file" in output) == (2, True)
+
+
+def test_only_the_root_is_required(served: list[Settings]) -> None:
     assert run("--releases", "here")[0] == 0
     assert served[0] == Settings(releases=Path("here"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ([], ("--releases (RE4_RELEASES)", "not given")),
         (["--releases", "x", "--port", "eighty"], ("--port (RE4_PORT)", "integer", "'eighty'")),
         (["--releases", "x", "--port", "70000"], ("--port", "65535", "'70000'")),
-        (["--releases", "x", "--queue-limit", "0"], ("--queue-limit", "greater")),
+        (["--releases", "x", "--max-queue-size", "0"], ("--max-queue-size", "greater")),
         (["--releases", "x", "--log-level", "loud"], ("--log-level", "'debug'", "'loud'")),
         (["--releases", "x", "--colour", "red"], ("--colour",)),
     ],
 )
-def test_a_wrong_setting_is_refused_in_one_sentence(
-    served: list[Settings], arguments: list[str], told: tuple[str, ...]
+def test_an_invalid_setting_is_refused_in_one_sentence(
+    served: list[Settings], arguments: list[str], message: tuple[str, ...]
 ) -> None:
     code, output = run(*arguments)
 
-    assert code != 0
+    assert code == 2
     assert not served
-    for words in told:
+    assert output.count("\n") == 1
+    for words in message:
         assert words in output
 
 
-def test_a_secret_is_never_shown(served: list[Settings]) -> None:
-    code, output = run("--releases", "x", "--history", "http://:hunter2@redis")
+@pytest.mark.parametrize(("former", "present"), RENAMED_OPTIONS.items())
+def test_a_former_name_is_refused_with_the_present_one(
+    served: list[Settings], former: str, present: str
+) -> None:
+    code, output = run("--releases", "x", f"{former}=hunter2")
+    assert (code, output) == (2, f"Error: {former}: renamed; use {present}\n")
 
-    assert code != 0
+    variables = ["RE4_" + name[2:].replace("-", "_").upper() for name in (former, present)]
+    code, output = run("--releases", "x", **{variables[0]: "hunter2"})
+    assert (code, output) == (2, f"Error: {variables[0]}: renamed; use {variables[1]}\n")
+    assert run("--releases", "x", **{variables[0]: ""})[0] == 0, "an empty one is none"
+    assert present[2:].replace("-", "_") in Settings.model_fields
+    assert len(served) == 1
+
+
+def test_a_secret_is_never_shown(served: list[Settings]) -> None:
+    code, output = run("--releases", "x", "--redis-url", "http://:hunter2@redis")
+
+    assert code == 2
     assert "redis://, rediss://, unix://, redis+sentinel://" in output
     assert "hunter2" not in output
-    run("--releases", "x", "--history", "redis://:hunter2@redis", "--admin-key", "hunter3")
+    code, output = run("--releases", "x", "--redis-urls", "redis://:hunter2@redis")
+    assert code == 2
+    assert "option" in output
+    assert "--redis-urls" in output
+    assert "hunter2" not in output
+    assert not served
+    run("--releases", "x", "--redis-url", "redis://:hunter2@redis", "--admin-key", "hunter3")
     assert "hunter" not in repr(served[0])
 
 
-def test_the_folder_of_releases_beside_current_stands_for_its_root(tmp_path: Path) -> None:
+def test_the_releases_folder_beside_current_stands_for_its_root(tmp_path: Path) -> None:
     (tmp_path / "releases").mkdir()
     assert Settings(releases=tmp_path / "releases").releases == tmp_path / "releases"
     (tmp_path / "current").write_text("some-release\n")
@@ -95,7 +146,7 @@ def test_the_folder_of_releases_beside_current_stands_for_its_root(tmp_path: Pat
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "shop.example"])
-def test_only_this_machine_is_served_without_keys(
+def test_anonymous_access_from_other_machines_has_to_be_allowed(
     served: list[Settings], tmp_path: Path, host: str
 ) -> None:
     (tmp_path / "keys").write_text("read " + "0" * 64)
@@ -103,17 +154,27 @@ def test_only_this_machine_is_served_without_keys(
     assert code != 0
     assert not served
     assert f"--host: {host} can be reached from other machines" in output
-    assert "give --keys-file, or --open to serve whoever comes" in output
+    assert "give --keys-file, or --allow-anonymous to serve everyone" in output
     assert run("--releases", "x", "--host", host, "--admin-key", "sesam")[0] != 0
 
-    assert run("--releases", "x", "--host", host, "--open")[0] == 0
-    assert run("--releases", "x", "--host", host, RE4_OPEN="true")[0] == 0
+    assert run("--releases", "x", "--host", host, "--allow-anonymous")[0] == 0
+    assert run("--releases", "x", "--host", host, RE4_ALLOW_ANONYMOUS="true")[0] == 0
     assert run("--releases", "x", "--host", host, "--keys-file", str(tmp_path / "keys"))[0] == 0
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_this_machine_is_served_without_keys(served: list[Settings], host: str) -> None:
+def test_a_loopback_address_is_served_without_keys(served: list[Settings], host: str) -> None:
     assert run("--releases", "x", "--host", host)[0] == 0
+
+
+def test_secrets_can_come_from_a_folder(served: list[Settings], tmp_path: Path) -> None:
+    (tmp_path / "re4_admin_key").write_text("sesam\n")
+    code, output = run("--releases", "x", "--secrets-dir", str(tmp_path))
+    assert code == 0, output
+    assert served[0].admin_key
+    assert served[0].admin_key.get_secret_value() == "sesam"
+    code, output = run("--releases", "x", "--secrets-dir", str(tmp_path / "none"))
+    assert (code, "no such folder" in output) == (2, True)
 
 
 def test_secrets_can_come_from_files(served: list[Settings], tmp_path: Path) -> None:
@@ -121,33 +182,40 @@ def test_secrets_can_come_from_files(served: list[Settings], tmp_path: Path) -> 
     key.write_text("sesam\n")
     url.write_text("redis://:hunter2@redis\n")
     empty.write_text("\n")
-    code, output = run("--releases", "x", "--admin-key-file", str(key), RE4_HISTORY_FILE=str(url))
+    code, output = run("--releases", "x", "--admin-key-file", str(key), RE4_REDIS_URL_FILE=str(url))
 
     assert code == 0, output
     assert served[0].admin_key
     assert served[0].admin_key.get_secret_value() == "sesam"
-    assert served[0].history
-    assert served[0].history.get_secret_value() == "redis://:hunter2@redis"
-    for file, more, told in (
+    assert served[0].redis_url
+    assert served[0].redis_url.get_secret_value() == "redis://:hunter2@redis"
+    for file, more, message in (
         (tmp_path / "nothing", [], "--admin-key-file: cannot be read"),
         (empty, [], "is empty; write the secret there"),
         (key, ["--admin-key", "other"], "--admin-key and --admin-key-file: both given; give one"),
     ):
         code, output = run("--releases", "x", "--admin-key-file", str(file), *more)
         assert code != 0
-        assert told in " ".join(output.split())
+        assert message in " ".join(output.split())
         assert "sesam" not in output
 
 
 @pytest.mark.parametrize(
-    ("flag", "given", "told"),
+    ("option", "value", "message"),
     [
         ("--rate-limit", "fast", "a rate is like 1000/second"),
         ("--cors-origins", "shop.example", "each origin must be like https://shop.example"),
         ("--workers", "0", "greater than or equal to 1"),
     ],
 )
-def test_a_wrong_value_is_told(served: list[Settings], flag: str, given: str, told: str) -> None:
-    code, output = run("--releases", "x", flag, given)
+def test_an_invalid_value_is_refused_with_an_example(
+    served: list[Settings], option: str, value: str, message: str
+) -> None:
+    code, output = run("--releases", "x", option, value)
     assert code != 0
-    assert told in " ".join(output.split())
+    assert message in " ".join(output.split())
+
+
+def test_the_command_line_loads_torch_only_after_its_threads_are_limited() -> None:
+    program_text = "import sys, service.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program_text], check=False).returncode == 0

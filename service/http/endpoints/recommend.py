@@ -34,7 +34,7 @@ async def recommend(request: Request, body: RecommendRequest) -> Response:
     state.engine.admit(deadline)
     history, degraded = await _read_history(state, body)
     history_end = time.perf_counter()
-    query = _query(body, history, state.settings.union_share)
+    query = _query(body, history, state.settings.interest_overlap_sample_rate)
     result = await state.engine.answer(query, lambda: _is_disconnected(request), deadline)
     content = orjson.dumps(recommendations(result, body.explain, degraded))
     total_s = time.perf_counter() - start
@@ -54,7 +54,7 @@ async def batch(request: Request, body: RecommendBatch) -> Response:
     valid = [item for item in body.validated if isinstance(item, RecommendRequest)]
     histories = await asyncio.gather(*(_read_history(state, item) for item in valid))
     queries = [
-        _query(item, history, state.settings.union_share)
+        _query(item, history, state.settings.interest_overlap_sample_rate)
         for item, (history, _) in zip(valid, histories, strict=True)
     ]
     outcomes: list[Outcome] = []

@@ -106,7 +106,7 @@ async def test_all_requests_are_one_batch_for_the_engine_and_one_for_redis(
     monkeypatch.setattr(Retriever, "answers", answers)
     monkeypatch.setattr(HistoryStore, "read", read)
     users = [{"user_id": f"user-{number}", "k": 1} for number in range(256)]
-    async with serve(**SLOW, batch_limit=4) as client:
+    async with serve(**SLOW, max_batch_size=4) as client:
         sizes.clear()  # those of the release's canary queries
         results = await recommend_batch(client, users)
 

@@ -17,7 +17,7 @@ async def test_a_sequence_gets_its_full_recommendations(serve: Serve) -> None:
     body = {"sequence": ["item-3", "item-9"], "k": 5}
     async with serve() as client:
         normal = (await client.post("/recommend", json=body)).json()
-    async with serve(history=UNREACHABLE) as client:
+    async with serve(redis_url=UNREACHABLE) as client:
         degraded = (await client.post("/recommend", json=body)).json()
 
     assert degraded == normal
@@ -25,7 +25,7 @@ async def test_a_sequence_gets_its_full_recommendations(serve: Serve) -> None:
 
 
 async def test_a_user_gets_popular_items(serve: Serve) -> None:
-    async with serve(history=UNREACHABLE) as client:
+    async with serve(redis_url=UNREACHABLE) as client:
         for _ in range(10):
             response = await client.post("/recommend", json={"user_id": "anna", "k": 2})
             content = response.json()
@@ -36,7 +36,7 @@ async def test_a_user_gets_popular_items(serve: Serve) -> None:
 
 
 async def test_a_user_with_a_sequence_gets_recommendations_for_the_sequence(serve: Serve) -> None:
-    async with serve(history=UNREACHABLE) as client:
+    async with serve(redis_url=UNREACHABLE) as client:
         both = await client.post("/recommend", json={"user_id": "anna", "sequence": ["item-3"]})
         alone = await client.post("/recommend", json={"sequence": ["item-3"]})
 
@@ -44,7 +44,7 @@ async def test_a_user_with_a_sequence_gets_recommendations_for_the_sequence(serv
 
 
 async def test_events_are_rejected(serve: Serve) -> None:
-    async with serve(history=UNREACHABLE) as client:
+    async with serve(redis_url=UNREACHABLE) as client:
         response = await client.post("/events", json={"user_id": "a", "item_id": "b"})
 
     assert response.status_code == 503
@@ -55,7 +55,7 @@ async def test_events_are_rejected(serve: Serve) -> None:
 async def test_the_process_is_ready_and_reports_degraded(serve: Serve) -> None:
     async with serve() as client:
         normal = await client.get("/readyz")
-    async with serve(history=UNREACHABLE) as client:
+    async with serve(redis_url=UNREACHABLE) as client:
         degraded = await client.get("/readyz")
         metrics = (await client.get("/metrics")).text
 

@@ -142,7 +142,7 @@ async def test_an_invalid_filter_is_rejected(serve: Serve) -> None:
 
 
 async def test_oov_and_interest_metrics_are_measured(serve: Serve) -> None:
-    async with serve(union_share=1.0) as client:
+    async with serve(interest_overlap_sample_rate=1.0) as client:
         await recommend(client, sequence=[*SEQUENCE, "unknown"], k=5)
         await recommend(client, sequence=["unknown"])
         await recommend(client, sequence=[])
@@ -161,7 +161,7 @@ async def test_oov_and_interest_metrics_are_measured(serve: Serve) -> None:
 
 
 async def test_the_overlap_is_measured_only_on_the_sample(serve: Serve) -> None:
-    async with serve(union_share=0.0) as client:
+    async with serve(interest_overlap_sample_rate=0.0) as client:
         await recommend(client, sequence=SEQUENCE)
         text = (await client.get("/metrics")).text
 

@@ -92,7 +92,7 @@ async def test_an_event_cannot_have_the_type_forget(serve: Serve) -> None:
 
 
 async def test_without_redis_histories_are_unavailable(serve: Serve) -> None:
-    async with serve(history=UNREACHABLE) as client:
+    async with serve(redis_url=UNREACHABLE) as client:
         for method in ("GET", "DELETE"):
             response = await client.request(method, "/users/anna/history")
             assert response.status_code == 503

@@ -66,7 +66,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def engine_of(live: ReleaseLoader, **limits: Any) -> Engine:
-    chosen = {"queue_limit": 10, "max_batch_size": 4, "deadline_s": 1e9}
+    chosen = {"max_queue_size": 10, "max_batch_size": 4, "deadline_s": 1e9}
     return Engine(live, live._metrics, **{**chosen, **limits})
 
 
@@ -112,7 +112,7 @@ async def test_a_single_query_does_not_wait_for_others(
 
 
 async def test_queries_beyond_the_queue_limit_are_rejected_at_once(live: ReleaseLoader) -> None:
-    results = await answer_many(engine_of(live, queue_limit=3), 8)
+    results = await answer_many(engine_of(live, max_queue_size=3), 8)
 
     assert [isinstance(result, QueryResult) for result in results] == [True] * 3 + [False] * 5
     assert all(isinstance(result, OverloadedError) for result in results[3:])
@@ -120,7 +120,7 @@ async def test_queries_beyond_the_queue_limit_are_rejected_at_once(live: Release
 
 
 async def test_an_empty_queue_admits_queries_again(live: ReleaseLoader) -> None:
-    engine = engine_of(live, queue_limit=3)
+    engine = engine_of(live, max_queue_size=3)
     for _ in range(3):
         assert all(isinstance(result, QueryResult) for result in await answer_many(engine, 3))
 
@@ -317,7 +317,7 @@ async def test_a_batch_is_answered_by_one_release(live: ReleaseLoader) -> None:
 async def test_the_queries_of_one_request_are_in_one_batch(
     live: ReleaseLoader, batches: list[list[Query]]
 ) -> None:
-    engine = engine_of(live, queue_limit=100)
+    engine = engine_of(live, max_queue_size=100)
     before = asyncio.ensure_future(engine.answer(query(20), connected))
     many = asyncio.ensure_future(engine.answer_all([query(k) for k in range(1, 8)], connected))
     after = [asyncio.ensure_future(engine.answer(query(k), connected)) for k in (21, 22)]
@@ -341,7 +341,7 @@ async def test_only_the_failed_query_of_a_request_has_an_error(
 
 
 async def test_the_depth_counts_queries_not_requests(live: ReleaseLoader) -> None:
-    engine = engine_of(live, queue_limit=5)
+    engine = engine_of(live, max_queue_size=5)
     many = asyncio.ensure_future(engine.answer_all([query(1)] * 7, connected))
     await asyncio.sleep(0)
     assert engine.depth == 7
@@ -381,7 +381,7 @@ async def test_without_a_release_nothing_is_admitted(root: Path) -> None:
 
 
 async def test_a_full_queue_gives_503(serve: Serve) -> None:
-    async with serve(queue_limit=1) as client:
+    async with serve(max_queue_size=1) as client:
         requests = [client.post("/recommend", json={"sequence": ["item-1"]}) for _ in range(20)]
         responses = await asyncio.gather(*requests)
 

@@ -31,7 +31,7 @@ Publish = Callable[..., Path]
 REQUEST = {"user_id": "secret-user", "sequence": ["item-1", "secret-item"], "k": 3}
 
 
-_LONG_TIMEOUTS = ("--port", "0", "--deadline-ms", "60000", "--history-budget-ms", "5000")
+_LONG_TIMEOUTS = ("--port", "0", "--deadline-ms", "60000", "--redis-timeout-ms", "5000")
 
 
 class Process:
@@ -94,7 +94,7 @@ class Process:
 
 @contextmanager
 def running(root: Path, history: Path, *arguments: str) -> Iterator[Process]:
-    process = Process("--releases", str(root), "--history-folder", str(history), *arguments)
+    process = Process("--releases", str(root), "--embedded-redis-folder", str(history), *arguments)
     try:
         yield process
     finally:
@@ -142,7 +142,7 @@ def test_it_ends_after_a_signal(
 
 
 def test_an_unusable_redis_folder_is_refused_in_one_sentence(root: Path) -> None:
-    arguments = ["--releases", str(root), "--history-folder", str(root / ("x" * 200))]
+    arguments = ["--releases", str(root), "--embedded-redis-folder", str(root / ("x" * 200))]
     completed = subprocess.run(
         [sys.executable, "-m", "service", *arguments], capture_output=True, text=True, check=False
     )

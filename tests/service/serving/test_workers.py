@@ -68,7 +68,14 @@ def redis_servers(pid: int) -> list[psutil.Process]:
 
 
 def test_an_address_in_use_is_refused_in_one_sentence(root: Path, short_path: Path) -> None:
-    arguments = ["--releases", str(root), "--history-folder", str(short_path), "--workers", "2"]
+    arguments = [
+        "--releases",
+        str(root),
+        "--embedded-redis-folder",
+        str(short_path),
+        "--workers",
+        "2",
+    ]
     with socket.create_server(("127.0.0.1", 0)) as occupied:
         port = str(occupied.getsockname()[1])
         completed = subprocess.run(

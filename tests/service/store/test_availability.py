@@ -95,7 +95,7 @@ async def test_an_item_stays_withdrawn_in_a_new_release_and_a_new_process(
 async def test_every_process_knows_within_a_second(
     settings: MakeSettings, tcp: RedisServer, publish: Publish
 ) -> None:
-    release, chosen = open_release(publish()), settings(history=tcp.url)
+    release, chosen = open_release(publish()), settings(redis_url=tcp.url)
     async with (
         watching_withdrawn_items(chosen) as first,
         watching_withdrawn_items(chosen) as second,
@@ -114,7 +114,7 @@ async def test_every_process_knows_within_a_second(
 async def test_items_stay_withdrawn_while_redis_is_down(
     settings: MakeSettings, tcp: RedisServer, publish: Publish
 ) -> None:
-    release, chosen = open_release(publish()), settings(history=tcp.url, history_pause_s=0.01)
+    release, chosen = open_release(publish()), settings(redis_url=tcp.url, breaker_cooldown_s=0.01)
     async with watching_withdrawn_items(chosen) as withdrawn:
         await withdrawn.set("item-5", False)
         tcp.stop()

@@ -94,7 +94,7 @@ async def test_new_items_may_be_withdrawn_and_their_users_forgotten(serve: Serve
 
 
 async def test_no_new_item_is_recommended_if_the_limit_is_zero(serve: Serve) -> None:
-    async with serve(new_items=0) as client:
+    async with serve(max_cold_start_items=0) as client:
         for user in ("anna", "ben"):
             await interact(client, user, "item-3", "new")
         redis = client._transport.app.state.service.redis  # type: ignore[attr-defined]
@@ -116,7 +116,7 @@ async def test_another_release_gives_new_items_other_vectors(
 
 
 async def test_new_items_with_most_users_come_first(serve: Serve) -> None:
-    async with serve(new_items=1) as client:
+    async with serve(max_cold_start_items=1) as client:
         for user in ("anna", "ben"):
             await interact(client, user, "item-3", "two", "three")
         await interact(client, "carl", "item-3", "three")
@@ -151,7 +151,7 @@ async def test_every_process_knows_new_items_and_keeps_them_while_redis_is_down(
     settings: MakeSettings, tcp: RedisServer, publish: Publish
 ) -> None:
     publish()
-    chosen = settings(history=tcp.url, history_budget_ms=500, history_pause_s=0.05)
+    chosen = settings(redis_url=tcp.url, redis_timeout_ms=500, breaker_cooldown_s=0.05)
     async with served(chosen) as (client, _), served(chosen) as (second, newcomers):
         for user in ("anna", "ben"):
             await interact(client, user, "item-3", "new")

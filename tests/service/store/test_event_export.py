@@ -95,7 +95,7 @@ def items(folder: Path) -> list[str | None]:
 def test_every_event_is_in_the_log_once(
     settings: MakeSettings, url: str | None, tmp_path: Path
 ) -> None:
-    chosen, folder = settings(history=url), tmp_path / "log"
+    chosen, folder = settings(redis_url=url), tmp_path / "log"
     full = visit("anna", "a", 1, event="view", event_id="1")
     send(chosen, full, full, visit("anna", "b", 0), visit("käthe\n", "雪", 1), forget="anna")
     assert export_events(chosen, folder) == Exported(events=4, files=4)
@@ -161,7 +161,7 @@ def test_the_last_line_of_the_command_is_its_summary(
 ) -> None:
     chosen = settings(history=redis.url)
     send(chosen, visit("anna", "a"))
-    arguments = ["export-events", "--releases", str(chosen.releases), "--history", redis.url]
+    arguments = ["export-events", "--releases", str(chosen.releases), "--redis-url", redis.url]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout.splitlines()[-1])
@@ -217,7 +217,7 @@ def test_an_export_does_not_stop_the_embedded_redis_of_a_running_service(
 def test_entries_dropped_before_they_were_read_are_counted_and_logged(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chosen = settings(history=redis.url, event_stream_length=100 * PARTITIONS)
+    chosen = settings(history=redis.url, event_stream_max_length=100 * PARTITIONS)
     folder = tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}") for number in range(1000)))
     kept = redis.execute("XLEN", stream_of(redis))

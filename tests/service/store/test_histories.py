@@ -145,7 +145,7 @@ def failures(store: HistoryStore) -> float:
 
 
 async def test_an_unknown_user_has_no_history(settings: MakeSettings, url: str | None) -> None:
-    async with started(settings(history=url)) as store:
+    async with started(settings(redis_url=url)) as store:
         assert store._redis.up
         assert await store.read("nobody") == []
 
@@ -153,7 +153,7 @@ async def test_an_unknown_user_has_no_history(settings: MakeSettings, url: str |
 async def test_histories_are_newest_last_and_separate(
     settings: MakeSettings, url: str | None
 ) -> None:
-    async with started(settings(history=url)) as store:
+    async with started(settings(redis_url=url)) as store:
         await store.append([*events("anna", "a", "b"), *events("bert", "x"), *events("anna", "c")])
         await store.append(events("anna", "a"))
 
@@ -162,7 +162,7 @@ async def test_histories_are_newest_last_and_separate(
 
 
 async def test_a_history_keeps_its_newest_items(settings: MakeSettings, url: str | None) -> None:
-    async with started(settings(history=url, history_items=3)) as store:
+    async with started(settings(redis_url=url, history_max_length=3)) as store:
         await store.append(events("anna", "a", "b"))
         await store.append(events("anna", "c", "d"))
 
@@ -171,14 +171,14 @@ async def test_a_history_keeps_its_newest_items(settings: MakeSettings, url: str
 
 async def test_ids_may_be_any_text(settings: MakeSettings, url: str | None) -> None:
     user, items = "käthe:*\n{}", ["", "雪", "\x00", "a b\r\n", "x" * 512]
-    async with started(settings(history=url)) as store:
+    async with started(settings(redis_url=url)) as store:
         await store.append([Event.model_construct(user_id=user, item_id=item) for item in items])
 
         assert await store.read(user) == items
 
 
 async def test_every_event_goes_to_the_stream(settings: MakeSettings, url: str | None) -> None:
-    chosen = settings(history=url)
+    chosen = settings(redis_url=url)
     async with started(chosen) as store:
         full = Event(user_id="u", item_id="i", timestamp=12.5, event="view", event_id="e1")
         await store.append([full, *events("v", "j")])
@@ -197,7 +197,7 @@ async def test_every_event_goes_to_the_stream(settings: MakeSettings, url: str |
 
 
 async def test_the_stream_is_capped(settings: MakeSettings, url: str | None) -> None:
-    chosen = settings(history=url, event_stream_length=100 * PARTITIONS)
+    chosen = settings(redis_url=url, event_stream_max_length=100 * PARTITIONS)
     async with started(chosen) as store:
         for _ in range(5):
             await store.append(events("u", *("i" for _ in range(200))))
@@ -206,7 +206,7 @@ async def test_the_stream_is_capped(settings: MakeSettings, url: str | None) -> 
 
 
 async def test_an_event_sent_again_is_stored_once(settings: MakeSettings, url: str | None) -> None:
-    chosen = settings(history=url)
+    chosen = settings(redis_url=url)
     sent = [
         Event(user_id=user, item_id=f"item-{number}", event_id=f"{number}")
         for user in ("anna", "bert")
@@ -229,7 +229,7 @@ async def test_an_event_sent_again_is_stored_once(settings: MakeSettings, url: s
 async def test_event_ids_expire(settings: MakeSettings, tcp: RedisServer) -> None:
     tcp.start()
     event = Event(user_id="anna", item_id="a", event_id="1")
-    async with started(settings(history=tcp.url, event_memory_hours=1 / 3600)) as store:
+    async with started(settings(redis_url=tcp.url, event_dedup_ttl_hours=1 / 3600)) as store:
         await store.append([event])
         assert await store.append([event]) == Appended(0, 1, 0)
         assert tcp.execute("TTL", key("anna", "seen:anna")) == 1
@@ -242,7 +242,7 @@ async def test_a_history_without_new_events_expires(
     settings: MakeSettings, tcp: RedisServer
 ) -> None:
     tcp.start()
-    async with started(settings(history=tcp.url, history_days=2)) as store:
+    async with started(settings(redis_url=tcp.url, history_ttl_days=2)) as store:
         await store.append(events("anna", "a"))
         tcp.execute("EXPIRE", key("anna", "history:anna"), 5)
         await store.append(events("anna", "b"))
@@ -253,7 +253,7 @@ async def test_a_history_without_new_events_expires(
 async def test_a_forgotten_user_starts_with_an_empty_history(
     settings: MakeSettings, url: str | None
 ) -> None:
-    chosen = settings(history=url)
+    chosen = settings(redis_url=url)
     old = Event(user_id="anna", item_id="a", timestamp=1000.5, event_id="1")
     async with started(chosen) as store:
         await store.append([old, *events("bert", "x")])
@@ -279,7 +279,7 @@ async def test_a_forgotten_user_starts_with_an_empty_history(
 async def test_a_rejected_command_does_not_open_the_circuit(
     settings: MakeSettings, url: str | None
 ) -> None:
-    chosen = settings(history=url, history_failures=1)
+    chosen = settings(redis_url=url, breaker_threshold=1)
     async with started(chosen) as store:
         await store.append(events("anna", "a"))
         async with separate_client(chosen) as client:
@@ -298,7 +298,7 @@ async def test_a_rejected_command_does_not_open_the_circuit(
 async def test_a_full_redis_rejects_whole_events(settings: MakeSettings, tcp: RedisServer) -> None:
     tcp.start()
     event = Event(user_id="anna", item_id="b", event_id="1")
-    async with started(settings(history=tcp.url, history_failures=1)) as store:
+    async with started(settings(redis_url=tcp.url, breaker_threshold=1)) as store:
         await store.append(events("anna", "a"))
         tcp.execute("CONFIG", "SET", "maxmemory", 1)
         for _ in range(2):
@@ -314,7 +314,7 @@ async def test_a_full_redis_rejects_whole_events(settings: MakeSettings, tcp: Re
 async def test_the_reply_of_a_cancelled_call_never_goes_to_another(
     settings: MakeSettings, url: str | None, timeout_ms: int
 ) -> None:
-    async with started(settings(history=url, history_failures=10**9)) as store:
+    async with started(settings(redis_url=url, breaker_threshold=10**9)) as store:
         await store_histories(store)
         store._redis.timeout_s = timeout_ms / 1000
         counts = await cancel_calls(store, 500, random.Random(0))
@@ -328,7 +328,7 @@ async def test_the_reply_of_a_cancelled_call_never_goes_to_another(
 async def test_time_in_which_this_process_was_blocked_does_not_count(
     settings: MakeSettings, url: str | None
 ) -> None:
-    async with started(settings(history=url, history_failures=1)) as store:
+    async with started(settings(redis_url=url, breaker_threshold=1)) as store:
         await store.append(events("anna", "a"))
         store._redis.timeout_s = 0.02
         for _ in range(5):
@@ -343,7 +343,7 @@ async def test_concurrent_reads_are_sent_in_batches(
     settings: MakeSettings, tcp: RedisServer
 ) -> None:
     tcp.start()
-    chosen = settings(history=tcp.url)
+    chosen = settings(redis_url=tcp.url)
     async with started(chosen) as store:
         for user in range(100):
             await store.append(events(f"user-{user}", f"item-{user}"))
@@ -361,7 +361,7 @@ async def test_concurrent_reads_are_sent_in_batches(
 async def test_a_redis_that_was_down_at_the_start_is_used_once_it_is_up(
     settings: MakeSettings, tcp: RedisServer
 ) -> None:
-    async with started(settings(history=tcp.url, history_pause_s=0.01)) as store:
+    async with started(settings(redis_url=tcp.url, breaker_cooldown_s=0.01)) as store:
         assert not store._redis.up
         for _ in range(20):
             with pytest.raises(HistoryUnavailableError):
@@ -387,7 +387,7 @@ async def read_until_done(store: HistoryStore, user: str) -> list[str]:
 
 async def test_redis_may_stop_and_start_again(settings: MakeSettings, tcp: RedisServer) -> None:
     tcp.start()
-    async with started(settings(history=tcp.url, history_pause_s=0.01)) as store:
+    async with started(settings(redis_url=tcp.url, breaker_cooldown_s=0.01)) as store:
         await store.append(events("anna", "a"))
         tcp.stop()
         with pytest.raises(HistoryUnavailableError):
@@ -412,7 +412,7 @@ async def test_a_master_may_be_replaced(
         if kind == "SentinelMaster"
         else ClusterServers(short_path, replica=True)
     )
-    changes = {"history_budget_ms": 200, "history_pause_s": 0.05}
+    changes = {"redis_timeout_ms": 200, "breaker_cooldown_s": 0.05}
     with servers.running():
         async with started(settings(history=servers.url, **changes)) as store:
             users = [f"user-{number}" for number in range(20)]  # on every node of the Cluster
@@ -434,10 +434,10 @@ async def test_a_redis_that_hangs_opens_the_circuit(
 ) -> None:
     tcp.start()
     chosen = settings(
-        history=tcp.url,
-        history_budget_ms=20,
-        history_failures=3,
-        history_pause_s=3600,
+        redis_url=tcp.url,
+        redis_timeout_ms=20,
+        breaker_threshold=3,
+        breaker_cooldown_s=3600,
     )
     async with started(chosen) as store:
         tcp.send(signal.SIGSTOP)
@@ -453,7 +453,7 @@ async def test_no_caller_waits_while_the_circuit_is_open(
     settings: MakeSettings, tcp: RedisServer
 ) -> None:
     tcp.start()
-    chosen = settings(history=tcp.url, history_failures=1, history_pause_s=0.05)
+    chosen = settings(redis_url=tcp.url, breaker_threshold=1, breaker_cooldown_s=0.05)
     async with started(chosen) as store:
         await store.append(events("anna", "a"))
         tcp.send(signal.SIGSTOP)
@@ -472,7 +472,7 @@ async def test_no_caller_waits_while_the_circuit_is_open(
 
 
 async def test_an_embedded_redis_is_restarted(settings: MakeSettings) -> None:
-    chosen = settings(history_pause_s=0.01)
+    chosen = settings(breaker_cooldown_s=0.01)
     async with started(chosen) as store:
         await store.append(events("anna", "a"))
         async with separate_client(chosen) as client:
@@ -495,7 +495,7 @@ async def test_an_embedded_redis_keeps_its_data_and_stops_with_the_service(
 
 
 async def test_services_share_the_embedded_redis_of_one_folder(settings: MakeSettings) -> None:
-    chosen = settings(history_pause_s=0.01)
+    chosen = settings(breaker_cooldown_s=0.01)
     async with started(chosen) as second:
         async with started(chosen) as third:
             await second.append(events("anna", "a"))
@@ -519,7 +519,7 @@ async def test_with_an_unusable_folder_histories_are_unavailable(
     settings: MakeSettings, short_path: Path
 ) -> None:
     (short_path / "file").write_text("")
-    async with started(settings(history_folder=short_path / "file")) as store:
+    async with started(settings(embedded_redis_folder=short_path / "file")) as store:
         assert not store._redis.up
         with pytest.raises(HistoryUnavailableError):
             await store.read("anna")

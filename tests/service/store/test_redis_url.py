@@ -72,8 +72,8 @@ def test_the_password_may_come_from_a_file(tmp_path: Path, url: str) -> None:
     (tmp_path / "password").write_text("hunter2\n")
     settings = Settings(
         releases=tmp_path,
-        history=url,
-        history_password_file=tmp_path / "password",
+        redis_url=url,
+        redis_password_file=tmp_path / "password",
     )
 
     client = deployment_of(settings).client()

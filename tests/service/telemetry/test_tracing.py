@@ -99,8 +99,8 @@ def test_opentelemetry_is_needed_only_for_tracing() -> None:
         "sys.modules['opentelemetry.sdk'] = None\n"
         "from service.app import create_app\n"
         "from service.settings import Settings\n"
-        "create_app(Settings(releases='/tmp', history='redis://nowhere'))\n"
-        "create_app(Settings(releases='/tmp', history='redis://nowhere', tracing='console'))\n"
+        "create_app(Settings(releases='/tmp', redis_url='redis://nowhere'))\n"
+        "create_app(Settings(releases='/tmp', redis_url='redis://nowhere', tracing='console'))\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

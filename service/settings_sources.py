@@ -1,0 +1,111 @@
+"""Where settings come from besides the command line: RE4_ variables, a TOML file, secret files."""
+
+import tomllib
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+PREFIX = "RE4_"
+
+# Former name -> present name.
+_RENAMED = {
+    "history": "redis_url",
+    "history_file": "redis_url_file",
+    "history_password": "redis_password",
+    "history_password_file": "redis_password_file",
+    "history_folder": "embedded_redis_folder",
+    "history_budget_ms": "redis_timeout_ms",
+    "history_failures": "breaker_threshold",
+    "history_pause_s": "breaker_cooldown_s",
+    "history_items": "history_max_length",
+    "history_days": "history_ttl_days",
+    "event_stream_length": "event_stream_max_length",
+    "event_memory_hours": "event_dedup_ttl_hours",
+    "new_items": "max_cold_start_items",
+    "new_item_users": "cold_start_min_users",
+    "new_item_hours": "cold_start_ttl_hours",
+    "open": "allow_anonymous",
+    "open_metrics": "allow_anonymous_metrics",
+    "queue_limit": "max_queue_size",
+    "batch_limit": "max_batch_size",
+    "union_share": "interest_overlap_sample_rate",
+}
+
+
+def option_of(name: str) -> str:
+    """The command line's option for a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """The environment variable for a setting."""
+    return PREFIX + name.upper()
+
+
+# Former option -> present option.
+RENAMED_OPTIONS = {option_of(old): option_of(new) for old, new in _RENAMED.items()}
+
+
+class Environment(EnvSettingsSource):
+    """The RE4_ variables; a former one is refused."""
+
+    def __call__(self) -> dict[str, Any]:
+        for old, new in _RENAMED.items():
+            if variable_of(old).lower() in self.env_vars:
+                raise SettingsError(f"{variable_of(old)}: renamed; use {variable_of(new)}")
+        return super().__call__()
+
+
+class _NamedSource(PydanticBaseSettingsSource):
+    """A source that a source before it names."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def path(self, name: str) -> Path | None:
+        given = self.current_state.get(name)
+        return Path(given) if given else None
+
+
+class ConfigFile(_NamedSource):
+    """The TOML file that the setting `config` names. Its keys are names of settings."""
+
+    def __init__(self, settings_cls: type[BaseSettings], ignored: Container[str]) -> None:
+        """ignored: keys that are left out unless the class has them."""
+        super().__init__(settings_cls)
+        self._ignored = ignored
+
+    def __call__(self) -> dict[str, Any]:
+        path = self.path("config")
+        if path is None:
+            return {}
+        if not path.is_file():
+            raise SettingsError(f"--config: {path}: no such file")
+        try:
+            given = TomlConfigSettingsSource(self.settings_cls, path)()
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"--config: {path}: cannot be read ({error})") from None
+        fields = self.settings_cls.model_fields
+        return {k: v for k, v in given.items() if k in fields or k not in self._ignored}
+
+
+class SecretsFolder(_NamedSource):
+    """The folder that the setting `secrets_dir` names. Its files have the variables' names."""
+
+    def __call__(self) -> dict[str, Any]:
+        path = self.path("secrets_dir")
+        if path is None:
+            return {}
+        if not path.is_dir():
+            raise SettingsError(f"--secrets-dir: {path}: no such folder")
+        return SecretsSettingsSource(self.settings_cls, path)()
