@@ -33,7 +33,7 @@ from service.http.schemas.common import ErrorBody
 from service.http.schemas.recommend import Categories, Recommendations
 
 KEY = "sesam-open-up"
-README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[3] / "service" / "README.md").read_text(encoding="utf-8")
 STRANGE_IDS = ["a/b", "..", ".", "a b+c%2F", "é?#&=;:@", "/", "//x/history", "日本", "\x00\t"]
 
 
