@@ -8,9 +8,9 @@ import pytest
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig
 from training.data.synthetic import write_synthetic
-from training.evaluation.evaluate import evaluate, exact
+from training.evaluation.evaluate import evaluate, exact_retriever
 from training.evaluation.metrics import recall
-from training.evaluation.protocols import Case
+from training.evaluation.protocols import EvaluationCase
 from training.fitting.fit import prepare_log
 from training.fitting.trainer import Trainer
 
@@ -28,20 +28,20 @@ CONFIG = FitConfig(
 )
 
 
-def trained(folder: Path, control: bool) -> tuple[Retriever, list[Case]]:
+def trained(folder: Path, control: bool) -> tuple[Retriever, list[EvaluationCase]]:
     """A retriever, and test users it never saw."""
     write_synthetic(folder, users=900, items=300, seed=4, control=control)
     ready = prepare_log(folder / "interactions.parquet", folder / "items.parquet", CONFIG)
     fitted = Trainer(CONFIG, ready.catalog, ready.task, folder).run()
-    retriever = exact(ready.catalog, fitted.encoder, fitted.vectors, CONFIG.history)
+    retriever = exact_retriever(ready.catalog, fitted.encoder, fitted.vectors, CONFIG.history)
     return retriever, ready.task.test
 
 
-def popularity_recall(cases: list[Case], n: int) -> float:
+def popularity_recall(cases: list[EvaluationCase], n: int) -> float:
     return sum(recall(range(1, n + 1), case.relevant, n) for case in cases) / len(cases)
 
 
-def covered(retriever: Retriever, case: Case) -> float:
+def covered(retriever: Retriever, case: EvaluationCase) -> float:
     """Share of the categories in a history that fill most of some interest's ten best items."""
     category = retriever.catalog.categories
     found = set()
@@ -55,7 +55,9 @@ def covered(retriever: Retriever, case: Case) -> float:
 
 
 @pytest.fixture(scope="module")
-def planted_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Retriever, list[Case]]:
+def planted_model(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Retriever, list[EvaluationCase]]:
     return trained(tmp_path_factory.mktemp("planted"), control=False)
 
 

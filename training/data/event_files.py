@@ -19,7 +19,10 @@ SCHEMA = pa.schema([*((name, pa.string()) for name in _TEXT_COLUMNS), ("timestam
 
 
 def read_event_files(folder: Path) -> pa.Table:
-    """The rows of all files, in order of date, then file name. Raises LogError for a damaged file."""
+    """The rows of all files, in order of date, then file name.
+
+    Raises LogError for a damaged file.
+    """
     return pa.concat_tables([SCHEMA.empty_table(), *map(_read_file, _event_files(folder))])
 
 

@@ -93,7 +93,7 @@ class Interactions:
 
 
 def offsets_of(sizes: NDArray[Any]) -> NDArray[np.int64]:
-    """(n + 1,): where each of n consecutive groups of these sizes begins, and where the last ends."""
+    """(n + 1,): the starts of n consecutive groups of these sizes, and the end of the last."""
     offsets = np.zeros(len(sizes) + 1, dtype=np.int64)
     np.cumsum(sizes, out=offsets[1:])
     return offsets

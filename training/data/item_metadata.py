@@ -156,7 +156,7 @@ def _wrong_width(path: Path, line: int, found: int, width: int) -> LogError:
 
 
 def _lines(path: Path, latin_1: bool = False) -> Iterator[str]:
-    """Lines of UTF-8; with latin_1, a line that is not UTF-8 is Latin-1, as in old MovieLens files."""
+    """Lines of UTF-8; with latin_1, other lines are Latin-1, as in old MovieLens files."""
     with open_binary(path) as file:
         for number, line in enumerate(file, start=1):
             try:

@@ -89,12 +89,12 @@ def pack(interactions: Interactions, catalog: Catalog) -> PackedLog:
 
     Raises LogError if nothing is left.
     """
-    row_of_item = np.array(catalog.rows(interactions.item_ids), dtype=np.int32)
-    rows = row_of_item[interactions.items]
+    item_rows = np.array(catalog.rows(interactions.item_ids), dtype=np.int32)
+    rows = item_rows[interactions.items]
     known = rows != PADDING
     if not known.any():
         raise LogError(
-            f"log: none of its {len(row_of_item):,} items is among the catalogue's {len(catalog):,}; "
+            f"log: none of its {len(item_rows):,} items is among the catalogue's {len(catalog):,}; "
             "give a log with the ids that the catalogue was made from"
         )
     known_before = offsets_of(known)[interactions.offsets]  # before each user's first interaction

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,8 @@ _NOT_IN_LOG = -1  # the index of an item that the log does not contain
 UserMetrics = dict[str, NDArray[np.float64]]
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """What a new model must reach to be published.
+class Thresholds(Protocol):
+    """What a new model must reach to be published; settings of a nightly run are one.
 
     metric: what new and live are compared by. metric_drop: share by which new may be below live;
     metric_errors: standard errors of the difference by which it may be below, if that is more.
@@ -33,12 +32,18 @@ class Thresholds:
     recall of the index. size_change: share by which the catalogue may grow or shrink.
     """
 
-    metric: str
-    metric_drop: float
-    metric_errors: float
-    day_drop: float
-    ann_recall: float
-    size_change: float
+    @property
+    def metric(self) -> str: ...
+    @property
+    def metric_drop(self) -> float: ...
+    @property
+    def metric_errors(self) -> float: ...
+    @property
+    def day_drop(self) -> float: ...
+    @property
+    def ann_recall(self) -> float: ...
+    @property
+    def size_change(self) -> float: ...
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class DayCase(NamedTuple):
 
 
 def split_day(log: PackedLog, since: float) -> DataSplit:
-    """Train on the time before `since`; half of the users of the day, the time from it on, validate.
+    """Train on the time before `since`, the start of the day; half of the day's users validate.
 
     The test part is the other half, in the rows of this catalogue. A user without earlier
     interactions has the first half of the day as history, so that new users count too.

@@ -102,7 +102,7 @@ def ndcg_hits(ranked: Sequence[int], relevant: Collection[int], n: int) -> float
 
 @register({"paper": (20, 50)})
 def ndcg_gt_order(ranked: Sequence[int], relevant: Sequence[int], n: int) -> float:
-    """The ComiRec and Re4 papers', to compare with their tables: a hit is discounted by its position
+    """The ComiRec and Re4 papers', to compare with their tables: a hit is discounted by its rank
     among the *relevant* items, in order of time, and the ideal has as many items as hits.
     """
     top = set(ranked[:n])

@@ -34,9 +34,7 @@ def rank_cases(
     return rank(retriever, histories, exclude_seen)
 
 
-def _rank_candidates(
-    retriever: Retriever, cases: Sequence[EvaluationCase]
-) -> Iterator[list[int]]:
+def _rank_candidates(retriever: Retriever, cases: Sequence[EvaluationCase]) -> Iterator[list[int]]:
     """Each case's own candidates by the served score; ties go to the less popular."""
     for start in range(0, len(cases), _BATCH):
         batch = cases[start : start + _BATCH]
@@ -50,7 +48,7 @@ def _rank_candidates(
 def rank_by_popularity(
     items: Sequence[int], cases: Sequence[EvaluationCase], exclude_seen: bool = False
 ) -> Iterator[list[int]]:
-    """items: most popular first. For each case its candidates, which are rows, or the first items."""
+    """For each case its candidates, or else the first of `items`, which are most popular first."""
     for case in cases:
         if case.candidates is not None:
             yield sorted(case.candidates)

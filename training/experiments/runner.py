@@ -14,14 +14,15 @@ from scipy import stats
 
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig
-from training.evaluation.evaluate import evaluate, exact, popular, user_metrics
-from training.evaluation.interest_clusters import separation
-from training.evaluation.protocols import Case
+from training.evaluation.evaluate import evaluate, exact_retriever, popularity_metrics, user_metrics
+from training.evaluation.interest_clusters import cluster_metrics
+from training.evaluation.metrics import metric_names
+from training.evaluation.protocols import EvaluationCase
 from training.fitting.fit import Prepared, prepare_log
 from training.fitting.select_interests import choose
 from training.fitting.trainer import Trainer
 
-PER_USER = ("recall@20", "recall@50", "ndcg@50")  # kept for each user, to test differences
+PER_USER = metric_names("per-user")  # kept for each user, to test differences
 _TIMED_USERS = 300
 
 
@@ -87,7 +88,7 @@ class ExperimentRunner:
         ready = self.prepared(config)
         folder = self._path(config).with_suffix("")
         fitted = Trainer(config, ready.catalog, ready.task, folder).run()
-        return exact(ready.catalog, fitted.encoder, fitted.vectors, config.history)
+        return exact_retriever(ready.catalog, fitted.encoder, fitted.vectors, config.history)
 
     def _path(self, config: FitConfig) -> Path:
         about = f"{self.log.name} {config.model_dump_json()}"
@@ -123,8 +124,8 @@ class ExperimentRunner:
     def popularity(self, config: FitConfig) -> Outcome:
         """The trivial baseline: the most popular items for everyone."""
         ready = self.prepared(config)
-        users = popular(ready.catalog, ready.task.test, ready.task.exclude_seen)
-        held = popular(ready.catalog, ready.task.validation, ready.task.exclude_seen)
+        users = popularity_metrics(ready.catalog, ready.task.test, ready.task.exclude_seen)
+        held = popularity_metrics(ready.catalog, ready.task.validation, ready.task.exclude_seen)
         validation, test = (
             {name: float(each.mean()) for name, each in part.items()} for part in (held, users)
         )
@@ -134,14 +135,14 @@ class ExperimentRunner:
         ready = self.prepared(config)
         folder.mkdir(exist_ok=True)
         fitted = Trainer(config, ready.catalog, ready.task, folder).run()
-        retriever = exact(ready.catalog, fitted.encoder, fitted.vectors, config.history)
+        retriever = exact_retriever(ready.catalog, fitted.encoder, fitted.vectors, config.history)
         task = ready.task
         users = user_metrics(retriever, task.test, task.exclude_seen)
         return Outcome(
             config=config.model_dump(mode="json"),
             validation=fitted.metrics,
             test=evaluate(retriever, task.test, task.exclude_seen)
-            | separation(retriever, task.test),
+            | cluster_metrics(retriever, task.test),
             users=_kept(users),
             samples_per_s=float(np.mean([r["samples_per_s"] for r in fitted.history])),
             encode_us=_encode_us(retriever, task.test),
@@ -153,7 +154,7 @@ def _kept(users: dict[str, NDArray[np.float64]]) -> dict[str, list[float]]:
     return {name: users[name].round(5).tolist() for name in PER_USER}
 
 
-def _encode_us(retriever: Retriever, cases: list[Case]) -> float:
+def _encode_us(retriever: Retriever, cases: list[EvaluationCase]) -> float:
     histories = [case.history for case in cases[:_TIMED_USERS]]
     spent = []
     for history in histories:

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from training.config import FitConfig
+from training.data.errors import LogError
 from training.data.event_window import DAY_S, Window, read_window
-from training.data.interactions import LogError
 
 NIGHTFALL = 100 * DAY_S
 

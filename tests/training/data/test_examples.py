@@ -3,7 +3,7 @@
 import numpy as np
 
 from training.data.examples import ExampleStream
-from training.data.interactions import PackedLog
+from training.data.packed_log import PackedLog
 
 
 def a_log(histories: list[list[int]]) -> PackedLog:

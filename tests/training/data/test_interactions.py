@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.interactions import Interactions, ItemDetails, LogError, PackedLog, pack, prepare
+from training.data.errors import LogError
+from training.data.interactions import Interactions
+from training.data.item_metadata import ItemDetails
+from training.data.packed_log import PackedLog, pack, prepare
 
 Row = tuple[str, str, float]
 

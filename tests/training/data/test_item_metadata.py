@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.data.interactions import ItemDetails, LogError
-from training.data.item_metadata import ITEM_FORMATS, read_items
+from training.data.errors import LogError
+from training.data.item_metadata import ITEM_FORMATS, ItemDetails, read_items
 
 Details = dict[str, tuple[str | None, str | None]]
 

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from training.data import readers
+from training.data.errors import LogError
 from training.data.format_detection import format_of
 from training.data.formats import FORMATS
-from training.data.interactions import Interactions, LogError
+from training.data.interactions import Interactions
 from training.data.readers import read_log
 
 Row = tuple[str, str, float]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from training.data.interactions import LogError, PackedLog
+from training.data.errors import LogError
+from training.data.packed_log import PackedLog
 from training.data.splits import held_out, unseen_users
 
 

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from index.retrieval.catalog import Catalog
-from training.data.interactions import PackedLog, prepare
 from training.data.item_metadata import read_items
+from training.data.packed_log import PackedLog, prepare
 from training.data.readers import read_log
 from training.data.splits import held_out, unseen_users
 from training.data.synthetic import write_synthetic

@@ -7,11 +7,12 @@ import torch
 from index.encoders import Encoder, History, Interests
 from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Retriever
-from training.data.interactions import Interactions, prepare
-from training.evaluation.champion_challenger import judge
+from training.data.interactions import Interactions
+from training.data.packed_log import prepare
+from training.evaluation.champion_challenger import compare_releases
 from training.evaluation.drift import drift
-from training.evaluation.evaluate import exact
-from training.evaluation.holdout_day import asked, divide_day
+from training.evaluation.evaluate import exact_retriever
+from training.evaluation.holdout_day import day_cases, split_day
 
 SINCE = 10.0
 
@@ -51,25 +52,25 @@ def log() -> Interactions:
 
 def test_nothing_of_the_day_is_trained_on(log):
     _, packed = prepare(log, 1, 1)
-    task = divide_day(packed, SINCE)
+    task = split_day(packed, SINCE)
     assert (task.train.times < SINCE).all()
     assert len(task.train.rows) == 2 * 25
 
 
 def test_half_of_the_users_choose_and_the_other_half_judge(log):
     catalog, packed = prepare(log, 1, 1)
-    task = divide_day(packed, SINCE)
+    task = split_day(packed, SINCE)
     assert len(task.validation) + len(task.test) == 40
-    judges = asked(log, SINCE)
+    judges = day_cases(log, SINCE)
     assert len(judges) == len(task.test)
     assert 5 < len(judges) < 35
-    assert len(asked(log, SINCE, everybody=True)) == 40
+    assert len(day_cases(log, SINCE, everybody=True)) == 40
     shown = sorted(tuple(catalog.id(row) for row in case.history) for case in task.test)
     assert sorted(tuple(case.history) for case in judges) == shown
 
 
 def test_a_known_user_shows_what_came_before_and_a_new_one_half(log):
-    cases = {tuple(case.history): case.relevant for case in asked(log, SINCE)}
+    cases = {tuple(case.history): case.relevant for case in day_cases(log, SINCE)}
     place = {item: number for number, item in enumerate(log.item_ids)}
     assert cases == {("a", "b"): [place["c"], place["d"]], ("a",): [place["b"], place["e"]]}
 
@@ -81,14 +82,14 @@ def retriever(ids: list[str], pairs: dict[str, str]) -> Retriever:
     for column, (item, partner) in enumerate(pairs.items()):
         vectors[catalog.rows([item])[0], column] = 1
         vectors[catalog.rows([partner])[0], column] = 2
-    return exact(catalog, Newest(), vectors, 5)
+    return exact_retriever(catalog, Newest(), vectors, 5)
 
 
 def test_releases_of_different_catalogues_are_asked_the_same(log):
     new = retriever(["a", "b", "c", "d", "e"], {"b": "c", "a": "e"})
     live = retriever(["z", "b", "d"], {"b": "d"})  # knows neither a, c nor e, and z, which is gone
-    cases = asked(log, SINCE)
-    judged = judge(log, SINCE, cases, new, live)
+    cases = day_cases(log, SINCE)
+    judged = compare_releases(log, SINCE, cases, new, live)
     known = sum(case.history == ["a", "b"] for case in cases)
     assert judged.live is not None
     assert judged.users == len(cases)

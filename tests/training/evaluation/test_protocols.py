@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from training.data.interactions import LogError, PackedLog
-from training.evaluation.protocols import divide
+from training.data.errors import LogError
+from training.data.packed_log import PackedLog
+from training.evaluation.protocols import split_log
 
 HISTORIES = [[1, 2, 3, 4], [5, 6], [3, 1, 2], [4, 5, 6, 1, 2, 3], [2, 2, 5, 1]]
 
@@ -27,7 +28,7 @@ def trained(log: PackedLog) -> dict[str, list[int]]:
 
 
 def test_leave_one_out():
-    task = divide("leave-one-out", a_log(), 6, 0.1, seed=0)
+    task = split_log("leave-one-out", a_log(), 6, 0.1, seed=0)
     assert trained(task.train) == {
         "u0": [1, 2],
         "u1": [5, 6],
@@ -52,17 +53,17 @@ def test_leave_one_out():
 
 def test_sampled_99_ranks_the_target_among_what_was_never_taken():
     log = a_log([list(range(1, 8)), list(range(3, 9))])
-    task = divide("sampled-99", log, 300, 0.1, seed=0)
+    task = split_log("sampled-99", log, 300, 0.1, seed=0)
     for case in (*task.validation, *task.test):
         assert case.among is not None
         assert case.among[:1] == case.relevant
         assert len(set(case.among)) == 100
         assert not set(case.among[1:]) & {*case.history, *case.relevant}
-    assert divide("sampled-99", log, 300, 0.1, seed=0).test == task.test
+    assert split_log("sampled-99", log, 300, 0.1, seed=0).test == task.test
 
 
 def test_temporal_trains_on_the_past_alone():
-    task = divide("temporal", a_log(), 6, 0.2, seed=0)
+    task = split_log("temporal", a_log(), 6, 0.2, seed=0)
     # times are 0, 10, 20, ... within each user; a fifth of the interactions is after 30 or so
     assert max(map(len, trained(task.train).values())) < 6
     for case in task.test:
@@ -79,7 +80,7 @@ def test_temporal_trains_on_the_past_alone():
 
 def test_unseen_users_are_not_trained_on():
     histories = [[n % 6 + 1, (n + 1) % 6 + 1, (n + 2) % 6 + 1] for n in range(40)]
-    task = divide("unseen-users", a_log(histories), 6, 0.1, seed=0)
+    task = split_log("unseen-users", a_log(histories), 6, 0.1, seed=0)
     assert (len(task.train), len(task.validation), len(task.test)) == (32, 4, 4)
     assert not task.exclude_seen
 
@@ -87,4 +88,4 @@ def test_unseen_users_are_not_trained_on():
 @pytest.mark.parametrize("name", ["leave-one-out", "sampled-99", "temporal"])
 def test_a_log_with_nothing_to_find_is_refused(name):
     with pytest.raises(LogError, match="leave nothing to train on"):
-        divide(name, a_log([[1], [2], [3]]), 3, 0.1, seed=0)
+        split_log(name, a_log([[1], [2], [3]]), 3, 0.1, seed=0)
