@@ -131,9 +131,10 @@ def _ideal_gain(count: int) -> float:
 
 
 METRIC_NAMES = tuple(f"{name}@{n}" for name in METRICS for n in CUTOFFS)
+SELECTABLE, GATEABLE = metric_names("selection"), metric_names("gate")
+# Types of settings: pydantic and the command line list the choices.
 if TYPE_CHECKING:
     SelectionMetric = str
     GateMetric = str
-else:  # fields of settings: pydantic and the command line list the choices
-    SelectionMetric = Literal[metric_names("selection")]
-    GateMetric = Literal[metric_names("gate")]
+else:
+    SelectionMetric, GateMetric = Literal[SELECTABLE], Literal[GATEABLE]
