@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-_PRODUCT_LINES = {
+from index.release.atomic_io import atomic_path
+
+_LINES = {
     "Running": ("Trail running shoes", "Road running shoes", "Running belt", "Hydration vest"),
     "Cycling": ("Road bike helmet", "Bib shorts", "Bike light", "Clipless pedals"),
     "Swimming": ("Swim goggles", "Training fins", "Wetsuit", "Pull buoy"),
@@ -148,10 +150,5 @@ def _make_timestamps(users: NDArray[np.int64], rng: np.random.Generator) -> NDAr
 
 
 def _write(columns: dict[str, object], path: Path) -> None:
-    """Write under a hidden name and rename, so that a reader finds the whole file or none."""
-    temporary = path.with_name(f".{path.name}")
-    try:
+    with atomic_path(path) as temporary:
         pq.write_table(pa.table(columns), temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
