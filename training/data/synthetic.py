@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from index.release.atomic_io import atomic_path
 
-_LINES = {
+_PRODUCT_LINES = {
     "Running": ("Trail running shoes", "Road running shoes", "Running belt", "Hydration vest"),
     "Cycling": ("Road bike helmet", "Bib shorts", "Bike light", "Clipless pedals"),
     "Swimming": ("Swim goggles", "Training fins", "Wetsuit", "Pull buoy"),

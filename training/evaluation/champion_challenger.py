@@ -27,8 +27,8 @@ class Thresholds(Protocol):
     """What a new model must reach to be published; settings of a nightly run are one.
 
     metric: what new and live are compared by. metric_drop: share by which new may be below live;
-    metric_errors: standard errors of the difference by which it may be below, if that is more.
-    day_drop: share of its lead over popularity that live may lose on this day. ann_recall: least
+    metric_standard_errors: standard errors of the difference by which it may be below, if more.
+    lead_drop: share of its lead over popularity that live may lose on this day. ann_recall: least
     recall of the index. size_change: share by which the catalogue may grow or shrink.
     """
 
@@ -37,9 +37,9 @@ class Thresholds(Protocol):
     @property
     def metric_drop(self) -> float: ...
     @property
-    def metric_errors(self) -> float: ...
+    def metric_standard_errors(self) -> float: ...
     @property
-    def day_drop(self) -> float: ...
+    def lead_drop(self) -> float: ...
     @property
     def ann_recall(self) -> float: ...
     @property
@@ -133,7 +133,7 @@ def day_gate(comparison: Comparison, thresholds: Thresholds) -> Gate:
     """The gate for a day: a drop within the noise of its users is allowed."""
     drop, metric = thresholds.metric_drop, thresholds.metric
     if comparison.live is not None and comparison.errors is not None and comparison.live[metric]:
-        noise = thresholds.metric_errors * comparison.errors[metric]
+        noise = thresholds.metric_standard_errors * comparison.errors[metric]
         drop = max(drop, noise / comparison.live[metric])
     return Gate(DAY_METRICS, metric, drop, thresholds.ann_recall, thresholds.size_change)
 
@@ -150,10 +150,10 @@ def check_day(comparison: Comparison, live: Manifest | None, thresholds: Thresho
     if DAY_LEAD not in live.metrics:
         return []  # it was not published by a nightly run
     then, now = live.metrics[DAY_LEAD][metric], comparison.live_lead[metric]
-    if now + 2 * comparison.lead_errors[metric] >= then * (1 - thresholds.day_drop):
+    if now + 2 * comparison.lead_errors[metric] >= then * (1 - thresholds.lead_drop):
         return []
     return [
         f"{metric} of the live {live.id} is {now:+.4f} from popularity's on this day, and was "
-        f"{then:+.4f} on the day it was published on; it may lose {thresholds.day_drop:.1%} of "
+        f"{then:+.4f} on the day it was published on; it may lose {thresholds.lead_drop:.1%} of "
         "that: check that the item ids of the events are right"
     ]

@@ -1,8 +1,7 @@
 """Evaluation through the Retriever that serves: offline metrics and interest metrics."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +25,6 @@ from training.evaluation.rankings import rank_by_popularity, rank_cases
 
 Part = Literal["test", "validation"]
 _INTEREST_USERS = 1000
-# Keys in manifests of earlier versions.
-_RENAMED = {"min_user": "min_user_interactions", "min_item": "min_item_interactions"}
 
 
 def exact_retriever(
@@ -66,8 +63,8 @@ def evaluate_release(
     Raises ReleaseError or LogError.
     """
     manifest, retriever = open_retriever(folder)
-    options = _log_options(manifest.training)
-    interactions = read_log(log_path, format, options.events or None, options.min_weight)
+    options = LogOptions.from_stored(manifest.training)
+    interactions = read_log(log_path, format, options.event_types or None, options.min_weight)
     core = interactions.k_core(options.min_user_interactions, options.min_item_interactions)
     log = pack(core, retriever.catalog)
     data = split_log(
@@ -79,13 +76,6 @@ def evaluate_release(
     )
     cases = data.test if part == "test" else data.validation
     return evaluate(retriever, cases, data.exclude_seen) | cluster_metrics(retriever, cases)
-
-
-def _log_options(training: Mapping[str, Any]) -> LogOptions:
-    """From the settings of a fit, as its manifest has them."""
-    settings = {_RENAMED.get(name, name): value for name, value in training.items()}
-    known = LogOptions.model_fields.keys() & settings.keys()
-    return LogOptions.model_validate({name: settings[name] for name in known})
 
 
 def user_metrics(
