@@ -16,10 +16,10 @@ from tqdm import tqdm
 from index.encoders import ENCODERS
 from index.release.errors import ReleaseError
 from training.config import ConfigError, FitConfig, read_config
-from training.data.errors import LogError
-from training.data.splits import ProtocolName
+from training.data.interactions import LogError
 from training.data.synthetic import write_synthetic
 from training.evaluation.evaluate import Part, evaluate_release
+from training.evaluation.protocols import ProtocolName
 from training.experiments.compare import POP, TRIALS, compare, setting
 from training.experiments.paper_sweeps import SWEEPS
 from training.experiments.runner import ExperimentRunner

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from index.encoders import ENCODERS
-from training.data.splits import ProtocolName
+from training.evaluation.protocols import ProtocolName
 from training.models.negative_sampling import SamplerName
 from training.models.objectives.re4 import AuxiliaryNorm, Contrast
 from training.models.objectives.softmax import Selection

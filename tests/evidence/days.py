@@ -36,9 +36,9 @@ from index.release.manifest import RELEASES
 from index.release.reading import read_current
 from training.data.interactions import Interactions
 from training.data.readers import read_log
-from training.evaluation.champion_challenger import day_metrics, day_popularity
+from training.evaluation.champion_challenger import measure, popular
 from training.evaluation.evaluate import open_retriever
-from training.evaluation.holdout_day import DayCase, day_cases
+from training.evaluation.holdout_day import Asked, asked
 from training.experiments.compare import setting
 from training.nightly.config import read_night
 from training.nightly.run import Outcome, nightly
@@ -103,12 +103,12 @@ def before(log: Interactions, end: float) -> Interactions:
     return Interactions.from_rows(*kept, log.user_ids, log.item_ids)
 
 
-def found(log: Interactions, cases: Sequence[DayCase], root: Path) -> float:
+def found(log: Interactions, cases: Sequence[Asked], root: Path) -> float:
     """The metric of the live release on the cases."""
     current = read_current(root)
     assert current is not None
     _, retriever = open_retriever(root / RELEASES / current)
-    return float(day_metrics(log, cases, retriever)[METRIC].mean())
+    return float(measure(log, cases, retriever)[METRIC].mean())
 
 
 def night(out: Path, variant: str, day: int, settings: list[tuple[str, Any]]) -> Outcome:
@@ -143,10 +143,10 @@ def simulate(
     for day in range(days):
         start = FIRST + day * DAY_S
         known = before(log, start + DAY_S)
-        cases = day_cases(known, start, everybody=True)
+        cases = asked(known, start, everybody=True)
         record: dict[str, Any] = {"day": day + 1, "users": len(cases)}
         record |= {variant: found(known, cases, out / variant) for variant in variants}
-        record[POPULAR] = float(day_popularity(known, start, cases)[METRIC].mean())
+        record[POPULAR] = float(popular(known, start, cases)[METRIC].mean())
         export(log, day, out / "events")
         record["nights"] = {}
         for variant in variants:

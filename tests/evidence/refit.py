@@ -26,9 +26,9 @@ from training.config import FitConfig, read_config
 from training.data.examples import ExampleStream
 from training.data.interactions import Interactions
 from training.data.readers import read_log
-from training.evaluation.champion_challenger import day_metrics
-from training.evaluation.evaluate import exact_retriever
-from training.evaluation.holdout_day import day_cases
+from training.evaluation.champion_challenger import measure
+from training.evaluation.evaluate import exact
+from training.evaluation.holdout_day import asked
 from training.experiments.compare import setting
 from training.fitting.trainer import Trainer, build_optimizers, step
 from training.fitting.warm_start import Parts, catch_up, warm
@@ -69,12 +69,12 @@ def compared(
     with tempfile.TemporaryDirectory() as folder:
         fitted = Trainer(config, data.catalog, data.task, Path(folder)).run()
     begun = Parts(fitted.encoder, fitted.vectors, data.catalog)
-    cases = day_cases(known, today, everybody=True)
+    cases = asked(known, today, everybody=True)
 
     def found(order: str) -> float:
         parts = trained_on(order, begun, data, config, since)
-        retriever = exact_retriever(parts.catalog, parts.encoder, parts.vectors, config.history)
-        return float(day_metrics(known, cases, retriever)[METRIC].mean())
+        retriever = exact(parts.catalog, parts.encoder, parts.vectors, config.history)
+        return float(measure(known, cases, retriever)[METRIC].mean())
 
     worth = {order or "nothing": round(found(order), 4) for order in orders}
     return {"end": end, "users": len(cases), METRIC: worth}

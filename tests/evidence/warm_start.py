@@ -27,13 +27,12 @@ import torch
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig, read_config
 from training.data.examples import ExampleStream
-from training.data.interactions import Interactions
-from training.data.packed_log import PackedLog, prepare
+from training.data.interactions import Interactions, PackedLog, prepare
 from training.data.readers import read_log
-from training.evaluation.champion_challenger import day_metrics
-from training.evaluation.evaluate import exact_retriever
-from training.evaluation.holdout_day import day_cases, split_day
-from training.evaluation.protocols import DataSplit
+from training.evaluation.champion_challenger import measure
+from training.evaluation.evaluate import exact
+from training.evaluation.holdout_day import asked, divide_day
+from training.evaluation.protocols import Task
 from training.experiments.compare import setting
 from training.fitting.trainer import Fitted, Trainer
 from training.fitting.warm_start import Parts, catch_up, warm
@@ -63,12 +62,12 @@ Train = Callable[[Model], None]
 class Ready(NamedTuple):
     catalog: Catalog
     log: PackedLog
-    task: DataSplit
+    task: Task
 
 
 def ready(log: Interactions, since: float, config: FitConfig) -> Ready:
     catalog, packed = prepare(log, config.min_user_interactions, config.min_item_interactions)
-    return Ready(catalog, packed, split_day(packed, since))
+    return Ready(catalog, packed, divide_day(packed, since))
 
 
 def fit(
@@ -112,11 +111,9 @@ def compared(
         # Live has seen all that is trained on tonight, so there is nothing to catch up with.
         again, kept = fit(data, started, folder / "warm", live)
     metric = config.select_on
-    cases = day_cases(log, since)
+    cases = asked(log, since)
     judged = {
-        name: day_metrics(
-            log, cases, exact_retriever(p.catalog, p.encoder, p.vectors, config.history)
-        )[metric]
+        name: measure(log, cases, exact(p.catalog, p.encoder, p.vectors, config.history))[metric]
         for name, p in {"live": live, "cold": new, "warm": kept}.items()
     }
     return {

@@ -11,12 +11,11 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from training.evaluation.interest_metrics import INTEREST_METRICS
-from training.evaluation.metrics import metric_names
 from training.experiments.runner import System, significance
 
-SHOWN = metric_names("comparison")
+SHOWN = ("recall@20", "recall@50", "ndcg@20", "ndcg@50", "hit@20", "hit@50")
 JUDGED = "recall@50"
+_HEALTH = ("interest_cosine", "interest_entropy", "interest_union")
 _COST = ("samples/s", "encode us")
 
 
@@ -25,7 +24,7 @@ def table(systems: Sequence[System], metrics: Sequence[str] = SHOWN) -> str:
 
     p: of the paired difference over users, in JUDGED, to the best other system.
     """
-    head = ["system", *metrics, f"p ({JUDGED})", *INTEREST_METRICS, *_COST]
+    head = ["system", *metrics, f"p ({JUDGED})", *_HEALTH, *_COST]
     best = {metric: max(system.values(metric).mean() for system in systems) for metric in metrics}
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for system in systems:
@@ -50,9 +49,7 @@ def _against_best(system: System, systems: Sequence[System], metric: str) -> str
 
 def _health(system: System) -> list[str]:
     tests = [outcome.test for outcome in system.outcomes]
-    return [
-        f"{np.mean([t[n] for t in tests]):.2f}" if n in tests[0] else "" for n in INTEREST_METRICS
-    ]
+    return [f"{np.mean([t[n] for t in tests]):.2f}" if n in tests[0] else "" for n in _HEALTH]
 
 
 def _cost(system: System) -> list[str]:

@@ -9,15 +9,21 @@ import numpy as np
 from sklearn.manifold import TSNE
 
 from training.config import FitConfig
-from training.evaluation.interest_clusters import interests_and_items
-from training.evaluation.metrics import metric_names
+from training.evaluation.interest_clusters import represent
 from training.experiments.compare import system_config
 from training.experiments.paper_sweeps import SWEEPS
 from training.experiments.published_results import PRINTED
 from training.experiments.report import plot_curves, table
 from training.experiments.runner import ExperimentRunner, System
 
-_METRICS = metric_names("paper")
+_METRICS = (
+    "recall@20",
+    "recall@50",
+    "ndcg_gt_order@20",
+    "ndcg_gt_order@50",
+    "hit@20",
+    "hit@50",
+)
 
 
 def reproduce(
@@ -80,7 +86,7 @@ def _plot_users(
     for axes, system in zip(panels, systems, strict=True):
         config = FitConfig.model_validate(system.outcomes[0].config)
         cases = laboratory.prepared(config).task.test
-        interests, items = interests_and_items(laboratory.retriever(config), cases, users)
+        interests, items = represent(laboratory.retriever(config), cases, users)
         count = interests.shape[1]
         points = np.concatenate([interests.reshape(-1, interests.shape[2]), *items])
         flat = TSNE(perplexity=min(10, len(points) - 1), random_state=0).fit_transform(points)

@@ -12,18 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from index.release.atomic_io import replace_text
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig
-from training.evaluation.evaluate import evaluate, exact_retriever, popularity_metrics, user_metrics
-from training.evaluation.interest_clusters import cluster_metrics
-from training.evaluation.metrics import metric_names
-from training.evaluation.protocols import EvaluationCase
+from training.evaluation.evaluate import evaluate, exact, popular, user_metrics
+from training.evaluation.interest_clusters import separation
+from training.evaluation.protocols import Case
 from training.fitting.fit import Prepared, prepare_log
 from training.fitting.select_interests import choose
 from training.fitting.trainer import Trainer
 
-PER_USER = metric_names("per-user")  # kept for each user, to test differences
+PER_USER = ("recall@20", "recall@50", "ndcg@50")  # kept for each user, to test differences
 _TIMED_USERS = 300
 
 
@@ -78,7 +76,9 @@ class ExperimentRunner:
         path = self._path(config)
         if not path.exists():
             outcome = self._train(config, path.with_suffix(""))
-            replace_text(path, json.dumps(asdict(outcome)))
+            aside = path.with_suffix(".aside")
+            aside.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
+            aside.replace(path)
         return Outcome(**json.loads(path.read_text(encoding="utf-8")))
 
     def retriever(self, config: FitConfig) -> Retriever:
@@ -87,7 +87,7 @@ class ExperimentRunner:
         ready = self.prepared(config)
         folder = self._path(config).with_suffix("")
         fitted = Trainer(config, ready.catalog, ready.task, folder).run()
-        return exact_retriever(ready.catalog, fitted.encoder, fitted.vectors, config.history)
+        return exact(ready.catalog, fitted.encoder, fitted.vectors, config.history)
 
     def _path(self, config: FitConfig) -> Path:
         about = f"{self.log.name} {config.model_dump_json()}"
@@ -123,8 +123,8 @@ class ExperimentRunner:
     def popularity(self, config: FitConfig) -> Outcome:
         """The trivial baseline: the most popular items for everyone."""
         ready = self.prepared(config)
-        users = popularity_metrics(ready.catalog, ready.task.test, ready.task.exclude_seen)
-        held = popularity_metrics(ready.catalog, ready.task.validation, ready.task.exclude_seen)
+        users = popular(ready.catalog, ready.task.test, ready.task.exclude_seen)
+        held = popular(ready.catalog, ready.task.validation, ready.task.exclude_seen)
         validation, test = (
             {name: float(each.mean()) for name, each in part.items()} for part in (held, users)
         )
@@ -134,14 +134,14 @@ class ExperimentRunner:
         ready = self.prepared(config)
         folder.mkdir(exist_ok=True)
         fitted = Trainer(config, ready.catalog, ready.task, folder).run()
-        retriever = exact_retriever(ready.catalog, fitted.encoder, fitted.vectors, config.history)
+        retriever = exact(ready.catalog, fitted.encoder, fitted.vectors, config.history)
         task = ready.task
         users = user_metrics(retriever, task.test, task.exclude_seen)
         return Outcome(
             config=config.model_dump(mode="json"),
             validation=fitted.metrics,
             test=evaluate(retriever, task.test, task.exclude_seen)
-            | cluster_metrics(retriever, task.test),
+            | separation(retriever, task.test),
             users=_kept(users),
             samples_per_s=float(np.mean([r["samples_per_s"] for r in fitted.history])),
             encode_us=_encode_us(retriever, task.test),
@@ -153,7 +153,7 @@ def _kept(users: dict[str, NDArray[np.float64]]) -> dict[str, list[float]]:
     return {name: users[name].round(5).tolist() for name in PER_USER}
 
 
-def _encode_us(retriever: Retriever, cases: list[EvaluationCase]) -> float:
+def _encode_us(retriever: Retriever, cases: list[Case]) -> float:
     histories = [case.history for case in cases[:_TIMED_USERS]]
     spent = []
     for history in histories:

@@ -20,11 +20,11 @@ from index.release.manifest import Canary, DataWindow, EncoderSpec, Manifest, di
 from index.release.writing import write_parts
 from index.retrieval.catalog import Catalog
 from training.config import ConfigError, FitConfig
+from training.data.interactions import PackedLog, prepare
 from training.data.item_metadata import read_items
-from training.data.packed_log import PackedLog, prepare
 from training.data.readers import read_log
-from training.evaluation.evaluate import exact_retriever
-from training.evaluation.protocols import DataSplit, split_log
+from training.evaluation.evaluate import exact
+from training.evaluation.protocols import Task, divide
 from training.fitting.select_interests import choose
 from training.fitting.trainer import CHECKPOINT, Fitted, OnStep, Trainer
 from training.models.model import encoder_arguments
@@ -39,7 +39,7 @@ class Prepared(NamedTuple):
 
     catalog: Catalog
     log: PackedLog
-    task: DataSplit
+    task: Task
 
 
 def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> Prepared:
@@ -49,7 +49,7 @@ def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> P
     catalog, log = prepare(
         interactions, config.min_user_interactions, config.min_item_interactions, items
     )
-    task = split_log(config.split, log, len(catalog), config.test_fraction, config.split_seed)
+    task = divide(config.split, log, len(catalog), config.test_fraction, config.split_seed)
     return Prepared(catalog, log, task)
 
 
@@ -100,7 +100,7 @@ def write_draft(
     metrics: by split, what the manifest says besides those of validation.
     """
     sample = [case.history for case in prepared.task.validation[:_INTERESTS]]
-    retriever = exact_retriever(prepared.catalog, fitted.encoder, fitted.vectors, config.history)
+    retriever = exact(prepared.catalog, fitted.encoder, fitted.vectors, config.history)
     interests = np.concatenate(
         [retriever.encode(sample[start : start + 256]) for start in range(0, len(sample), 256)]
     )

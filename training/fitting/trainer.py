@@ -16,8 +16,8 @@ from index.encoders import Encoder
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
 from training.data.examples import Examples, ExampleStream
-from training.evaluation.evaluate import evaluate, exact_retriever
-from training.evaluation.protocols import DataSplit
+from training.evaluation.evaluate import evaluate, exact
+from training.evaluation.protocols import Task
 from training.fitting import checkpoint
 from training.models.model import Model
 
@@ -77,7 +77,7 @@ class Trainer:
         self,
         config: FitConfig,
         catalog: Catalog,
-        task: DataSplit,
+        task: Task,
         folder: Path,
         start: Callable[[Model], None] | None = None,
         finish: Callable[[Model], None] | None = None,
@@ -212,9 +212,7 @@ class Trainer:
         vectors = self._model.vectors()
         # Of cosines the loss may still be a number when the weights no longer are.
         self._check(vectors, "item vectors")
-        retriever = exact_retriever(
-            self._catalog, self._model.encoder, vectors, self._config.history
-        )
+        retriever = exact(self._catalog, self._model.encoder, vectors, self._config.history)
         if looked_at := [case.history for case in self._validation[:_LOOKED_AT]]:
             self._check(retriever.encode(looked_at), "interests")
         return evaluate(retriever, self._validation, self._exclude_seen)

@@ -16,23 +16,21 @@ from index.release.publish import publish
 from index.release.reading import read_current, read_parts, verify_files
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig
-from training.data.errors import LogError
-from training.data.interactions import Interactions
+from training.data.interactions import Interactions, LogError, prepare
 from training.data.item_metadata import read_items
-from training.data.packed_log import prepare
 from training.data.readers import read_log
 from training.evaluation.champion_challenger import (
-    DAY_LEAD,
-    DAY_METRICS,
-    Comparison,
-    check_day,
-    compare_releases,
-    day_gate,
+    LEAD,
+    NIGHT,
+    Judgement,
+    gate_of,
+    judge,
+    strange_day,
 )
 from training.evaluation.drift import drift
-from training.evaluation.evaluate import exact_retriever
-from training.evaluation.holdout_day import day_cases, split_day, whole_histories
-from training.evaluation.protocols import DataSplit
+from training.evaluation.evaluate import exact
+from training.evaluation.holdout_day import asked, divide_day, histories
+from training.evaluation.protocols import Task
 from training.fitting.fit import Prepared, write_draft
 from training.fitting.select_interests import choose, settled
 from training.fitting.trainer import Fitted, Trainer
@@ -119,7 +117,7 @@ class Night:
             manifest, parts = self.live
             live = _retriever(parts, manifest.encoder.history_length)
         new = _retriever(self._parts(self.fitted), self.fit_config.history)
-        return compare_releases(self.log, since, day_cases(self.log, since), new, live).to_json()
+        return judge(self.log, since, asked(self.log, since), new, live).to_json()
 
     def _refit(self) -> Result:
         return {"metrics": self.refitted.metrics, "history": self.refitted.history}
@@ -130,11 +128,9 @@ class Night:
         if not draft.exists():
             draft.parent.mkdir(exist_ok=True)
             ready, judged = self.prepared, self.judgement
-            metrics = {DAY_METRICS: judged.new, DAY_LEAD: judged.new_lead}
+            metrics = {NIGHT: judged.new, LEAD: judged.new_lead}
             # The index is tuned on whoever will ask, as the day alone may have too few users.
-            shown = DataSplit(
-                ready.task.train, whole_histories(ready.log, _ASKERS), ready.task.test
-            )
+            shown = Task(ready.task.train, histories(ready.log, _ASKERS), ready.task.test)
             aside = self.steps.folder / DRAFT / name
             whole = Prepared(ready.catalog, ready.log, shown)
             # Metrics are those of the weights that had not seen the day.
@@ -159,8 +155,8 @@ class Night:
         draft, config = self._drafted, self.config
         if read_current(config.root) != draft.name:  # it was cut short just after
             self._was_not_live_before()
-            gate, live = day_gate(self.judgement, config), self._live_today
-            strange = check_day(self.judgement, self.live and self.live[0], config)
+            gate, live = gate_of(self.judgement, config), self._live_today
+            strange = strange_day(self.judgement, self.live and self.live[0], config)
             if strange:
                 failures = strange + gate.failures(read_manifest(draft), live)
                 raise GateRefusal(draft.name, failures)
@@ -196,7 +192,7 @@ class Night:
             )
         except LogError as error:  # as it is, there will be no more in it another time
             raise RefusedError(f"{self.name}: {error}") from error
-        task = split_day(log, self.window["since"])
+        task = divide_day(log, self.window["since"])
         if not task.validation or np.diff(task.train.offsets).max(initial=0) < 2:
             raise RefusedError(
                 f"{self.name}: {len(log):,} users of {len(log.rows):,} interactions leave nothing "
@@ -222,7 +218,7 @@ class Night:
         """The live release's manifest, with its metrics of this day."""
         if self.live is None or self.judgement.live is None:
             return None
-        return self.live[0].model_copy(update={"metrics": {DAY_METRICS: self.judgement.live}})
+        return self.live[0].model_copy(update={"metrics": {NIGHT: self.judgement.live}})
 
     @cached_property
     def is_warm(self) -> bool:
@@ -272,10 +268,10 @@ class Night:
         if not self.config.refit_epochs:
             return self.fitted
         task, log = self.prepared.task, self.prepared.log
-        whole = DataSplit(log, task.validation, task.test)
+        whole = Task(log, task.validation, task.test)
         return self._again("refit", self.fitted, whole, self.window["since"])
 
-    def _again(self, name: str, fitted: Fitted, task: DataSplit, since: float) -> Fitted:
+    def _again(self, name: str, fitted: Fitted, task: Task, since: float) -> Fitted:
         """Trained on, first on everything, then on what came since a time."""
         update = {
             "epochs": self.config.refit_epochs,
@@ -296,7 +292,7 @@ class Night:
         self,
         name: str,
         config: FitConfig,
-        task: DataSplit,
+        task: Task,
         start: _Train | None,
         finish: _Train | None = None,
     ) -> Fitted:
@@ -322,8 +318,8 @@ class Night:
         return Parts(fitted.encoder, fitted.vectors, self.prepared.catalog)
 
     @property
-    def judgement(self) -> Comparison:
-        return Comparison(**self.steps.result("judge"))
+    def judgement(self) -> Judgement:
+        return Judgement(**self.steps.result("judge"))
 
     @property
     def _drafted(self) -> Path:
@@ -331,4 +327,4 @@ class Night:
 
 
 def _retriever(parts: Parts, history: int) -> Retriever:
-    return exact_retriever(parts.catalog, parts.encoder, parts.vectors, history)
+    return exact(parts.catalog, parts.encoder, parts.vectors, history)

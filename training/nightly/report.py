@@ -20,13 +20,11 @@ from index.release.atomic_io import replace_text
 from index.release.reading import read_current
 from training.data.event_window import DAY_S
 from training.data.readers import read_log
-from training.evaluation.champion_challenger import day_gate
-from training.evaluation.interest_metrics import CATEGORY_DIVERSITY, INTEREST_METRICS
-from training.evaluation.metrics import metric_names
+from training.evaluation.champion_challenger import gate_of
 from training.nightly.pipeline import WINDOW, Night
 
-_SHOWN = metric_names("nightly")
-_HEALTH = (*INTEREST_METRICS, CATEGORY_DIVERSITY)
+_SHOWN = ("recall@10", "recall@20", "recall@50", "ndcg@20", "ndcg@50", "hit@50")
+_HEALTH = ("interest_cosine", "interest_entropy", "interest_union", "category_diversity")
 _COLOURS = {"new": "#4878a8", "live": "#d1894b", "popular": "#9a9a9a"}
 
 
@@ -46,7 +44,7 @@ def write_report(night: Night, outcome: dict[str, Any]) -> Path:
         "serves": read_current(night.config.root),
     }
     if steps.done("judge"):
-        told["gate"] = asdict(day_gate(night.judgement, night.config))
+        told["gate"] = asdict(gate_of(night.judgement, night.config))
     replace_text(folder / "report.json", json.dumps(told, indent=2) + "\n")
     plots = _plots(folder, told) if night.config.plots else []
     page = folder / "report.md"

@@ -30,10 +30,10 @@ from index.release.lock import exclusive_lock
 from index.release.manifest import DRAFTS, RELEASES, digest, read_manifest
 from index.release.reading import read_current
 from training.config import ConfigError
-from training.data.errors import LogError
 from training.data.event_window import DAY_S, read_window, write_window
+from training.data.interactions import LogError
 from training.data.readers import read_log
-from training.evaluation.holdout_day import day_cases
+from training.evaluation.holdout_day import asked
 from training.fitting.trainer import DivergedError
 from training.nightly import notifications as hook
 from training.nightly.config import NightConfig, OutcomeName
@@ -244,7 +244,7 @@ def _held_out(config: NightConfig, window: Path, live: str | None) -> Result:
     if live is not None:
         seen = read_manifest(config.root / RELEASES / live).data.last
         since = max(since, float(np.nextafter(seen, np.inf)))
-    cases, new = len(day_cases(log, since)), int((log.times >= since).sum())
+    cases, new = len(asked(log, since)), int((log.times >= since).sum())
     if cases < config.min_cases:
         why = "wait for more, or lower min_cases"
         if not config.events.is_dir():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from training.config import FitConfig
-from training.evaluation.evaluate import exact_retriever
+from training.evaluation.evaluate import exact
 from training.fitting.fit import Prepared, prepare_log
 from training.fitting.trainer import DivergedError, Fitted, Trainer
 from training.models.model import Model
@@ -71,7 +71,7 @@ def test_with_cosine_scores_items_have_length_one(planted, tmp_path, sparse_abov
     fitted = train(ready, config, tmp_path)
     np.testing.assert_allclose(np.linalg.norm(fitted.vectors[1:], axis=1), 1, rtol=1e-5)
     assert (fitted.vectors[0] == 0).all()
-    retriever = exact_retriever(ready.catalog, fitted.encoder, fitted.vectors, config.history)
+    retriever = exact(ready.catalog, fitted.encoder, fitted.vectors, config.history)
     interests = retriever.encode([[1, 2], [3]])
     np.testing.assert_allclose(np.linalg.norm(interests, axis=2), 10, rtol=1e-5)
     assert fitted.metrics["recall@50"] > 2 * 50 / len(ready.catalog)

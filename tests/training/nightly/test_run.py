@@ -194,7 +194,7 @@ def test_shuffled_labels_are_refused(folder, log):
     items = log["item_id"].take(pa.array(np.random.default_rng(0).permutation(len(log))))
     bad_events(folder, log.set_column(1, "item_id", items))
     outcome = nightly(config_of(folder))
-    refused(folder, outcome, before, "recall@20", "check that the item ids of the events")
+    refused(folder, outcome, before, "recall@20", "check that the events name the items")
 
 
 def test_a_worse_model_is_refused(folder):
