@@ -1,4 +1,4 @@
-"""LogError, and how errors of libraries are told in one."""
+"""LogError, and how the errors of libraries become one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ PARQUET_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 class LogError(ValueError):
-    """The log, or the items file, cannot be used; one sentence says why and what to do."""
+    """The log or the items file cannot be used; one sentence says why and what to do."""
 
 
 def require_column(path: Path, columns: Sequence[str], name: str) -> None:
