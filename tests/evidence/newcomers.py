@@ -1,15 +1,14 @@
-"""What new items beside the release are worth: recall on targets that the release does not know.
+"""What cold-start items are worth beside the release: recall on targets that the release lacks.
 
-    python tests/evidence/newcomers.py LOG --out DIR [--known 0.65] [--heard 0.02,0.05,0.1]
+    python tests/evidence/newcomers.py LOG --out DIR [--known 0.65] [--observed 0.02,0.05,0.1]
                                        [--next 0.05] [--users 2] [--epochs 30]
 
-A release is trained on the oldest interactions of LOG, --known of them, and not again. Then events
-are heard, --heard of the log, and new items placed by those who took them; and each user of the
-next --next of the log, who has a known item in the history, is asked about: recall@50 of the answer
-for what is taken there, where no item is told twice. Beside it, the 50 most popular items of all
-that was heard, and of the new items alone. Users with new items in their history are also asked
-about as if these could not be read there. The draft is kept in DIR. A Markdown table, then one JSON
-object.
+A release is trained once, on the oldest interactions of LOG, --known of them. Then the service
+observes more events, --observed of the log, and places new items by their users, at least --users
+each. Each user of the next --next of the log whose history has a known item is a case: recall@50 of
+the next items, without repeats. Baselines: the 50 most popular items of all events so far, and of
+the new items. Users with new items in their history are also evaluated without them. The draft is
+kept in DIR. Prints a Markdown table, then one JSON object.
 """
 
 import argparse
@@ -24,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index.retrieval.delta import Delta, middle_length, user_context, vector_at
+from index.retrieval.delta import Delta, cold_start_vector, median_norm, user_context
 from index.retrieval.retriever import Query, Retriever
 from training.config import read_config
 from training.data.interactions import Interactions
@@ -36,8 +35,8 @@ K = 50
 _BATCH = 256
 
 
-class Asked(NamedTuple):
-    """A user: what was taken so far, and what is taken next."""
+class Case(NamedTuple):
+    """A user: the items so far, oldest first, and the next items."""
 
     history: list[str]
     relevant: set[str]
@@ -51,12 +50,12 @@ class Log(NamedTuple):
 
 
 def in_order(log: Interactions) -> Log:
-    who = np.repeat(np.arange(len(log.user_ids)), np.diff(log.offsets))
-    order = np.lexsort((who, log.times))
-    return Log(log.user_ids[who[order]].tolist(), log.item_ids[log.items[order]].tolist())
+    order = np.lexsort((log.users, log.times))
+    users, items = log.users[order], log.items[order]
+    return Log(log.user_ids[users].tolist(), log.item_ids[items].tolist())
 
 
-def trained(log: Log, known: int, folder: Path, epochs: int) -> Retriever:
+def train(log: Log, known: int, folder: Path, epochs: int) -> Retriever:
     drafts = [*folder.glob("root/drafts/*")]
     if not drafts:
         columns = {"user_id": log.users[:known], "item_id": log.items[:known]}
@@ -69,89 +68,93 @@ def trained(log: Log, known: int, folder: Path, epochs: int) -> Retriever:
     return open_retriever(drafts[0])[1]
 
 
-def hear(
-    retriever: Retriever, log: Log, known: int, until: int, users: int
+def observe(
+    retriever: Retriever, log: Log, known: int, until: int, min_users: int
 ) -> tuple[Delta | None, dict[str, list[str]]]:
-    """The new items placed, and the histories of all users."""
+    """The new items with their vectors, and the histories of all users."""
     histories: dict[str, list[str]] = defaultdict(list)
-    stands: dict[str, dict[str, list[int]]] = defaultdict(dict)
+    contexts: dict[str, dict[str, list[int]]] = defaultdict(dict)
     rows = retriever.catalog.rows(log.items[:until])
-    for place, row in enumerate(rows):
-        user, item = log.users[place], log.items[place]
-        if not row and place >= known:
-            before = [each for each in retriever.catalog.rows(histories[user]) if each]
-            if before:
-                stands[item][user] = before
+    for index, row in enumerate(rows):
+        user, item = log.users[index], log.items[index]
+        if not row and index >= known:
+            known_rows = [r for r in retriever.catalog.rows(histories[user]) if r]
+            if known_rows:
+                contexts[item][user] = known_rows
         histories[user].append(item)
-    length = middle_length(retriever.vectors)
-    placed = {
-        item: vector_at([user_context(retriever.vectors, rows) for rows in takes.values()], length)
-        for item, takes in stands.items()
-        if len(takes) >= users
+    norm = median_norm(retriever.vectors)
+    vectors = {
+        item: cold_start_vector(
+            [user_context(retriever.vectors, rows) for rows in by_user.values()], norm
+        )
+        for item, by_user in contexts.items()
+        if len(by_user) >= min_users
     }
-    return (Delta.of(placed) if placed else None), histories
+    return (Delta.of(vectors) if vectors else None), histories
 
 
-def next_users(
+def next_cases(
     retriever: Retriever, log: Log, histories: Mapping[str, list[str]], first: int, end: int
-) -> list[Asked]:
+) -> list[Case]:
     relevant: dict[str, set[str]] = defaultdict(set)
     for user, item in zip(log.users[first:end], log.items[first:end], strict=True):
         relevant[user].add(item)
     return [
-        Asked(histories[user], wanted)
-        for user, wanted in relevant.items()
+        Case(histories[user], items)
+        for user, items in relevant.items()
         if user in histories and any(retriever.catalog.rows(histories[user]))
     ]
 
 
-def answers(retriever: Retriever, cases: Sequence[Asked], delta: Delta | None) -> list[list[str]]:
+def recommend(retriever: Retriever, cases: Sequence[Case], delta: Delta | None) -> list[list[str]]:
     ids = [*retriever.catalog.ids, *(delta.ids if delta else ())]
     queries = [Query(case.history, K, exclude_seen=False) for case in cases]
     return [
-        [ids[row - 1] for row in answer.rows.tolist()]
+        [ids[row - 1] for row in result.rows.tolist()]
         for first in range(0, len(queries), _BATCH)
-        for answer in retriever.recommend(queries[first : first + _BATCH], delta=delta)
+        for result in retriever.recommend(queries[first : first + _BATCH], delta=delta)
     ]
 
 
-def recall(cases: Sequence[Asked], found: Sequence[Sequence[str]], among: set[str] | None) -> float:
-    """Mean over those who take any of the items; among: None is all items."""
+def recall(
+    cases: Sequence[Case], results: Sequence[Sequence[str]], targets: set[str] | None
+) -> float:
+    """Mean over the cases with a relevant item among `targets`; None is all items."""
     shares = []
-    for case, items in zip(cases, found, strict=True):
-        wanted = case.relevant if among is None else case.relevant & among
-        if wanted:
-            shares.append(len(wanted & set(items)) / len(wanted))
+    for case, items in zip(cases, results, strict=True):
+        relevant = case.relevant if targets is None else case.relevant & targets
+        if relevant:
+            shares.append(len(relevant & set(items)) / len(relevant))
     return float(np.mean(shares)) if shares else float("nan")
 
 
-def with_any(cases: Sequence[Asked], items: set[str], newest: int) -> list[Asked]:
-    """Those who have any of the items among the newest of their history."""
+def with_any(cases: Sequence[Case], items: set[str], newest: int) -> list[Case]:
+    """The cases with any of the items among the newest of their history."""
     return [case for case in cases if items.intersection(case.history[-newest:])]
 
 
 def measure(
-    retriever: Retriever, log: Log, known: int, heard: float, after: float, users: int
+    retriever: Retriever, log: Log, known: int, observed: float, next_share: float, min_users: int
 ) -> dict[str, float]:
     size = len(log.items)
-    until = known + round(heard * size)
-    end = min(until + round(after * size), size)
-    delta, histories = hear(retriever, log, known, until, users)
-    cases = next_users(retriever, log, histories, until, end)
+    until = known + round(observed * size)
+    end = min(until + round(next_share * size), size)
+    delta, histories = observe(retriever, log, known, until, min_users)
+    cases = next_cases(retriever, log, histories, until, end)
     old = set(retriever.catalog.ids)
     new = {item for case in cases for item in case.relevant} - old
     counts = Counter(log.items[:until])
     popular = [item for item, _ in counts.most_common(K)]
-    fresh = Counter(item for item in log.items[known:until] if item not in old)
-    popular_new = [item for item, _ in fresh.most_common(K)]
-    without, beside = answers(retriever, cases, None), answers(retriever, cases, delta)
-    having = with_any(cases, set(delta.ids if delta else ()), retriever.history_length)
-    unread = [
-        Asked([item for item in case.history if item in old], case.relevant) for case in having
+    new_counts = Counter(item for item in log.items[known:until] if item not in old)
+    popular_new = [item for item, _ in new_counts.most_common(K)]
+    without, beside = recommend(retriever, cases, None), recommend(retriever, cases, delta)
+    new_readers = with_any(cases, set(delta.ids if delta else ()), retriever.history_length)
+    known_only = [
+        Case([item for item in case.history if item in old], case.relevant) for case in new_readers
     ]
     return {
-        "heard": heard,
-        "offered": len(delta or ()),
+        "observed": observed,
+        "cold_start_items": len(delta or ()),
         "users": len(cases),
         "users_of_new": sum(bool(case.relevant & new) for case in cases),
         "new": recall(cases, beside, new),
@@ -161,10 +164,10 @@ def measure(
         "known": recall(cases, beside, old),
         "all_without": recall(cases, without, None),
         "all": recall(cases, beside, None),
-        "users_with_new": len(having),
-        "unread": recall(having, answers(retriever, unread, delta), None),
-        "read": recall(having, answers(retriever, having, delta), None),
-        "share_of_answers": float(np.mean([len(set(ids) - old) / len(ids) for ids in beside])),
+        "users_with_new": len(new_readers),
+        "unread": recall(new_readers, recommend(retriever, known_only, delta), None),
+        "read": recall(new_readers, recommend(retriever, new_readers, delta), None),
+        "share_of_results": float(np.mean([len(set(ids) - old) / len(ids) for ids in beside])),
     }
 
 
@@ -173,18 +176,18 @@ def main() -> None:
     parser.add_argument("log", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--known", type=float, default=0.65)
-    parser.add_argument("--heard", default="0.02,0.05,0.1")
+    parser.add_argument("--observed", default="0.02,0.05,0.1")
     parser.add_argument("--next", type=float, default=0.05)
     parser.add_argument("--users", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=30)
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    log = in_order(read_log(given.log))
-    known = round(given.known * len(log.items))
-    retriever = trained(log, known, given.out, given.epochs)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    log = in_order(read_log(options.log))
+    known = round(options.known * len(log.items))
+    retriever = train(log, known, options.out, options.epochs)
     rows = [
-        measure(retriever, log, known, float(heard), given.next, given.users)
-        for heard in given.heard.split(",")
+        measure(retriever, log, known, float(observed), options.next, options.users)
+        for observed in options.observed.split(",")
     ]
     names = [*rows[0]]
     print(f"| {' | '.join(names)} |", f"|{'---:|' * len(names)}", sep="\n")

@@ -1,4 +1,4 @@
-"""The parts of sizes.py that are weighed, each in a process of its own.
+"""The parts of sizes.py whose memory and time are measured, each in a process of its own.
 
     python tests/evidence/sizes_parts.py log FOLDER SIZE
     python tests/evidence/sizes_parts.py fit FOLDER EXAMPLES
@@ -23,17 +23,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # each part loads what it needs itself: its memory is weighed
+if TYPE_CHECKING:  # each part imports only what it needs: its memory is measured
     from redis_servers import RedisServer
-
-    from service.settings import Settings
     from service.store.events import Event
 
+    from service.settings import Settings
+
 LOG, ROOT = "log", "root"
-_BASE = 10_000  # users; more are these again, with other items of the same lines
-_FULL = 100  # items of a history
-_AGAIN = 10  # a tenth of the users sends as many events again, with ids
-_AT_ONCE = 1000
+_BASE_USERS = 10_000  # more users are copies of these, with other items of the same lines
+_HISTORY_LENGTH = 100
+_WITH_IDS = 10  # a tenth of the users sends as many events again, with ids
+_BATCH = 1000
 
 
 # --- a log ---
@@ -43,24 +43,24 @@ def write_log(folder: Path, size: int) -> dict[str, object]:
     """As many items as users, about ten interactions each."""
     from training.data.synthetic import write_synthetic
 
-    write_synthetic(folder / "base", users=min(size, _BASE), items=size)
-    taken = pq.read_table(folder / "base" / "interactions.parquet")
+    write_synthetic(folder / "base", users=min(size, _BASE_USERS), items=size)
+    base = pq.read_table(folder / "base" / "interactions.parquet")
     items = pq.read_table(folder / "base" / "items.parquet")
     ids = items["item_id"].combine_chunks().dictionary_encode()
     row_of = {item_id: row for row, item_id in enumerate(ids.dictionary.to_pylist())}
-    rows = np.array([row_of[item_id] for item_id in taken["item_id"].to_pylist()])
+    rows = np.array([row_of[item_id] for item_id in base["item_id"].to_pylist()])
     titles = [title.partition(",")[0] for title in items["title"].to_pylist()]
     lines = np.unique(titles, return_inverse=True)[1]
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     copies = [
         pa.table(
             {
-                "user_id": pa.array([f"{copy}-{user}" for user in taken["user_id"].to_pylist()]),
-                "item_id": ids.dictionary.take(pa.array(_other_items(lines, draw)[rows])),
-                "timestamp": taken["timestamp"],
+                "user_id": pa.array([f"{copy}-{user}" for user in base["user_id"].to_pylist()]),
+                "item_id": ids.dictionary.take(pa.array(_permute_in_lines(lines, rng)[rows])),
+                "timestamp": base["timestamp"],
             }
         )
-        for copy in range(max(size // _BASE, 1))
+        for copy in range(max(size // _BASE_USERS, 1))
     ]
     log = pa.concat_tables(copies)
     (folder / LOG).mkdir()
@@ -70,53 +70,53 @@ def write_log(folder: Path, size: int) -> dict[str, object]:
     return {"interactions": log.num_rows}
 
 
-def _other_items(lines: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
-    """For each row another of its line, each once."""
-    there = np.argsort(lines, kind="stable")
-    other = np.empty(len(lines), dtype=np.int64)
-    other[there] = np.lexsort((draw.random(len(lines)), lines))
-    return other
+def _permute_in_lines(lines: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """A random permutation of the rows within each product line."""
+    by_line = np.argsort(lines, kind="stable")
+    permutation = np.empty(len(lines), dtype=np.int64)
+    permutation[by_line] = np.lexsort((rng.random(len(lines)), lines))
+    return permutation
 
 
 # --- a fit ---
 
 
 def fit_some(folder: Path, examples: int) -> dict[str, object]:
-    """An epoch over so many examples, with all of the log and the catalogue in memory.
+    """An epoch over part of the examples, with the whole log and catalogue in memory.
 
-    Says what a whole epoch would take beyond that, by the time that these took.
+    Extrapolates the time of the other examples from the time of these.
     """
     from training.config import FitConfig
-    from training.fitting.fit import Prepared, prepare_log, write_draft
-    from training.fitting.trainer import Progress, Trainer
+    from training.fitting.fit import PreparedData, prepare_log, write_draft
+    from training.fitting.trainer import Trainer, TrainingState
 
     config = FitConfig(epochs=1, min_user_interactions=1, min_item_interactions=1, batch_size=1024)
-    ready = prepare_log(folder / LOG / "interactions.parquet", folder / "items.parquet", config)
-    train = ready.task.train
-    whole = len(train.rows) - len(train)
-    users = min(len(train), max(len(train) * examples // whole, 1))
-    some = Prepared(
-        ready.catalog, ready.log, replace(ready.task, train=train.take(np.arange(users)))
+    data = prepare_log(folder / LOG / "interactions.parquet", folder / "items.parquet", config)
+    train = data.split.train
+    total = len(train.rows) - len(train)
+    users = min(len(train), max(len(train) * examples // total, 1))
+    sample = PreparedData(
+        data.catalog, data.log, replace(data.split, train=train.take(np.arange(users)))
     )
     work = folder / "fit"
     work.mkdir()
-    trainer = Trainer(config, some.catalog, some.task, work)
+    trainer = Trainer(config, sample.catalog, sample.split, work)
     marks: list[tuple[int, float]] = []
 
-    def note(size: int, progress: Progress) -> None:
-        marks.append((progress.examples, time.process_time()))
+    def record(size: int, state: TrainingState) -> None:
+        marks.append((state.examples, time.process_time()))
 
-    fitted = trainer.run(note)
-    (first, began), (last, ended) = marks[0], marks[-1]
-    each_s = (ended - began) / (last - first)
-    draft = write_draft(folder / ROOT / "drafts" / "sized", config, some, fitted)
+    result = trainer.run(record)
+    (first, started), (last, ended) = marks[0], marks[-1]
+    example_s = (ended - started) / (last - first)
+    draft = write_draft(folder / ROOT / "drafts" / "sized", config, sample, result)
     return {
         "draft": str(draft),
-        "items": len(ready.catalog),
-        "users": len(ready.log),
-        "examples": whole,
+        "items": len(data.catalog),
+        "users": len(data.log),
+        "examples": total,
         "trained_on": last,
-        "cpu_s_left_out": (whole - last) * each_s,
+        "cpu_s_left_out": (total - last) * example_s,
     }
 
 
@@ -124,15 +124,15 @@ def fit_some(folder: Path, examples: int) -> dict[str, object]:
 
 
 def load(folder: Path, times: int) -> dict[str, object]:
-    """As the service does, when it has loaded one before."""
+    """As the service does when it has loaded a release before."""
     from service.serving.release_loader import _open_and_warm_up
 
-    took = []
+    seconds = []
     for _ in range(1 + times):
-        began = time.process_time()
+        started = time.process_time()
         _open_and_warm_up(folder, "cpu")
-        took.append(time.process_time() - began)
-    return {"load_s": float(np.median(took[1:]))}
+        seconds.append(time.process_time() - started)
+    return {"load_s": float(np.median(seconds[1:]))}
 
 
 # --- Redis ---
@@ -143,10 +143,10 @@ def redis(folder: Path, users: int) -> dict[str, object]:
 
     server = RedisServer(folder)
     with running(server):
-        return _filled(server, folder, users)
+        return _fill(server, folder, users)
 
 
-def _filled(server: "RedisServer", folder: Path, users: int) -> dict[str, object]:
+def _fill(server: "RedisServer", folder: Path, users: int) -> dict[str, object]:
     from service.settings import Settings
     from service.store.event_export import export_events
 
@@ -154,7 +154,7 @@ def _filled(server: "RedisServer", folder: Path, users: int) -> dict[str, object
         releases=folder,
         redis_url=server.url,
         redis_timeout_ms=60_000,
-        event_stream_max_length=2 * users * _FULL,
+        event_stream_max_length=2 * users * _HISTORY_LENGTH,
     )
 
     def used() -> int:
@@ -162,23 +162,23 @@ def _filled(server: "RedisServer", folder: Path, users: int) -> dict[str, object
             return int(client.info("memory")["used_memory"])
 
     empty = used()
-    began = time.monotonic()
+    started = time.monotonic()
     asyncio.run(_send(settings, users, with_ids=False))
-    sending_s, full = time.monotonic() - began, used()
-    began = time.monotonic()
+    sending_s, full = time.monotonic() - started, used()
+    started = time.monotonic()
     exported = export_events(settings, folder / "events")
-    export_s, drained = time.monotonic() - began, used()
-    assert exported.events == users * _FULL
+    export_s, drained = time.monotonic() - started, used()
+    assert exported.events == users * _HISTORY_LENGTH
     written = sum(path.stat().st_size for path in (folder / "events").glob("date=*/*.parquet"))
-    again = users // _AGAIN
-    asyncio.run(_send(settings, again, with_ids=True))
+    users_with_ids = users // _WITH_IDS
+    asyncio.run(_send(settings, users_with_ids, with_ids=True))
     export_events(settings, folder / "events")
     return {
         "users": users,
         "events": exported.events,
         "history_bytes_a_user": round((drained - empty) / users),
         "stream_bytes_an_event": round((full - drained) / exported.events),
-        "id_bytes_an_event": round((used() - drained) / (again * _FULL)),
+        "id_bytes_an_event": round((used() - drained) / (users_with_ids * _HISTORY_LENGTH)),
         "appended_per_s": round(exported.events / sending_s),
         "exported_per_s": round(exported.events / export_s),
         "parquet_bytes_an_event": round(written / exported.events, 1),
@@ -201,22 +201,24 @@ async def _send(settings: "Settings", users: int, with_ids: bool) -> None:
 
 
 def _events(users: int, with_ids: bool) -> "Iterator[list[Event]]":
-    """Full histories, a user's events one after the other; ids as clients make them."""
+    """Full histories, grouped by user; event ids are UUIDs."""
     from service.store.events import Event
 
-    draw, now = np.random.default_rng(users), time.time()
-    some: list[Event] = []
+    rng, now = np.random.default_rng(users), time.time()
+    batch: list[Event] = []
     for user in range(users):
-        for item in draw.integers(0, 100_000, _FULL).tolist():
-            event_id = str(UUID(bytes=draw.bytes(16))) if with_ids else None
-            at = now - float(draw.integers(3600))
-            named = f"user-{user:05d}", f"item-{item:05d}"
-            some.append(Event(user_id=named[0], item_id=named[1], timestamp=at, event_id=event_id))
-        if len(some) >= _AT_ONCE:
-            yield some
-            some = []
-    if some:
-        yield some
+        for item in rng.integers(0, 100_000, _HISTORY_LENGTH).tolist():
+            event_id = str(UUID(bytes=rng.bytes(16))) if with_ids else None
+            timestamp = now - float(rng.integers(3600))
+            user_id, item_id = f"user-{user:05d}", f"item-{item:05d}"
+            batch.append(
+                Event(user_id=user_id, item_id=item_id, timestamp=timestamp, event_id=event_id)
+            )
+        if len(batch) >= _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 PARTS = {"log": write_log, "fit": fit_some, "load": load, "redis": redis}

@@ -1,4 +1,4 @@
-"""Re4 finds the interests that were planted, and finds nothing where none were."""
+"""Re4 learns the planted interests, and nothing from the control."""
 
 from collections import Counter
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig
 from training.data.synthetic import write_synthetic
-from training.evaluation.evaluate import evaluate, exact
+from training.evaluation.evaluate import evaluate, exact_retriever
 from training.evaluation.metrics import recall
-from training.evaluation.protocols import Case
+from training.evaluation.protocols import EvaluationCase
 from training.fitting.fit import prepare_log
 from training.fitting.trainer import Trainer
 
@@ -28,50 +28,52 @@ CONFIG = FitConfig(
 )
 
 
-def trained(folder: Path, control: bool) -> tuple[Retriever, list[Case]]:
-    """A retriever, and test users it never saw."""
+def trained(folder: Path, control: bool) -> tuple[Retriever, list[EvaluationCase]]:
+    """A retriever, and the test users, which it was not trained on."""
     write_synthetic(folder, users=900, items=300, seed=4, control=control)
-    ready = prepare_log(folder / "interactions.parquet", folder / "items.parquet", CONFIG)
-    fitted = Trainer(CONFIG, ready.catalog, ready.task, folder).run()
-    retriever = exact(ready.catalog, fitted.encoder, fitted.vectors, CONFIG.history)
-    return retriever, ready.task.test
+    prepared = prepare_log(folder / "interactions.parquet", folder / "items.parquet", CONFIG)
+    fitted = Trainer(CONFIG, prepared.catalog, prepared.task, folder).run()
+    retriever = exact_retriever(prepared.catalog, fitted.encoder, fitted.vectors, CONFIG.history)
+    return retriever, prepared.task.test
 
 
-def popularity_recall(cases: list[Case], n: int) -> float:
+def popularity_recall(cases: list[EvaluationCase], n: int) -> float:
     return sum(recall(range(1, n + 1), case.relevant, n) for case in cases) / len(cases)
 
 
-def covered(retriever: Retriever, case: Case) -> float:
-    """Share of the categories in a history that fill most of some interest's ten best items."""
+def coverage(retriever: Retriever, case: EvaluationCase) -> float:
+    """Share of the categories in a history that are most of the ten best items of an interest."""
     category = retriever.catalog.categories
-    found = set()
+    retrieved = set()
     for interest in retriever.encode([case.history])[0]:
         best = retriever.index.search(interest[None, None, :], 10).rows[0]
         (name, count), *_ = Counter(category[row - 1] for row in best).most_common(1)
         if count >= 6:
-            found.add(name)
+            retrieved.add(name)
     planted = {category[row - 1] for row in case.history}
-    return len(found & planted) / len(planted)
+    return len(retrieved & planted) / len(planted)
 
 
 @pytest.fixture(scope="module")
-def planted_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Retriever, list[Case]]:
+def planted_model(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Retriever, list[EvaluationCase]]:
     return trained(tmp_path_factory.mktemp("planted"), control=False)
 
 
-def test_unseen_users_are_given_what_they_took_next(planted_model):
-    retriever, users = planted_model
-    metrics = evaluate(retriever, users)
-    assert metrics["recall@20"] > 3 * popularity_recall(users, 20)
+def test_recall_for_unseen_users_beats_popularity(planted_model):
+    retriever, cases = planted_model
+    metrics = evaluate(retriever, cases)
+    assert metrics["recall@20"] > 3 * popularity_recall(cases, 20)
     assert metrics["recall@20"] > 0.35
 
 
 def test_interests_are_the_planted_categories(planted_model):
-    retriever, users = planted_model
-    assert sum(covered(retriever, case) for case in users) / len(users) > 0.75
+    retriever, cases = planted_model
+    assert sum(coverage(retriever, case) for case in cases) / len(cases) > 0.75
 
 
-def test_nothing_is_found_in_the_control(tmp_path):
-    retriever, users = trained(tmp_path, control=True)
-    metrics = evaluate(retriever, users)
-    assert metrics["recall@20"] < 1.2 * popularity_recall(users, 20)
+def test_nothing_is_learnt_from_the_control(tmp_path):
+    retriever, cases = trained(tmp_path, control=True)
+    metrics = evaluate(retriever, cases)
+    assert metrics["recall@20"] < 1.2 * popularity_recall(cases, 20)

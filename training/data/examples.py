@@ -1,6 +1,6 @@
-"""Training examples: each item of a user but the first, to be told from those before it.
+"""Training examples: each item of a user but the first, to be predicted from those before it.
 
-No Python per sample: an example is one integer, the place of its target in the log's flat array.
+No Python per sample: an example is one integer, the index of its target in the log's flat array.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.retrieval.padding import pad_slices
-from training.data.interactions import PackedLog
+from training.data.packed_log import PackedLog
 
 
 class Examples(NamedTuple):
@@ -24,9 +24,9 @@ class Examples(NamedTuple):
 class ExampleStream:
     """All examples of the users of a log, shuffled anew each epoch.
 
-    Holds 4 bytes an example beside the log. An epoch's order depends on the seed and the epoch
-    alone, so a run that was interrupted continues as if it had not been. since: leaves out targets
-    that were taken before this time, not the histories before them.
+    Holds 4 bytes an example beside the log. The order of an epoch depends only on the seed and the
+    epoch, so a run that was interrupted continues with the same batches. since: leaves out targets
+    before this time, but not the histories before them.
     """
 
     def __init__(
@@ -39,31 +39,31 @@ class ExampleStream:
     ) -> None:
         self._log, self._length = log, length
         self._seed = seed
-        first = np.zeros(len(log.rows), dtype=bool)
-        first[log.offsets[:-1][np.diff(log.offsets) > 0]] = True
-        self._places = np.flatnonzero(~first & (log.times >= since)).astype(
-            np.int32 if len(first) < 2**31 else np.int64
+        is_first = np.zeros(len(log.rows), dtype=bool)
+        is_first[log.offsets[:-1][np.diff(log.offsets) > 0]] = True
+        self._targets = np.flatnonzero(~is_first & (log.times >= since)).astype(
+            np.int32 if len(is_first) < 2**31 else np.int64
         )
-        # A small log needs small batches: it would be learnt in too few steps otherwise.
-        self._batch_size = batch_size or min(max(len(self._places) // 100, 64), 1024)
+        # A small log needs small batches: with large ones it would train in too few steps.
+        self._batch_size = batch_size or min(max(len(self._targets) // 100, 64), 1024)
 
     def __len__(self) -> int:
         """Examples in an epoch."""
-        return len(self._places)
+        return len(self._targets)
 
     @property
     def nbytes(self) -> int:
         """Memory held beside the log."""
-        return self._places.nbytes
+        return self._targets.nbytes
 
     @property
     def batches(self) -> int:
-        """Batches in an epoch, the last of which may be smaller."""
+        """Batches in an epoch; the last may be smaller."""
         return -(-len(self) // self._batch_size)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Examples]:
         """The batches of an epoch, from batch `first` on."""
-        order = np.random.default_rng([self._seed, number]).permutation(self._places)
+        order = np.random.default_rng([self._seed, number]).permutation(self._targets)
         for start in range(first * self._batch_size, len(order), self._batch_size):
             targets = order[start : start + self._batch_size]
             users = np.searchsorted(self._log.offsets, targets, side="right") - 1

@@ -1,22 +1,16 @@
-"""Item files to what a person may read about an item, and what category filters go by."""
+"""Item files to titles, which people read, and categories, which filters use."""
 
 import csv
 from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.data.compression import (
-    PARQUET_ERRORS,
-    head,
-    magic,
-    need_column,
-    not_parquet,
-    open_binary,
-)
-from training.data.interactions import ItemDetails, LogError
+from training.data.compression import head_lines, magic_bytes, open_binary
+from training.data.errors import PARQUET_ERRORS, LogError, invalid_parquet, require_column
 
 _Row = tuple[str, str | None, str | None]  # id, title, category
 
@@ -25,32 +19,39 @@ _GENRES_100K = (
     "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi",
     "Thriller", "War", "Western",
 )  # fmt: skip
-_FIELDS_100K = 5 + len(_GENRES_100K)  # id, title, two dates, address, and a flag a genre
+_FIELDS_100K = 5 + len(_GENRES_100K)  # id, title, two dates, URL, and one flag per genre
 _RECBOLE_TITLES = ("title", "movie_title", "name", "item_name")
 _RECBOLE_CATEGORIES = ("category", "categories", "class", "genre", "genres")
+
+
+class ItemDetails(NamedTuple):
+    """Title and category of an item; None where unknown."""
+
+    title: str | None
+    category: str | None
 
 
 def read_items(path: Path, format: str = "auto") -> dict[str, ItemDetails]:
     """Title and category by item id; None where the file has nothing.
 
-    format: a key of ITEM_FORMATS, or auto: told by name and content. An item has one category, so
-    that filters and diversity have a small set to work with: of several genres the first. Of two
-    lines with one id the later counts.
-    Raises LogError if the file cannot be read so.
+    format: a key of ITEM_FORMATS, or auto: detected by name and content. An item has one category,
+    so that filters and diversity have a small set to work with: the first of several genres. The
+    later of two lines with the same id wins.
+    Raises LogError if the file does not have the format.
     """
     if format != "auto" and format not in ITEM_FORMATS:
         raise LogError(f"format: {format!r}; choose auto, {', '.join(ITEM_FORMATS)}")
-    rows = ITEM_FORMATS[_format_of(path) if format == "auto" else format](path)
+    rows = ITEM_FORMATS[_detect_format(path) if format == "auto" else format](path)
     items = {key: ItemDetails(title or None, category or None) for key, title, category in rows}
     if not items:
         raise LogError(f"{path}: no items; give a file with at least one")
     return items
 
 
-def _format_of(path: Path) -> str:
-    if path.suffix == ".parquet" or magic(path) == b"PAR1":
+def _detect_format(path: Path) -> str:
+    if path.suffix == ".parquet" or magic_bytes(path) == b"PAR1":
         return "parquet"
-    first = head(path)[0]
+    first = head_lines(path)[0]
     if "::" in first:
         return "movielens-dat"
     if first.count("|") == _FIELDS_100K - 1:
@@ -86,12 +87,12 @@ def _first_genre(genres: str) -> str | None:
 
 
 def _recbole(path: Path) -> Iterator[_Row]:
-    """Names are those of RecBole's own data sets; several categories are words, or phrases between
-    commas."""
+    """The column names of RecBole's own data sets; several categories are separated by spaces, or
+    by commas if they are phrases."""
     for record in _table(path, "\t", "item_id"):
         title = next((record[name] for name in _RECBOLE_TITLES if name in record), None)
-        several = next((record[name] for name in _RECBOLE_CATEGORIES if name in record), "")
-        first = several.partition("," if "," in several else " ")[0]
+        categories = next((record[name] for name in _RECBOLE_CATEGORIES if name in record), "")
+        first = categories.partition("," if "," in categories else " ")[0]
         yield record["item_id"], title, first.strip("'\" ")
 
 
@@ -99,7 +100,7 @@ def _parquet(path: Path) -> Iterator[_Row]:
     try:
         table = pq.ParquetFile(path).read()
         names = table.column_names
-        need_column(path, names, "item_id")
+        require_column(path, names, "item_id")
         return zip(
             *(
                 table[name].cast(pa.string()).to_pylist()
@@ -110,17 +111,17 @@ def _parquet(path: Path) -> Iterator[_Row]:
             strict=True,
         )
     except PARQUET_ERRORS as error:
-        raise not_parquet(path, error) from error
+        raise invalid_parquet(path, error) from error
 
 
 def _table(path: Path, separator: str, key: str) -> Iterator[dict[str, str]]:
-    """Records by the names of a header line; a name may carry a type, as RecBole's do."""
+    """Records by the names of the header line; a name may carry a type, as RecBole's do."""
     rows = _rows(path, separator)
     _, header = next(rows, (0, []))
     if not header:
         return
     names = [name.partition(":")[0].strip() for name in header]
-    need_column(path, names, key)
+    require_column(path, names, key)
     for line, row in rows:
         if len(row) != len(names):
             raise _wrong_width(path, line, len(row), len(names))
@@ -128,7 +129,7 @@ def _table(path: Path, separator: str, key: str) -> Iterator[dict[str, str]]:
 
 
 def _rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Each line that is not blank, and its number; only those separated by commas may be quoted."""
+    """Each line that is not blank, after its number; only comma-separated fields may be quoted."""
     reader = csv.reader(
         _lines(path),
         delimiter=separator,
@@ -141,7 +142,7 @@ def _rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _split(path: Path, separator: str, width: int) -> Iterator[list[str]]:
-    for number, line in enumerate(_lines(path, latin=True), start=1):
+    for number, line in enumerate(_lines(path, latin_1=True), start=1):
         fields = line.rstrip("\r\n").split(separator)
         if len(fields) != width:
             raise _wrong_width(path, number, len(fields), width)
@@ -154,14 +155,14 @@ def _wrong_width(path: Path, line: int, found: int, width: int) -> LogError:
     )
 
 
-def _lines(path: Path, latin: bool = False) -> Iterator[str]:
-    """Lines of UTF-8; with latin, of Latin-1 where they are not, as old MovieLens files are."""
+def _lines(path: Path, latin_1: bool = False) -> Iterator[str]:
+    """Lines of UTF-8; with latin_1, other lines are Latin-1, as in old MovieLens files."""
     with open_binary(path) as file:
         for number, line in enumerate(file, start=1):
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError:
-                if not latin:
+                if not latin_1:
                     raise LogError(
                         f"{path}, line {number:,}: not UTF-8; convert the file"
                     ) from None

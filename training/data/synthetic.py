@@ -1,11 +1,11 @@
 """A log with planted interests, of items whose titles a person can read, and a control without.
 
-Items belong to a category and, within it, to a product line. A user has 2 to 4 interests, each a
-category with a favourite line, and takes from each mostly the favourite line's items, popular ones
-first, none twice; the interests' items stand mingled in time. So whoever knows a user's lines does
-better than whoever knows the categories, and the categories in a user's history are the interests
-that were planted. The control deals the same items out at random: users, lengths, times and
-popularity stay, and nothing is left to be found.
+Items belong to a category and, within it, to a product line. A user has 2 to 4 interests; each is a
+category with a favourite line. Most items of an interest are of the favourite line, popular ones
+first, none twice; the items of all interests are mixed in time. So a model that learns a user's
+lines does better than one that learns the categories, and the categories in a history are the
+planted interests. The control assigns the same items at random: users, lengths, times and
+popularity stay the same, and there is nothing to learn.
 """
 
 from pathlib import Path
@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-_LINES = {
+from index.release.atomic_io import atomic_path
+
+_PRODUCT_LINES = {
     "Running": ("Trail running shoes", "Road running shoes", "Running belt", "Hydration vest"),
     "Cycling": ("Road bike helmet", "Bib shorts", "Bike light", "Clipless pedals"),
     "Swimming": ("Swim goggles", "Training fins", "Wetsuit", "Pull buoy"),
@@ -48,17 +50,17 @@ _LINES = {
     "Cats": ("Scratching post", "Cat fountain", "Wand toy", "Cat carrier"),
     "Crime novels": ("Nordic mystery", "Courtroom thriller", "Cosy mystery", "Spy novel"),
 }
-_SMALLEST_CATEGORY = 25  # items; fewer categories are used where items are few
+_MIN_CATEGORY_SIZE = 25  # items; small catalogues have fewer categories
 _INTERESTS = (2, 4)
 _LENGTHS = (6, 14)
-_FAVOUR = 30.0  # how much likelier an item of the favourite line is than its equal in another
-_SKEW = 0.6  # the popularity of model m of a line goes with m ** -skew
+_FAVOURITE_WEIGHT = 30.0  # probability of a favourite line's item over its equal in another line
+_POPULARITY_SKEW = 0.6  # model m of a line has popularity m ** -skew
 _FIRST_DAY = 1_735_689_600  # 2025-01-01
 _DAYS = 120
 
 
 class _Items(NamedTuple):
-    """Fields (N,); categories are positions in names, lines are numbered through all categories."""
+    """Fields (N,); categories are indices into names, lines are numbered across all categories."""
 
     ids: list[str]
     titles: list[str]
@@ -73,79 +75,80 @@ def write_synthetic(
 ) -> None:
     """Write interactions.parquet and items.parquet into the folder `out`.
 
-    The same arguments give the same rows: about 10 a user, as user_id, item_id, timestamp in Unix
-    seconds, in order of time over four months; and item_id, title, category. At least 50 items.
+    interactions: about 10 a user, as user_id, item_id, timestamp in Unix seconds, in order of time
+    over four months; items: item_id, title, category. The same arguments give the same rows. At
+    least 50 items.
     """
     rng = np.random.default_rng(seed)
-    stock = _make_items(items, rng)
-    histories = [_history(stock, rng) for _ in range(users)]
-    who = np.repeat(np.arange(users), [len(history) for history in histories])
-    what = np.concatenate(histories)
-    when = _moments(who, rng)
+    catalog = _make_items(items, rng)
+    histories = [_make_history(catalog, rng) for _ in range(users)]
+    user_of = np.repeat(np.arange(users), [len(history) for history in histories])
+    item_of = np.concatenate(histories)
+    times = _make_timestamps(user_of, rng)
     if control:
-        what = rng.permutation(what)
-    order = np.argsort(when, kind="stable")
-    user_ids, item_ids = pa.array([f"user-{u:05d}" for u in range(users)]), pa.array(stock.ids)
+        item_of = rng.permutation(item_of)
+    order = np.argsort(times, kind="stable")
+    user_ids, item_ids = pa.array([f"user-{u:05d}" for u in range(users)]), pa.array(catalog.ids)
     out.mkdir(parents=True, exist_ok=True)
     interactions = {
-        "user_id": user_ids.take(pa.array(who[order])),
-        "item_id": item_ids.take(pa.array(what[order])),
-        "timestamp": when[order],
+        "user_id": user_ids.take(pa.array(user_of[order])),
+        "item_id": item_ids.take(pa.array(item_of[order])),
+        "timestamp": times[order],
     }
-    categories = [stock.names[category] for category in stock.categories]
+    categories = [catalog.names[category] for category in catalog.categories]
     _write(
-        {"item_id": item_ids, "title": stock.titles, "category": categories}, out / "items.parquet"
+        {"item_id": item_ids, "title": catalog.titles, "category": categories},
+        out / "items.parquet",
     )
     _write(interactions, out / "interactions.parquet")
 
 
 def _make_items(count: int, rng: np.random.Generator) -> _Items:
-    """Items dealt out over categories, and within them over lines; their ids tell nothing of it."""
-    names = list(_LINES)[: max(count // _SMALLEST_CATEGORY, _INTERESTS[1])]
-    position = np.arange(count)
-    categories = position % len(names)
-    line = position // len(names) % 4
-    model = position // len(names) // 4 + 1
+    """Items spread over categories, and within them over lines; ids are unrelated to either."""
+    names = list(_PRODUCT_LINES)[: max(count // _MIN_CATEGORY_SIZE, _INTERESTS[1])]
+    index = np.arange(count)
+    categories = index % len(names)
+    line = index // len(names) % 4
+    model = index // len(names) // 4 + 1
     titles = [
-        f"{_LINES[names[c]][n]}, model {m}" for c, n, m in zip(categories, line, model, strict=True)
+        f"{_PRODUCT_LINES[names[c]][n]}, model {m}"
+        for c, n, m in zip(categories, line, model, strict=True)
     ]
     ids = [f"item-{number:05d}" for number in rng.permutation(count)]
-    weights = model.astype(np.float64) ** -_SKEW
+    weights = model.astype(np.float64) ** -_POPULARITY_SKEW
     return _Items(ids, titles, names, categories, categories * 4 + line, weights)
 
 
-def _history(stock: _Items, rng: np.random.Generator) -> NDArray[np.int64]:
-    """One user's items, in the order they are met: some from each interest, mingled."""
-    many = int(rng.integers(*_INTERESTS, endpoint=True))
-    interests = rng.choice(len(stock.names), many, replace=False)
+def _make_history(catalog: _Items, rng: np.random.Generator) -> NDArray[np.int64]:
+    """One user's items in order of time: some of each interest, mixed."""
+    count = int(rng.integers(*_INTERESTS, endpoint=True))
+    interests = rng.choice(len(catalog.names), count, replace=False)
     length = int(rng.integers(*_LENGTHS, endpoint=True))
-    beyond = max(length - 2 * many, 0)  # each interest shows at least twice
-    shares = 2 + rng.multinomial(beyond, rng.dirichlet(np.full(many, 2.0)))
-    taken = [_take(stock, c, n, rng) for c, n in zip(interests, shares, strict=True)]
-    return rng.permutation(np.concatenate(taken))
+    extra = max(length - 2 * count, 0)  # each interest has at least two items
+    sizes = 2 + rng.multinomial(extra, rng.dirichlet(np.full(count, 2.0)))
+    samples = [_sample_items(catalog, c, n, rng) for c, n in zip(interests, sizes, strict=True)]
+    return rng.permutation(np.concatenate(samples))
 
 
-def _take(stock: _Items, category: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Items of a category without repetition, mostly of one line, which is chosen here."""
-    shelf = np.flatnonzero(stock.categories == category)
+def _sample_items(
+    catalog: _Items, category: int, count: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Distinct items of a category, mostly of one favourite line, which is drawn here."""
+    items = np.flatnonzero(catalog.categories == category)
     favourite = category * 4 + rng.integers(4)
-    weights = stock.weights[shelf] * np.where(stock.lines[shelf] == favourite, _FAVOUR, 1.0)
-    return rng.choice(shelf, min(count, len(shelf)), replace=False, p=weights / weights.sum())
+    is_favourite = catalog.lines[items] == favourite
+    weights = catalog.weights[items] * np.where(is_favourite, _FAVOURITE_WEIGHT, 1.0)
+    return rng.choice(items, min(count, len(items)), replace=False, p=weights / weights.sum())
 
 
-def _moments(who: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+def _make_timestamps(users: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """A Unix second for each interaction, rising within each user: any day, mostly evenings."""
-    day = rng.integers(_DAYS, size=len(who))
-    second = rng.normal(19 * 3600, 3 * 3600, size=len(who)).astype(np.int64) % 86_400
-    moments = _FIRST_DAY + day * 86_400 + second
-    return moments[np.lexsort((moments, who))]
+    day = rng.integers(_DAYS, size=len(users))
+    second = rng.normal(19 * 3600, 3 * 3600, size=len(users)).astype(np.int64) % 86_400
+    times = _FIRST_DAY + day * 86_400 + second
+    return times[np.lexsort((times, users))]
 
 
 def _write(columns: dict[str, object], path: Path) -> None:
-    """Under a hidden name first: whoever finds the file finds all of it."""
-    aside = path.with_name(f".{path.name}")
-    try:
-        pq.write_table(pa.table(columns), aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)

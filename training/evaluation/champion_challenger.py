@@ -1,33 +1,59 @@
-"""A new model and the live release, asked the same of the same day."""
+"""A new model and the live release, compared on the same cases of the same held-out day."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.release.gate import Gate
 from index.release.manifest import Manifest
-from index.retrieval.retriever import Query, Retriever
+from index.retrieval.retriever import Retriever
 from training.data.interactions import Interactions
-from training.evaluation.evaluate import CUTOFFS, measured
-from training.evaluation.holdout_day import Asked
-from training.nightly.config import NightConfig
+from training.evaluation.holdout_day import DayCase
+from training.evaluation.metrics import measure
+from training.evaluation.protocols import EvaluationCase
+from training.evaluation.rankings import rank, rank_by_popularity
 
-# The splits of a manifest's metrics that are a held-out day's: metrics, and leads over popularity.
-NIGHT, LEAD = "night", "night_lead"
-_BATCH = 256
-_NOWHERE = -1  # the position of an item that the window does not have
+# The names of a held-out day in a manifest's metrics: the metrics, and the lead over popularity.
+DAY_METRICS, DAY_LEAD = "night", "night_lead"
+_NOT_IN_LOG = -1  # the index of an item that the log does not contain
+
+UserMetrics = dict[str, NDArray[np.float64]]
+
+
+class Thresholds(Protocol):
+    """What a new model must reach to be published; settings of a nightly run are one.
+
+    metric: what new and live are compared by. metric_drop: share by which new may be below live;
+    metric_standard_errors: standard errors of the difference by which it may be below, if more.
+    lead_drop: share of its lead over popularity that live may lose on this day. ann_recall: least
+    recall of the index. size_change: share by which the catalogue may grow or shrink.
+    """
+
+    @property
+    def metric(self) -> str: ...
+    @property
+    def metric_drop(self) -> float: ...
+    @property
+    def metric_standard_errors(self) -> float: ...
+    @property
+    def lead_drop(self) -> float: ...
+    @property
+    def ann_recall(self) -> float: ...
+    @property
+    def size_change(self) -> float: ...
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Comparison:
     """Metrics of a day, means over its users: of the new model, the live release, popularity.
 
-    errors: of each metric, the standard error of the difference between new and live.
-    new_lead, live_lead: how far the model is ahead of popularity, as to the items that it knows:
-    what it has learnt of people, whatever is new. lead_errors: the standard errors of live's.
+    errors: for each metric, the standard error of the difference between new and live.
+    new_lead, live_lead: the metrics minus those of popularity, on the items that the model knows:
+    what it has learnt about users, apart from new items. lead_errors: the standard errors of
+    live_lead.
     """
 
     users: int
@@ -43,91 +69,91 @@ class Judgement:
         return asdict(self)
 
 
-def judge(
-    log: Interactions, since: float, cases: Sequence[Asked], new: Retriever, live: Retriever | None
-) -> Judgement:
-    """An item that a model does not know it cannot find: that is a miss. A history without a known
-    item is answered as the service answers it, with popular items."""
-    by_new, by_popularity = measure(log, cases, new), popular(log, since, cases)
+def compare_releases(
+    log: Interactions,
+    since: float,
+    cases: Sequence[DayCase],
+    new: Retriever,
+    live: Retriever | None,
+) -> Comparison:
+    """A held-out item that a model does not know is a miss. A history without a known item gets
+    popular items, as in the service."""
+    by_new, by_popularity = day_metrics(log, cases, new), day_popularity(log, since, cases)
     means = _means(by_new), _means(_lead(log, since, cases, new)), _means(by_popularity)
     if live is None:
-        return Judgement(len(cases), *means)
-    by_live, lead = measure(log, cases, live), _lead(log, since, cases, live)
-    errors = {name: _error(by_new[name] - by_live[name]) for name in by_live}
-    lead_errors = {name: _error(ahead) for name, ahead in lead.items()}
-    return Judgement(len(cases), *means, _means(by_live), _means(lead), errors, lead_errors)
+        return Comparison(len(cases), *means)
+    by_live, lead = day_metrics(log, cases, live), _lead(log, since, cases, live)
+    errors = {name: _standard_error(by_new[name] - by_live[name]) for name in by_live}
+    lead_errors = {name: _standard_error(values) for name, values in lead.items()}
+    return Comparison(len(cases), *means, _means(by_live), _means(lead), errors, lead_errors)
 
 
-def measure(
-    log: Interactions, cases: Sequence[Asked], retriever: Retriever
-) -> dict[str, NDArray[np.float64]]:
+def day_metrics(log: Interactions, cases: Sequence[DayCase], retriever: Retriever) -> UserMetrics:
     """Each metric at each cutoff, for each case (C,)."""
-    place = {item: number for number, item in enumerate(log.item_ids)}
-    rankings: list[list[int]] = []
-    for start in range(0, len(cases), _BATCH):
-        batch = cases[start : start + _BATCH]
-        queries = [Query(case.history, max(CUTOFFS), exclude_seen=False) for case in batch]
-        for answer in retriever.recommend(queries):
-            ids = [retriever.catalog.id(row) for row in answer.rows.tolist()]
-            rankings.append([place.get(item, _NOWHERE) for item in ids])
-    return measured([case.relevant for case in cases], rankings)
+    index_of = {item: index for index, item in enumerate(log.item_ids)}
+    rankings = (
+        [index_of.get(retriever.catalog.id(row), _NOT_IN_LOG) for row in rows]
+        for rows in rank(retriever, [case.history for case in cases])
+    )
+    return measure((case.relevant for case in cases), rankings)
+
+
+def day_popularity(log: Interactions, since: float, cases: Sequence[DayCase]) -> UserMetrics:
+    """As day_metrics, of the popularity baseline: the most popular items before `since`."""
+    counts = np.bincount(log.items[log.times < since], minlength=len(log.item_ids))
+    items = np.argsort(-counts, kind="stable").tolist()
+    relevant = [case.relevant for case in cases]
+    rankings = rank_by_popularity(items, [EvaluationCase([], found) for found in relevant])
+    return measure(relevant, rankings)
 
 
 def _lead(
-    log: Interactions, since: float, cases: Sequence[Asked], retriever: Retriever
-) -> dict[str, NDArray[np.float64]]:
-    """Ahead of popularity, for each case in which the model knows an item that was taken."""
+    log: Interactions, since: float, cases: Sequence[DayCase], retriever: Retriever
+) -> UserMetrics:
+    """Metrics minus those of popularity, for each case with a held-out item that the model knows,
+    on these items."""
     known = np.array(retriever.catalog.rows(log.item_ids)) > 0
-    there = [case._replace(relevant=[p for p in case.relevant if known[p]]) for case in cases]
-    there = [case for case in there if case.relevant]
-    own, rival = measure(log, there, retriever), popular(log, since, there)
-    return {name: own[name] - rival[name] for name in own}
+    reduced = [case._replace(relevant=[i for i in case.relevant if known[i]]) for case in cases]
+    reduced = [case for case in reduced if case.relevant]
+    of_model, baseline = day_metrics(log, reduced, retriever), day_popularity(log, since, reduced)
+    return {name: of_model[name] - baseline[name] for name in of_model}
 
 
-def popular(
-    log: Interactions, since: float, cases: Sequence[Asked]
-) -> dict[str, NDArray[np.float64]]:
-    """As measure, of ranking by what was taken most before `since`."""
-    counts = np.bincount(log.items[log.times < since], minlength=len(log.item_ids))
-    head = np.argsort(-counts, kind="stable")[: max(CUTOFFS)].tolist()
-    return measured([case.relevant for case in cases], [head] * len(cases))
+def _means(metrics: UserMetrics) -> dict[str, float]:
+    return {name: float(v.mean()) if len(v) else 0.0 for name, v in metrics.items()}
 
 
-def _means(values: dict[str, NDArray[np.float64]]) -> dict[str, float]:
-    return {name: float(each.mean()) if len(each) else 0.0 for name, each in values.items()}
+def _standard_error(values: NDArray[np.float64]) -> float:
+    """Of the mean; 1, the range of a metric, for a single user."""
+    count = len(values)
+    return float(values.std(ddof=1) / count**0.5) if count > 1 else 1.0
 
 
-def _error(differences: NDArray[np.float64]) -> float:
-    """Of one user nothing is certain."""
-    count = len(differences)
-    return float(differences.std(ddof=1) / count**0.5) if count > 1 else 1.0
+def day_gate(comparison: Comparison, thresholds: Thresholds) -> Gate:
+    """The gate for a day: a drop within the noise of its users is allowed."""
+    drop, metric = thresholds.metric_drop, thresholds.metric
+    if comparison.live is not None and comparison.errors is not None and comparison.live[metric]:
+        noise = thresholds.metric_standard_errors * comparison.errors[metric]
+        drop = max(drop, noise / comparison.live[metric])
+    return Gate(DAY_METRICS, metric, drop, thresholds.ann_recall, thresholds.size_change)
 
 
-def gate_of(judgement: Judgement, config: NightConfig) -> Gate:
-    """The gate for a day: what chance alone may do on its users is no failure."""
-    drop, metric = config.metric_drop, config.metric
-    if judgement.live is not None and judgement.errors is not None and judgement.live[metric]:
-        noise = config.metric_errors * judgement.errors[metric]
-        drop = max(drop, noise / judgement.live[metric])
-    return Gate(NIGHT, metric, drop, config.ann_recall, config.size_change)
+def check_day(comparison: Comparison, live: Manifest | None, thresholds: Thresholds) -> list[str]:
+    """One sentence if the live release's lead over popularity, on the items that it knows, is much
+    smaller than on the day on which it was published.
 
-
-def strange_day(judgement: Judgement, live: Manifest | None, config: NightConfig) -> list[str]:
-    """A sentence if the live release is ahead of popularity by much less than on the day that let
-    it in, though only items that it knows are asked for.
-
-    Then it is the day that is not like others, and a model that fits it would be none.
+    Then the day's data is suspect, and a model that fits it would be wrong.
     """
-    metric = config.metric
-    if live is None or judgement.live_lead is None or judgement.lead_errors is None:
+    metric = thresholds.metric
+    if live is None or comparison.live_lead is None or comparison.lead_errors is None:
         return []
-    if LEAD not in live.metrics:
-        return []  # it was not published by a night
-    then, now = live.metrics[LEAD][metric], judgement.live_lead[metric]
-    if now + 2 * judgement.lead_errors[metric] >= then * (1 - config.day_drop):
+    if DAY_LEAD not in live.metrics:
+        return []  # it was not published by a nightly run
+    then, now = live.metrics[DAY_LEAD][metric], comparison.live_lead[metric]
+    if now + 2 * comparison.lead_errors[metric] >= then * (1 - thresholds.lead_drop):
         return []
     return [
         f"{metric} of the live {live.id} is {now:+.4f} from popularity's on this day, and was "
-        f"{then:+.4f} on the day it was published on, of which {config.day_drop:.1%} may be lost: "
-        "check that the events name the items that were taken"
+        f"{then:+.4f} on the day it was published on; it may lose {thresholds.lead_drop:.1%} of "
+        "that: check that the item ids of the events are right"
     ]

@@ -1,6 +1,5 @@
-"""Evaluation through the Retriever that serves: metrics, and the health of the interests."""
+"""Evaluation through the Retriever that serves: offline metrics and interest metrics."""
 
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,22 +12,22 @@ from index.encoders import Encoder
 from index.release.manifest import Manifest, read_manifest
 from index.release.reading import open_release, read_parts, verify_files
 from index.retrieval.catalog import Catalog
-from index.retrieval.retriever import Query, Retriever
-from training.config import FitConfig
-from training.data.interactions import pack
+from index.retrieval.retriever import Retriever
+from training.data.log_options import LogOptions
+from training.data.packed_log import pack
 from training.data.readers import read_log
-from training.evaluation.interest_clusters import separation
-from training.evaluation.interest_metrics import interest_health
-from training.evaluation.metrics import METRICS
-from training.evaluation.protocols import Case, ProtocolName, divide
+from training.data.splits import ProtocolName
+from training.evaluation.interest_clusters import cluster_metrics
+from training.evaluation.interest_metrics import interest_metrics
+from training.evaluation.metrics import measure
+from training.evaluation.protocols import EvaluationCase, split_log
+from training.evaluation.rankings import rank_by_popularity, rank_cases
 
-CUTOFFS = (5, 10, 20, 50)
 Part = Literal["test", "validation"]
-_BATCH = 256
-_HEALTH_USERS = 1000
+_INTEREST_USERS = 1000
 
 
-def exact(
+def exact_retriever(
     catalog: Catalog, encoder: Encoder, vectors: NDArray[np.float32], history_length: int
 ) -> Retriever:
     """A retriever with exact search, for weights that have no index yet."""
@@ -37,7 +36,7 @@ def exact(
 
 
 def open_retriever(folder: Path) -> tuple[Manifest, Retriever]:
-    """Of a release or built draft with the index it has, of a draft without one with exact search.
+    """Of a release or draft: with its index, or with exact search if it has none.
 
     Raises ReleaseError if it cannot be opened.
     """
@@ -47,7 +46,7 @@ def open_retriever(folder: Path) -> tuple[Manifest, Retriever]:
         return release.manifest, release.retriever
     verify_files(folder, manifest)
     encoder, vectors, catalog = read_parts(folder, manifest)
-    return manifest, exact(catalog, encoder, vectors, manifest.encoder.history_length)
+    return manifest, exact_retriever(catalog, encoder, vectors, manifest.encoder.history_length)
 
 
 def evaluate_release(
@@ -57,93 +56,50 @@ def evaluate_release(
     format: str = "auto",
     split: ProtocolName | None = None,
 ) -> dict[str, float]:
-    """Metrics on what the release or draft was not trained on.
+    """Metrics on the part of a log that the release or draft was not trained on.
 
-    The log is filtered and divided as the fit did it, so the same part of the same log is held out;
-    another split than the fit's asks about what was trained on.
+    The log is filtered and split as in the fit, so the same part of the same log is held out; with
+    another split than the fit's, training data is evaluated on.
     Raises ReleaseError or LogError.
     """
     manifest, retriever = open_retriever(folder)
-    config = FitConfig.model_validate(manifest.training)
-    interactions = read_log(log_path, format, config.events or None, config.min_weight)
-    core = interactions.k_core(config.min_user_interactions, config.min_item_interactions)
+    options = LogOptions.from_stored(manifest.training)
+    interactions = read_log(log_path, format, options.event_types or None, options.min_weight)
+    core = interactions.k_core(options.min_user_interactions, options.min_item_interactions)
     log = pack(core, retriever.catalog)
-    task = divide(
-        split or config.split, log, len(retriever.catalog), config.test_fraction, config.split_seed
+    data = split_log(
+        split or options.split,
+        log,
+        len(retriever.catalog),
+        options.test_fraction,
+        options.split_seed,
     )
-    cases = task.test if part == "test" else task.validation
-    return evaluate(retriever, cases, task.exclude_seen) | separation(retriever, cases)
+    cases = data.test if part == "test" else data.validation
+    return evaluate(retriever, cases, data.exclude_seen) | cluster_metrics(retriever, cases)
 
 
 def user_metrics(
-    retriever: Retriever, cases: list[Case], exclude_seen: bool = False
+    retriever: Retriever, cases: list[EvaluationCase], exclude_seen: bool = False
 ) -> dict[str, NDArray[np.float64]]:
     """Each metric at each cutoff, such as recall@50, for each user (C,)."""
-    return measured(_relevant(cases), _rankings(retriever, cases, max(CUTOFFS), exclude_seen))
+    rankings = rank_cases(retriever, cases, exclude_seen)
+    return measure((case.relevant for case in cases), rankings)
 
 
-def _relevant(cases: list[Case]) -> list[list[int]]:
-    return [case.relevant for case in cases]
-
-
-def measured(
-    relevant: Sequence[Sequence[int]], rankings: Iterable[Sequence[int]]
+def popularity_metrics(
+    catalog: Catalog, cases: list[EvaluationCase], exclude_seen: bool = False
 ) -> dict[str, NDArray[np.float64]]:
-    """Each metric at each cutoff, for each ranking and what it should have found."""
-    values: dict[str, list[float]] = {f"{name}@{n}": [] for name in METRICS for n in CUTOFFS}
-    for wanted, ranked in zip(relevant, rankings, strict=True):
-        for name, metric in METRICS.items():
-            for n in CUTOFFS:
-                values[f"{name}@{n}"].append(metric(ranked, wanted, n))
-    return {name: np.array(each) for name, each in values.items()}
-
-
-def popular(
-    catalog: Catalog, cases: list[Case], exclude_seen: bool = False
-) -> dict[str, NDArray[np.float64]]:
-    """As user_metrics, of ranking by popularity alone."""
-    depth = max(CUTOFFS)
-
-    def ranked(case: Case) -> list[int]:
-        if case.among is not None:
-            return sorted(case.among)
-        seen = set(case.history) if exclude_seen else set()
-        head = range(1, min(depth + len(seen), len(catalog)) + 1)
-        return [row for row in head if row not in seen]
-
-    return measured(_relevant(cases), map(ranked, cases))
+    """As user_metrics, of the popularity baseline: the most popular items for everyone."""
+    rows = range(1, len(catalog) + 1)
+    rankings = rank_by_popularity(rows, cases, exclude_seen)
+    return measure((case.relevant for case in cases), rankings)
 
 
 def evaluate(
-    retriever: Retriever, cases: list[Case], exclude_seen: bool = False
+    retriever: Retriever, cases: list[EvaluationCase], exclude_seen: bool = False
 ) -> dict[str, float]:
-    """Each metric at each cutoff, mean over the users; how many there were; and interest health."""
+    """Each metric at each cutoff, mean over the users; their number; and the interest metrics."""
     values = user_metrics(retriever, cases, exclude_seen)
-    means = {name: float(each.mean()) for name, each in values.items()}
-    shown = [case.history for case in cases[:_HEALTH_USERS]]
-    return means | {"users": float(len(cases))} | interest_health(retriever, shown)
-
-
-def _rankings(
-    retriever: Retriever, cases: list[Case], k: int, exclude_seen: bool
-) -> Iterator[list[int]]:
-    for start in range(0, len(cases), _BATCH):
-        batch = cases[start : start + _BATCH]
-        if batch[0].among is not None:
-            yield from _ranked_among(retriever, batch)
-            continue
-        queries = [
-            Query([retriever.catalog.id(row) for row in case.history], k, exclude_seen)
-            for case in batch
-        ]
-        for answer in retriever.recommend(queries):
-            yield answer.rows.tolist()
-
-
-def _ranked_among(retriever: Retriever, cases: list[Case]) -> Iterator[list[int]]:
-    """Each case's own candidates by the score that is served, ties to the less wanted."""
-    interests = retriever.encode([case.history for case in cases])
-    for case, vectors in zip(cases, interests, strict=True):
-        rows = np.array((case.among or [])[::-1])
-        scores = (retriever.vectors[rows] @ vectors.T).max(axis=1)
-        yield rows[np.argsort(-scores, kind="stable")].tolist()
+    means = {name: float(by_user.mean()) for name, by_user in values.items()}
+    histories = [case.history for case in cases[:_INTEREST_USERS]]
+    return means | {"users": float(len(cases))} | interest_metrics(retriever, histories)

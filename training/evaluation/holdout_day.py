@@ -1,4 +1,4 @@
-"""The held-out day: who of its users choose the weights, who judge them, and by what."""
+"""The held-out day: half of its users select the weights, the other half compares the releases."""
 
 import hashlib
 from typing import NamedTuple
@@ -6,73 +6,76 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.interactions import Interactions, PackedLog
-from training.evaluation.protocols import Case, Task
+from training.data.interactions import Interactions
+from training.data.packed_log import PackedLog
+from training.evaluation.protocols import DataSplit, EvaluationCase
 
-MAX_JUDGES = 5000
+MAX_DAY_CASES = 5000
 
 
-class Asked(NamedTuple):
-    """A user: item ids shown, oldest first, and positions in Interactions.item_ids to be found."""
+class DayCase(NamedTuple):
+    """A user: item ids of the history, oldest first, and the held-out items as indices into
+    Interactions.item_ids."""
 
     history: list[str]
     relevant: list[int]
 
 
-def divide_day(log: PackedLog, since: float) -> Task:
-    """Train on what came before `since`; half of the users of the time after it validate.
+def split_day(log: PackedLog, since: float) -> DataSplit:
+    """Train on the time before `since`, the start of the day; half of the day's users validate.
 
-    The task's test part is the other half, in this catalogue's rows. A user who was not there
-    before shows half of what came after, so that a new user counts too.
+    The test part is the other half, in the rows of this catalogue. A user without earlier
+    interactions has the first half of the day as history, so that new users count too.
     """
-    before, shown = _cuts(log.offsets, log.times, since)
-    judge, order = _judges(log.user_ids)
-    cases: tuple[list[Case], list[Case]] = ([], [])
+    train_ends, cuts = _boundaries(log.offsets, log.times, since)
+    in_test, order = _test_users(log.user_ids)
+    cases: tuple[list[EvaluationCase], list[EvaluationCase]] = ([], [])
     for user in order:
-        start, cut, end = log.offsets[user], shown[user], log.offsets[user + 1]
+        start, cut, end = log.offsets[user], cuts[user], log.offsets[user + 1]
         if start < cut < end:
-            case = Case(log.rows[start:cut].tolist(), log.rows[cut:end].tolist())
-            cases[int(judge[user])].append(case)
-    return Task(log.until(before), *cases)
+            case = EvaluationCase(log.rows[start:cut].tolist(), log.rows[cut:end].tolist())
+            cases[int(in_test[user])].append(case)
+    return DataSplit(log.truncate(train_ends), *cases)
 
 
-def asked(log: Interactions, since: float, everybody: bool = False) -> list[Asked]:
-    """The other half, or both, whatever items they took: at most MAX_JUDGES users, in no order.
+def day_cases(log: Interactions, since: float, all_users: bool = False) -> list[DayCase]:
+    """The test half of the day's users, or all, whatever their items: at most MAX_DAY_CASES, in
+    random order.
 
-    In ids, so that releases of different catalogues can be asked the same.
+    In ids, so that releases with different catalogues can be evaluated on the same cases.
     """
-    _, shown = _cuts(log.offsets, log.times, since)
-    judge, order = _judges(log.user_ids)
+    _, cuts = _boundaries(log.offsets, log.times, since)
+    in_test, order = _test_users(log.user_ids)
     starts, ends = log.offsets[:-1], log.offsets[1:]
-    chosen = order[((judge | everybody) & (starts < shown) & (shown < ends))[order]][:MAX_JUDGES]
+    eligible = (in_test | all_users) & (starts < cuts) & (cuts < ends)
     return [
-        Asked(
-            log.item_ids[log.items[starts[user] : shown[user]]].tolist(),
-            np.unique(log.items[shown[user] : ends[user]]).tolist(),
+        DayCase(
+            log.item_ids[log.items[starts[user] : cuts[user]]].tolist(),
+            np.unique(log.items[cuts[user] : ends[user]]).tolist(),
         )
-        for user in chosen
+        for user in order[eligible[order]][:MAX_DAY_CASES]
     ]
 
 
-def histories(log: PackedLog, most: int) -> list[Case]:
-    """What so many users have taken so far, with nothing to be found: what tomorrow will be asked
-    of an index."""
-    _, order = _judges(log.user_ids)
-    bounds = zip(log.offsets[order[:most]], log.offsets[order[:most] + 1], strict=True)
-    return [Case(log.rows[start:end].tolist(), []) for start, end in bounds]
+def whole_histories(log: PackedLog, count: int) -> list[EvaluationCase]:
+    """The histories of `count` random users up to now, with nothing held out: what an index will be
+    queried with tomorrow."""
+    _, order = _test_users(log.user_ids)
+    bounds = zip(log.offsets[order[:count]], log.offsets[order[:count] + 1], strict=True)
+    return [EvaluationCase(log.rows[start:end].tolist(), []) for start, end in bounds]
 
 
-def _cuts(
+def _boundaries(
     offsets: NDArray[np.int64], times: NDArray[np.float64], since: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(U,) places: where each user's time after `since` begins, and where what is shown ends."""
+    """(U,) indices: where each user's day begins, and where the history of the case ends."""
     starts, sizes = offsets[:-1], np.diff(offsets)
-    before = starts + np.add.reduceat(times < since, starts, dtype=np.int64)
-    return before, np.where(before == starts, starts + sizes // 2, before)
+    day_starts = starts + np.add.reduceat(times < since, starts, dtype=np.int64)
+    return day_starts, np.where(day_starts == starts, starts + sizes // 2, day_starts)
 
 
-def _judges(user_ids: NDArray[np.object_]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """(U,) whether each user judges, by the id alone; and an order that has nothing to say."""
+def _test_users(user_ids: NDArray[np.object_]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """(U,): whether each user is in the test half; and a random order. Both depend only on ids."""
     digests = [hashlib.blake2b(user.encode(), digest_size=8).digest() for user in user_ids]
-    judge = np.array([digest[-1] & 1 for digest in digests], dtype=bool)
-    return judge, np.array(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.int64)
+    in_test = np.array([digest[-1] & 1 for digest in digests], dtype=bool)
+    return in_test, np.array(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.int64)

@@ -1,31 +1,31 @@
-"""Whether users, and a user's interests, lie apart from one another (Re4, Table 7)."""
+"""How well users, and the interests of a user, are separated from one another (Re4, Table 7)."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.retrieval.retriever import Retriever
-from training.evaluation.protocols import Case
+from training.evaluation.protocols import EvaluationCase
 
-_USERS = 200
+_MAX_USERS = 200
 
 
-def represent(
-    retriever: Retriever, cases: list[Case], users: int = _USERS
+def interests_and_items(
+    retriever: Retriever, cases: list[EvaluationCase], users: int = _MAX_USERS
 ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-    """Interests (U, K, D) of the first users with at least K items, shown or held out, and the
-    vectors (n, D) of these."""
+    """Interests (U, K, D) of the first users with at least K items in history and held-out part
+    together, and the vectors (n, D) of these items for each user."""
     count = retriever.encoder.interests
     items = [sorted({*case.history, *case.relevant}) for case in cases]
-    chosen = [place for place, own in enumerate(items) if len(own) >= count][:users]
-    interests = retriever.encode([cases[place].history for place in chosen])
-    return interests, [retriever.vectors[items[place]] for place in chosen]
+    selected = [index for index, rows in enumerate(items) if len(rows) >= count][:users]
+    interests = retriever.encode([cases[index].history for index in selected])
+    return interests, [retriever.vectors[items[index]] for index in selected]
 
 
-def separation(retriever: Retriever, cases: list[Case]) -> dict[str, float]:
-    """inter_user and intra_user, in percent; neither where no user has K items."""
+def cluster_metrics(retriever: Retriever, cases: list[EvaluationCase]) -> dict[str, float]:
+    """inter_user and intra_user, in percent; neither if no user has K items."""
     if all(len({*case.history, *case.relevant}) < retriever.encoder.interests for case in cases):
         return {}
-    interests, items = represent(retriever, cases)
+    interests, items = interests_and_items(retriever, cases)
     return {
         "inter_user": inter_user(interests, items),
         "intra_user": intra_user(interests, items),
@@ -35,43 +35,43 @@ def separation(retriever: Retriever, cases: list[Case]) -> dict[str, float]:
 def inter_user(
     interests: NDArray[np.float32], items: list[NDArray[np.float32]], seed: int = 0
 ) -> float:
-    """INTER: the share of users' items that lie in the cluster of their interest.
+    """INTER: the share of users' items that are in the cluster of their interest, in percent.
 
-    interests (U, K, D); items: for each user (n, D), each item's interest being the one that scores
-    it best. All are clustered together by k-means with a cluster a user. Percent.
+    interests (U, K, D); items: for each user (n, D); an item's interest is the one that scores it
+    best. Interests and items of all users are clustered together by k-means into U clusters.
     """
     users, count, dim = interests.shape
     points = np.concatenate([interests.reshape(-1, dim), *items])
-    labels = _clustered(points, users, seed)
-    of_interest = labels[: users * count].reshape(users, count)
-    place, same, total = users * count, 0, 0
+    labels = _cluster(points, users, seed)
+    interest_labels = labels[: users * count].reshape(users, count)
+    start, same, total = users * count, 0, 0
     for user, vectors in enumerate(items):
         nearest = (vectors @ interests[user].T).argmax(axis=1)
-        same += int((labels[place : place + len(vectors)] == of_interest[user][nearest]).sum())
+        item_labels = labels[start : start + len(vectors)]
+        same += int((item_labels == interest_labels[user][nearest]).sum())
         total += len(vectors)
-        place += len(vectors)
+        start += len(vectors)
     return 100 * same / total
 
 
 def intra_user(
     interests: NDArray[np.float32], items: list[NDArray[np.float32]], seed: int = 0
 ) -> float:
-    """INTRA: of a user's K interests clustered with his items into K, the share of clusters that
-    hold an interest, in percent; 100 where all interests are apart."""
+    """INTRA: of K clusters of a user's interests and items, the share that contain an interest, in
+    percent, mean over users; 100 if all interests are separated."""
     count = interests.shape[1]
     shares = []
-    for own, vectors in zip(interests, items, strict=True):
-        points = np.concatenate([own, vectors])
-        labels = _clustered(points, count, seed)
+    for user_interests, vectors in zip(interests, items, strict=True):
+        points = np.concatenate([user_interests, vectors])
+        labels = _cluster(points, count, seed)
         shares.append(len(set(labels[:count])) / count)
     return 100 * float(np.mean(shares))
 
 
-def _clustered(points: NDArray[np.float32], clusters: int, seed: int) -> NDArray[np.int32]:
+def _cluster(points: NDArray[np.float32], clusters: int, seed: int) -> NDArray[np.int32]:
     """The cluster of each point."""
-    from sklearn.cluster import KMeans  # takes a second to load, which a fit need not wait for
+    from sklearn.cluster import KMeans  # takes a second to import, and a fit does not need it
 
-    result: NDArray[np.int32] = KMeans(
-        clusters, init="k-means++", n_init=1, random_state=seed
-    ).fit_predict(points)
-    return result
+    kmeans = KMeans(clusters, init="k-means++", n_init=1, random_state=seed)
+    labels: NDArray[np.int32] = kmeans.fit_predict(points)
+    return labels

@@ -1,4 +1,4 @@
-"""Whether the K interests of a user are several, and what they bring."""
+"""How different the K interests of a user are, and how they share the results."""
 
 import math
 from collections.abc import Sequence
@@ -8,49 +8,49 @@ from numpy.typing import NDArray
 
 from index.retrieval.retriever import Answer, Query, Retriever
 
+# The metrics of every release, and the one that needs categories.
+INTEREST_METRICS = ("interest_cosine", "interest_entropy", "interest_union")
+CATEGORY_DIVERSITY = "category_diversity"
 _BATCH = 256
 
 
-def interest_health(
+def interest_metrics(
     retriever: Retriever, histories: Sequence[Sequence[int]], n: int = 50
 ) -> dict[str, float]:
-    """Means over users, by the histories of rows they are shown with.
+    """Means over users; histories: of rows, oldest first.
 
-    interest_cosine: between two interests of a user; 1 is collapse.
-    interest_entropy: of the share of a user's n best items that each interest won, over log K; 0 is
-    one interest winning all.
+    interest_cosine: mean cosine between two interests of a user; 1 is collapse.
+    interest_entropy: entropy of the share of a user's n best items that each interest retrieved,
+    over log K; 0 means that one interest retrieved all.
     interest_union: distinct items among the n best of each interest, over K * n.
-    These are 1, 0 and 1 where K is 1.
+    These are 1, 0 and 1 if K is 1.
     category_diversity: the share of pairs among a user's n best items that differ in category;
-    only where categories are known (ComiRec, KDD 2020).
+    only if categories are known (ComiRec, KDD 2020).
     """
     cosines, entropies, unions, diversities = [], [], [], []
     for start in range(0, len(histories), _BATCH):
         batch = histories[start : start + _BATCH]
         interests = retriever.encode(batch)
         ids = [[retriever.catalog.id(row) for row in history] for history in batch]
-        answers = retriever.recommend(
+        results = retriever.recommend(
             [Query(history, n, False, measure_overlap=True) for history in ids]
         )
         cosines.append(_pairwise_cosine(interests))
-        entropies += [_entropy(answer.interests, interests.shape[1]) for answer in answers]
+        entropies += [_entropy(result.interests, interests.shape[1]) for result in results]
         unions += [
-            answer.overlap.distinct / answer.overlap.of for answer in answers if answer.overlap
+            result.overlap.distinct / result.overlap.of for result in results if result.overlap
         ]
-        diversities += [_diversity(retriever, answer) for answer in answers]
-    health = {
-        "interest_cosine": float(np.concatenate(cosines).mean()),
-        "interest_entropy": float(np.mean(entropies)),
-        "interest_union": float(np.mean(unions)),
-    }
+        diversities += [_diversity(retriever, result) for result in results]
+    means = (np.concatenate(cosines).mean(), np.mean(entropies), np.mean(unions))
+    metrics = dict(zip(INTEREST_METRICS, map(float, means), strict=True))
     if any(retriever.catalog.categories):
-        health["category_diversity"] = float(np.mean(diversities))
-    return health
+        metrics[CATEGORY_DIVERSITY] = float(np.mean(diversities))
+    return metrics
 
 
-def _diversity(retriever: Retriever, answer: Answer) -> float:
+def _diversity(retriever: Retriever, result: Answer) -> float:
     """Items without a category count as one category of their own."""
-    categories = [retriever.catalog.categories[row - 1] for row in answer.rows.tolist()]
+    categories = [retriever.catalog.categories[row - 1] for row in result.rows.tolist()]
     count = len(categories)
     sizes = np.unique([category or "" for category in categories], return_counts=True)[1]
     pairs = count * (count - 1) / 2
@@ -67,9 +67,9 @@ def _pairwise_cosine(interests: NDArray[np.float32]) -> NDArray[np.float32]:
     return mean
 
 
-def _entropy(winners: NDArray[np.int64], count: int) -> float:
-    if count == 1 or not len(winners):
+def _entropy(interests: NDArray[np.int64], count: int) -> float:
+    if count == 1 or not len(interests):
         return 0.0
-    share = np.bincount(winners, minlength=count) / len(winners)
+    share = np.bincount(interests, minlength=count) / len(interests)
     share = share[share > 0]
     return float(-(share * np.log(share)).sum() / math.log(count))

@@ -1,4 +1,4 @@
-"""The window of a night: what is in it, and what is left out for which reason."""
+"""The training window: which rows it has, and which are left out for which reason."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.config import FitConfig
+from training.data.errors import LogError
 from training.data.event_window import DAY_S, Window, read_window
-from training.data.interactions import LogError
+from training.data.log_options import LogOptions
 
-NIGHTFALL = 100 * DAY_S
+END = 100 * DAY_S
 
 
 def export(folder: Path, day: int, *rows: tuple[Any, ...], name: str = "part-0.parquet") -> Path:
@@ -33,11 +33,11 @@ def export(folder: Path, day: int, *rows: tuple[Any, ...], name: str = "part-0.p
 def read(
     events: Path,
     log: Path | None = None,
-    kinds: tuple[str, ...] = (),
+    event_types: tuple[str, ...] = (),
     days: float | None = None,
-    until: float = NIGHTFALL,
+    until: float = END,
 ) -> Window:
-    return read_window(events, log, FitConfig(), kinds, days, until)
+    return read_window(events, log, LogOptions(), event_types, days, until)
 
 
 def kept(window: Window) -> list[tuple[str, str]]:
@@ -53,7 +53,7 @@ def test_rows_are_in_order_of_time_and_the_base_comes_first(tmp_path):
     assert window.counts["base"] == window.counts["events"] == 2
 
 
-def test_an_event_id_counts_once_and_events_without_one_all_count(tmp_path):
+def test_an_event_id_counts_once_and_all_events_without_one_count(tmp_path):
     row = ("u", "a", 1.0, None, "same")
     export(tmp_path, 1, row, ("u", "b", 1.0, None, None), ("u", "c", 1.0, None, None))
     export(tmp_path, 2, row, ("v", "d", 2.0, None, "same"))  # another user's own "same"
@@ -62,7 +62,7 @@ def test_an_event_id_counts_once_and_events_without_one_all_count(tmp_path):
     assert window.counts["sent_twice"] == 1
 
 
-def test_who_is_forgotten_leaves_nothing_from_before(tmp_path):
+def test_a_tombstone_deletes_all_earlier_rows_of_its_user(tmp_path):
     log = tmp_path / "base.csv"
     log.write_text("user_id,item_id,timestamp\nu,a,86400\nv,a,86400\n")
     events = tmp_path / "events"
@@ -72,33 +72,35 @@ def test_who_is_forgotten_leaves_nothing_from_before(tmp_path):
     window = read(events, log)
     assert kept(window) == [("v", "a"), ("u", "after")]
     assert window.counts["forgotten"] == 4
-    assert window.counts["events"] == 4  # the tombstone is no event
+    assert window.counts["events"] == 4  # the tombstone is not counted
 
 
-def test_who_is_forgotten_leaves_nothing_that_was_heard_before_whatever_its_time(tmp_path):
-    """By the order of the stream, as a file of a later date may hold what came earlier."""
+def test_a_tombstone_deletes_all_earlier_entries_of_the_stream_whatever_their_time(tmp_path):
+    """A file of a later date may have earlier entries."""
     hour = 1_764_000_000_000
-    tomb = export(tmp_path, 3, ("u", None, 3.0, "forget", None), ("v", "x", 3.0, None, None))
-    ahead = export(tmp_path, 9, ("u", "before", 9.0, None, "1"), ("u", "after", 9.0, None, "2"))
-    other = export(tmp_path, 10, ("u", "of no stream", 10.0, None, "3"))
+    tombstone = export(tmp_path, 3, ("u", None, 3.0, "forget", None), ("v", "x", 3.0, None, None))
+    later_date = export(
+        tmp_path, 9, ("u", "before", 9.0, None, "1"), ("u", "after", 9.0, None, "2")
+    )
+    no_stream = export(tmp_path, 10, ("u", "without entry", 10.0, None, "3"))
     for path, entries in (
-        (tomb, [f"{hour}-2", f"{hour}-3"]),
-        (ahead, [f"{hour}-1", f"{hour}-10"]),
-        (other, ["none"]),
+        (tombstone, [f"{hour}-2", f"{hour}-3"]),
+        (later_date, [f"{hour}-1", f"{hour}-10"]),
+        (no_stream, ["none"]),
     ):
         table = pq.read_table(path)
         pq.write_table(table.append_column("entry", pa.array(entries)), path)
     assert kept(read(tmp_path, until=20 * DAY_S)) == [
-        *(("v", "x"), ("u", "after"), ("u", "of no stream")),
+        *(("v", "x"), ("u", "after"), ("u", "without entry")),
     ]
 
 
-def test_kinds_are_asked_of_events_alone(tmp_path):
+def test_event_types_filter_only_the_event_files(tmp_path):
     log = tmp_path / "base.csv"
     log.write_text("user_id,item_id,timestamp\nu,a,86400\n")
     rows = [("u", "b", 2.0, "view", "1"), ("u", "c", 2.0, "buy", "2"), ("u", "d", 2.0, None, "3")]
     export(tmp_path / "events", 2, *rows)
-    window = read(tmp_path / "events", log, kinds=("buy",))
+    window = read(tmp_path / "events", log, event_types=("buy",))
     assert kept(window) == [("u", "a"), ("u", "c")]
     assert window.counts["of_other_kinds"] == 2
 
@@ -112,13 +114,13 @@ def test_the_window_ends_before_until_and_begins_days_before_its_last_event(tmp_
     assert window.counts["after_the_window"] == window.counts["before_the_window"] == 1
 
 
-def test_what_is_not_finished_is_not_read(tmp_path):
+def test_unfinished_files_are_not_read(tmp_path):
     export(tmp_path, 1, ("u", "a", 1.0, None, "1"))
     export(tmp_path, 1, ("u", "b", 1.0, None, "2"), name=".part-1.parquet")
     assert kept(read(tmp_path)) == [("u", "a")]
 
 
-def test_times_of_arrow_are_seconds(tmp_path):
+def test_arrow_timestamps_become_seconds(tmp_path):
     path = export(tmp_path, 1, ("u", "a", 1.0, None, "1"))
     table = pq.read_table(path)
     moments = pa.array([1_500_000], pa.timestamp("ms", "UTC"))
@@ -126,11 +128,11 @@ def test_times_of_arrow_are_seconds(tmp_path):
     assert read(tmp_path).rows["timestamp"].to_pylist() == [1500.0]
 
 
-def test_no_folder_is_no_event(tmp_path):
+def test_a_missing_folder_has_no_events(tmp_path):
     assert read(tmp_path / "none").counts["kept"] == 0
 
 
-def test_a_file_without_a_column_or_a_value_is_named(tmp_path):
+def test_a_file_that_lacks_a_column_or_a_value_is_named(tmp_path):
     path = export(tmp_path, 1, ("u", "a", 1.0, None, "1"), ("u", None, 1.0, None, "2"))
     with pytest.raises(LogError, match=r"part-0.parquet, row 2: user_id and item_id"):
         read(tmp_path)

@@ -1,12 +1,12 @@
-"""Examples: each item but a user's first, once an epoch, told from those before it."""
+"""Examples: each item but a user's first, once an epoch, with the items before it as history."""
 
 import numpy as np
 
 from training.data.examples import ExampleStream
-from training.data.interactions import PackedLog
+from training.data.packed_log import PackedLog
 
 
-def a_log(histories: list[list[int]]) -> PackedLog:
+def log_of(histories: list[list[int]]) -> PackedLog:
     flat = [row for history in histories for row in history]
     return PackedLog(
         rows=np.array(flat, dtype=np.int32),
@@ -16,7 +16,7 @@ def a_log(histories: list[list[int]]) -> PackedLog:
     )
 
 
-def drawn(stream: ExampleStream, epoch: int, first: int = 0) -> list[tuple[list[int], int]]:
+def examples_of(stream: ExampleStream, epoch: int, first: int = 0) -> list[tuple[list[int], int]]:
     return [
         (rows[rows > 0].tolist(), int(target))
         for batch in stream.epoch(epoch, first)
@@ -24,41 +24,41 @@ def drawn(stream: ExampleStream, epoch: int, first: int = 0) -> list[tuple[list[
     ]
 
 
-def test_every_position_but_the_first_once_an_epoch():
-    stream = ExampleStream(a_log([[1, 2, 3], [4], [5, 6]]), length=10, batch_size=2, seed=0)
+def test_each_item_but_the_first_is_a_target_once_an_epoch():
+    stream = ExampleStream(log_of([[1, 2, 3], [4], [5, 6]]), length=10, batch_size=2, seed=0)
     expected = [([1], 2), ([1, 2], 3), ([5], 6)]
     assert len(stream) == 3
     assert stream.batches == 2
-    assert sorted(drawn(stream, 0)) == expected
-    assert sorted(drawn(stream, 1)) == expected
+    assert sorted(examples_of(stream, 0)) == expected
+    assert sorted(examples_of(stream, 1)) == expected
 
 
-def test_only_targets_since_a_time_with_the_histories_before_it():
-    stream = ExampleStream(a_log([[1, 2, 3], [4], [5, 6]]), 10, None, seed=0, since=2.0)
-    assert sorted(drawn(stream, 0)) == [([1, 2], 3), ([5], 6)]
+def test_targets_since_a_time_keep_the_histories_before_it():
+    stream = ExampleStream(log_of([[1, 2, 3], [4], [5, 6]]), 10, None, seed=0, since=2.0)
+    assert sorted(examples_of(stream, 0)) == [([1, 2], 3), ([5], 6)]
 
 
 def test_histories_are_cut_to_the_newest_and_padded_on_the_left():
-    stream = ExampleStream(a_log([[1, 2, 3, 4, 5]]), length=3, batch_size=8, seed=0)
+    stream = ExampleStream(log_of([[1, 2, 3, 4, 5]]), length=3, batch_size=8, seed=0)
     (batch,) = stream.epoch(0)
     by_target = dict(zip(batch.targets.tolist(), batch.rows.tolist(), strict=True))
     assert by_target == {2: [0, 0, 1], 3: [0, 1, 2], 4: [1, 2, 3], 5: [2, 3, 4]}
 
 
-def test_order_depends_on_seed_and_epoch_alone_and_can_be_entered_midway():
-    log = a_log([list(range(1, 40))])
-    stream, again = (ExampleStream(log, 5, 4, seed=7) for _ in range(2))
-    other = ExampleStream(log, 5, 4, seed=8)
-    assert drawn(stream, 2) == drawn(again, 2)
-    assert drawn(stream, 2) != drawn(stream, 3)
-    assert drawn(stream, 2) != drawn(other, 2)
-    assert drawn(stream, 2, first=3) == drawn(stream, 2)[12:]
+def test_the_order_depends_only_on_seed_and_epoch_and_an_epoch_can_be_resumed():
+    log = log_of([list(range(1, 40))])
+    stream, same = (ExampleStream(log, 5, 4, seed=7) for _ in range(2))
+    other_seed = ExampleStream(log, 5, 4, seed=8)
+    assert examples_of(stream, 2) == examples_of(same, 2)
+    assert examples_of(stream, 2) != examples_of(stream, 3)
+    assert examples_of(stream, 2) != examples_of(other_seed, 2)
+    assert examples_of(stream, 2, first=3) == examples_of(stream, 2)[12:]
 
 
-def test_memory_beside_the_table_is_at_most_16_bytes_an_interaction():
+def test_log_and_stream_take_at_most_16_bytes_an_interaction():
     users, length = 200, 50
-    log = a_log([list(range(1, length + 1))] * users)
+    log = log_of([list(range(1, length + 1))] * users)
     stream = ExampleStream(log, 20, 128, seed=0)
     n = users * length
-    held = log.rows.nbytes + log.times.nbytes + log.offsets.nbytes + stream.nbytes
-    assert held <= 16 * n + 8 * (users + 1)
+    nbytes = log.rows.nbytes + log.times.nbytes + log.offsets.nbytes + stream.nbytes
+    assert nbytes <= 16 * n + 8 * (users + 1)

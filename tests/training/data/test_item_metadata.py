@@ -1,4 +1,4 @@
-"""What a person may read about an item, from every kind of item file."""
+"""Titles and categories from item files of every format."""
 
 import gzip
 from pathlib import Path
@@ -7,15 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.data.interactions import ItemDetails, LogError
-from training.data.item_metadata import ITEM_FORMATS, read_items
+from training.data.errors import LogError
+from training.data.item_metadata import ITEM_FORMATS, ItemDetails, read_items
 
 Details = dict[str, tuple[str | None, str | None]]
 
 ANIMATED = "|0|0|0|1|1|1" + "|0" * 13
 NO_GENRE = "|0" * 19
 
-# Each: file name, format, content, what it says.
+# Each: file name, format, content, its items.
 FILES: dict[str, tuple[str, str, bytes, Details]] = {
     "csv": (
         "items.csv",
@@ -66,18 +66,20 @@ FILES: dict[str, tuple[str, str, bytes, Details]] = {
 @pytest.mark.parametrize("case", FILES)
 @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("named", [False, True], ids=["detected", "named"])
-def test_formats(tmp_path: Path, case: str, compressed: bool, named: bool) -> None:
+def test_each_format_is_detected_and_read(
+    tmp_path: Path, case: str, compressed: bool, named: bool
+) -> None:
     name, format, content, expected = FILES[case]
     path = tmp_path / name
     path.write_bytes(gzip.compress(content, mtime=0) if compressed else content)
     assert read_items(path, format if named else "auto") == expected
 
 
-def test_each_format_is_tried_above_or_below() -> None:
+def test_each_format_has_a_test_file() -> None:
     assert {format for _, format, _, _ in FILES.values()} | {"parquet"} == set(ITEM_FORMATS)
 
 
-def test_parquet(tmp_path: Path) -> None:
+def test_parquet_is_read(tmp_path: Path) -> None:
     path = tmp_path / "items.parquet"
     titles = pa.array(["A", None]).dictionary_encode()
     pq.write_table(pa.table({"item_id": [7, 8], "title": titles, "price": [1.0, 2.0]}), path)
@@ -85,7 +87,7 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "complaint"),
+    ("name", "content", "message"),
     [
         ("items.csv", b"", "empty"),
         ("items.csv", b"item_id,title,category\n", "no items"),
@@ -101,23 +103,23 @@ def test_parquet(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_used(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
+def test_bad_files_are_rejected(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(LogError, match=complaint):
+    with pytest.raises(LogError, match=message):
         read_items(path)
 
 
 @pytest.mark.parametrize("format", ["auto", *ITEM_FORMATS])
-def test_an_empty_file_is_refused_whatever_it_is_taken_for(tmp_path: Path, format: str) -> None:
+def test_an_empty_file_is_rejected_in_every_format(tmp_path: Path, format: str) -> None:
     path = tmp_path / "items"
     path.touch()
     with pytest.raises(LogError, match=r"empty|no items|not a Parquet file"):
         read_items(path, format)
 
 
-def test_what_is_not_there_or_not_known(tmp_path: Path) -> None:
+def test_a_missing_file_or_an_unknown_format_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="no such file"):
-        read_items(tmp_path / "gone.csv")
+        read_items(tmp_path / "missing.csv")
     with pytest.raises(LogError, match="format: 'xml'; choose auto, csv"):
-        read_items(tmp_path / "gone.csv", "xml")
+        read_items(tmp_path / "missing.csv", "xml")

@@ -1,4 +1,4 @@
-"""Interest health on interests a person can see."""
+"""Interest metrics of interests on the axes."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from index.ann.spec import IndexSpec
 from index.encoders import Encoder, History, Interests
 from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Retriever
-from training.evaluation.interest_metrics import interest_health
+from training.evaluation.interest_metrics import interest_metrics
 
 AXES = np.eye(4, dtype=np.float32)
 
@@ -29,31 +29,33 @@ class Fixed(Encoder):
         return Interests(vectors, shares, vectors)
 
 
-def health(interests: np.ndarray, categories: list[str | None]) -> dict[str, float]:
-    """Four items, one on each axis, the first the longest."""
+def measured(interests: np.ndarray, categories: list[str | None]) -> dict[str, float]:
+    """Of four items, one on each axis, the first with the largest norm."""
     vectors = np.zeros((5, 4), dtype=np.float32)
     vectors[1:] = AXES * np.array([[4], [3], [2], [1]], dtype=np.float32)
     catalog = Catalog(list("abcd"), np.array([4, 3, 2, 1]), categories, [None] * 4)
     index = build_index(vectors, IndexSpec())
-    return interest_health(Retriever(catalog, Fixed(interests), vectors, index, 2), [[1, 2]], n=2)
+    return interest_metrics(Retriever(catalog, Fixed(interests), vectors, index, 2), [[1, 2]], n=2)
 
 
-def test_interests_that_are_apart():
-    found = health(AXES[:2], ["x", "y", "y", "y"])
-    assert found["interest_cosine"] == pytest.approx(0)
-    assert found["interest_entropy"] == pytest.approx(1)  # a is won by the first, b by the second
-    assert found["interest_union"] >= 0.5
-    assert found["category_diversity"] == 1
+def test_interests_that_are_orthogonal():
+    metrics = measured(AXES[:2], ["x", "y", "y", "y"])
+    assert metrics["interest_cosine"] == pytest.approx(0)
+    assert metrics["interest_entropy"] == pytest.approx(
+        1
+    )  # a is retrieved by the first, b by the second
+    assert metrics["interest_union"] >= 0.5
+    assert metrics["category_diversity"] == 1
 
 
 def test_interests_that_collapsed():
-    found = health(AXES[[0, 0]], ["x", "x", "x", "x"])
-    assert found["interest_cosine"] == pytest.approx(1)
-    assert found["interest_entropy"] == pytest.approx(0)
-    assert found["interest_union"] == 0.5
-    assert found["category_diversity"] == 0
+    metrics = measured(AXES[[0, 0]], ["x", "x", "x", "x"])
+    assert metrics["interest_cosine"] == pytest.approx(1)
+    assert metrics["interest_entropy"] == pytest.approx(0)
+    assert metrics["interest_union"] == 0.5
+    assert metrics["category_diversity"] == 0
 
 
 def test_one_interest_and_no_categories():
-    found = health(AXES[:1], [None] * 4)
-    assert found == {"interest_cosine": 1, "interest_entropy": 0, "interest_union": 1}
+    metrics = measured(AXES[:1], [None] * 4)
+    assert metrics == {"interest_cosine": 1, "interest_entropy": 0, "interest_union": 1}

@@ -1,16 +1,27 @@
-"""Metrics on cases a person can compute."""
+"""Metrics on cases that can be computed by hand."""
 
 import math
 
 import pytest
 
-from training.evaluation.metrics import METRICS, hit, ndcg, ndcg_gt_order, ndcg_hits, recall
+from training.evaluation.metrics import (
+    CUTOFFS,
+    METRIC_NAMES,
+    METRICS,
+    SELECTABLE,
+    hit,
+    measure,
+    ndcg,
+    ndcg_gt_order,
+    ndcg_hits,
+    recall,
+)
 
 A, B, C, X, Y = range(1, 6)
 
 
 def test_the_three_ndcg_on_one_case():
-    # Relevant a, b, c in order of time; only a is found, in second place.
+    # Relevant a, b, c in order of time; only a is retrieved, at rank 2.
     ranked, relevant = [X, A, Y], [A, B, C]
     ideal = 1 + 1 / math.log2(3) + 1 / 2
     assert ndcg(ranked, relevant, 3) == pytest.approx(1 / math.log2(3) / ideal)
@@ -29,8 +40,17 @@ def test_recall_and_hit():
     assert (hit([X, A], [A], 1), hit([X, A], [A], 2)) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("metric", METRICS.values())
+@pytest.mark.parametrize("metric", [metric.function for metric in METRICS.values()])
 def test_perfect_and_empty_rankings(metric):
     assert metric([A, B, C], [A, B, C], 3) == 1.0
     assert metric([], [A], 3) == 0.0
     assert metric([X, Y], [A], 3) == 0.0
+
+
+def test_every_registered_use_is_of_a_measured_cutoff():
+    for metric in METRICS.values():
+        for cutoffs in metric.uses.values():
+            assert set(cutoffs) <= set(CUTOFFS)
+    assert list(measure([[A]], [[X, A]])) == list(METRIC_NAMES)
+    assert set(SELECTABLE) <= set(METRIC_NAMES)
+    assert "hit@50" not in SELECTABLE

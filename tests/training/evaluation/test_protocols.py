@@ -1,15 +1,16 @@
-"""Protocols: what is trained on, what a case shows and asks, and that they are kept apart."""
+"""Protocols: what is trained on, and that cases are kept apart from it."""
 
 import numpy as np
 import pytest
 
-from training.data.interactions import LogError, PackedLog
-from training.evaluation.protocols import divide
+from training.data.errors import LogError
+from training.data.packed_log import PackedLog
+from training.evaluation.protocols import split_log
 
 HISTORIES = [[1, 2, 3, 4], [5, 6], [3, 1, 2], [4, 5, 6, 1, 2, 3], [2, 2, 5, 1]]
 
 
-def a_log(histories: list[list[int]] = HISTORIES) -> PackedLog:
+def log_of(histories: list[list[int]] = HISTORIES) -> PackedLog:
     flat = [row for history in histories for row in history]
     return PackedLog(
         rows=np.array(flat, dtype=np.int32),
@@ -19,7 +20,7 @@ def a_log(histories: list[list[int]] = HISTORIES) -> PackedLog:
     )
 
 
-def trained(log: PackedLog) -> dict[str, list[int]]:
+def histories_of(log: PackedLog) -> dict[str, list[int]]:
     return {
         str(user): log.rows[start:end].tolist()
         for user, start, end in zip(log.user_ids, log.offsets, log.offsets[1:], strict=False)
@@ -27,50 +28,50 @@ def trained(log: PackedLog) -> dict[str, list[int]]:
 
 
 def test_leave_one_out():
-    task = divide("leave-one-out", a_log(), 6, 0.1, seed=0)
-    assert trained(task.train) == {
+    split = split_log("leave-one-out", log_of(), 6, 0.1, seed=0)
+    assert histories_of(split.train) == {
         "u0": [1, 2],
         "u1": [5, 6],
         "u2": [3],
         "u3": [4, 5, 6, 1],
         "u4": [2, 2],
     }
-    assert {tuple(case.history): case.relevant for case in task.validation} == {
+    assert {tuple(case.history): case.relevant for case in split.validation} == {
         (1, 2): [3],
         (3,): [1],
         (4, 5, 6, 1): [2],
         (2, 2): [5],
     }
-    assert {tuple(case.history): case.relevant for case in task.test} == {
+    assert {tuple(case.history): case.relevant for case in split.test} == {
         (1, 2, 3): [4],
         (3, 1): [2],
         (4, 5, 6, 1, 2): [3],
         (2, 2, 5): [1],
     }
-    assert task.exclude_seen
+    assert split.exclude_seen
 
 
-def test_sampled_99_ranks_the_target_among_what_was_never_taken():
-    log = a_log([list(range(1, 8)), list(range(3, 9))])
-    task = divide("sampled-99", log, 300, 0.1, seed=0)
-    for case in (*task.validation, *task.test):
-        assert case.among is not None
-        assert case.among[:1] == case.relevant
-        assert len(set(case.among)) == 100
-        assert not set(case.among[1:]) & {*case.history, *case.relevant}
-    assert divide("sampled-99", log, 300, 0.1, seed=0).test == task.test
+def test_sampled_99_ranks_the_target_among_items_the_user_never_interacted_with():
+    log = log_of([list(range(1, 8)), list(range(3, 9))])
+    split = split_log("sampled-99", log, 300, 0.1, seed=0)
+    for case in (*split.validation, *split.test):
+        assert case.candidates is not None
+        assert case.candidates[:1] == case.relevant
+        assert len(set(case.candidates)) == 100
+        assert not set(case.candidates[1:]) & {*case.history, *case.relevant}
+    assert split_log("sampled-99", log, 300, 0.1, seed=0).test == split.test
 
 
-def test_temporal_trains_on_the_past_alone():
-    task = divide("temporal", a_log(), 6, 0.2, seed=0)
+def test_temporal_trains_only_on_the_past():
+    split = split_log("temporal", log_of(), 6, 0.2, seed=0)
     # times are 0, 10, 20, ... within each user; a fifth of the interactions is after 30 or so
-    assert max(map(len, trained(task.train).values())) < 6
-    for case in task.test:
+    assert max(map(len, histories_of(split.train).values())) < 6
+    for case in split.test:
         assert case.history
         assert case.relevant
-    shown = {tuple(case.history): case.relevant for case in task.test}
+    relevant_by_history = {tuple(case.history): case.relevant for case in split.test}
     by_user = {tuple(history): history for history in HISTORIES}
-    for history, relevant in shown.items():
+    for history, relevant in relevant_by_history.items():
         assert any(
             whole[: len(history)] == list(history) and whole[len(history) :] == relevant
             for whole in by_user.values()
@@ -79,12 +80,12 @@ def test_temporal_trains_on_the_past_alone():
 
 def test_unseen_users_are_not_trained_on():
     histories = [[n % 6 + 1, (n + 1) % 6 + 1, (n + 2) % 6 + 1] for n in range(40)]
-    task = divide("unseen-users", a_log(histories), 6, 0.1, seed=0)
-    assert (len(task.train), len(task.validation), len(task.test)) == (32, 4, 4)
-    assert not task.exclude_seen
+    split = split_log("unseen-users", log_of(histories), 6, 0.1, seed=0)
+    assert (len(split.train), len(split.validation), len(split.test)) == (32, 4, 4)
+    assert not split.exclude_seen
 
 
 @pytest.mark.parametrize("name", ["leave-one-out", "sampled-99", "temporal"])
-def test_a_log_with_nothing_to_find_is_refused(name):
+def test_a_log_with_nothing_to_evaluate_on_is_rejected(name):
     with pytest.raises(LogError, match="leave nothing to train on"):
-        divide(name, a_log([[1], [2], [3]]), 3, 0.1, seed=0)
+        split_log(name, log_of([[1], [2], [3]]), 3, 0.1, seed=0)

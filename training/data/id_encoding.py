@@ -1,0 +1,82 @@
+"""Ids to integer codes, block by block."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from training.data.values import BadValueError, require_values, to_binary
+
+MAX_ID_BYTES = 512
+
+_MIN_PENDING = 1 << 22  # dictionary entries below which blocks are not worth unifying
+
+
+class IdEncoder:
+    """Encodes a column of ids, which comes in blocks, as codes into one dictionary.
+
+    Each block has a dictionary of its own. These are unified whenever together they hold more than
+    the unified one, so the work is linear and the memory is that of the codes and a few times the
+    distinct ids.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._chunks: list[pa.DictionaryArray] = []
+        self._pending = self._unified = 0
+
+    def add(self, values: pa.Array, mask: NDArray[np.bool_]) -> None:
+        """Add the values under the mask. Raises BadValueError if any value is no id."""
+        encoded = _encode(values, self._name)
+        self._chunks.append(encoded if mask.all() else encoded.filter(pa.array(mask)))
+        self._pending += len(encoded.dictionary)
+        if self._pending > max(self._unified, _MIN_PENDING):
+            self._unify()
+
+    def codes_and_ids(self) -> tuple[NDArray[np.int32], NDArray[np.object_]]:
+        """Codes (n,), and the str they stand for."""
+        unified = self._unify()
+        ids = unified.dictionary.cast(pa.string()).to_numpy(zero_copy_only=False)
+        return unified.indices.to_numpy(), ids
+
+    def _unify(self) -> pa.DictionaryArray:
+        chunks = pa.chunked_array(self._chunks).unify_dictionaries().chunks
+        codes = pa.concat_arrays([chunk.indices for chunk in chunks])
+        dictionary = chunks[0].dictionary
+        unified = pa.DictionaryArray.from_arrays(codes, dictionary)
+        self._chunks, self._pending, self._unified = [unified], 0, len(dictionary)
+        return unified
+
+
+def _encode(values: pa.Array, name: str) -> pa.DictionaryArray:
+    """The ids as codes into a dictionary of binary. Raises BadValueError for the first bad id."""
+    encoded = to_binary(require_values(values, name), name).dictionary_encode()
+    dictionary = encoded.dictionary
+    try:
+        dictionary.cast(pa.string())
+        sizes = pc.min_max(pc.binary_length(dictionary)).as_py()
+        valid = not len(dictionary) or (sizes["min"] > 0 and sizes["max"] <= MAX_ID_BYTES)
+    except pa.ArrowInvalid:
+        valid = False
+    if valid:
+        return encoded
+    problems = [_problem(value) for value in dictionary.to_pylist()]
+    invalid = np.array([problem is not None for problem in problems])
+    codes = encoded.indices.to_numpy()
+    record = int(np.argmax(invalid[codes]))
+    raise BadValueError(
+        record,
+        f"{name} {problems[codes[record]]}; it must be 1 to {MAX_ID_BYTES} bytes of UTF-8",
+    )
+
+
+def _problem(value: bytes) -> str | None:
+    if not value:
+        return "is empty"
+    if len(value) > MAX_ID_BYTES:
+        return f"is {len(value):,} bytes long"
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return f"{value!r} is not UTF-8"
+    return None

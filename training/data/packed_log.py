@@ -1,0 +1,108 @@
+"""Histories packed into catalogue rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.retrieval.catalog import PADDING, Catalog
+from training.data.errors import LogError
+from training.data.interactions import Interactions, offsets_of
+from training.data.item_metadata import ItemDetails
+
+_NO_DETAILS = ItemDetails(title=None, category=None)
+
+
+@dataclass(frozen=True)
+class PackedLog:
+    """Histories of U users as rows of a catalogue, in one flat array.
+
+    rows (n,) int32, 1..N, grouped by user, oldest first; times (n,) float64;
+    offsets (U + 1,) int64: user u's rows are rows[offsets[u]:offsets[u + 1]], at least one;
+    user_ids (U,) str. oov_interactions: those left out because the catalogue lacks the item.
+    """
+
+    rows: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    times: NDArray[np.float64]
+    user_ids: NDArray[np.object_]
+    oov_interactions: int = 0
+
+    def __len__(self) -> int:
+        """Users, not interactions."""
+        return len(self.user_ids)
+
+    def take(self, users: NDArray[np.integer]) -> "PackedLog":
+        """The log of the users at these indices, in this order."""
+        sizes = np.diff(self.offsets)[users]
+        offsets = offsets_of(sizes)
+        indices = np.repeat(self.offsets[users] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        return PackedLog(self.rows[indices], offsets, self.times[indices], self.user_ids[users])
+
+    def truncate(self, ends: NDArray[np.int64]) -> "PackedLog":
+        """Each user's history up to index ends[u] of the flat array; users without one are left
+        out."""
+        sizes = ends - self.offsets[:-1]
+        kept = np.arange(len(self.rows)) < np.repeat(ends, np.diff(self.offsets))
+        return PackedLog(
+            self.rows[kept],
+            offsets_of(sizes[sizes > 0]),
+            self.times[kept],
+            self.user_ids[sizes > 0],
+        )
+
+    def ends_before(self, time: float) -> NDArray[np.int64]:
+        """(U,): for each user, the index of the first interaction that is not before `time`."""
+        before = offsets_of(self.times < time)
+        return self.offsets[:-1] + before[self.offsets[1:]] - before[self.offsets[:-1]]
+
+
+def prepare(
+    interactions: Interactions,
+    min_user_interactions: int = 5,
+    min_item_interactions: int = 5,
+    items: Mapping[str, ItemDetails] | None = None,
+) -> tuple[Catalog, PackedLog]:
+    """The catalogue of a log's k-core, most popular first, ties by id; and the core packed into it.
+
+    items: title and category by item id; the others have neither.
+    Raises LogError if the core is empty.
+    """
+    core = interactions.k_core(min_user_interactions, min_item_interactions)
+    popularity = np.bincount(core.items)
+    order = np.argsort(-popularity, kind="stable")  # item_ids are sorted: ties go by id
+    ids: list[str] = core.item_ids[order].tolist()
+    details = [(items or {}).get(item_id, _NO_DETAILS) for item_id in ids]
+    catalog = Catalog(
+        ids=ids,
+        popularity=popularity[order],
+        categories=[item.category for item in details],
+        titles=[item.title for item in details],
+    )
+    return catalog, pack(core, catalog)
+
+
+def pack(interactions: Interactions, catalog: Catalog) -> PackedLog:
+    """The log as rows of the catalogue. Items that it lacks are left out and counted; users who
+    have no other items are left out too.
+
+    Raises LogError if nothing is left.
+    """
+    item_rows = np.array(catalog.rows(interactions.item_ids), dtype=np.int32)
+    rows = item_rows[interactions.items]
+    known = rows != PADDING
+    if not known.any():
+        raise LogError(
+            f"log: none of its {len(item_rows):,} items is among the catalogue's {len(catalog):,}; "
+            "give a log with the ids that the catalogue was made from"
+        )
+    known_before = offsets_of(known)[interactions.offsets]  # before each user's first interaction
+    kept = np.diff(known_before) > 0
+    return PackedLog(
+        rows=rows[known],
+        offsets=np.append(known_before[:-1][kept], known_before[-1]),
+        times=interactions.times[known],
+        user_ids=interactions.user_ids[kept],
+        oov_interactions=len(rows) - int(known_before[-1]),
+    )
