@@ -39,9 +39,10 @@ from training.data.readers import read_log
 from training.evaluation.champion_challenger import measure, popular
 from training.evaluation.evaluate import open_retriever
 from training.evaluation.holdout_day import Asked, asked
-from training.experiments.compare import setting
+from training.experiments.compare import parse_setting
 from training.nightly.config import read_night
-from training.nightly.run import Outcome, nightly
+from training.nightly.outcome import Outcome
+from training.nightly.run import run_nightly
 
 METRIC = "recall@50"
 POPULAR = "popular"
@@ -123,7 +124,7 @@ def night(out: Path, variant: str, day: int, settings: list[tuple[str, Any]]) ->
         *extra,
         *settings,
     ]
-    outcome = nightly(read_night(None, given), lambda said: None)
+    outcome = run_nightly(read_night(None, given), lambda said: None)
     if outcome.outcome not in ("published", "refused", "nothing-new"):
         sys.exit(f"{variant}, day {day}: {outcome.sentence}")
     return outcome
@@ -203,7 +204,7 @@ def main() -> None:
     out.mkdir(parents=True)
     variants = arguments.variants.split(",")
     log = replayed(read_log(arguments.log), arguments.days, arguments.share, arguments.users)
-    settings = [setting(text) for text in arguments.settings]
+    settings = [parse_setting(text) for text in arguments.settings]
     records = simulate(log, out, variants, arguments.days, settings)
     names = [*variants, POPULAR]
     later = write_table(out / "days.md", records, names)

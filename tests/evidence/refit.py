@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from warm_start import Ready, ready, some, until
+from warm_start import prepare_day, sample_users, until
 
 from training.config import FitConfig, read_config
 from training.data.examples import ExampleStream
@@ -29,35 +29,38 @@ from training.data.readers import read_log
 from training.evaluation.champion_challenger import measure
 from training.evaluation.evaluate import exact
 from training.evaluation.holdout_day import asked
-from training.experiments.compare import setting
-from training.fitting.trainer import Trainer, build_optimizers, step
-from training.fitting.warm_start import Parts, catch_up, warm
+from training.experiments.compare import parse_setting
+from training.fitting.fit import PreparedData
+from training.fitting.trainer import Trainer, build_optimizers, training_step
+from training.fitting.warm_start import TrainedModel, initialize_from, train_on_recent
 from training.models.model import Model
 
 METRIC = "recall@50"
 
 
-def epoch(model: Model, config: FitConfig, data: Ready) -> None:
+def epoch(model: Model, config: FitConfig, data: PreparedData) -> None:
     stream = ExampleStream(data.log, config.history, config.batch_size, config.seed)
     optimizers = build_optimizers(model, config)
     model.train()
     model.objective.start_epoch(0)
     for examples in stream.epoch(0):
-        step(model, optimizers, examples)
+        training_step(model, optimizers, examples)
 
 
-def trained_on(order: str, fitted: Parts, data: Ready, config: FitConfig, since: float) -> Parts:
+def trained_on(
+    order: str, fitted: TrainedModel, data: PreparedData, config: FitConfig, since: float
+) -> TrainedModel:
     torch.manual_seed(config.seed)
     counts = np.bincount(data.log.rows, minlength=len(data.catalog) + 1)
     model = Model(config, torch.from_numpy(counts))
-    warm(model, data.catalog, fitted, encoder=True, log=data.log)
+    initialize_from(model, data.catalog, fitted, with_encoder=True, log=data.log)
     for kind, together in groupby(order):
         times = len(list(together))
         if kind == "C":
-            catch_up(model, config, data.log, since, times)
+            train_on_recent(model, config, data.log, since, times)
         for _ in range(times if kind == "E" else 0):
             epoch(model, config, data)
-    return Parts(model.encoder.eval(), model.vectors(), data.catalog)
+    return TrainedModel(model.encoder.eval(), model.vectors(), data.catalog)
 
 
 def compared(
@@ -65,10 +68,10 @@ def compared(
 ) -> dict[str, Any]:
     since, today = np.quantile(log.times, [end - 2 * late, end - late])
     tomorrow = float(np.quantile(log.times, end)) if end < 1 else np.inf
-    data, known = ready(until(log, today), since, config), until(log, tomorrow)
+    data, known = prepare_day(until(log, today), since, config), until(log, tomorrow)
     with tempfile.TemporaryDirectory() as folder:
         fitted = Trainer(config, data.catalog, data.task, Path(folder)).run()
-    begun = Parts(fitted.encoder, fitted.vectors, data.catalog)
+    begun = TrainedModel(fitted.encoder, fitted.vectors, data.catalog)
     cases = asked(known, today, everybody=True)
 
     def found(order: str) -> float:
@@ -90,9 +93,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    settings = {"split": "temporal", "interests": 8, **dict(map(setting, given.settings))}
+    settings = {"split": "temporal", "interests": 8, **dict(map(parse_setting, given.settings))}
     config = read_config(None, settings)
-    log = some(read_log(given.log, config.format), given.users)
+    log = sample_users(read_log(given.log, config.format), given.users)
     told = []
     for end in map(float, given.ends.split(",")):
         told.append(compared(log, end, given.late, config, given.orders.split(",")))

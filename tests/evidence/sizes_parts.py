@@ -87,15 +87,15 @@ def fit_some(folder: Path, examples: int) -> dict[str, object]:
     Says what a whole epoch would take beyond that, by the time that these took.
     """
     from training.config import FitConfig
-    from training.fitting.fit import Prepared, prepare_log, write_draft
-    from training.fitting.trainer import Progress, Trainer
+    from training.fitting.fit import PreparedData, prepare_log, write_draft
+    from training.fitting.trainer import Trainer, TrainingState
 
     config = FitConfig(epochs=1, min_user_interactions=1, min_item_interactions=1, batch_size=1024)
     ready = prepare_log(folder / LOG / "interactions.parquet", folder / "items.parquet", config)
     train = ready.task.train
     whole = len(train.rows) - len(train)
     users = min(len(train), max(len(train) * examples // whole, 1))
-    some = Prepared(
+    some = PreparedData(
         ready.catalog, ready.log, replace(ready.task, train=train.take(np.arange(users)))
     )
     work = folder / "fit"
@@ -103,8 +103,8 @@ def fit_some(folder: Path, examples: int) -> dict[str, object]:
     trainer = Trainer(config, some.catalog, some.task, work)
     marks: list[tuple[int, float]] = []
 
-    def note(size: int, progress: Progress) -> None:
-        marks.append((progress.examples, time.process_time()))
+    def note(size: int, state: TrainingState) -> None:
+        marks.append((state.examples, time.process_time()))
 
     fitted = trainer.run(note)
     (first, began), (last, ended) = marks[0], marks[-1]

@@ -1,4 +1,4 @@
-"""A run's state in one safetensors file that is replaced whole: tensors, and JSON for the rest."""
+"""The state of a training run in one safetensors file: tensors, and JSON for everything else."""
 
 import json
 import os
@@ -20,38 +20,39 @@ def save(
     path: Path,
     module: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer] = (),
-    about: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
 ) -> None:
-    """Weights, optimizer state, torch's random state, and `about`, which must be JSON."""
+    """Atomically replace `path` with the weights, the optimizers' state, torch's random state, and
+    `metadata`, which must be JSON."""
     tensors = {_MODULE + name: value for name, value in module.state_dict().items()}
     tensors["random"] = torch.get_rng_state()
     scalars: dict[str, Any] = {}
     for number, optimizer in enumerate(optimizers):
         for name, value in _flatten(optimizer, number):
             (tensors if isinstance(value, Tensor) else scalars)[name] = value
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    described = {"about": json.dumps(about), "scalars": json.dumps(scalars)}
-    write_tensors(aside, tensors, described)
-    fsync(aside)
-    aside.replace(path)
+    tmp_path = path.with_name(f".{path.name}.{os.getpid()}")
+    header = {"about": json.dumps(metadata), "scalars": json.dumps(scalars)}
+    write_tensors(tmp_path, tensors, header)
+    fsync(tmp_path)
+    tmp_path.replace(path)
     fsync(path.parent)
 
 
 def load(
     path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer] = ()
 ) -> dict[str, Any]:
-    """Put all that was saved back, torch's random state included, and return `about`."""
+    """Restore everything that was saved, torch's random state included, and return `metadata`."""
     with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
-        described = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+        header = file.metadata()
     weights = {name.removeprefix(_MODULE): t for name, t in tensors.items() if _MODULE in name}
     module.load_state_dict(weights)
-    values = tensors | json.loads(described["scalars"])
+    values = tensors | json.loads(header["scalars"])
     for number, optimizer in enumerate(optimizers):
         _unflatten(optimizer, number, values)
     torch.set_rng_state(tensors["random"])
-    about: dict[str, Any] = json.loads(described["about"])
-    return about
+    metadata: dict[str, Any] = json.loads(header["about"])
+    return metadata
 
 
 def _flatten(optimizer: torch.optim.Optimizer, number: int) -> Iterator[tuple[str, Any]]:
