@@ -1,7 +1,6 @@
 """The state of a training run in one safetensors file: tensors, and JSON for everything else."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from index.release.atomic_io import fsync
+from index.release.atomic_io import atomic_path
 from index.release.writing import write_tensors
 
 _MODULE = "module:"
@@ -30,12 +29,9 @@ def save(
     for number, optimizer in enumerate(optimizers):
         for name, value in _flatten(optimizer, number):
             (tensors if isinstance(value, Tensor) else scalars)[name] = value
-    tmp_path = path.with_name(f".{path.name}.{os.getpid()}")
     header = {"about": json.dumps(metadata), "scalars": json.dumps(scalars)}
-    write_tensors(tmp_path, tensors, header)
-    fsync(tmp_path)
-    tmp_path.replace(path)
-    fsync(path.parent)
+    with atomic_path(path) as tmp_path:
+        write_tensors(tmp_path, tensors, header)
 
 
 def load(
