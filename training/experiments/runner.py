@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from timeit import timeit
 from typing import Any
@@ -167,7 +168,7 @@ def _per_user(users: dict[str, NDArray[np.float64]]) -> dict[str, list[float]]:
 def _encode_us(retriever: Retriever, cases: list[Case]) -> float:
     """Median time to encode one history, in microseconds."""
     histories = [case.history for case in cases[:_TIMED_USERS]]
-    seconds = [timeit(lambda h=history: retriever.encode([h]), number=1) for history in histories]
+    seconds = [timeit(partial(retriever.encode, [history]), number=1) for history in histories]
     return float(np.median(seconds)) * 1e6
 
 
