@@ -13,7 +13,7 @@ from index.release.reading import read_current
 from training.data.synthetic import write_synthetic
 from training.fitting.malloc import keep_freed_memory
 from training.nightly.config import read_night
-from training.nightly.run import nightly
+from training.nightly.run import run_nightly
 
 
 def bootstrap(config_file: Path) -> int:
@@ -31,7 +31,7 @@ def bootstrap(config_file: Path) -> int:
         write_synthetic(log.parent)
     torch.set_num_threads(config.threads)
     keep_freed_memory()
-    outcome = nightly(config, lambda message: print(message, flush=True))
+    outcome = run_nightly(config, lambda message: print(message, flush=True))
     print(outcome.sentence)
     return 0 if outcome.outcome == "nothing-new" else outcome.exit_code
 

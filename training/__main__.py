@@ -20,12 +20,12 @@ from training.data.interactions import LogError
 from training.data.synthetic import write_synthetic
 from training.evaluation.evaluate import Part, evaluate_release
 from training.evaluation.protocols import ProtocolName
-from training.experiments.compare import POP, TRIALS, compare, setting
+from training.experiments.compare import POP, TRIALS, compare, parse_setting
 from training.experiments.paper_sweeps import SWEEPS
 from training.experiments.runner import ExperimentRunner
 from training.fitting.fit import fit
 from training.fitting.malloc import keep_freed_memory
-from training.fitting.trainer import DivergedError, OnStep, Progress, Trainer
+from training.fitting.trainer import DivergedError, StepCallback, Trainer, TrainingState
 from training.presets import PresetName
 
 _IN = click.Path(exists=True, path_type=Path)
@@ -122,26 +122,26 @@ def fit_command(
     click.echo(draft)
 
 
-def _progress_bar(trainer: Trainer, bars: ExitStack) -> OnStep:
+def _progress_bar(trainer: Trainer, bars: ExitStack) -> StepCallback:
     per_epoch = len(trainer)
     bar = bars.enter_context(
         tqdm(
             desc="fit",
             total=per_epoch * trainer.epochs,
-            initial=per_epoch * trainer.progress.epoch,
+            initial=per_epoch * trainer.state.epoch,
             unit=" samples",
             unit_scale=True,
             mininterval=0.1 if sys.stderr.isatty() else _LOGGED_S,
         )
     )
 
-    def on_step(examples: int, progress: Progress) -> None:
-        told = f"K = {trainer.interests}, epoch {progress.epoch + 1}"
+    def on_step(examples: int, state: TrainingState) -> None:
+        told = f"K = {trainer.interests}, epoch {state.epoch + 1}"
         bar.set_description(told, refresh=False)
-        best = progress.best.get(trainer.select_on)
+        best = state.best.get(trainer.select_on)
         bar.set_postfix(
             {
-                "loss": f"{progress.mean('loss'):.4f}",
+                "loss": f"{state.mean_loss('loss'):.4f}",
                 f"best {trainer.select_on}": "-" if best is None else f"{best:.4f}",
             },
             refresh=False,
@@ -183,7 +183,7 @@ _SET = click.option(
 _ITEMS = click.option("--items", type=_IN, help="item file with title and category")
 
 
-def _laboratory(log: Path, out: Path, items: Path | None) -> ExperimentRunner:
+def _runner(log: Path, out: Path, items: Path | None) -> ExperimentRunner:
     return ExperimentRunner(log, out, lambda text: click.echo(text, err=True), items)
 
 
@@ -221,12 +221,12 @@ def compare_command(
 ) -> None:
     """Train and evaluate systems side by side on LOG. The last line is the table's path."""
     from training.experiments.report import write_comparison
-    from training.experiments.user_segments import kinds
+    from training.experiments.user_segments import segment_table
 
-    common = {"split": split} | dict(map(setting, settings))
-    laboratory = _laboratory(log, out, items)
-    systems = compare(laboratory, encoders.split(","), seeds, trials, common, preset)
-    click.echo(write_comparison(out, systems, kinds(laboratory, systems), click.echo))
+    common = {"split": split} | dict(map(parse_setting, settings))
+    runner = _runner(log, out, items)
+    systems = compare(runner, encoders.split(","), seeds, trials, common, preset)
+    click.echo(write_comparison(out, systems, segment_table(runner, systems), click.echo))
 
 
 @main.command("reproduce")
@@ -253,8 +253,8 @@ def reproduce_command(
     """Rerun a table or figure of the Re4 paper on LOG."""
     from training.experiments.reproduce import reproduce
 
-    common = dict(map(setting, settings))
-    click.echo(reproduce(_laboratory(log, out, items), name, seeds, common, data_set))
+    common = dict(map(parse_setting, settings))
+    click.echo(reproduce(_runner(log, out, items), name, seeds, common, data_set))
 
 
 @main.command("nightly")
@@ -277,12 +277,12 @@ def nightly_command(
     failed, 3 if the gate refused, 4 if there was nothing new, 5 if another night is at work.
     """
     from training.nightly.config import read_night
-    from training.nightly.run import nightly
+    from training.nightly.run import run_nightly
 
-    overrides = [setting(text) for text in settings] + ([("cold", True)] if cold else [])
+    overrides = [parse_setting(text) for text in settings] + ([("cold", True)] if cold else [])
     config = read_night(config_file, overrides)
     torch.set_num_threads(config.threads)
-    outcome = nightly(config, lambda text: click.echo(text, err=True))
+    outcome = run_nightly(config, lambda text: click.echo(text, err=True))
     click.echo(outcome.sentence, err=True)
     click.echo(json.dumps(outcome.to_json()))
     ctx.exit(outcome.exit_code)

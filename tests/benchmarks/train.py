@@ -25,9 +25,9 @@ from training.config import FitConfig
 from training.data.examples import Examples, ExampleStream
 from training.data.synthetic import write_synthetic
 from training.experiments.compare import system_config
-from training.fitting.fit import Prepared, prepare_log
+from training.fitting.fit import PreparedData, prepare_log
 from training.fitting.malloc import keep_freed_memory
-from training.fitting.trainer import build_optimizers, step
+from training.fitting.trainer import build_optimizers, training_step
 from training.models.model import Model
 
 ITEMS = (12_000, 368_000)
@@ -56,16 +56,16 @@ def samples_per_s(config: FitConfig, stream: ExampleStream, items: int) -> float
     optimizers = build_optimizers(model, config)
     batches = [spread(batch, items) for batch, _ in zip(stream.epoch(0), range(40), strict=False)]
     for batch in batches[:3]:
-        step(model, optimizers, batch)
+        training_step(model, optimizers, batch)
     done, start = 0, time.perf_counter()
     while (spent := time.perf_counter() - start) < SECONDS:
         batch = batches[done % len(batches)]
-        step(model, optimizers, batch)
+        training_step(model, optimizers, batch)
         done += 1
     return done * len(batches[0].targets) / spent
 
 
-def on_one_core(log: Path | None, config: FitConfig) -> Prepared:
+def on_one_core(log: Path | None, config: FitConfig) -> PreparedData:
     """Keep this process to one core, as a fit is; the log, or a synthetic one."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)

@@ -1,17 +1,17 @@
-"""Nights that are killed, and run again.
+"""Nightly runs that are killed and then run again.
 
     python tests/evidence/night_kills.py [--boundaries 0] [--each 1] [--random 100] [--seed 0]
 
-On a synthetic log, with a release that is live. The night is killed just before a file is renamed
-into place, which is how steps, checkpoints, drafts and releases end: at each such boundary, or so
-many drawn by chance, each so many times; and at random, in turn before a change of the file system
-under the root and at a moment. After each kill `current` must name a release that verifies, with
-every release listed whole; and the night that is run again must publish what an unbroken one does,
-weights and metrics alike. The last line is one JSON object; the status is 1 if anything fails, and
-then the folder it worked in is kept.
+On a synthetic log, with a live release. The run is killed just before a file is renamed into place,
+which completes a step, a checkpoint, a draft or a release: at each such boundary, or at a random
+sample of them, each --each times; and at random points, alternately before a change of the file
+system under the root and after a random time. After each kill `current` must name a release that
+verifies, and every listed release must be complete. The run that is repeated must publish the same
+weights and metrics as an uninterrupted one. The last line is one JSON object. If anything fails,
+the exit code is 1 and the working folder is kept.
 
-It forks a child for each trial instead of starting an interpreter, and runs neither torch nor faiss
-itself, so that a child inherits no thread and no held lock of theirs.
+Each trial forks a child instead of starting an interpreter. The parent itself runs neither torch
+nor faiss, so that a child inherits none of their threads or locks.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # which torch otherwise imports in every child anew
+import torch._dynamo  # else torch imports it in every child
 import torch.utils._device
 from children import begin, end_of, in_child
 
@@ -40,33 +40,34 @@ from index.release.reading import open_release, read_current
 from training.data.event_window import DAY_S
 from training.data.synthetic import write_synthetic
 from training.nightly.config import NightConfig
-from training.nightly.run import NIGHTS, nightly
+from training.nightly.run import run_nightly
+from training.nightly.run_folders import RUNS
 from training.nightly.step_store import STATE
 
 torch.set_num_threads(1)
-Wanted = Callable[[str, tuple[Any, ...]], bool]
+EventFilter = Callable[[str, tuple[Any, ...]], bool]
 _CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}
-_TOLD_EVERY = 25
+_PROGRESS_EVERY = 25
 FIT = {"dim": 8, "interests": 2, "hidden": 8, "negatives": 20, "epochs": 1, "batch_size": 256}
-FIRST = 1_735_689_600  # 2025-01-01, where synthetic logs begin
+LOG_START = 1_735_689_600  # 2025-01-01, the start of synthetic logs
 
 
-def kill_at(point: int, wanted: Wanted) -> None:
-    """From now on, the process dies just before change number `point` of those wanted."""
-    left = point
+def kill_at(point: int, matches: EventFilter) -> None:
+    """Kill this process just before the matching event number `point`, counted from now."""
+    remaining = point
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal left
+        nonlocal remaining
         if event in _CHANGES or event == "open":
-            left -= wanted(event, arguments)
-            if left == 0:
+            remaining -= matches(event, arguments)
+            if remaining == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
 
 
-def of_root(root: Path) -> Wanted:
-    def wanted(event: str, arguments: tuple[Any, ...]) -> bool:
+def changes_under(root: Path) -> EventFilter:
+    def matches(event: str, arguments: tuple[Any, ...]) -> bool:
         if event == "open":
             flags = arguments[2] if isinstance(arguments[2], int) else 0
             return bool(flags & (os.O_WRONLY | os.O_RDWR)) and str(arguments[0]).startswith(
@@ -74,69 +75,70 @@ def of_root(root: Path) -> Wanted:
             )
         return str(arguments[0]).startswith(str(root))
 
-    return wanted
+    return matches
 
 
-def boundary(event: str, arguments: tuple[Any, ...]) -> bool:
+def is_boundary(event: str, arguments: tuple[Any, ...]) -> bool:
     return event == "os.rename"
 
 
 class Trials:
-    """The night, over and over, each time from the same root."""
+    """The same run, repeated from the same root."""
 
     def __init__(self, scratch: Path, seed: int) -> None:
-        self.config, self._template = prepared(scratch)
-        self.draw = random.Random(seed)
+        self.config, self._template = prepare(scratch)
+        self.random = random.Random(seed)
         started = time.monotonic()
-        self.total = counted(self.config, scratch)
+        self.total = count_events(self.config, scratch)
         self._seconds = time.monotonic() - started
-        self._wanted = result(self.config.root)
-        self.killed: Counter[str] = Counter()
+        self._expected = release_facts(self.config.root)
+        self.kills: Counter[str] = Counter()
 
-    def plan(self, boundaries: int, each: int, by_chance: int) -> list[tuple[str, int]]:
-        """Where each is killed: before a boundary, before a change, or at a moment."""
-        ends = list(range(1, self.total["boundaries"] + 1))
+    def plan(self, boundaries: int, each: int, random_kills: int) -> list[tuple[str, int]]:
+        """The kind and point of each kill: before a boundary, before a change, or after a time."""
+        points = list(range(1, self.total["boundaries"] + 1))
         if boundaries:
-            ends = self.draw.sample(ends, boundaries)
+            points = self.random.sample(points, boundaries)
         changes = self.total["changes"]
-        return [("boundary", end) for end in ends] * each + [
-            ("moment", 0) if number % 2 else ("change", self.draw.randint(1, changes))
-            for number in range(by_chance)
+        return [("boundary", point) for point in points] * each + [
+            ("moment", 0) if number % 2 else ("change", self.random.randint(1, changes))
+            for number in range(random_kills)
         ]
 
-    def one(self, kind: str, point: int) -> None:
+    def run_one(self, kind: str, point: int) -> None:
         shutil.rmtree(self.config.root)
         shutil.copytree(self._template, self.config.root)
-        end = self._at_a_moment() if kind == "moment" else self._before(kind, point)
-        if end == -signal.SIGKILL:
-            self.killed[f"{kind} {point}" if kind == "boundary" else kind] += 1
+        status = self._kill_after_time() if kind == "moment" else self._kill_before(kind, point)
+        if status == -signal.SIGKILL:
+            self.kills[f"{kind} {point}" if kind == "boundary" else kind] += 1
             check(self.config.root, None)
-            end = in_child(self._night)
-        assert end in (0, 4), f"{kind} {point}: {end}"  # 4: all was done but to say so
-        check(self.config.root, self._wanted)
+            status = in_child(self._run)
+        # 4: everything was done but the record of it.
+        assert status in (0, 4), f"{kind} {point}: {status}"
+        check(self.config.root, self._expected)
 
-    def _night(self) -> int:
-        return nightly(self.config).exit_code
+    def _run(self) -> int:
+        return run_nightly(self.config).exit_code
 
-    def _before(self, kind: str, point: int) -> int:
-        wanted = boundary if kind == "boundary" else of_root(self.config.root)
+    def _kill_before(self, kind: str, point: int) -> int:
+        matches = is_boundary if kind == "boundary" else changes_under(self.config.root)
 
         def work() -> int:
-            kill_at(point, wanted)
-            return self._night()
+            kill_at(point, matches)
+            return self._run()
 
         return in_child(work)
 
-    def _at_a_moment(self) -> int:
-        child = begin(self._night)
-        time.sleep(self.draw.uniform(0, self._seconds))
+    def _kill_after_time(self) -> int:
+        child = begin(self._run)
+        time.sleep(self.random.uniform(0, self._seconds))
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
         return end_of(child)
 
 
-def check(root: Path, wanted: dict[str, Any] | None) -> None:
-    """What holds whenever a night was cut short; and, with `wanted`, when it has ended."""
+def check(root: Path, expected: dict[str, Any] | None) -> None:
+    """Invariants after any kill and, with `expected`, of a run that has ended."""
 
     def work() -> int:
         current = read_current(root)
@@ -144,20 +146,20 @@ def check(root: Path, wanted: dict[str, Any] | None) -> None:
         open_release(root / "releases" / current)
         assert all(release.problem is None for release in list_releases(root))
         assert all(verdict.problem is None for verdict in verify(root))
-        for state in (root / NIGHTS).glob(f"*/{STATE}"):
+        for state in (root / RUNS).glob(f"*/{STATE}"):
             json.loads(state.read_text())
-        if wanted is None:
+        if expected is None:
             assert len(list_releases(root)) <= 2
         else:
-            assert result(root) == wanted, (result(root), wanted)
+            assert release_facts(root) == expected, (release_facts(root), expected)
             assert not list((root / "drafts").iterdir())
         return 0
 
     assert in_child(work) == 0, "see above"
 
 
-def result(root: Path) -> dict[str, Any]:
-    """What two nights on the same data have in common."""
+def release_facts(root: Path) -> dict[str, Any]:
+    """What is equal in two runs on the same data."""
     current = read_current(root)
     assert current is not None
     manifest = read_manifest(root / "releases" / current)
@@ -165,30 +167,30 @@ def result(root: Path) -> dict[str, Any]:
     return {"id": current, "parent": manifest.parent, "metrics": manifest.metrics, **files}
 
 
-def counted(config: NightConfig, scratch: Path) -> dict[str, int]:
-    """How many boundaries and changes a night has."""
+def count_events(config: NightConfig, scratch: Path) -> dict[str, int]:
+    """The number of boundaries and changes of a run."""
 
     def work() -> int:
         total = {"boundaries": 0, "changes": 0}
-        wanted = of_root(config.root)
+        is_change = changes_under(config.root)
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
             if event in _CHANGES or event == "open":
-                total["boundaries"] += boundary(event, arguments)
-                total["changes"] += wanted(event, arguments)
+                total["boundaries"] += is_boundary(event, arguments)
+                total["changes"] += is_change(event, arguments)
 
         sys.addaudithook(hook)
-        code = nightly(config).exit_code
-        (scratch / "counted").write_text(json.dumps(total))
+        code = run_nightly(config).exit_code
+        (scratch / "counts.json").write_text(json.dumps(total))
         return code
 
-    assert in_child(work) == 0, "the night fails without being killed"
-    total: dict[str, int] = json.loads((scratch / "counted").read_text())
+    assert in_child(work) == 0, "the run fails without being killed"
+    total: dict[str, int] = json.loads((scratch / "counts.json").read_text())
     return total
 
 
-def prepared(scratch: Path) -> tuple[NightConfig, Path]:
-    """The night, and a root as it finds it."""
+def prepare(scratch: Path) -> tuple[NightConfig, Path]:
+    """The settings of the run, and a copy of the root that it starts from."""
     write_synthetic(scratch, users=120, items=60, seed=1)
     config = NightConfig(
         root=scratch / "root",
@@ -197,17 +199,17 @@ def prepared(scratch: Path) -> tuple[NightConfig, Path]:
         metric="recall@10",
         held_out_days=20,
         min_cases=5,
-        metric_drop=1,  # of so small a log the gate is no matter here
+        metric_drop=1,  # the gate must pass on this small log
         day_drop=9,
         plots=False,
         fit=FIT,
-        until=FIRST + 100 * DAY_S,
+        until=LOG_START + 100 * DAY_S,
     )
 
     def work() -> int:
-        return nightly(config).exit_code
+        return run_nightly(config).exit_code
 
-    assert in_child(work) == 0, "the first night fails"
+    assert in_child(work) == 0, "the first run fails"
     shutil.copytree(config.root, scratch / "template")
     return config.model_copy(update={"until": None}), scratch / "template"
 
@@ -219,25 +221,25 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    scratch = Path(tempfile.mkdtemp(prefix="re4-nights-"))
-    print(f"in {scratch}, which is kept if anything fails", file=sys.stderr)
+    scratch = Path(tempfile.mkdtemp(prefix="re4-runs-"))
+    print(f"working in {scratch}, which is kept if anything fails", file=sys.stderr)
     trials = Trials(scratch, arguments.seed)
     plan = trials.plan(arguments.boundaries, arguments.each, arguments.random)
     for number, (kind, point) in enumerate(plan, start=1):
-        trials.one(kind, point)
-        if number % _TOLD_EVERY == 0:
-            print(f"{number} of {len(plan)}: {dict(trials.killed)}", file=sys.stderr, flush=True)
+        trials.run_one(kind, point)
+        if number % _PROGRESS_EVERY == 0:
+            print(f"{number} of {len(plan)}: {dict(trials.kills)}", file=sys.stderr, flush=True)
     shutil.rmtree(scratch)
-    kills = trials.killed
-    at_boundaries = {where: count for where, count in kills.items() if "boundary" in where}
-    told = {
+    kills = trials.kills
+    at_boundaries = {point: count for point, count in kills.items() if "boundary" in point}
+    summary = {
         "kills": kills.total(),
         "at_boundaries": sum(at_boundaries.values()),
         "fewest_at_a_boundary": min(at_boundaries.values(), default=0),
         "before_changes": kills["change"],
         "at_moments": kills["moment"],
     }
-    print(json.dumps({"passed": True, **told, **trials.total}))
+    print(json.dumps({"passed": True, **summary, **trials.total}))
 
 
 if __name__ == "__main__":

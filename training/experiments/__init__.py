@@ -1,1 +1,1 @@
-"""Comparisons of models and reruns of the papers' tables."""
+"""Comparisons of models on one log, and reruns of the tables and figures of the Re4 paper."""

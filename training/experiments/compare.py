@@ -1,4 +1,4 @@
-"""Encoders side by side on one log: equal tuning, several seeds, one table."""
+"""Comparison of encoders on one log, with equal tuning and several seeds."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from training.experiments.runner import ExperimentRunner, System
 from training.presets import PresetName
 
 # A budget of n trials is the first n: a system's own settings, then other learning rates, which
-# decide most.
+# matter most.
 TRIALS: Sequence[dict[str, Any]] = (
     {},
     {"learning_rate": 0.002},
@@ -20,42 +20,46 @@ POP = "pop"
 
 
 def compare(
-    laboratory: ExperimentRunner,
+    runner: ExperimentRunner,
     encoders: Sequence[str],
     seeds: int,
     trials: int,
     common: dict[str, Any],
     preset: PresetName = "best",
 ) -> list[System]:
-    """Each encoder with the best of the same trials on validation, then trained with each seed.
+    """Select each encoder's best trial on validation, then train it with each seed.
 
-    An encoder may carry settings of its own, `re4:recontrast=0;interests=4`, or a preset of its
-    own, `re4:preset=paper`, and is then named by them. common: settings of all. Raises ConfigError
-    for a setting that does not exist.
+    An encoder may have its own settings, `re4:recontrast=0;interests=4`, or its own preset,
+    `re4:preset=paper`; that text is the system's name. common: settings of all systems.
+    Raises ConfigError for an unknown setting.
     """
     systems = []
     for text in encoders:
         config = system_config(text, common, preset)
         if text == POP:
-            systems.append(System(POP, [laboratory.popularity(config)]))
+            systems.append(System(POP, [runner.run_popularity(config)]))
             continue
-        best = laboratory.tuned(text, config, TRIALS[:trials])
-        systems.append(laboratory.system(text, best, seeds))
+        best = runner.tune(text, config, TRIALS[:trials])
+        systems.append(runner.run_seeds(text, best, seeds))
     return systems
 
 
 def system_config(text: str, common: dict[str, Any], preset: PresetName) -> FitConfig:
+    """The settings of a system such as `re4:recontrast=0;interests=4`. Raises ConfigError."""
     name, _, settings = text.partition(":")
     encoder = {} if name == POP else {"encoder": name}
-    own = dict(setting(part) for part in settings.split(";") if part)
-    chosen = own.pop("preset", preset)
-    if chosen not in get_args(PresetName):
-        raise ConfigError(f"preset: {chosen!r}; choose {' or '.join(get_args(PresetName))}")
-    return read_config(None, {**common, **encoder, **own}, chosen)
+    overrides = dict(parse_setting(part) for part in settings.split(";") if part)
+    preset_name = overrides.pop("preset", preset)
+    if preset_name not in get_args(PresetName):
+        raise ConfigError(f"preset: {preset_name!r}; choose {' or '.join(get_args(PresetName))}")
+    return read_config(None, {**common, **encoder, **overrides}, preset_name)
 
 
-def setting(text: str) -> tuple[str, Any]:
-    """A key and its value, which is JSON where it can be. Raises ConfigError without an =."""
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Split key=value; the value is parsed as JSON if it is valid JSON, else it is a string.
+
+    Raises ConfigError if there is no =.
+    """
     key, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"{text!r}: not a setting; write key=value")

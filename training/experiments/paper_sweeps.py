@@ -1,12 +1,12 @@
-"""The sweep behind each table and figure of the Re4 paper (Zhang et al., WWW 2022).
+"""The systems of each table and figure of the Re4 paper (Zhang et al., WWW 2022).
 
-Base is Re4 without backward flows.
+"Base" is Re4 without backward flows.
 """
 
 from collections.abc import Mapping
 
 _BASE = "re4:recontrast=0;reattend=0;reconstruct=0"
-# sweep -> label of a row -> its system
+# sweep -> row label -> system
 SWEEPS: Mapping[str, Mapping[str, str]] = {
     "re4-table2": {
         name: name

@@ -1,120 +1,24 @@
-"""What Zhang et al., Re4, WWW 2022 print, to stand beside what a rerun gives on the same data set.
+"""Numbers printed in papers, read from published_results.toml."""
 
-Their NDCG is this project's ndcg_gt_order, their HR its hit.
-"""
-
+import tomllib
 from collections.abc import Mapping
-
-Rows = Mapping[str, Mapping[str, float]]
-
-_TABLE_2 = ("recall@20", "recall@50", "ndcg_gt_order@20", "ndcg_gt_order@50", "hit@20", "hit@50")
-_TABLE_4 = ("recall@20", "ndcg_gt_order@20", "hit@20", "recall@50", "ndcg_gt_order@50", "hit@50")
-_TABLE_5 = ("recall@20", "recall@50", "ndcg_gt_order@20", "ndcg_gt_order@50", "hit@20", "hit@50")
-_TABLE_6 = ("hit@20", "recall@20", "ndcg_gt_order@20")
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
 
-def _rows(metrics: tuple[str, ...], values: Mapping[str, tuple[float, ...]]) -> Rows:
-    return {name: dict(zip(metrics, row, strict=True)) for name, row in values.items()}
+def published_results(sweep: str, data_set: str) -> Mapping[str, Mapping[str, float]] | None:
+    """Row label -> metric -> value; None if the paper has no such table for the data set."""
+    table = _tables().get(sweep, {})
+    if data_set not in table:
+        return None
+    return {
+        label: dict(zip(table["metrics"], values, strict=True))
+        for label, values in table[data_set].items()
+    }
 
 
-# sweep -> data set -> row of the sweep -> metric -> value
-PRINTED: Mapping[str, Mapping[str, Rows]] = {
-    "re4-table2": {
-        "book": _rows(
-            _TABLE_2,
-            {
-                "pop": (0.0137, 0.0240, 0.0226, 0.0394, 0.0302, 0.0523),
-                "youtube-dnn": (0.0457, 0.0731, 0.0767, 0.1208, 0.1029, 0.1589),
-                "gru4rec": (0.0406, 0.0650, 0.0680, 0.1037, 0.0894, 0.1370),
-                "mind": (0.0486, 0.0764, 0.0793, 0.1223, 0.1062, 0.1610),
-                "comirec-sa": (0.0549, 0.0847, 0.0899, 0.1356, 0.1140, 0.1720),
-                "comirec-dr": (0.0531, 0.0811, 0.0918, 0.1352, 0.1201, 0.1758),
-                "re4": (0.0771, 0.1155, 0.1304, 0.1883, 0.1627, 0.2326),
-            },
-        ),
-        "ml-1m": _rows(
-            _TABLE_2,
-            {
-                "pop": (0.0006, 0.0016, 0.0057, 0.0135, 0.0186, 0.0452),
-                "youtube-dnn": (0.1115, 0.2191, 0.3671, 0.4035, 0.7318, 0.8858),
-                "gru4rec": (0.1286, 0.2428, 0.3971, 0.4157, 0.7831, 0.8990),
-                "mind": (0.1033, 0.1994, 0.3325, 0.3683, 0.7020, 0.8583),
-                "comirec-sa": (0.1189, 0.1949, 0.3131, 0.3396, 0.7550, 0.8874),
-                "comirec-dr": (0.1223, 0.2263, 0.3913, 0.4039, 0.7714, 0.8801),
-                "re4": (0.1117, 0.2048, 0.4581, 0.6067, 0.8048, 0.9288),
-            },
-        ),
-        "gowalla": _rows(
-            _TABLE_2,
-            {
-                "pop": (0.0028, 0.0054, 0.0073, 0.0135, 0.0104, 0.0224),
-                "youtube-dnn": (0.1127, 0.1926, 0.2378, 0.3638, 0.3443, 0.5010),
-                "gru4rec": (0.1273, 0.2043, 0.2803, 0.4002, 0.3814, 0.5251),
-                "mind": (0.1218, 0.2049, 0.2565, 0.3888, 0.3623, 0.5301),
-                "comirec-sa": (0.1277, 0.2072, 0.2736, 0.4019, 0.3838, 0.5288),
-                "comirec-dr": (0.1153, 0.1831, 0.2534, 0.3621, 0.3429, 0.5355),
-                "re4": (0.1386, 0.2203, 0.3141, 0.4412, 0.4206, 0.5697),
-            },
-        ),
-    },
-    "re4-table3": {
-        "book": _rows(
-            _TABLE_2,
-            {
-                "K = 2": (0.0728, 0.1033, 0.1239, 0.1704, 0.1494, 0.2063),
-                "K = 4": (0.0745, 0.1105, 0.1277, 0.1812, 0.1575, 0.2220),
-                "K = 6": (0.0769, 0.1156, 0.1298, 0.1879, 0.1606, 0.2311),
-                "K = 8": (0.0771, 0.1155, 0.1304, 0.1883, 0.1627, 0.2326),
-            },
-        ),
-        "ml-1m": _rows(
-            _TABLE_2,
-            {
-                "K = 2": (0.1007, 0.1831, 0.4335, 0.5761, 0.7748, 0.9040),
-                "K = 4": (0.1121, 0.2083, 0.4615, 0.6177, 0.7765, 0.9189),
-                "K = 6": (0.1128, 0.2060, 0.4648, 0.6070, 0.7980, 0.9238),
-                "K = 8": (0.1117, 0.2048, 0.4581, 0.6067, 0.8048, 0.9288),
-            },
-        ),
-    },
-    "re4-table4": {
-        "gowalla": _rows(
-            _TABLE_4,
-            {
-                "Base": (0.128, 0.274, 0.384, 0.207, 0.402, 0.529),
-                "+ re-attend": (0.133, 0.287, 0.400, 0.220, 0.427, 0.573),
-                "+ re-contrast": (0.135, 0.296, 0.412, 0.222, 0.433, 0.575),
-                "+ re-construct": (0.139, 0.314, 0.421, 0.220, 0.441, 0.570),
-            },
-        )
-    },
-    "re4-table5": {
-        "gowalla": _rows(
-            _TABLE_5,
-            {
-                "gamma 1/2": (0.126, 0.209, 0.272, 0.408, 0.383, 0.547),
-                "gamma 1/4": (0.128, 0.221, 0.277, 0.425, 0.387, 0.567),
-                "gamma 1/16": (0.134, 0.222, 0.291, 0.433, 0.406, 0.582),
-                "gamma 1/32": (0.126, 0.208, 0.276, 0.407, 0.387, 0.549),
-                "gamma 1/length": (0.139, 0.220, 0.314, 0.441, 0.421, 0.570),
-            },
-        )
-    },
-    "re4-table6": {
-        "gowalla": _rows(
-            _TABLE_6,
-            {
-                "Base": (0.3838, 0.1277, 0.2736),
-                "re-attend 1": (0.3868, 0.1287, 0.2759),
-                "re-attend 0.1": (0.4042, 0.1302, 0.2843),
-                "re-attend 0.01": (0.4002, 0.1334, 0.2875),
-                "re-contrast 1": (0.4039, 0.1328, 0.2846),
-                "re-contrast 0.1": (0.4049, 0.1335, 0.2874),
-                "re-contrast 0.01": (0.4056, 0.1351, 0.2905),
-                "re-construct 1": (0.4042, 0.1341, 0.2861),
-                "re-construct 0.1": (0.4066, 0.1325, 0.2883),
-                "re-construct 0.01": (0.3995, 0.1331, 0.2862),
-            },
-        )
-    },
-}
+@cache
+def _tables() -> dict[str, Any]:
+    file = files("training.experiments") / "published_results.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))

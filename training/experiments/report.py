@@ -1,4 +1,4 @@
-"""Systems side by side as a Markdown table, a CSV file and plots."""
+"""Results of systems as Markdown tables, a CSV file and plots."""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -10,23 +10,32 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from tabulate import tabulate
 
 from training.experiments.runner import System, significance
 
-SHOWN = ("recall@20", "recall@50", "ndcg@20", "ndcg@50", "hit@20", "hit@50")
-JUDGED = "recall@50"
-_HEALTH = ("interest_cosine", "interest_entropy", "interest_union")
-_COST = ("samples/s", "encode us")
+DEFAULT_METRICS = ("recall@20", "recall@50", "ndcg@20", "ndcg@50", "hit@20", "hit@50")
+TESTED_METRIC = "recall@50"
+_INTEREST_METRICS = ("interest_cosine", "interest_entropy", "interest_union")
+_COST_COLUMNS = ("samples/s", "encode us")
 
 
-def table(systems: Sequence[System], metrics: Sequence[str] = SHOWN) -> str:
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The first column is left-aligned, the others right-aligned. Ends with a newline."""
+    alignment = ["left", *["right"] * (len(headers) - 1)]
+    table = tabulate(rows, headers, tablefmt="pipe", colalign=alignment, disable_numparse=True)
+    return table + "\n"
+
+
+def results_table(systems: Sequence[System], metrics: Sequence[str] = DEFAULT_METRICS) -> str:
     """Mean and standard deviation over seeds; the best mean is bold.
 
-    p: of the paired difference over users, in JUDGED, to the best other system.
+    The column p is the significance of the difference in TESTED_METRIC, paired over users, to the
+    best other system.
     """
-    head = ["system", *metrics, f"p ({JUDGED})", *_HEALTH, *_COST]
+    headers = ["system", *metrics, f"p ({TESTED_METRIC})", *_INTEREST_METRICS, *_COST_COLUMNS]
     best = {metric: max(system.values(metric).mean() for system in systems) for metric in metrics}
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    rows = []
     for system in systems:
         cells = [system.name]
         for metric in metrics:
@@ -34,42 +43,43 @@ def table(systems: Sequence[System], metrics: Sequence[str] = SHOWN) -> str:
             spread = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
             mark = "**" if values.mean() == best[metric] else ""
             cells.append(f"{mark}{values.mean():.4f}{mark}{spread}")
-        cells += [_against_best(system, systems, JUDGED), *_health(system), *_cost(system)]
-        lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+        cells += [_p_value(system, systems), *_interest_cells(system), *_cost_cells(system)]
+        rows.append(cells)
+    return markdown_table(headers, rows)
 
 
-def _against_best(system: System, systems: Sequence[System], metric: str) -> str:
-    others = [other for other in systems if other is not system]
-    if not others:
+def _p_value(system: System, systems: Sequence[System]) -> str:
+    rivals = [rival for rival in systems if rival is not system]
+    if not rivals:
         return ""
-    rival = max(others, key=lambda other: float(other.values(metric).mean()))
-    return f"{significance(system, rival, metric):.2g}"
+    best = max(rivals, key=lambda rival: float(rival.values(TESTED_METRIC).mean()))
+    return f"{significance(system, best, TESTED_METRIC):.2g}"
 
 
-def _health(system: System) -> list[str]:
-    tests = [outcome.test for outcome in system.outcomes]
-    return [f"{np.mean([t[n] for t in tests]):.2f}" if n in tests[0] else "" for n in _HEALTH]
+def _interest_cells(system: System) -> list[str]:
+    tests = [run.test for run in system.runs]
+    return [
+        f"{np.mean([test[name] for test in tests]):.2f}" if name in tests[0] else ""
+        for name in _INTEREST_METRICS
+    ]
 
 
-def _cost(system: System) -> list[str]:
-    speed, encode = (
-        np.mean([getattr(outcome, name) for outcome in system.outcomes])
-        for name in ("samples_per_s", "encode_us")
-    )
-    return [f"{speed:,.0f}" if speed else "", f"{encode:,.0f}" if encode else ""]
+def _cost_cells(system: System) -> list[str]:
+    samples_per_s = np.mean([run.samples_per_s for run in system.runs])
+    encode_us = np.mean([run.encode_us for run in system.runs])
+    return [f"{value:,.0f}" if value else "" for value in (samples_per_s, encode_us)]
 
 
 def write_csv(path: Path, systems: Sequence[System]) -> None:
-    """A line a run: system, seed, and every test metric."""
-    names = sorted({name for s in systems for o in s.outcomes for name in o.test})
+    """One row per run: system, seed, and every test metric."""
+    names = sorted({name for system in systems for run in system.runs for name in run.test})
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["system", "seed", *names])
         for system in systems:
-            for outcome in system.outcomes:
-                values = [outcome.test.get(name, "") for name in names]
-                writer.writerow([system.name, outcome.config.get("seed", ""), *values])
+            for run in system.runs:
+                values = [run.test.get(name, "") for name in names]
+                writer.writerow([system.name, run.config.get("seed", ""), *values])
 
 
 def plot_bars(path: Path, systems: Sequence[System], metric: str = "recall@50") -> None:
@@ -84,10 +94,10 @@ def plot_bars(path: Path, systems: Sequence[System], metric: str = "recall@50") 
 
 
 def plot_curves(path: Path, systems: Sequence[System], metric: str = "recall@20") -> None:
-    """Validation metric by epoch (Re4, Figure 3), mean over the seeds that got so far."""
+    """Validation metric by epoch (Re4, Figure 3): mean over seeds, up to the shortest run."""
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for system in systems:
-        curves = [[r["validation"][metric] for r in o.curve] for o in system.outcomes if o.curve]
+        curves = [[r["validation"][metric] for r in run.curve] for run in system.runs if run.curve]
         if not curves:
             continue
         shortest = min(map(len, curves))
@@ -101,17 +111,17 @@ def plot_curves(path: Path, systems: Sequence[System], metric: str = "recall@20"
 
 
 def write_comparison(
-    folder: Path, systems: Sequence[System], by_kind: str, say: Callable[[str], None]
+    folder: Path, systems: Sequence[System], segments: str, on_message: Callable[[str], None]
 ) -> Path:
-    """compare.md, compare.csv, compare.png and curves.png; returns the first.
+    """Write compare.md, compare.csv, compare.png and curves.png; returns the first.
 
-    by_kind: a second table, of kinds of users.
+    segments: a second table for compare.md, by user segment.
     """
     markdown = folder / "compare.md"
-    told = table(systems) + "\n" + by_kind
-    markdown.write_text(told, encoding="utf-8")
+    text = results_table(systems) + "\n" + segments
+    markdown.write_text(text, encoding="utf-8")
     write_csv(folder / "compare.csv", systems)
     plot_bars(folder / "compare.png", systems)
     plot_curves(folder / "curves.png", systems)
-    say(told)
+    on_message(text)
     return markdown

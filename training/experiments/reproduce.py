@@ -1,4 +1,4 @@
-"""The tables and figures of the Re4 paper, rerun on a log with the paper's own settings."""
+"""Reruns of the tables and figures of the Re4 paper on a log, with the paper's settings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +10,10 @@ from sklearn.manifold import TSNE
 
 from training.config import FitConfig
 from training.evaluation.interest_clusters import represent
-from training.experiments.compare import system_config
+from training.experiments.compare import POP, system_config
 from training.experiments.paper_sweeps import SWEEPS
-from training.experiments.published_results import PRINTED
-from training.experiments.report import plot_curves, table
+from training.experiments.published_results import published_results
+from training.experiments.report import markdown_table, plot_curves, results_table
 from training.experiments.runner import ExperimentRunner, System
 
 _METRICS = (
@@ -27,77 +27,74 @@ _METRICS = (
 
 
 def reproduce(
-    laboratory: ExperimentRunner,
+    runner: ExperimentRunner,
     name: str,
     seeds: int,
     common: dict[str, Any],
     data_set: str | None,
 ) -> str:
-    """Run the sweep and write NAME.md, with a plot where the paper has one, to the laboratory's
-    folder. data_set: `book`, `ml-1m` or `gowalla`, to have the printed values beside ours.
+    """Run the sweep and write NAME.md to the runner's folder, with a plot for a figure.
 
+    data_set: `book`, `ml-1m` or `gowalla`, to add the values that the paper prints for it.
     Returns the Markdown.
     """
     systems = []
     for label, text in SWEEPS[name].items():
         config = system_config(text, common, "paper")
-        if text == "pop":
-            systems.append(System(label, [laboratory.popularity(config)]))
+        if text == POP:
+            systems.append(System(label, [runner.run_popularity(config)]))
         else:
-            systems.append(laboratory.system(label, config, seeds))
-    told = table(systems, _METRICS)
+            systems.append(runner.run_seeds(label, config, seeds))
+    markdown = results_table(systems, _METRICS)
     if name == "re4-table7":
-        told += "\n" + _clusters(systems)
+        markdown += "\n" + _cluster_table(systems)
     if name == "re4-fig3":
-        plot_curves(laboratory.folder / f"{name}.png", systems)
+        plot_curves(runner.folder / f"{name}.png", systems)
     if name == "re4-fig4":
-        _plot_users(laboratory, systems, laboratory.folder / f"{name}.png")
+        _plot_users(runner, systems, runner.folder / f"{name}.png")
     if data_set is not None:
-        told += "\n" + _printed(name, data_set)
-    (laboratory.folder / f"{name}.md").write_text(told, encoding="utf-8")
-    return told
+        markdown += "\n" + _published_table(name, data_set)
+    (runner.folder / f"{name}.md").write_text(markdown, encoding="utf-8")
+    return markdown
 
 
-def _printed(name: str, data_set: str) -> str:
-    rows = PRINTED.get(name, {}).get(data_set)
-    if rows is None:
+def _published_table(name: str, data_set: str) -> str:
+    published = published_results(name, data_set)
+    if published is None:
         return f"The paper prints no {name} for {data_set}.\n"
-    lines = [["printed in the paper", *_METRICS], ["---", *["---:"] * len(_METRICS)]]
-    lines += [
+    rows = [
         [label, *(f"{values[m]:.4f}" if m in values else "" for m in _METRICS)]
-        for label, values in rows.items()
+        for label, values in published.items()
     ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    return markdown_table(["printed in the paper", *_METRICS], rows)
 
 
-def _clusters(systems: Sequence[System]) -> str:
-    lines = ["| system | INTER | INTRA |", "|---|---:|---:|"]
+def _cluster_table(systems: Sequence[System]) -> str:
+    rows = []
     for system in systems:
         inter, intra = (system.values(name).mean() for name in ("inter_user", "intra_user"))
-        lines.append(f"| {system.name} | {inter:.2f} | {intra:.2f} |")
-    return "\n".join(lines) + "\n"
+        rows.append([system.name, f"{inter:.2f}", f"{intra:.2f}"])
+    return markdown_table(["system", "INTER", "INTRA"], rows)
 
 
 def _plot_users(
-    laboratory: ExperimentRunner, systems: Sequence[System], path: Path, users: int = 6
+    runner: ExperimentRunner, systems: Sequence[System], path: Path, users: int = 6
 ) -> None:
     """Figure 4: t-SNE of the interests (stars) and items (dots) of some test users."""
     figure, panels = plt.subplots(1, len(systems), figsize=(6 * len(systems), 5))
     for axes, system in zip(panels, systems, strict=True):
-        config = FitConfig.model_validate(system.outcomes[0].config)
-        cases = laboratory.prepared(config).task.test
-        interests, items = represent(laboratory.retriever(config), cases, users)
+        config = FitConfig.model_validate(system.runs[0].config)
+        cases = runner.prepare(config).task.test
+        interests, items = represent(runner.retriever(config), cases, users)
         count = interests.shape[1]
         points = np.concatenate([interests.reshape(-1, interests.shape[2]), *items])
         flat = TSNE(perplexity=min(10, len(points) - 1), random_state=0).fit_transform(points)
-        place = len(interests) * count
+        start = len(interests) * count  # the items follow all interests
         for user, vectors in enumerate(items):
-            colour = f"C{user}"
-            axes.scatter(*flat[place : place + len(vectors)].T, color=colour, s=18)
-            axes.scatter(
-                *flat[user * count : (user + 1) * count].T, color=colour, marker="*", s=160
-            )
-            place += len(vectors)
+            color = f"C{user}"
+            axes.scatter(*flat[start : start + len(vectors)].T, color=color, s=18)
+            axes.scatter(*flat[user * count : (user + 1) * count].T, color=color, marker="*", s=160)
+            start += len(vectors)
         axes.set_title(system.name)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -1,1 +1,1 @@
-"""From examples to a draft: the training loop, checkpoints, warm starts."""
+"""Training a model on a prepared log: the loop, checkpoints, warm starts, and writing the draft."""

@@ -1,7 +1,6 @@
-"""A run's state in one safetensors file that is replaced whole: tensors, and JSON for the rest."""
+"""The state of a training run in one safetensors file: tensors, and JSON for everything else."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from index.release.atomic_io import fsync
+from index.release.atomic_io import atomic_path
 from index.release.writing import write_tensors
 
 _MODULE = "module:"
@@ -20,38 +19,36 @@ def save(
     path: Path,
     module: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer] = (),
-    about: dict[str, Any] | None = None,
+    metadata: dict[str, Any] | None = None,
 ) -> None:
-    """Weights, optimizer state, torch's random state, and `about`, which must be JSON."""
+    """Atomically replace `path` with the weights, the optimizers' state, torch's random state, and
+    `metadata`, which must be JSON."""
     tensors = {_MODULE + name: value for name, value in module.state_dict().items()}
     tensors["random"] = torch.get_rng_state()
     scalars: dict[str, Any] = {}
     for number, optimizer in enumerate(optimizers):
         for name, value in _flatten(optimizer, number):
             (tensors if isinstance(value, Tensor) else scalars)[name] = value
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    described = {"about": json.dumps(about), "scalars": json.dumps(scalars)}
-    write_tensors(aside, tensors, described)
-    fsync(aside)
-    aside.replace(path)
-    fsync(path.parent)
+    header = {"about": json.dumps(metadata), "scalars": json.dumps(scalars)}
+    with atomic_path(path) as tmp_path:
+        write_tensors(tmp_path, tensors, header)
 
 
 def load(
     path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer] = ()
 ) -> dict[str, Any]:
-    """Put all that was saved back, torch's random state included, and return `about`."""
+    """Restore everything that was saved, torch's random state included, and return `metadata`."""
     with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
-        described = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+        header = file.metadata()
     weights = {name.removeprefix(_MODULE): t for name, t in tensors.items() if _MODULE in name}
     module.load_state_dict(weights)
-    values = tensors | json.loads(described["scalars"])
+    values = tensors | json.loads(header["scalars"])
     for number, optimizer in enumerate(optimizers):
         _unflatten(optimizer, number, values)
     torch.set_rng_state(tensors["random"])
-    about: dict[str, Any] = json.loads(described["about"])
-    return about
+    metadata: dict[str, Any] = json.loads(header["about"])
+    return metadata
 
 
 def _flatten(optimizer: torch.optim.Optimizer, number: int) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""A log to a draft: read, filter, split, train, write."""
+"""From a log to a draft: read, filter, split, train, write."""
 
 import hashlib
 import json
@@ -25,24 +25,25 @@ from training.data.item_metadata import read_items
 from training.data.readers import read_log
 from training.evaluation.evaluate import exact
 from training.evaluation.protocols import Task, divide
-from training.fitting.select_interests import choose
-from training.fitting.trainer import CHECKPOINT, Fitted, OnStep, Trainer
+from training.fitting.select_interests import select_interests
+from training.fitting.trainer import CHECKPOINT, FitResult, StepCallback, Trainer
 from training.models.model import encoder_arguments
 
-HISTORY = "history.jsonl"
-_INTERESTS = 2000  # held-out users whose interests travel with the draft, for tuning its index
-_CANARIES = 8
+HISTORY = "history.jsonl"  # of the training: one record per epoch
+_TUNING_USERS = 2000  # held-out users whose interests are stored in the draft to tune its index
+_CANARY_COUNT = 8
+_ENCODE_BATCH = 256
 
 
-class Prepared(NamedTuple):
-    """A log ready to train on, whole and divided by a protocol."""
+class PreparedData(NamedTuple):
+    """A log that is filtered, packed in rows of a catalog, and split by a protocol."""
 
     catalog: Catalog
     log: PackedLog
     task: Task
 
 
-def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> Prepared:
+def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> PreparedData:
     """Raises LogError if the log cannot be used or is too small to split."""
     interactions = read_log(log_path, config.format, config.events or None, config.min_weight)
     items = read_items(items_path) if items_path else None
@@ -50,7 +51,7 @@ def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> P
         interactions, config.min_user_interactions, config.min_item_interactions, items
     )
     task = divide(config.split, log, len(catalog), config.test_fraction, config.split_seed)
-    return Prepared(catalog, log, task)
+    return PreparedData(catalog, log, task)
 
 
 def fit(
@@ -58,32 +59,31 @@ def fit(
     root: Path,
     config: FitConfig,
     items_path: Path | None = None,
-    watch: Callable[[Trainer], OnStep] = lambda trainer: lambda examples, progress: None,
+    step_callback: Callable[[Trainer], StepCallback] = lambda trainer: lambda examples, state: None,
 ) -> Path:
-    """Train on a log and write <root>/drafts/<id>; returns that folder.
+    """Train on a log and write the draft <root>/drafts/<id>; returns that folder.
 
-    A run that was killed continues when the same call is made again, to the metrics it would have
-    reached unbroken. watch is called before each training, of which there are several where K is
-    open, and gives what is called after each step.
-    Raises LogError, ConfigError, or DivergedError; then no draft is there.
+    After a run was killed, the same call continues it and ends with the same metrics.
+    step_callback: makes the function that is called after each step, once for each training run;
+    there are several runs if K is open.
+    Raises LogError, ConfigError, or DivergedError; then it leaves no draft.
     """
     if config.encoder not in ENCODERS:
         raise ConfigError(f"encoder: no {config.encoder!r}; choose one of {', '.join(ENCODERS)}")
-    prepared = prepare_log(log_path, items_path, config)
+    data = prepare_log(log_path, items_path, config)
     drafts = root / "drafts"
-    fingerprint = _fingerprint(config, prepared)
+    fingerprint = _fingerprint(config, data)
     with _working_folder(drafts / f".fit-{fingerprint}") as folder:
 
-        def run(config: FitConfig) -> Fitted:
-            of_run = folder / f"K={config.interests}"
-            of_run.mkdir(exist_ok=True)
-            trainer = Trainer(config, prepared.catalog, prepared.task, of_run)
-            return trainer.run(watch(trainer))
+        def run(config: FitConfig) -> FitResult:
+            run_folder = folder / f"K={config.interests}"
+            run_folder.mkdir(exist_ok=True)
+            trainer = Trainer(config, data.catalog, data.task, run_folder)
+            return trainer.run(step_callback(trainer))
 
-        config, fitted = choose(config, run, lambda fitted: fitted.metrics)
+        config, result = select_interests(config, run, lambda result: result.metrics)
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{config.encoder}-{fingerprint[:6]}"
-        aside = write_draft(folder / name, config, prepared, fitted)
-        draft = aside.rename(drafts / name)
+        draft = write_draft(folder / name, config, data, result).rename(drafts / name)
         fsync(drafts)
         return draft
 
@@ -91,23 +91,24 @@ def fit(
 def write_draft(
     folder: Path,
     config: FitConfig,
-    prepared: Prepared,
-    fitted: Fitted,
+    data: PreparedData,
+    result: FitResult,
     metrics: Mapping[str, dict[str, float]] | None = None,
 ) -> Path:
-    """A new folder named by the draft's id, which may be moved once it is whole.
+    """Write a new folder whose name is the draft's id. It may be moved once it is complete.
 
-    metrics: by split, what the manifest says besides those of validation.
+    metrics: by split, metrics for the manifest besides those on validation.
     """
-    sample = [case.history for case in prepared.task.validation[:_INTERESTS]]
-    retriever = exact(prepared.catalog, fitted.encoder, fitted.vectors, config.history)
+    sample = [case.history for case in data.task.validation[:_TUNING_USERS]]
+    retriever = exact(data.catalog, result.encoder, result.vectors, config.history)
+    batches = range(0, len(sample), _ENCODE_BATCH)
     interests = np.concatenate(
-        [retriever.encode(sample[start : start + 256]) for start in range(0, len(sample), 256)]
+        [retriever.encode(sample[start : start + _ENCODE_BATCH]) for start in batches]
     )
-    files = write_parts(folder, fitted.encoder, fitted.vectors, prepared.catalog, interests)
-    records = "".join(json.dumps(record) + "\n" for record in fitted.history)
+    files = write_parts(folder, result.encoder, result.vectors, data.catalog, interests)
+    records = "".join(json.dumps(record) + "\n" for record in result.history)
     (folder / HISTORY).write_text(records, encoding="utf-8")
-    manifest = _manifest(folder.name, config, prepared, fitted, metrics or {})
+    manifest = _manifest(folder.name, config, data, result, metrics or {})
     write_manifest(
         folder,
         manifest.model_copy(update={"files": {**files, HISTORY: digest(folder / HISTORY)}}),
@@ -118,12 +119,12 @@ def write_draft(
 def _manifest(
     name: str,
     config: FitConfig,
-    prepared: Prepared,
-    fitted: Fitted,
+    data: PreparedData,
+    result: FitResult,
     metrics: Mapping[str, dict[str, float]],
 ) -> Manifest:
-    catalog, log = prepared.catalog, prepared.log
-    shown = prepared.task.validation[:_CANARIES]
+    catalog, log = data.catalog, data.log
+    canary_cases = data.task.validation[:_CANARY_COUNT]
     return Manifest(
         id=name,
         created=datetime.now(UTC),
@@ -141,44 +142,44 @@ def _manifest(
             last=float(log.times.max()),
         ),
         training=config.model_dump(mode="json"),
-        metrics={"validation": fitted.metrics, **metrics},
+        metrics={"validation": result.metrics, **metrics},
         canaries=tuple(
-            Canary(history=tuple(catalog.id(row) for row in case.history)) for case in shown
+            Canary(history=tuple(catalog.id(row) for row in case.history)) for case in canary_cases
         ),
     )
 
 
 def code_version() -> str:
-    """The installed version, and the commit where the code is a git checkout."""
+    """The installed version, plus the commit if the code is a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:  # an image need not have git
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed, as in a container image
         return version("re4")
-    commit = done.stdout.strip()
+    commit = process.stdout.strip()
     return version("re4") + (f"+{commit}" if commit else "")
 
 
-def _fingerprint(config: FitConfig, prepared: Prepared) -> str:
-    """What makes a run this run: its settings and its data."""
+def _fingerprint(config: FitConfig, data: PreparedData) -> str:
+    """Hash of what identifies a run: settings and data."""
     sha256 = hashlib.sha256(config.model_dump_json().encode())
-    sha256.update("\0".join(prepared.catalog.ids).encode())
-    sha256.update(prepared.log.offsets.tobytes() + prepared.log.rows.tobytes())
+    sha256.update("\0".join(data.catalog.ids).encode())
+    sha256.update(data.log.offsets.tobytes() + data.log.rows.tobytes())
     return sha256.hexdigest()[:16]
 
 
 @contextmanager
 def _working_folder(folder: Path) -> Iterator[Path]:
-    """The folder of a run's checkpoints: this process's alone, and gone when the run is done."""
+    """A locked folder for the checkpoints of a run; it is removed when the run is complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    held = ConfigError(
+    locked = ConfigError(
         f"{folder.name}: this very fit is running; wait for it, or change the settings"
     )
-    with exclusive_lock(folder / "lock", held):
+    with exclusive_lock(folder / "lock", locked):
         try:
             yield folder
         except Exception:
-            # Without a checkpoint there is nothing to continue from, and so nothing to keep.
+            # Without a checkpoint there is nothing to continue, so nothing is kept.
             if not any(folder.glob(f"*/{CHECKPOINT}")):
                 shutil.rmtree(folder)
             raise

@@ -1,21 +1,21 @@
-"""How the process asks the system for memory, which a training step does by the hundred MB."""
+"""glibc malloc settings for a training step, which allocates hundreds of megabytes."""
 
 import ctypes
 
 # From malloc.h of glibc.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-_KEPT_BYTES = 2**31 - 1
-_STEP_BYTES = 64 * 1024**2
+_TRIM_THRESHOLD_BYTES = 2**31 - 1
+_TOP_PAD_BYTES = 64 * 1024**2
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep the memory of freed tensors for the next ones.
+    """Make glibc reuse the memory of freed tensors for new ones.
 
-    By default it gives large pieces back at once, and every step pays for having them mapped and
-    zeroed again. Where another library allocates, nothing is changed.
+    By default glibc returns large blocks to the kernel at once, and every step pays for mapping and
+    zeroing them again. With another libc, nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_TOP_PAD, _STEP_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)
+        mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)

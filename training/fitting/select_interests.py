@@ -1,6 +1,6 @@
-"""K, the number of interests, chosen on validation where the settings leave it open.
+"""Selection of K, the number of interests, on validation metrics, if the settings leave it open.
 
-Several interests are what most logs want and some do not: fewer users, or a taste that is one.
+Most logs gain from several interests. Logs with few users, or with users of one taste, do not.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,38 +8,40 @@ from typing import TypeVar
 
 from training.config import FitConfig
 
-_TRIED = (8, 1)  # the first, unless another is better
-_DECIDING = ("recall@50", "ndcg@50")
+_CANDIDATE_COUNTS = (8, 1)  # the first is the default
+_DECIDING_METRICS = ("recall@50", "ndcg@50")
 
 Run = TypeVar("Run")
 
 
 def candidates(config: FitConfig) -> list[FitConfig]:
-    """The settings to try: with each K where they leave it open, else just themselves."""
-    return [config] if config.interests is not None else [settled(config, k) for k in _TRIED]
+    """The settings to compare: one for each candidate K, or only `config` if it names a K."""
+    if config.interests is not None:
+        return [config]
+    return [with_interests(config, count) for count in _CANDIDATE_COUNTS]
 
 
-def settled(config: FitConfig, interests: int) -> FitConfig:
-    """The settings with this K, if they leave it open."""
+def with_interests(config: FitConfig, count: int) -> FitConfig:
+    """The settings with K = `count`, unless they name a K already."""
     if config.interests is not None:
         return config
-    return config.model_copy(update={"interests": interests})
+    return config.model_copy(update={"interests": count})
 
 
-def choose(
+def select_interests(
     config: FitConfig,
     run: Callable[[FitConfig], Run],
     metrics: Callable[[Run], Mapping[str, float]],
 ) -> tuple[FitConfig, Run]:
-    """Run each candidate; the first, unless a later one has both the greater recall@50 and NDCG@50.
+    """Run every candidate. Select the first one, unless a later one is better in both recall@50 and
+    NDCG@50: with a few hundred users, a lead in one metric alone is as likely chance.
 
-    What is ahead in one alone is, on a few hundred users, as likely ahead by luck. metrics: of a
-    run, on validation.
+    metrics: returns the validation metrics of a run.
     """
-    first, *others = candidates(config)
+    first, *alternatives = candidates(config)
     best = first, run(first)
-    for each in others:
-        tried = run(each)
-        if all(metrics(tried)[name] > metrics(best[1])[name] for name in _DECIDING):
-            best = each, tried
+    for alternative in alternatives:
+        result = run(alternative)
+        if all(metrics(result)[name] > metrics(best[1])[name] for name in _DECIDING_METRICS):
+            best = alternative, result
     return best

@@ -1,5 +1,7 @@
-"""The loop: epochs of steps, validation, early stopping, and checkpoints from which a killed run
-continues as if it had not been."""
+"""The training loop: epochs of steps, validation, early stopping, and checkpoints.
+
+A run that was killed continues from its last checkpoint and ends with the same weights.
+"""
 
 import math
 import time
@@ -23,16 +25,20 @@ from training.models.model import Model
 
 CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_EVERY_S = 120.0
-_LOOKED_AT = 256  # histories whose interests have to be numbers
+_CHECKED_HISTORIES = 256  # their interests must be finite
 
 
 class DivergedError(RuntimeError):
-    """The loss, or what the weights make of a history, is no longer a number."""
+    """The loss, an item vector or an interest vector is NaN or infinite."""
 
 
 @dataclass
-class Progress:
-    """Where a run stands; with the tensors, all that it takes to continue it."""
+class TrainingState:
+    """How far a run has come: with the tensors, everything that is needed to continue it.
+
+    sums: of each loss term over the examples of this epoch. best: validation metrics of the best
+    weights. history: one record per epoch.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -45,17 +51,22 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     finished: bool = False
 
-    def mean(self, term: str) -> float:
-        """Of a loss, over the examples of this epoch so far."""
+    def mean_loss(self, term: str) -> float:
+        """Mean of a loss term over the examples of this epoch so far."""
         return self.sums[term] / self.examples
 
+    def start_next_epoch(self) -> None:
+        self.epoch += 1
+        self.batch, self.examples, self.sums = 0, 0, {}
+        self.epoch_seconds = 0.0
 
-OnStep = Callable[[int, Progress], None]
+
+StepCallback = Callable[[int, TrainingState], None]
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What came out of a run, its metrics on validation, and a record an epoch."""
+class FitResult:
+    """The weights of a run, their validation metrics, and one record per epoch."""
 
     encoder: Encoder
     vectors: NDArray[np.float32]
@@ -64,13 +75,14 @@ class Fitted:
 
 
 class Trainer:
-    """One run over the training users of a log.
+    """One training run over the training users of a log.
 
-    folder: where its checkpoints are; what is there already is continued from, so it must belong to
-    this very run. start: gives a fresh model the weights to begin with, which then compete, as
-    epoch 0, with those of each epoch; without it a run begins as the model was drawn. finish: goes
-    on after the last epoch. Then all epochs are done and that is what comes out, for which it
-    does not matter who validates.
+    folder: holds the checkpoints. A checkpoint that exists is continued, so it must belong to this
+    very run.
+    initialize: sets the initial weights of a fresh model. They are validated as epoch 0 and compete
+    with those of each epoch. Without it, a run begins with random weights.
+    finalize: changes the weights after the last epoch. With it there is no early stopping, and the
+    run returns the final weights, not the best ones on validation.
     """
 
     def __init__(
@@ -79,10 +91,10 @@ class Trainer:
         catalog: Catalog,
         task: Task,
         folder: Path,
-        start: Callable[[Model], None] | None = None,
-        finish: Callable[[Model], None] | None = None,
+        initialize: Callable[[Model], None] | None = None,
+        finalize: Callable[[Model], None] | None = None,
     ) -> None:
-        self._finish = finish
+        self._finalize = finalize
         self.epochs, self.select_on = config.epochs, config.select_on
         self._config, self._catalog = config, catalog
         self._validation = task.validation[: config.validation_users]
@@ -93,146 +105,142 @@ class Trainer:
         self.interests = self._model.encoder.interests
         self._optimizers = build_optimizers(self._model, config)
         self._stream = ExampleStream(task.train, config.history, config.batch_size, config.seed)
-        self.progress = Progress()
+        self.state = TrainingState()
         self._checkpoint = folder / CHECKPOINT
         self._best = folder / "best.safetensors"
         if self._checkpoint.exists():
-            about = checkpoint.load(self._checkpoint, self._model, self._optimizers)
-            self.progress = Progress(**about)
-        elif start is not None:
-            start(self._model)
-            self._open()
+            metadata = checkpoint.load(self._checkpoint, self._model, self._optimizers)
+            self.state = TrainingState(**metadata)
+        elif initialize is not None:
+            initialize(self._model)
+            self._validate_initial_weights()
 
     def __len__(self) -> int:
-        """Examples in an epoch."""
+        """Examples per epoch."""
         return len(self._stream)
 
-    def run(self, on_step: OnStep = lambda examples, progress: None) -> Fitted:
-        """Train until the validation metric has not risen for `patience` epochs, or all are done.
+    def run(self, on_step: StepCallback = lambda examples, state: None) -> FitResult:
+        """Train for all epochs, or until the validation metric stops rising for `patience` epochs.
 
-        What comes out are the weights that were best, unless there is a `finish`.
-
-        on_step(examples, progress) is called after each step with the number of its examples.
-        Raises DivergedError if the loss, or what is served, becomes NaN or infinite.
+        Returns the weights that were best on validation or, with `finalize`, the final ones.
+        on_step(examples, state) is called after each step with the number of its examples.
+        Raises DivergedError if the loss, or a vector that is served, becomes NaN or infinite.
         """
-        progress = self.progress
-        while progress.epoch < self._config.epochs and not self._exhausted():
+        state = self.state
+        while state.epoch < self._config.epochs and not self._patience_exhausted():
             self._train_epoch(on_step)
-            self._close_epoch()
-        if self._finish is not None and not progress.finished:
-            self._close(self._finish)
+            self._end_epoch()
+        if self._finalize is not None and not state.finished:
+            self._finish(self._finalize)
         checkpoint.load(self._best, self._model)
         vectors = self._model.vectors()
-        return Fitted(self._model.encoder.eval(), vectors, progress.best, progress.history)
+        return FitResult(self._model.encoder.eval(), vectors, state.best, state.history)
 
-    def _exhausted(self) -> bool:
-        if self._finish is not None:
+    def validate(self) -> dict[str, float]:
+        """Metrics of the current weights, by exact search. Raises DivergedError."""
+        self._model.eval()
+        vectors = self._model.vectors()
+        # With cosine scores, the loss may be finite although the weights are not.
+        self._check_finite(vectors, "item vectors")
+        retriever = exact(self._catalog, self._model.encoder, vectors, self._config.history)
+        if histories := [case.history for case in self._validation[:_CHECKED_HISTORIES]]:
+            self._check_finite(retriever.encode(histories), "interests")
+        return evaluate(retriever, self._validation, self._exclude_seen)
+
+    def _patience_exhausted(self) -> bool:
+        if self._finalize is not None:
             return False
-        best = max(self.progress.best_epoch, self._config.pretrain_epochs)
-        epochs = self.progress.epoch - 1 - best
+        best = max(self.state.best_epoch, self._config.pretrain_epochs)
+        epochs = self.state.epoch - 1 - best
         steps = epochs * self._stream.batches
         return epochs >= self._config.patience and steps >= self._config.patience_steps
 
-    def _train_epoch(self, on_step: OnStep) -> None:
-        progress, model = self.progress, self._model
+    def _train_epoch(self, on_step: StepCallback) -> None:
+        state, model = self.state, self._model
         model.train()
-        model.objective.start_epoch(progress.epoch)
-        if progress.batch == 0:
-            _seed_epoch(self._config.seed, progress.epoch)
-        batches = self._stream.epoch(progress.epoch, first=progress.batch)
+        model.objective.start_epoch(state.epoch)
+        if state.batch == 0:
+            _seed_epoch(self._config.seed, state.epoch)
+        batches = self._stream.epoch(state.epoch, first=state.batch)
         started = saved = time.monotonic()
-        before = progress.epoch_seconds
+        seconds_before = state.epoch_seconds
         for examples in batches:
-            losses = step(model, self._optimizers, examples)
+            losses = training_step(model, self._optimizers, examples)
             if not math.isfinite(losses["loss"]):
                 raise self._diverged(f"loss is {losses['loss']}")
             size = len(examples.targets)
             for name, value in losses.items():
-                progress.sums[name] = progress.sums.get(name, 0.0) + value * size
-            progress.examples += size
-            progress.batch += 1
+                state.sums[name] = state.sums.get(name, 0.0) + value * size
+            state.examples += size
+            state.batch += 1
             now = time.monotonic()
-            progress.epoch_seconds = before + now - started
-            on_step(size, progress)
+            state.epoch_seconds = seconds_before + now - started
+            on_step(size, state)
             if now - saved > CHECKPOINT_EVERY_S:
                 self._save()
                 saved = time.monotonic()
 
-    def _open(self) -> None:
-        """Take the weights that a run starts with for its best so far."""
-        progress = self.progress
-        progress.best = self.validate()
-        progress.history.append({"epoch": 0, "validation": progress.best})
+    def _validate_initial_weights(self) -> None:
+        state = self.state
+        state.best = self.validate()
+        state.history.append({"epoch": 0, "validation": state.best})
         self._save_best()
         self._save()
 
-    def _close_epoch(self) -> None:
-        progress, config = self.progress, self._config
+    def _end_epoch(self) -> None:
+        state, config = self.state, self._config
         metrics = self.validate()
-        progress.seconds += progress.epoch_seconds
+        state.seconds += state.epoch_seconds
         record = {
-            "epoch": progress.epoch + 1,
-            "examples": progress.examples,
-            "losses": {name: progress.mean(name) for name in progress.sums},
+            "epoch": state.epoch + 1,
+            "examples": state.examples,
+            "losses": {name: state.mean_loss(name) for name in state.sums},
             "validation": metrics,
-            "samples_per_s": progress.examples / progress.epoch_seconds,
-            "seconds": progress.seconds,
+            "samples_per_s": state.examples / state.epoch_seconds,
+            "seconds": state.seconds,
         }
-        progress.history.append(record)
-        better = metrics[config.select_on] > progress.best.get(config.select_on, -1.0)
-        if better and progress.epoch >= config.pretrain_epochs:
-            progress.best, progress.best_epoch = metrics, progress.epoch
+        state.history.append(record)
+        is_better = metrics[config.select_on] > state.best.get(config.select_on, -1.0)
+        if is_better and state.epoch >= config.pretrain_epochs:
+            state.best, state.best_epoch = metrics, state.epoch
             self._save_best()
-        progress.epoch += 1
-        progress.batch, progress.examples, progress.sums = 0, 0, {}
-        progress.epoch_seconds = 0.0
+        state.start_next_epoch()
         self._save()
 
-    def _close(self, finish: Callable[[Model], None]) -> None:
-        _seed_epoch(self._config.seed, self.progress.epoch)
-        finish(self._model)
-        self.progress.best = self.validate()
+    def _finish(self, finalize: Callable[[Model], None]) -> None:
+        _seed_epoch(self._config.seed, self.state.epoch)
+        finalize(self._model)
+        self.state.best = self.validate()
         self._save_best()
-        self.progress.finished = True
+        self.state.finished = True
         self._save()
 
-    def _check(self, vectors: NDArray[np.float32], what: str) -> None:
+    def _check_finite(self, vectors: NDArray[np.float32], name: str) -> None:
         if not np.isfinite(vectors).all():
-            raise self._diverged(f"{what} are not finite")
+            raise self._diverged(f"{name} are not finite")
 
-    def _diverged(self, what: str) -> DivergedError:
+    def _diverged(self, reason: str) -> DivergedError:
         return DivergedError(
-            f"{what} in epoch {self.progress.epoch + 1}; "
+            f"{reason} in epoch {self.state.epoch + 1}; "
             f"try a learning rate below {self._config.learning_rate}"
         )
 
-    def validate(self) -> dict[str, float]:
-        """Metrics of the weights as they are, by exact search. Raises DivergedError."""
-        self._model.eval()
-        vectors = self._model.vectors()
-        # Of cosines the loss may still be a number when the weights no longer are.
-        self._check(vectors, "item vectors")
-        retriever = exact(self._catalog, self._model.encoder, vectors, self._config.history)
-        if looked_at := [case.history for case in self._validation[:_LOOKED_AT]]:
-            self._check(retriever.encode(looked_at), "interests")
-        return evaluate(retriever, self._validation, self._exclude_seen)
-
-    # A file is replaced whole. The best weights are written before the checkpoint that names them;
-    # a run killed in between does that epoch again, to the same end.
+    # The best weights are written before the checkpoint that refers to them. A run that is killed
+    # between the two repeats that epoch, with the same result.
 
     def _save(self) -> None:
-        checkpoint.save(self._checkpoint, self._model, self._optimizers, asdict(self.progress))
+        checkpoint.save(self._checkpoint, self._model, self._optimizers, asdict(self.state))
 
     def _save_best(self) -> None:
         checkpoint.save(self._best, self._model)
 
 
-def step(
+def training_step(
     model: Model, optimizers: Sequence[torch.optim.Optimizer], examples: Examples
 ) -> dict[str, float]:
-    """One update of the weights; returns the terms of the loss and their weighted sum, "loss".
+    """One update of the weights; returns the loss terms and their weighted sum, "loss".
 
-    Weights are left alone, and so are the optimizers, when the loss is not a number.
+    If the loss is not finite, weights and optimizers stay unchanged.
     """
     loss, terms = model(examples)
     losses = {name: value.item() for name, value in terms.items()} | {"loss": loss.item()}
@@ -251,10 +259,10 @@ def _seed_epoch(seed: int, epoch: int) -> None:
 
 
 def build_optimizers(model: Model, config: FitConfig) -> list[torch.optim.Optimizer]:
-    """Adam for what is dense; a large item table gets its own, which updates the rows of a step."""
+    """Adam for dense parameters; SparseAdam for a large item table, to update only used rows."""
     betas = (config.beta1, config.beta2)
     sparse = [model.table.weight] if model.table.sparse else []
-    dense = [p for p in model.parameters() if all(p is not other for other in sparse)]
+    dense = [p for p in model.parameters() if all(p is not q for q in sparse)]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Adam(
             dense, config.learning_rate, betas, weight_decay=config.weight_decay, foreach=False

@@ -1,4 +1,4 @@
-"""A fit that begins where another ended: the vectors of the items that stay, and the encoder."""
+"""Warm start: initialize a model from a trained one, by item id, and train it on recent events."""
 
 from typing import NamedTuple
 
@@ -14,59 +14,65 @@ from index.retrieval.catalog import Catalog
 from training.config import FitConfig
 from training.data.examples import ExampleStream
 from training.data.interactions import PackedLog
-from training.fitting.trainer import build_optimizers, step
+from training.fitting.trainer import build_optimizers, training_step
 from training.models.model import Model, encoder_arguments
 
-_BY_ITEM = "items"  # the encoder's argument that is the size of the catalogue
-_NEAR = 5  # places to either side of a new item
-_DRAWN = 0.3  # of a new item's drawn vector, to one of its neighbours: no two begin as the same
+_CATALOG_SIZE = "items"  # the encoder argument that holds the size of the catalog
+_NEIGHBOR_WINDOW = 5  # positions before and after a new item
+_RANDOM_SHARE = (
+    0.3  # weight of a new item's random vector; without it, equal neighbors give equal vectors
+)
 
 
-class Parts(NamedTuple):
-    """A trained model: encoder, vectors (N + 1, D), and the catalogue whose rows they are."""
+class TrainedModel(NamedTuple):
+    """Encoder, item vectors (N + 1, D), and the catalog that names the rows of the vectors."""
 
     encoder: Encoder
     vectors: NDArray[np.float32]
     catalog: Catalog
 
 
-def encoder_fits(live: EncoderSpec, config: FitConfig) -> bool:
-    """Whether a fit with this config makes an encoder that the live weights can be put into."""
-    wanted = encoder_arguments(config, 0)
-    there: dict[str, object] = {**live.arguments}
-    alike: bool = {**there, _BY_ITEM: None} == {**wanted, _BY_ITEM: None}
-    return alike and live.name == config.encoder
+def is_encoder_compatible(spec: EncoderSpec, config: FitConfig) -> bool:
+    """Whether the weights of a released encoder fit the encoder that `config` describes."""
+    required: dict[str, object] = {**encoder_arguments(config, 0), _CATALOG_SIZE: None}
+    released: dict[str, object] = {**spec.arguments, _CATALOG_SIZE: None}
+    return released == required and spec.name == config.encoder
 
 
-def vectors_fit(parts: Parts, config: FitConfig) -> bool:
-    return bool(parts.vectors.shape[1] == config.dim)
+def are_vectors_compatible(source: TrainedModel, config: FitConfig) -> bool:
+    return bool(source.vectors.shape[1] == config.dim)
 
 
 @torch.no_grad()
-def warm(model: Model, catalog: Catalog, parts: Parts, encoder: bool, log: PackedLog) -> None:
-    """Put what can be kept of `parts` into a fresh model over `catalog`.
+def initialize_from(
+    model: Model, catalog: Catalog, source: TrainedModel, with_encoder: bool, log: PackedLog
+) -> None:
+    """Copy the weights of `source` into a fresh model over `catalog`.
 
-    A new item begins among those that were taken just before and after it in the log, which is of
-    this catalogue's rows, and near what was drawn for it; as long as the vectors of the rarer half
-    of the items are.
+    A new item starts near the items before and after it in the log, plus a part of its own random
+    vector. Its length is the mean length of the vectors of the rarer half of the items.
+
+    with_encoder: copy the encoder's weights too. log: in rows of `catalog`.
     """
-    old = torch.tensor(parts.catalog.rows(catalog.ids))  # of rows 1..N, 0 where new
-    rows, fresh = torch.nonzero(old)[:, 0] + 1, torch.nonzero(old == 0)[:, 0] + 1
+    source_rows = torch.tensor(source.catalog.rows(catalog.ids))  # for rows 1..N; 0 if new
+    known, new = torch.nonzero(source_rows)[:, 0] + 1, torch.nonzero(source_rows == 0)[:, 0] + 1
     table = model.table.weight
-    table[rows] = torch.from_numpy(parts.vectors[old[rows - 1].numpy()])
-    if len(fresh):
-        lengths = np.linalg.norm(parts.vectors[len(parts.vectors) // 2 :], axis=1)
-        near = torch.from_numpy(_around(log, table.numpy(), fresh.numpy()))
-        begun = F.normalize(near) + _DRAWN * F.normalize(table[fresh])
-        table[fresh] = F.normalize(begun) * float(lengths.mean())
-    if encoder:
-        _put(model.encoder, parts.encoder, rows, old[rows - 1])
+    table[known] = torch.from_numpy(source.vectors[source_rows[known - 1].numpy()])
+    if len(new):
+        lengths = np.linalg.norm(source.vectors[len(source.vectors) // 2 :], axis=1)
+        neighbors = torch.from_numpy(_neighbor_sums(log, table.numpy(), new.numpy()))
+        initial = F.normalize(neighbors) + _RANDOM_SHARE * F.normalize(table[new])
+        table[new] = F.normalize(initial) * float(lengths.mean())
+    if with_encoder:
+        _copy_encoder(model.encoder, source.encoder, known, source_rows[known - 1])
 
 
-def catch_up(model: Model, config: FitConfig, log: PackedLog, since: float, passes: int) -> None:
-    """Train on what was taken since a time alone, in small batches.
+def train_on_recent(
+    model: Model, config: FitConfig, log: PackedLog, since: float, passes: int
+) -> None:
+    """Train on the interactions since a time only, in small batches.
 
-    What is new is little: in an epoch with all the rest it would hardly move.
+    Recent interactions are few: in an epoch over the whole log they would hardly change the model.
     """
     stream = ExampleStream(log, config.history, None, config.seed, since)
     optimizers = build_optimizers(model, config)
@@ -74,32 +80,35 @@ def catch_up(model: Model, config: FitConfig, log: PackedLog, since: float, pass
     for number in range(passes if len(stream) else 0):
         model.objective.start_epoch(number)
         for examples in stream.epoch(number):
-            step(model, optimizers, examples)
+            training_step(model, optimizers, examples)
 
 
-def _around(
-    log: PackedLog, table: NDArray[np.float32], fresh: NDArray[np.int64]
+def _neighbor_sums(
+    log: PackedLog, table: NDArray[np.float32], new: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """For each fresh row the sum of the vectors of the others beside it in histories; may be 0."""
-    place = np.full(len(table), -1)
-    place[fresh] = np.arange(len(fresh))
+    """(new, D): for each new row, the sum of the vectors of its known neighbors in histories.
+
+    Zeros if it has none.
+    """
+    index = np.full(len(table), -1)
+    index[new] = np.arange(len(new))
     users = np.repeat(np.arange(len(log)), np.diff(log.offsets))
-    sums = np.zeros((len(fresh), table.shape[1]), dtype=np.float32)
-    for distance in range(1, _NEAR + 1):
-        together = users[distance:] == users[:-distance]
-        later, earlier = log.rows[distance:][together], log.rows[:-distance][together]
-        for one, other in ((later, earlier), (earlier, later)):
-            found = (place[one] >= 0) & (place[other] < 0)
-            np.add.at(sums, place[one[found]], table[other[found]])
+    sums = np.zeros((len(new), table.shape[1]), dtype=np.float32)
+    for distance in range(1, _NEIGHBOR_WINDOW + 1):
+        same_user = users[distance:] == users[:-distance]
+        later, earlier = log.rows[distance:][same_user], log.rows[:-distance][same_user]
+        for items, neighbors in ((later, earlier), (earlier, later)):
+            selected = (index[items] >= 0) & (index[neighbors] < 0)
+            np.add.at(sums, index[items[selected]], table[neighbors[selected]])
     return sums
 
 
-def _put(encoder: Encoder, trained: Encoder, rows: Tensor, old: Tensor) -> None:
-    """The weights of a table of items go by item, the others as they are."""
-    there = trained.state_dict()
-    of_items = {f"{n}.weight" for n, m in encoder.named_modules() if isinstance(m, nn.Embedding)}
+def _copy_encoder(encoder: Encoder, source: Encoder, rows: Tensor, source_rows: Tensor) -> None:
+    """Copy item embeddings row by row, and all other weights as they are."""
+    weights = source.state_dict()
+    embeddings = {f"{n}.weight" for n, m in encoder.named_modules() if isinstance(m, nn.Embedding)}
     for name, weight in encoder.state_dict().items():
-        if name in of_items:
-            weight[rows] = there[name][old]
+        if name in embeddings:
+            weight[rows] = weights[name][source_rows]
         else:
-            weight.copy_(there[name])
+            weight.copy_(weights[name])

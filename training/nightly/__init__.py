@@ -1,1 +1,1 @@
-"""The nightly job: train on new events, compare with the live release, publish or reject."""
+"""The nightly run: train on new events, compare with the live release, publish or reject."""

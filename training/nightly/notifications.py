@@ -1,4 +1,4 @@
-"""Who is told of an outcome: a webhook, a command. What goes wrong there is said, and no more."""
+"""Notification of an outcome: a webhook, a command. Their failures are reported, never raised."""
 
 import json
 import os
@@ -13,41 +13,49 @@ import httpx
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt
 from tenacity import wait_random_exponential as backoff
 
-Say = Callable[[str], None]
-_LONGEST_WAIT_S = 5.0
+MessageCallback = Callable[[str], None]
+_MAX_WAIT_S = 5.0
+_MAX_STDERR_CHARS = 200
 
 
-def post(url: str, message: dict[str, Any], timeout_s: float, attempts: int, say: Say) -> bool:
-    """Whether the URL took the message, as JSON, in one of so many attempts.
+def post_webhook(
+    url: str,
+    message: dict[str, Any],
+    timeout_s: float,
+    attempts: int,
+    on_message: MessageCallback,
+) -> bool:
+    """Whether the URL accepted the message, as JSON, within the given number of attempts.
 
-    Of the URL only the host is ever said: the rest may be a secret.
+    Messages name only the host of the URL, because the rest may be a secret.
     """
     retrying = Retrying(
         retry=retry_if_exception_type(httpx.HTTPError),
         stop=stop_after_attempt(attempts),
-        wait=backoff(multiplier=0.1, max=_LONGEST_WAIT_S),
+        wait=backoff(multiplier=0.1, max=_MAX_WAIT_S),
     )
     try:
         retrying(lambda: httpx.post(url, json=message, timeout=timeout_s).raise_for_status())
     except RetryError as error:
         last = error.last_attempt.exception()
-        what: object = type(last).__name__
+        reason: object = type(last).__name__
         if isinstance(last, httpx.HTTPStatusError):
-            what = last.response.status_code
-        say(
-            f"webhook at {urlsplit(url).hostname}: {attempts} attempts failed, the last with {what}"
-        )
+            reason = last.response.status_code
+        host = urlsplit(url).hostname
+        on_message(f"webhook at {host}: {attempts} attempts failed, the last with {reason}")
         return False
     except (httpx.InvalidURL, ValueError):
-        say("webhook: not a URL that can be posted to; correct the setting")
+        on_message("webhook: not a URL that can be posted to; correct the setting")
         return False
     return True
 
 
-def run(command: str, message: dict[str, Any], timeout_s: float, say: Say) -> bool:
-    """Whether the command, without a shell, ended with 0; it reads the message on its input.
+def run_command(
+    command: str, message: dict[str, Any], timeout_s: float, on_message: MessageCallback
+) -> bool:
+    """Whether the command, run without a shell, exited with 0. It gets the message on stdin.
 
-    What takes too long is ended, with all that it has started.
+    After the timeout, the command and all processes that it has started are killed.
     """
     try:
         process = subprocess.Popen(
@@ -58,16 +66,16 @@ def run(command: str, message: dict[str, Any], timeout_s: float, say: Say) -> bo
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        say(f"command: could not be run ({type(error).__name__})")
+        on_message(f"command: could not be run ({type(error).__name__})")
         return False
     with process:
         try:
-            _, complaint = process.communicate(json.dumps(message).encode(), timeout_s)
+            _, stderr = process.communicate(json.dumps(message).encode(), timeout_s)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            say(f"command: not done after {timeout_s:g} s, and ended")
+            on_message(f"command: killed after {timeout_s:g} s")
             return False
     if process.returncode:
-        said = " ".join(complaint.decode(errors="replace").split())[:200]
-        say(f"command: ended with {process.returncode} ({said})")
+        text = " ".join(stderr.decode(errors="replace").split())[:_MAX_STDERR_CHARS]
+        on_message(f"command: exited with {process.returncode} ({text})")
     return process.returncode == 0

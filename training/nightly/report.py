@@ -1,4 +1,4 @@
-"""A night on one page: report.md for people, report.json for programs, and plots."""
+"""The report of a nightly run: report.md for people, report.json for programs."""
 
 import json
 from dataclasses import asdict
@@ -6,115 +6,102 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
-import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
+from tabulate import tabulate
 
 from index.release.atomic_io import replace_text
 from index.release.reading import read_current
-from training.data.event_window import DAY_S
-from training.data.readers import read_log
 from training.evaluation.champion_challenger import gate_of
-from training.nightly.pipeline import WINDOW, Night
+from training.nightly.pipeline import NightlyPipeline
+from training.nightly.plots import MODELS, SHOWN_METRICS, write_plots
 
-_SHOWN = ("recall@10", "recall@20", "recall@50", "ndcg@20", "ndcg@50", "hit@50")
-_HEALTH = ("interest_cosine", "interest_entropy", "interest_union", "category_diversity")
-_COLOURS = {"new": "#4878a8", "live": "#d1894b", "popular": "#9a9a9a"}
+_INTEREST_METRICS = (
+    "interest_cosine",
+    "interest_entropy",
+    "interest_union",
+    "category_diversity",
+)
 
 
-def write_report(night: Night, outcome: dict[str, Any]) -> Path:
-    """report.md, report.json and the plots into the night's folder; returns the first.
+def write_report(pipeline: NightlyPipeline, outcome: dict[str, Any]) -> Path:
+    """Write report.md, report.json and the plots to the run's folder; returns the first.
 
-    Of a night that did not come to its end, what is known. Raises OSError.
+    The report of a run that did not complete has the results of its completed steps.
+    Raises OSError.
     """
-    folder, steps = night.steps.folder, night.steps
-    told = {
+    store = pipeline.store
+    report = {
         **outcome,
-        "window": night.window,
-        "steps": {name: steps.result(name) for name in steps.seconds()},
-        "seconds": steps.seconds(),
-        "begun": steps.about["started"],
-        "catch_up": night.config.catch_up,
-        "serves": read_current(night.config.root),
+        "window": pipeline.window,
+        "steps": {name: store.result(name) for name in store.seconds()},
+        "seconds": store.seconds(),
+        "begun": store.metadata["started"],
+        "catch_up": pipeline.config.catch_up,
+        "serves": read_current(pipeline.config.root),
     }
-    if steps.done("judge"):
-        told["gate"] = asdict(gate_of(night.judgement, night.config))
-    replace_text(folder / "report.json", json.dumps(told, indent=2) + "\n")
-    plots = _plots(folder, told) if night.config.plots else []
-    page = folder / "report.md"
-    replace_text(page, _page(told, plots))
-    return page
+    if store.is_done("judge"):
+        report["gate"] = asdict(gate_of(pipeline.comparison, pipeline.config))
+    replace_text(store.folder / "report.json", json.dumps(report, indent=2) + "\n")
+    plots = write_plots(store.folder, report["steps"]) if pipeline.config.plots else []
+    path = store.folder / "report.md"
+    replace_text(path, _markdown(report, plots))
+    return path
 
 
-# --- the page ---
-
-
-def _page(told: dict[str, Any], plots: list[str]) -> str:
-    steps = told["steps"]
-    sentence = f"{told['sentence']}. Live now: {told['serves'] or 'no release'}."
-    parts = [f"# Night {told['night']}: {told['outcome']}", sentence, _window(told)]
+def _markdown(report: dict[str, Any], plots: list[str]) -> str:
+    steps = report["steps"]
+    sentence = f"{report['sentence']}. Live now: {report['serves'] or 'no release'}."
+    title = f"# Nightly run {report['night']}: {report['outcome']}"
+    parts = [title, sentence, _window(report["window"])]
     if fit := steps.get("fit"):
-        parts += [_training(fit, steps.get("refit"), told["catch_up"]), _drift(fit["drift"])]
-    if judged := steps.get("judge"):
-        parts.append(_judged(judged, told["live"]))
+        parts += [_training(fit, steps.get("refit"), report["catch_up"]), _drift(fit["drift"])]
+    if comparison := steps.get("judge"):
+        parts.append(_comparison(comparison, report["live"]))
     if fit := steps.get("fit"):
-        parts.append(_health(fit["metrics"]))
-    if built := steps.get("build"):
-        parts.append(
-            f"**Index.** {built['spec']['kind']}: recall@{built['k']} against exact search "
-            f"{built['recall']:.4f} over {built['queries']:,} users, "
-            f"{built['microseconds']:.0f} µs a request."
-        )
-    parts.append(_gate(told))
-    seconds = ", ".join(f"{name} {each:.1f} s" for name, each in told["seconds"].items())
-    parts.append(f"**Time.** Begun {_moment(told['begun'])} UTC; {seconds or 'no step was done'}.")
+        parts.append(_interests(fit["metrics"]))
+    if build := steps.get("build"):
+        parts.append(_index(build))
+    parts.append(_gate(report["outcome"], report.get("gate")))
+    parts.append(_durations(report["begun"], report["seconds"]))
     parts += [f"![{name.removesuffix('.png')}]({name})" for name in plots]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _window(told: dict[str, Any]) -> str:
-    window = told["window"]
+def _window(window: dict[str, Any]) -> str:
     counts = [f"{name.replace('_', ' ')} {n:,}" for name, n in window["counts"].items()]
     return (
-        f"**Window.** {_moment(window['first'])} to {_moment(window['last'])}: "
+        f"**Window.** {_utc(window['first'])} to {_utc(window['last'])}: "
         f"{', '.join(counts)}; {window['users']:,} users, {window['items']:,} items. Held out from "
-        f"{_moment(window['since'])}: {window['held_out']:,} events, {window['judges']:,} users "
-        f"to compare on.{_untried(window['untried'])} Times are UTC."
+        f"{_utc(window['since'])}: {window['held_out']:,} events, {window['judges']:,} users "
+        f"to compare on.{_unvalidated(window['untried'])} Times are UTC."
     )
 
 
-def _untried(count: int) -> str:
+def _unvalidated(count: int) -> str:
     if not count:
         return ""
     return (
-        f" {count:,} events before that are new to the live release: nights that held them out "
-        "were refused or did not end."
+        f" {count:,} events before that are new to the live release: the runs that held them out "
+        "were rejected or did not end."
     )
 
 
-def _moment(seconds: float) -> str:
+def _utc(seconds: float) -> str:
     try:
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
-    except (ValueError, OverflowError, OSError):  # of another unit, or no time at all
+    except (ValueError, OverflowError, OSError):  # another unit, or not a time
         return f"{seconds:g}"
 
 
 def _training(fit: dict[str, Any], refit: dict[str, Any] | None, passes: int) -> str:
-    begun = "cold"
+    start = "cold"
     if fit["warm"]:
-        begun = "warm, encoder and items" if fit["encoder"] else "warm, items alone"
-    again = "not refitted"
+        start = "warm, encoder and items" if fit["encoder"] else "warm, items only"
+    refitted = "not refitted"
     if refit is not None and refit["history"] != fit["history"]:
-        again = f"then {_epochs(refit)} with the held-out day and {passes} over it alone"
+        refitted = f"then {_epochs(refit)} with the held-out day and {passes} over it alone"
     return (
-        f"**Training.** {begun}, K = {fit['interests']}; {fit['interactions']:,} interactions of "
-        f"{fit['users']:,} users with {fit['items']:,} items; {_epochs(fit)}; {again}."
+        f"**Training.** {start}, K = {fit['interests']}; {fit['interactions']:,} interactions of "
+        f"{fit['users']:,} users with {fit['items']:,} items; {_epochs(fit)}; {refitted}."
     )
 
 
@@ -127,95 +114,49 @@ def _drift(shares: dict[str, float]) -> str:
     return "**Drift.** " + ", ".join(f"{n.replace('_', ' ')} {s:.1%}" for n, s in shares.items())
 
 
-def _judged(judged: dict[str, Any], live: str | None) -> str:
-    """Of one day, so side by side; ± is a standard error of the difference to live."""
-    who = [name for name in _COLOURS if judged[name]]
-    lines = [["the held-out day", *who], ["---", *["---:"] * len(who)]]
-    for metric in _SHOWN:
-        cells = [f"{judged[name][metric]:.4f}" for name in who]
-        if judged["errors"]:
-            cells[0] += f" ± {judged['errors'][metric]:.4f}"
-        lines.append([metric, *cells])
-    title = f"**New against live** ({live or 'none'}), {judged['users']:,} users:\n\n"
-    return title + "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def _comparison(comparison: dict[str, Any], live: str | None) -> str:
+    """A table of metrics on the held-out day; ± is a standard error of the difference to live."""
+    models = [name for name in MODELS if comparison[name]]
+    rows = []
+    for metric in SHOWN_METRICS:
+        cells = [f"{comparison[name][metric]:.4f}" for name in models]
+        if comparison["errors"]:
+            cells[0] += f" ± {comparison['errors'][metric]:.4f}"
+        rows.append([metric, *cells])
+    table = tabulate(
+        rows,
+        ["the held-out day", *models],
+        tablefmt="pipe",
+        colalign=["left", *["right"] * len(models)],
+        disable_numparse=True,
+    )
+    return f"**New against live** ({live or 'none'}), {comparison['users']:,} users:\n\n{table}"
 
 
-def _health(metrics: dict[str, float]) -> str:
-    known = [name for name in _HEALTH if name in metrics]
-    return "**Interests.** " + ", ".join(f"{n.replace('_', ' ')} {metrics[n]:.3f}" for n in known)
+def _interests(metrics: dict[str, float]) -> str:
+    names = [name for name in _INTEREST_METRICS if name in metrics]
+    return "**Interests.** " + ", ".join(f"{n.replace('_', ' ')} {metrics[n]:.3f}" for n in names)
 
 
-def _gate(told: dict[str, Any]) -> str:
-    said = {"published": "passed", "refused": "refused"}.get(told["outcome"], "not reached")
-    if (gate := told.get("gate")) is None:
-        return f"**Gate.** {said}."
+def _index(build: dict[str, Any]) -> str:
     return (
-        f"**Gate.** {said}. Asked for: {gate['metric']} at most {gate['metric_drop']:.1%} below "
-        f"live's, recall of the index at least {gate['ann_recall']}, a catalogue within "
+        f"**Index.** {build['spec']['kind']}: recall@{build['k']} against exact search "
+        f"{build['recall']:.4f} over {build['queries']:,} users, "
+        f"{build['microseconds']:.0f} µs a request."
+    )
+
+
+def _gate(outcome: str, gate: dict[str, Any] | None) -> str:
+    result = {"published": "passed", "refused": "rejected"}.get(outcome, "not reached")
+    if gate is None:
+        return f"**Gate.** {result}."
+    return (
+        f"**Gate.** {result}. It requires: {gate['metric']} at most {gate['metric_drop']:.1%} "
+        f"below live's, index recall of at least {gate['ann_recall']}, a catalog size within "
         f"{gate['size_change']:.0%} of live's."
     )
 
 
-# --- the plots ---
-
-
-def _plots(folder: Path, told: dict[str, Any]) -> list[str]:
-    """Names of those there is something to draw for."""
-    steps, drawn = told["steps"], []
-    if "fit" in steps:
-        _plot_curves(folder / "curves.png", steps["fit"]["history"])
-        drawn.append("curves.png")
-    if "judge" in steps:
-        _plot_metrics(folder / "metrics.png", steps["judge"])
-        drawn.append("metrics.png")
-    if (folder / WINDOW).exists():
-        _plot_days(folder / "days.png", read_log(folder / WINDOW, "parquet").times)
-        drawn.append("days.png")
-    return drawn
-
-
-def _plot_curves(path: Path, history: list[dict[str, Any]], metric: str = "recall@50") -> None:
-    """The loss, and the metric on the validating half of the day's users."""
-    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
-    epochs = [record["epoch"] for record in history]
-    axes.plot(epochs, [r["validation"][metric] for r in history], marker=".", color="#4878a8")
-    axes.set_title("The fit, on those users of the day who choose the weights", fontsize="small")
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel(f"validation {metric}", color="#4878a8")
-    losses = [(r["epoch"], r["losses"]["loss"]) for r in history if "losses" in r]
-    if losses:
-        other = axes.twinx()
-        other.plot(*zip(*losses, strict=True), marker=".", color="#d1894b")
-        other.set_ylabel("loss", color="#d1894b")
-    _save(figure, path)
-
-
-def _plot_metrics(path: Path, judged: dict[str, Any]) -> None:
-    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
-    who = [name for name in _COLOURS if judged[name]]
-    width = 0.8 / len(who)
-    for number, name in enumerate(who):
-        places = np.arange(len(_SHOWN)) + number * width
-        values = [judged[name][metric] for metric in _SHOWN]
-        axes.bar(places, values, width, label=name, color=_COLOURS[name])
-    axes.set_title("The held-out day, on its other users", fontsize="small")
-    axes.set_xticks(np.arange(len(_SHOWN)) + 0.4 - width / 2, _SHOWN, fontsize="small")
-    axes.legend(fontsize="small")
-    _save(figure, path)
-
-
-def _plot_days(path: Path, times: NDArray[np.float64], most: int = 60) -> None:
-    figure, axes = plt.subplots(figsize=(6, 2.4), layout="constrained")
-    days = np.minimum(np.floor((times.max() - times) / DAY_S), most).astype(int)
-    counts = np.bincount(days)[:most]
-    axes.bar(-np.arange(len(counts)), counts, color="#4878a8")
-    axes.set_title("What was read", fontsize="small")
-    axes.set_xlabel("days before the last event")
-    axes.set_ylabel("events")
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+def _durations(started: float, seconds: dict[str, float]) -> str:
+    steps = ", ".join(f"{name} {duration:.1f} s" for name, duration in seconds.items())
+    return f"**Time.** Begun {_utc(started)} UTC; {steps or 'no step was completed'}."

@@ -1,335 +1,152 @@
-"""Every night: which one is to be done, alone; and what is left of it when it has ended.
+"""One nightly run: continue the interrupted one or begin a new one, report it, notify, clean up.
 
-<root>/nightly/<id>/         id: the day of the last event, and a hash of data and settings
-    state.json               which steps are done, and with what result
-    report.md, report.json   what came out, for people and for programs; and plots
-    window.parquet, fit/, settle/, refit/, draft/   what the steps hand on; gone in the end
-<root>/nightly/last.json     how it ended the last time, also where there was no night
-
-One that was cut short goes on where it was, with the data it began with; one that has ended is not
-done again. Whatever goes wrong, the live release goes on serving.
+Only one run works in a root at a time. An interrupted run continues with the data it began with; a
+run that has ended is not repeated. Whatever fails, the live release stays live.
 """
 
-import hashlib
 import json
 import shutil
 import time
-import traceback
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from index.release.atomic_io import discard, fsync, replace_text
+from index.release.atomic_io import fsync, replace_text
 from index.release.errors import GateRefusal, ReleaseError
 from index.release.lock import exclusive_lock
-from index.release.manifest import DRAFTS, RELEASES, digest, read_manifest
 from index.release.reading import read_current
-from training.config import ConfigError
-from training.data.event_window import DAY_S, read_window, write_window
-from training.data.interactions import LogError
-from training.data.readers import read_log
-from training.evaluation.holdout_day import asked
 from training.fitting.trainer import DivergedError
-from training.nightly import notifications as hook
 from training.nightly.config import NightConfig, OutcomeName
-from training.nightly.notifications import Say
-from training.nightly.pipeline import DRAFT, HANDED_ON, WINDOW, Night, RefusedError
-from training.nightly.step_store import STATE, Result, Steps
+from training.nightly.notifications import MessageCallback, post_webhook, run_command
+from training.nightly.outcome import (
+    AlreadyRunningError,
+    NothingNewError,
+    Outcome,
+    RejectedError,
+    error_sentence,
+)
+from training.nightly.pipeline import NightlyPipeline
+from training.nightly.run_folders import (
+    ABANDONED,
+    LAST_OUTCOME,
+    RUNS,
+    clean_up,
+    read_outcome,
+    remove_run,
+    unfinished_run,
+)
+from training.nightly.step_store import StepStore
+from training.nightly.window import WINDOW, hold_out_day, read_new_window
 
-NIGHTS = "nightly"
-LAST = "last.json"
-EXIT_CODES: Mapping[OutcomeName, int] = {
-    "published": 0,
-    "failed": 1,
-    "refused": 3,  # 2 is for a command that was not understood
-    "nothing-new": 4,
-    "running": 5,
-}
 _LOCK = ".lock"
 _READING = ".reading"
-GIVEN_UP = "given up"  # the outcome of a night that may be done again, from the beginning
 
 
-class NothingNewError(Exception):
-    """There is too little that the live release has not seen to make, and compare, another."""
+def run_nightly(config: NightConfig, on_message: MessageCallback = lambda message: None) -> Outcome:
+    """Do a nightly run, or continue an interrupted one. Raises no error: each becomes an Outcome.
 
-
-class RunningError(Exception):
-    """Another night is at work in this root."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a night ended: the one sentence, and what a program may want to know."""
-
-    outcome: OutcomeName
-    sentence: str
-    night: str | None = None
-    release: str | None = None
-    live: str | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def exit_code(self) -> int:
-        return EXIT_CODES[self.outcome]
-
-    def to_json(self) -> dict[str, Any]:
-        told = asdict(self)
-        details: dict[str, Any] = told.pop("details")
-        return told | details
-
-
-def nightly(config: NightConfig, say: Say = lambda text: None) -> Outcome:
-    """Do tonight's work, or go on with what is left of it. Raises nothing: all is an Outcome.
-
-    say is told what is being done. Whoever is to be told of the outcome is told at least once.
+    on_message gets the name of each step. Notifications are sent at least once.
     """
-    nights = config.root / NIGHTS
-    held = RunningError(f"{nights}: a night is at work; wait until it has ended")
+    runs = config.root / RUNS
+    locked = AlreadyRunningError(f"{runs}: another nightly run is at work; wait until it has ended")
     try:
-        nights.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(nights / _LOCK, held):
-            return _night(config, nights, say)
-    except RunningError as error:
+        runs.mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(runs / _LOCK, locked):
+            return _run_locked(config, runs, on_message)
+    except AlreadyRunningError as error:
         outcome = Outcome("running", str(error))
     except Exception as error:
-        outcome = Outcome("failed", _sentence(error), live=_live(config.root))
-    _tell(config, outcome, say)
+        outcome = Outcome("failed", error_sentence(error), live=_live_release(config.root))
+    _notify(config, outcome, on_message)
     return outcome
 
 
-def _night(config: NightConfig, nights: Path, say: Say) -> Outcome:
-    _sweep(config, nights)
+def _run_locked(config: NightConfig, runs: Path, on_message: MessageCallback) -> Outcome:
+    clean_up(config, runs)
     try:
-        steps = _unfinished(config, nights) or _begun(config, nights, say)
+        live = _live_release(config.root)
+        store = unfinished_run(config, runs, live) or _new_run(config, runs, on_message)
     except NothingNewError as error:
-        outcome = Outcome("nothing-new", str(error), live=_live(config.root))
-        _tell(config, outcome, say)
+        outcome = Outcome("nothing-new", str(error), live=_live_release(config.root))
+        _notify(config, outcome, on_message)
         return outcome
-    night = Night(config, steps, say)
-    outcome = _outcome(night)
-    _report(night, outcome, say)
-    _tell(config, outcome, say)
+    pipeline = NightlyPipeline(config, store, on_message)
+    outcome = _run_pipeline(pipeline)
+    _report(pipeline, outcome, on_message)
+    _notify(config, outcome, on_message)
     if outcome.outcome != "failed":
-        steps.note(ended=outcome.to_json())
-        _sweep(config, nights)
+        store.update(ended=outcome.to_json())
+        clean_up(config, runs)
     return outcome
 
 
-def _outcome(night: Night) -> Outcome:
+def _new_run(config: NightConfig, runs: Path, on_message: MessageCallback) -> StepStore:
+    """Read the window of a new run, whose folder then appears atomically.
+
+    Raises NothingNewError if this run has ended before, or there is too little in the window.
+    """
+    reading = runs / _READING
+    shutil.rmtree(reading, ignore_errors=True)
+    reading.mkdir()
+    try:
+        on_message("read")
+        metadata = read_new_window(config, reading)
+        folder = runs / metadata["night"]
+        ended = read_outcome(folder)
+        if ended is not None and ended["outcome"] != ABANDONED:
+            raise NothingNewError(
+                f"{folder.name}: no event has come since this run was {ended['outcome']} "
+                f"({ended['sentence']})"
+            )
+        remove_run(config, folder)
+        metadata["window"] |= hold_out_day(config, reading / WINDOW, metadata["live"])
+        StepStore(reading).update(**metadata)
+        reading.rename(folder)
+        fsync(runs)
+        return StepStore(folder)
+    finally:
+        shutil.rmtree(reading, ignore_errors=True)
+
+
+def _run_pipeline(pipeline: NightlyPipeline) -> Outcome:
     release: str | None = None
     name: OutcomeName
     try:
-        release = night.run()
+        release = pipeline.run()
         name, sentence = "published", f"{release} is live"
-    except (RefusedError, DivergedError, GateRefusal) as error:
+    except (RejectedError, DivergedError, GateRefusal) as error:
         name, sentence = "refused", str(error)
     except Exception as error:
-        name, sentence = "failed", _sentence(error)
-    return Outcome(name, sentence, night.name, release, night.live_id, night.scores())
+        name, sentence = "failed", error_sentence(error)
+    return Outcome(name, sentence, pipeline.name, release, pipeline.live_id, pipeline.scores())
 
 
-def _sentence(error: Exception) -> str:
-    """Of an error that is expected its own; of others the type too, and the trace for the log."""
-    if isinstance(error, ConfigError | LogError | ReleaseError | OSError):
-        return str(error)
-    traceback.print_exception(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _live(root: Path) -> str | None:
+def _live_release(root: Path) -> str | None:
     try:
         return read_current(root)
     except ReleaseError:
         return None
 
 
-# --- which night ---
-
-
-def _unfinished(config: NightConfig, nights: Path) -> Steps | None:
-    """The night that was cut short, if it was one of these settings, not long ago, and its way is
-    not barred: by another release that is live by now."""
-    live = _live(config.root)
-    for steps in _all(nights):
-        about = steps.about
-        if "ended" in about:
-            continue
-        hours = (time.time() - about["started"]) / 3600
-        made = steps.result(DRAFT).get("draft")
-        if steps.done("publish") and live != made:
-            steps.note(ended={"outcome": "published", "sentence": f"{made} was live"})
-            continue
-        if (
-            about["settings"] == config.settings()
-            and hours < config.resume_h
-            and live in (about["live"], made)
-        ):
-            return steps
-        steps.note(ended={"outcome": GIVEN_UP, "sentence": "too old, or what it was for is gone"})
-    return None
-
-
-def _begun(config: NightConfig, nights: Path, say: Say) -> Steps:
-    """A new night with its window read, whose folder appears whole.
-
-    Raises NothingNewError if this night has ended before, or there is too little in it.
-    """
-    reading = nights / _READING
-    shutil.rmtree(reading, ignore_errors=True)
-    reading.mkdir()
-    try:
-        say("read")
-        about = _read(config, reading)
-        folder = nights / about["night"]
-        ended = _ended(folder)
-        if ended is not None and ended["outcome"] != GIVEN_UP:
-            raise NothingNewError(
-                f"{folder.name}: no event has come since this night was {ended['outcome']} "
-                f"({ended['sentence']})"
-            )
-        _remove(config, folder)
-        about["window"] |= _held_out(config, reading / WINDOW, about["live"])
-        Steps(reading).note(**about)
-        reading.rename(folder)
-        fsync(nights)
-        return Steps(folder)
-    finally:
-        shutil.rmtree(reading, ignore_errors=True)
-
-
-def _read(config: NightConfig, folder: Path) -> dict[str, Any]:
-    """Write the window, and return what is known of the night so far."""
-    until = time.time() if config.until is None else config.until
-    fit = config.fit_config(warm=False)
-    window = read_window(config.events, config.log, fit, config.kinds, config.window_days, until)
-    if not window.counts["kept"]:
-        there = "" if config.events.is_dir() else ", and there is no such folder"
-        raise NothingNewError(
-            f"{config.events}: no event is in the window{there}; {_told(window.counts)}"
-        )
-    write_window(window, folder / WINDOW)
-    fsync(folder / WINDOW)
-    day = datetime.fromtimestamp(window.rows["timestamp"][-1].as_py(), UTC)
-    return {
-        "night": f"{day:%Y-%m-%d}-{_fingerprint(config, folder / WINDOW)}",
-        "settings": config.settings(),
-        "started": time.time(),
-        "live": read_current(config.root),
-        "window": {"counts": window.counts},
-    }
-
-
-def _told(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items())
-
-
-def _fingerprint(config: NightConfig, window: Path) -> str:
-    settings = json.dumps(config.settings(), sort_keys=True)
-    return hashlib.sha256((settings + digest(window).sha256).encode()).hexdigest()[:8]
-
-
-def _held_out(config: NightConfig, window: Path, live: str | None) -> Result:
-    """Where the held-out day begins: never before the end of what the live release has seen."""
-    log = read_log(window, "parquet")
-    first, last = float(log.times.min()), float(log.times.max())
-    since, seen = last - config.held_out_days * DAY_S, -np.inf
-    if config.held_out_share is not None:
-        since = float(np.quantile(log.times, 1 - config.held_out_share))
-    if live is not None:
-        seen = read_manifest(config.root / RELEASES / live).data.last
-        since = max(since, float(np.nextafter(seen, np.inf)))
-    cases, new = len(asked(log, since)), int((log.times >= since).sum())
-    if cases < config.min_cases:
-        why = "wait for more, or lower min_cases"
-        if not config.events.is_dir():
-            why += "; there is no such folder yet"
-        elif seen > last:
-            why = f"{live} has seen up to {seen:g}: is that of the same unit of time as {last:g}?"
-        raise NothingNewError(
-            f"{config.events}: {new:,} events to hold out, which leave {cases:,} users to compare "
-            f"on, where {config.min_cases:,} are needed; {why}"
-        )
-    return {
-        "users": len(log.user_ids),
-        "items": len(log.item_ids),
-        "first": first,
-        "since": since,
-        "last": last,
-        "held_out": new,
-        "untried": int(((log.times > seen) & (log.times < since)).sum()) if live else 0,
-        "judges": cases,
-    }
-
-
-# --- its end ---
-
-
-def _report(night: Night, outcome: Outcome, say: Say) -> None:
+def _report(pipeline: NightlyPipeline, outcome: Outcome, on_message: MessageCallback) -> None:
     from training.nightly.report import write_report
 
     try:
-        write_report(night, outcome.to_json())
+        write_report(pipeline, outcome.to_json())
     except Exception as error:
-        say(f"report: could not be written ({_sentence(error)})")
+        on_message(f"report: could not be written ({error_sentence(error)})")
 
 
-def _tell(config: NightConfig, outcome: Outcome, say: Say) -> None:
+def _notify(config: NightConfig, outcome: Outcome, on_message: MessageCallback) -> None:
+    """Write the last outcome, and call the webhook and the command if they are set."""
+    message = outcome.to_json()
     if outcome.outcome != "running":
-        with suppress(OSError):  # a root that cannot be written was the reason, perhaps
-            told = {**outcome.to_json(), "ended": time.time()}
-            replace_text(config.root / NIGHTS / LAST, json.dumps(told, indent=2) + "\n")
+        with suppress(OSError):  # the failure may be that the root cannot be written
+            document = json.dumps({**message, "ended": time.time()}, indent=2)
+            replace_text(config.root / RUNS / LAST_OUTCOME, document + "\n")
     if outcome.outcome not in config.tell:
         return
+    timeout_s = config.hook_timeout_s
     if config.webhook is not None:
-        attempts, timeout_s = config.hook_attempts, config.hook_timeout_s
-        hook.post(config.webhook, outcome.to_json(), timeout_s, attempts, say)
+        post_webhook(config.webhook, message, timeout_s, config.hook_attempts, on_message)
     if config.command is not None:
-        hook.run(config.command, outcome.to_json(), config.hook_timeout_s, say)
-
-
-def _all(nights: Path) -> list[Steps]:
-    """The newest first; not those whose record cannot be read."""
-    found = []
-    for path in nights.glob(f"[!.]*/{STATE}"):
-        with suppress(ValueError):
-            found.append(Steps(path.parent))
-    return sorted(found, key=lambda steps: float(steps.about["started"]), reverse=True)
-
-
-def _ended(folder: Path) -> Result | None:
-    """How the night of a folder ended; given up, if its record cannot be read."""
-    if not folder.exists():
-        return None
-    try:
-        ended: Result = Steps(folder).about["ended"]
-    except (ValueError, KeyError):
-        return {"outcome": GIVEN_UP, "sentence": "its record cannot be read"}
-    return ended
-
-
-def _remove(config: NightConfig, folder: Path) -> None:
-    """All that there is of a night that is to be done from the beginning."""
-    for draft in (config.root / DRAFTS).glob(f"{folder.name}-*"):
-        discard(draft)
-    discard(folder)
-
-
-def _sweep(config: NightConfig, nights: Path) -> None:
-    """Remove what the steps of ended nights handed on, the drafts that were published, and the
-    oldest nights with the drafts that were not."""
-    ended = [steps for steps in _all(nights) if "ended" in steps.about]
-    for age, steps in enumerate(ended):
-        for name in HANDED_ON:
-            discard(steps.folder / name)
-        old = age >= config.keep_nights
-        draft = steps.result(DRAFT).get("draft")
-        if draft is not None and (old or steps.about["ended"]["outcome"] == "published"):
-            discard(config.root / DRAFTS / draft)
-        if old:
-            discard(steps.folder)
+        run_command(config.command, message, timeout_s, on_message)

@@ -1,4 +1,4 @@
-"""The steps of a piece of work, each done once: a record in one file that is replaced whole."""
+"""A record of completed steps in one JSON file, which is replaced atomically."""
 
 import json
 import time
@@ -12,8 +12,8 @@ STATE = "state.json"
 Result = dict[str, Any]
 
 
-class Steps:
-    """The record of a folder. A step that was cut short is done again; a finished one never is."""
+class StepStore:
+    """The steps of a folder. An interrupted step is repeated; a completed step never is."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -23,30 +23,30 @@ class Steps:
             self._state = json.loads(self._path.read_text(encoding="utf-8"))
 
     @property
-    def about(self) -> Result:
-        """What the record says besides its steps."""
+    def metadata(self) -> Result:
+        """Everything in the record except its steps."""
         return {name: value for name, value in self._state.items() if name != "steps"}
 
-    def note(self, **about: Any) -> None:
-        """Say something besides the steps; all of it must be JSON."""
-        self._state |= about
+    def update(self, **metadata: Any) -> None:
+        """Add metadata to the record; it must be JSON."""
+        self._state |= metadata
         self._write()
 
-    def done(self, name: str) -> bool:
+    def is_done(self, name: str) -> bool:
         return name in self._state["steps"]
 
     def result(self, name: str) -> Result:
-        """Of a step that is done; empty for one that is not."""
+        """The result of a step; empty if it is not completed."""
         result: Result = self._state["steps"].get(name, {}).get("result", {})
         return result
 
     def seconds(self) -> dict[str, float]:
-        """What each step took, in the run that finished it."""
+        """The duration of each completed step."""
         return {name: step["seconds"] for name, step in self._state["steps"].items()}
 
-    def once(self, name: str, work: Callable[[], Result]) -> Result:
-        """The result of a step, which is done now if it is not yet; it must be JSON."""
-        if not self.done(name):
+    def run_once(self, name: str, work: Callable[[], Result]) -> Result:
+        """The result of a step, which runs now unless it is completed. The result must be JSON."""
+        if not self.is_done(name):
             started = time.monotonic()
             result = work()
             seconds = round(time.monotonic() - started, 3)

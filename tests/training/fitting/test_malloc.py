@@ -1,4 +1,4 @@
-"""Memory that was freed is used again, without the system being asked for it."""
+"""glibc reuses freed memory instead of asking the kernel for more."""
 
 import platform
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-_PAGES_TAKEN = """
+_COUNT_PAGE_FAULTS = """
 import resource
 import torch
 from training.fitting.malloc import keep_freed_memory
@@ -21,14 +21,15 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def _pages_taken(keep: str) -> int:
-    """Page faults of ten more tensors of 64 MiB, made and dropped one after the other."""
-    code = _PAGES_TAKEN.format(keep=keep)
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return int(told.stdout)
+def _page_faults(keep: str) -> int:
+    """Page faults of ten tensors of 64 MiB that are allocated and freed one after the other."""
+    code = _COUNT_PAGE_FAULTS.format(keep=keep)
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(process.stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another libc allocates here")
-def test_freed_tensors_are_used_again() -> None:
-    kept, given_back = _pages_taken("keep_freed_memory()"), _pages_taken("")
-    assert kept < given_back / 10
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
+def test_memory_of_freed_tensors_is_reused() -> None:
+    reused, by_default = _page_faults("keep_freed_memory()"), _page_faults("")
+    assert reused < by_default / 10

@@ -1,4 +1,4 @@
-"""Where K is open, validation says which it is to be."""
+"""If K is open, validation selects it."""
 
 import json
 from pathlib import Path
@@ -10,27 +10,27 @@ from index.release.reading import read_parts
 from training.config import FitConfig, read_config
 from training.experiments.runner import ExperimentRunner
 from training.fitting.fit import fit
-from training.fitting.select_interests import candidates, choose, settled
+from training.fitting.select_interests import candidates, select_interests, with_interests
 
 TINY = {"dim": 8, "epochs": 1, "negatives": 50, "hidden": 8}
 OPEN = FitConfig(interests=None)
 
 
-def test_it_is_open_by_default_for_re4_alone() -> None:
+def test_k_is_open_by_default_for_re4_only() -> None:
     assert read_config(None, {}).interests is None
     assert read_config(None, {"interests": 4}).interests == 4
     assert read_config(None, {"encoder": "comirec-sa"}).interests == 8
     assert read_config(None, {}, "paper").interests == 8
 
 
-def test_what_is_settled_is_not_tried_otherwise() -> None:
+def test_a_given_k_is_the_only_candidate() -> None:
     four = FitConfig(interests=4)
     assert candidates(four) == [four]
-    assert settled(four, 1) == four
+    assert with_interests(four, 1) == four
 
 
 @pytest.mark.parametrize(
-    ("of_one", "chosen"),
+    ("metrics_of_one", "selected"),
     [
         ({"recall@50": 0.31, "ndcg@50": 0.21}, 1),
         ({"recall@50": 0.31, "ndcg@50": 0.2}, 8),
@@ -39,27 +39,31 @@ def test_what_is_settled_is_not_tried_otherwise() -> None:
         ({"recall@50": 0.29, "ndcg@50": 0.3}, 8),
     ],
 )
-def test_one_interest_has_to_be_better_in_recall_and_in_ndcg(
-    of_one: dict[str, float], chosen: int
+def test_one_interest_must_be_better_in_both_recall_and_ndcg(
+    metrics_of_one: dict[str, float], selected: int
 ) -> None:
-    found = {8: {"recall@50": 0.3, "ndcg@50": 0.2}, 1: of_one}
-    config, metrics = choose(OPEN, lambda each: found[each.interests or 0], lambda found: found)
-    assert config == settled(OPEN, chosen)
-    assert metrics == found[chosen]
+    by_count = {8: {"recall@50": 0.3, "ndcg@50": 0.2}, 1: metrics_of_one}
+    config, metrics = select_interests(
+        OPEN, lambda config: by_count[config.interests or 0], lambda metrics: metrics
+    )
+    assert config == with_interests(OPEN, selected)
+    assert metrics == by_count[selected]
 
 
-def test_the_draft_is_the_chosen_run(planted: Path, tmp_path: Path) -> None:
+def test_the_draft_holds_the_selected_run(planted: Path, tmp_path: Path) -> None:
     log = planted / "interactions.parquet"
-    laboratory = ExperimentRunner(log, tmp_path / "runs", lambda text: None)
-    each = {k: laboratory.run(read_config(None, TINY | {"interests": k})) for k in (1, 8)}
-    found = {k: run.validation for k, run in each.items()}
-    better = 1 if all(found[1][name] > found[8][name] for name in ("recall@50", "ndcg@50")) else 8
+    runner = ExperimentRunner(log, tmp_path / "runs", lambda text: None)
+    results = {k: runner.run(read_config(None, TINY | {"interests": k})) for k in (1, 8)}
+    metrics = {k: result.validation for k, result in results.items()}
+    better = (
+        1 if all(metrics[1][name] > metrics[8][name] for name in ("recall@50", "ndcg@50")) else 8
+    )
 
-    assert laboratory.run(read_config(None, TINY)) == each[better]
+    assert runner.run(read_config(None, TINY)) == results[better]
     draft = fit(log, tmp_path, read_config(None, TINY))
     manifest = read_manifest(draft)
     assert manifest.training["interests"] == better
-    assert manifest.metrics["validation"] == each[better].validation
+    assert manifest.metrics["validation"] == results[better].validation
     assert read_parts(draft, manifest)[0].interests == better
     assert not [*(tmp_path / "drafts").glob(".fit-*")]
     assert json.loads((draft / "history.jsonl").read_text().splitlines()[0])["epoch"] == 1

@@ -1,4 +1,4 @@
-"""A warm start: what goes over by item, what as it is, and what begins anew."""
+"""Warm start: what is copied by item, what is copied unchanged, and what starts fresh."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,13 @@ from index.release.manifest import EncoderSpec
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
 from training.data.interactions import PackedLog
-from training.fitting.warm_start import Parts, catch_up, encoder_fits, vectors_fit, warm
+from training.fitting.warm_start import (
+    TrainedModel,
+    are_vectors_compatible,
+    initialize_from,
+    is_encoder_compatible,
+    train_on_recent,
+)
 from training.models.model import Model, encoder_arguments
 
 IDS = [f"item-{number}" for number in range(30)]
@@ -37,48 +43,48 @@ def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 
 
 @pytest.mark.parametrize("encoder", ["re4", "timirec", "mind", "sasrec"])
-def test_items_go_by_id_and_the_encoder_goes_with_them(encoder):
+def test_item_vectors_are_copied_by_id_and_encoder_weights_unchanged(encoder):
     config = FitConfig(encoder=encoder, **SMALL)
     old, new = IDS[:20], [*IDS[25:], *IDS[10:20][::-1]]
     trained, fresh = model(config, len(old), 1), model(config, len(new), 2)
     with torch.no_grad():
         trained.table.weight[1:] *= 5
     vectors = trained.table.weight.detach().numpy().copy()
-    parts = Parts(trained.encoder, vectors, catalog(old))
-    warm(fresh, catalog(new), parts, encoder=True, log=log_of([6, 1, 7], [2, 3]))
+    source = TrainedModel(trained.encoder, vectors, catalog(old))
+    initialize_from(fresh, catalog(new), source, with_encoder=True, log=log_of([6, 1, 7], [2, 3]))
     table = fresh.table.weight.detach().numpy()
     assert (table[0] == 0).all()
     for row, item in enumerate(new, start=1):
         if item in old:
             np.testing.assert_array_equal(table[row], vectors[1 + old.index(item)])
     lengths = np.linalg.norm(vectors[1:], axis=1)
-    begun = np.linalg.norm(table[1:6], axis=1)
-    np.testing.assert_allclose(begun, lengths[9:].mean(), rtol=1e-5)
-    near = table[6] + table[7]  # beside the first new item; none is beside the others
-    assert cosine(table[1], near) > 0.9
-    assert max(cosine(table[row], near) for row in range(2, 6)) < 0.9
+    initial = np.linalg.norm(table[1:6], axis=1)
+    np.testing.assert_allclose(initial, lengths[9:].mean(), rtol=1e-5)
+    neighbors = table[6] + table[7]  # of the first new item; the other new items have none
+    assert cosine(table[1], neighbors) > 0.9
+    assert max(cosine(table[row], neighbors) for row in range(2, 6)) < 0.9
     for name, weight in fresh.encoder.state_dict().items():
-        there = trained.encoder.state_dict()[name]
-        if name == "table.weight":  # of TiMiRec's own items
+        expected = trained.encoder.state_dict()[name]
+        if name == "table.weight":  # TiMiRec's own item embeddings
             rows = [1 + old.index(item) for item in new[5:]]
-            torch.testing.assert_close(weight[6:], there[rows])
+            torch.testing.assert_close(weight[6:], expected[rows])
         else:
-            torch.testing.assert_close(weight, there)
+            torch.testing.assert_close(weight, expected)
 
 
-def test_an_encoder_that_is_not_wanted_stays_as_it_was_drawn():
+def test_without_the_encoder_its_weights_stay_random():
     config = FitConfig(**SMALL)
     trained, fresh = model(config, 20, 1), model(config, 20, 2)
-    drawn = {name: weight.clone() for name, weight in fresh.encoder.state_dict().items()}
+    random_weights = {name: weight.clone() for name, weight in fresh.encoder.state_dict().items()}
     vectors = trained.table.weight.detach().numpy()
-    there = Parts(trained.encoder, vectors, catalog(IDS[:20]))
-    warm(fresh, catalog(IDS[:20]), there, encoder=False, log=log_of([1, 2]))
+    source = TrainedModel(trained.encoder, vectors, catalog(IDS[:20]))
+    initialize_from(fresh, catalog(IDS[:20]), source, with_encoder=False, log=log_of([1, 2]))
     for name, weight in fresh.encoder.state_dict().items():
-        torch.testing.assert_close(weight, drawn[name])
+        torch.testing.assert_close(weight, random_weights[name])
 
 
 @pytest.mark.parametrize(
-    ("changes", "fits"),
+    ("changes", "compatible"),
     [
         ({}, True),
         ({"dropout": 0.9, "learning_rate": 0.1}, True),
@@ -87,33 +93,35 @@ def test_an_encoder_that_is_not_wanted_stays_as_it_was_drawn():
         ({"encoder": "comirec-sa"}, False),
     ],
 )
-def test_the_encoder_fits_where_name_and_arguments_agree(changes, fits):
+def test_an_encoder_is_compatible_if_name_and_arguments_agree(changes, compatible):
     config = FitConfig(**SMALL)
     live = EncoderSpec(
         name="re4", arguments=encoder_arguments(config, 500), history_length=config.history
     )
-    assert encoder_fits(live, config.model_copy(update=changes)) is fits
+    assert is_encoder_compatible(live, config.model_copy(update=changes)) is compatible
 
 
-def test_a_catalogue_that_grew_is_no_other_encoder():
+def test_an_encoder_stays_compatible_when_the_catalog_grows():
     config = FitConfig(encoder="timirec", **SMALL)
     arguments = encoder_arguments(config, 500)
-    assert encoder_fits(EncoderSpec(name="timirec", arguments=arguments, history_length=20), config)
+    assert is_encoder_compatible(
+        EncoderSpec(name="timirec", arguments=arguments, history_length=20), config
+    )
 
 
-def test_vectors_fit_where_they_are_as_long():
+def test_vectors_are_compatible_if_they_have_the_same_length():
     trained = model(FitConfig(**SMALL), 20, 1)
-    parts = Parts(trained.encoder, trained.table.weight.detach().numpy(), catalog(IDS[:20]))
-    assert vectors_fit(parts, FitConfig(**SMALL))
-    assert not vectors_fit(parts, FitConfig(dim=16))
+    source = TrainedModel(trained.encoder, trained.table.weight.detach().numpy(), catalog(IDS[:20]))
+    assert are_vectors_compatible(source, FitConfig(**SMALL))
+    assert not are_vectors_compatible(source, FitConfig(dim=16))
 
 
-def test_catching_up_is_about_what_is_new_alone():
+def test_train_on_recent_uses_only_recent_interactions():
     config = FitConfig(**SMALL, negatives=4)
     fitted = model(config, 20, 1)
     before = fitted.table.weight.detach().clone()
     log = log_of(list(range(1, 11)), list(range(5, 15)))
-    catch_up(fitted, config, log, since=100.0, passes=3)
+    train_on_recent(fitted, config, log, since=100.0, passes=3)
     torch.testing.assert_close(fitted.table.weight, before)
-    catch_up(fitted, config, log, since=18.0, passes=3)
+    train_on_recent(fitted, config, log, since=18.0, passes=3)
     assert (fitted.table.weight[14] != before[14]).any()

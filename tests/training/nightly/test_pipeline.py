@@ -1,0 +1,126 @@
+"""What a nightly run publishes, and what it rejects."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from safetensors.torch import load_file, save_file
+
+from index.release.manifest import ENCODER, digest, read_manifest, write_manifest
+from index.release.publish import rollback
+from tests.training.nightly.nightly_runs import (
+    Killed,
+    assert_rejected,
+    config_of,
+    kill_before,
+    live_release,
+    raise_killed,
+    replace_events,
+)
+from training.nightly.run import run_nightly
+
+
+def number_of(item: str) -> int:
+    return int(item.rpartition("-")[2])
+
+
+def publish_another(folder: Path) -> None:
+    root = folder / "root"
+    copy = shutil.copytree(root / "releases" / live_release(folder), root / "releases" / "other")
+    manifest = read_manifest(copy)
+    write_manifest(copy, manifest.model_copy(update={"id": "other"}))
+    (root / "current").write_text("other\n")
+
+
+def test_shuffled_labels_are_rejected(folder, log):
+    before = live_release(folder)
+    items = log["item_id"].take(pa.array(np.random.default_rng(0).permutation(len(log))))
+    replace_events(folder, log.set_column(1, "item_id", items))
+    outcome = run_nightly(config_of(folder))
+    assert_rejected(folder, outcome, before, "recall@20", "check that the events name the items")
+
+
+def test_a_worse_model_is_rejected(folder):
+    before = live_release(folder)
+    slow = {"learning_rate": 1e-9, "epochs": 1}
+    outcome = run_nightly(config_of(folder, cold=True, fit=slow, refit_epochs=0))
+    assert_rejected(
+        folder, outcome, before, "recall@20 (night) is 0.", f"of the live {before}", "may be"
+    )
+    assert run_nightly(config_of(folder, cold=True, fit=slow, refit_epochs=0)).exit_code == 4
+
+
+def test_a_catalog_of_half_the_size_is_rejected(folder, log):
+    before = live_release(folder)
+    items = log["item_id"].to_pylist()
+    keep = [number_of(item) % 2 == 0 for item in items]
+    replace_events(folder, log.filter(pa.array(keep)))
+    outcome = run_nightly(config_of(folder, fit={"min_user_interactions": 2}, min_cases=5))
+    assert_rejected(folder, outcome, before, "the catalogue has", "where 20.0% may be")
+
+
+def test_a_weight_that_is_not_finite_is_rejected(folder):
+    before = live_release(folder)
+    kill_before(folder, "build")
+    (draft,) = (folder / "root" / "drafts").iterdir()
+    weights = load_file(draft / ENCODER)
+    name = next(name for name in weights if name.endswith("project.weight"))
+    weights[name] = weights[name].clone().fill_(float("nan"))
+    save_file(weights, draft / ENCODER)
+    manifest = read_manifest(draft)
+    files = {**manifest.files, ENCODER: digest(draft / ENCODER)}
+    write_manifest(draft, manifest.model_copy(update={"files": files}))
+    assert_rejected(folder, run_nightly(config_of(folder)), before, "weights that are not finite")
+
+
+def test_a_diverged_fit_is_rejected(folder):
+    before = live_release(folder)
+    outcome = run_nightly(config_of(folder, cold=True, fit={"learning_rate": 1e18}))
+    assert_rejected(folder, outcome, before, "learning rate below")
+
+
+def test_a_release_that_became_live_meanwhile_is_not_replaced(folder):
+    """The run fails, and the next one starts from the beginning and is compared with it."""
+
+    def on_message(text: str) -> None:
+        if text == "publish":
+            publish_another(folder)
+
+    outcome = run_nightly(config_of(folder), on_message)
+    assert outcome.exit_code == 1
+    assert "other is live now; compare again" in outcome.sentence
+    assert live_release(folder) == "other"
+    second = run_nightly(config_of(folder))
+    assert (second.outcome, second.live) == ("published", "other")
+    assert second.night == outcome.night
+
+
+def test_a_rolled_back_release_is_rejected_if_its_publication_was_not_recorded(folder, monkeypatch):
+    before = live_release(folder)
+    # Killed after `current` is written and before the step is recorded.
+    monkeypatch.setattr("index.release.publish._prune", raise_killed)
+    with pytest.raises(Killed):
+        run_nightly(config_of(folder))
+    monkeypatch.undo()
+    rollback(folder / "root")
+    assert_rejected(folder, run_nightly(config_of(folder)), before, "was published and rolled back")
+
+
+def test_a_full_disk_fails_the_run_and_the_next_one_continues(folder, monkeypatch):
+    """A full disk says nothing about the model."""
+
+    def write_half(index: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("index.ann.flat.FlatIndex.write", write_half)
+        patch.setattr("index.ann.ivf.IvfIndex.write", write_half)
+        outcome = run_nightly(config_of(folder))
+    assert outcome.exit_code == 1, outcome.sentence
+    assert "items.faiss cannot be written" in outcome.sentence
+    messages: list[str] = []
+    assert run_nightly(config_of(folder), messages.append).outcome == "published"
+    assert messages == ["build", "publish"]

@@ -1,0 +1,208 @@
+"""The models of a nightly run: which data, which settings, and which initial weights train them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from index.release.manifest import RELEASES, Manifest, read_manifest
+from index.release.reading import read_parts, verify_files
+from training.config import FitConfig
+from training.data.interactions import Interactions, LogError, prepare
+from training.data.item_metadata import read_items
+from training.data.readers import read_log
+from training.evaluation.holdout_day import divide_day
+from training.evaluation.protocols import Task
+from training.fitting.fit import PreparedData
+from training.fitting.select_interests import select_interests, with_interests
+from training.fitting.trainer import FitResult, Trainer
+from training.fitting.warm_start import (
+    TrainedModel,
+    are_vectors_compatible,
+    initialize_from,
+    is_encoder_compatible,
+    train_on_recent,
+)
+from training.models.model import Model
+from training.nightly.config import NightConfig
+from training.nightly.outcome import RejectedError
+from training.nightly.step_store import StepStore
+from training.nightly.window import WINDOW
+
+_ModelUpdate = Callable[[Model], None]
+
+
+class LiveRelease(NamedTuple):
+    manifest: Manifest
+    model: TrainedModel
+
+
+class TrainingStage:
+    """Everything is computed on first use, from the files that earlier steps have left in the run's
+    folder: the process may have been started for any step."""
+
+    def __init__(self, config: NightConfig, store: StepStore) -> None:
+        self._config, self._folder = config, store.folder
+        metadata = store.metadata
+        self._run_id: str = metadata["night"]
+        self._live_id: str | None = metadata["live"]
+        self._window = metadata["window"]
+
+    # --- data ---
+
+    @cached_property
+    def log(self) -> Interactions:
+        return read_log(self._folder / WINDOW, "parquet")
+
+    @cached_property
+    def data(self) -> PreparedData:
+        """The log, filtered, with its held-out day split off.
+
+        Raises RejectedError if too little is left to train or to validate on.
+        """
+        fit = self.fit_config
+        items = read_items(self._config.items) if self._config.items else None
+        log = self.log
+        try:
+            catalog, packed = prepare(
+                log, fit.min_user_interactions, fit.min_item_interactions, items
+            )
+        except LogError as error:  # a retry would read the same window
+            raise RejectedError(f"{self._run_id}: {error}") from error
+        task = divide_day(packed, self._window["since"])
+        if not task.validation or np.diff(task.train.offsets).max(initial=0) < 2:
+            raise RejectedError(
+                f"{self._run_id}: {len(packed):,} users of {len(packed.rows):,} interactions leave "
+                "nothing to train on, or no users to validate on: too little of the day is of "
+                f"users and items that have {fit.min_user_interactions} and "
+                f"{fit.min_item_interactions} interactions, or too much is held out"
+            )
+        return PreparedData(catalog, packed, task)
+
+    # --- the live release ---
+
+    @cached_property
+    def live(self) -> LiveRelease | None:
+        """Raises ReleaseError if it is damaged."""
+        if self._live_id is None:
+            return None
+        folder = self._config.root / RELEASES / self._live_id
+        manifest = read_manifest(folder)
+        verify_files(folder, manifest)
+        return LiveRelease(manifest, TrainedModel(*read_parts(folder, manifest)))
+
+    @cached_property
+    def is_warm(self) -> bool:
+        """Whether training starts from the item vectors of the live release."""
+        if self._config.cold or self.live is None:
+            return False
+        return are_vectors_compatible(self.live.model, self._config.fit_config(warm=True))
+
+    @property
+    def is_encoder_warm(self) -> bool:
+        """Whether the encoder of the live release can be continued too."""
+        if self.live is None:
+            return False
+        return is_encoder_compatible(self.live.manifest.encoder, self.fit_config)
+
+    # --- settings ---
+
+    @cached_property
+    def fit_config(self) -> FitConfig:
+        """Its test fraction is the share of the interactions that is held out."""
+        share = self._window["held_out"] / self._window["counts"]["kept"]
+        config = self._config.fit_config(self.is_warm)
+        if self.live is not None and self.is_warm:
+            config = with_interests(config, int(str(self.live.manifest.training["interests"])))
+        return config.model_copy(update={"test_fraction": min(max(share, 1e-6), 0.49)})
+
+    @property
+    def selected_config(self) -> FitConfig:
+        """fit_config with the selected K."""
+        return self._selected[0]
+
+    # --- models ---
+
+    @cached_property
+    def _selected(self) -> tuple[FitConfig, FitResult]:
+        initialize = self._initialize_from_live if self.is_warm else None
+
+        def run(config: FitConfig) -> FitResult:
+            return self._train(f"fit/K={config.interests}", config, self.data.task, initialize)
+
+        return select_interests(self.fit_config, run, lambda result: result.metrics)
+
+    @cached_property
+    def fitted(self) -> FitResult:
+        """The model that is compared with the live release: not trained on the held-out day."""
+        result = self._selected[1]
+        if self.is_warm or not self._config.refit_epochs:
+            return result
+        # The live release was last trained on its newest events; so is the model compared with it.
+        since = 2 * self._window["since"] - self._window["last"]
+        continued = self._continue("settle", result, self.data.task, since)
+        epochs = len(result.history)
+        later = [{**r, "epoch": epochs + r["epoch"]} for r in continued.history if r["epoch"]]
+        return replace(continued, history=[*result.history, *later])
+
+    @cached_property
+    def refitted(self) -> FitResult:
+        """The model that is released: `fitted`, trained on the held-out day too."""
+        if not self._config.refit_epochs:
+            return self.fitted
+        task = Task(self.data.log, self.data.task.validation, self.data.task.test)
+        return self._continue("refit", self.fitted, task, self._window["since"])
+
+    def as_model(self, result: FitResult) -> TrainedModel:
+        return TrainedModel(result.encoder, result.vectors, self.data.catalog)
+
+    def _continue(self, name: str, result: FitResult, task: Task, since: float) -> FitResult:
+        """Train on: first on all data of the task, then on its interactions since a time."""
+        update = {
+            "epochs": self._config.refit_epochs,
+            "pretrain_epochs": 0,
+            "interests": self.selected_config.interests,
+        }
+        config = self._config.fit_config(warm=True).model_copy(update=update)
+
+        def initialize(model: Model) -> None:
+            source = self.as_model(result)
+            initialize_from(model, self.data.catalog, source, with_encoder=True, log=task.train)
+
+        def finalize(model: Model) -> None:
+            train_on_recent(model, config, task.train, since, self._config.catch_up)
+
+        return self._train(name, config, task, initialize, finalize)
+
+    def _train(
+        self,
+        name: str,
+        config: FitConfig,
+        task: Task,
+        initialize: _ModelUpdate | None,
+        finalize: _ModelUpdate | None = None,
+    ) -> FitResult:
+        """If the training is complete already, this only loads its weights.
+
+        Raises RejectedError if a weight is not finite.
+        """
+        folder: Path = self._folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        result = Trainer(config, self.data.catalog, task, folder, initialize, finalize).run()
+        weights = [torch.from_numpy(result.vectors), *result.encoder.state_dict().values()]
+        if not all(weight.isfinite().all() for weight in weights):
+            raise RejectedError(f"{self._run_id}: {name} made weights that are not finite")
+        return result
+
+    def _initialize_from_live(self, model: Model) -> None:
+        """The weights of the live release, trained on the events that are new to it."""
+        assert self.live is not None
+        manifest, live = self.live
+        log = self.data.task.train
+        initialize_from(model, self.data.catalog, live, self.is_encoder_warm, log)
+        since = float(np.nextafter(manifest.data.last, np.inf))
+        train_on_recent(model, self.fit_config, log, since, self._config.catch_up)
