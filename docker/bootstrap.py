@@ -12,7 +12,7 @@ import torch
 from index.release.reading import read_current
 from training.data.synthetic import write_synthetic
 from training.fitting.malloc import keep_freed_memory
-from training.nightly.config import read_night
+from training.nightly.config import read_night_config
 from training.nightly.run import nightly
 
 
@@ -21,7 +21,7 @@ def bootstrap(settings: Path) -> int:
 
     It may without a release where the log is too small for one: events make it grow.
     """
-    config = read_night(settings, [])
+    config = read_night_config(settings)
     if (live := read_current(config.root)) is not None:
         print(f"{live} is live")
         return 0

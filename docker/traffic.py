@@ -19,7 +19,7 @@ from service.client.operations import CallError
 from service.http.schemas.histories import Event
 from service.http.schemas.recommend import RecommendRequest
 from training.data.readers import read_log
-from training.nightly.config import read_night
+from training.nightly.config import read_night_config
 
 AT_ONCE = 200
 K = 50
@@ -79,7 +79,7 @@ def _told(outcomes: Counter[str]) -> str:
 
 def main(url: str, settings: Path) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    log = read_night(settings, []).log
+    log = read_night_config(settings).log
     if log is None:
         sys.exit(f"{settings}: names no log whose users could come; set `log`")
     with Client(url, key=os.environ.get("KEY") or None) as client:

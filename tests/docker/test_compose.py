@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from service.settings import Settings, table
-from training.nightly.config import read_night
+from training.nightly.config import read_night_config
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
@@ -146,6 +146,6 @@ def test_the_gpu_is_for_the_service() -> None:
 
 @pytest.mark.parametrize("path", ["docker/night.toml", "docker/k8s/base/night.toml"])
 def test_the_settings_of_the_nights_can_be_read(path: str) -> None:
-    night = read_night(ROOT / path, [])
+    night = read_night_config(ROOT / path)
     assert str(night.root) == "/shop"
     assert night.events.is_relative_to(night.root)

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from click.testing import CliRunner
 
-from training.__main__ import main as training_cli
+from training.__main__ import main as training_main
 from training.data.interactions import prepare
 from training.data.readers import read_log
 from training.evaluation.protocols import divide
@@ -189,14 +188,16 @@ def _checkpoints(drafts: Path) -> list[tuple[str, int]]:
         ("user_id,item_id,timestamp\n" + "".join(f"u{n},i,{n}\n" for n in range(9)), "5"),
     ],
 )
-def test_a_refused_log_is_one_sentence_and_leaves_nothing(tmp_path, content, sentence):
+def test_a_refused_log_is_one_sentence_and_leaves_nothing(tmp_path, content, sentence, capsys):
     log = tmp_path / "log.csv"
     log.write_text(content)
     root = tmp_path / "root"
-    done = CliRunner().invoke(training_cli, ["fit", str(log), "--root", str(root)])
-    assert done.exit_code != 0
-    assert done.stdout == ""
-    assert done.stderr.startswith("Error: ")
-    assert len(done.stderr.splitlines()) == 1
-    assert sentence in done.stderr
+    with pytest.raises(SystemExit) as ended:
+        training_main(["fit", str(log), "--root", str(root)])
+    done = capsys.readouterr()
+    assert ended.value.code != 0
+    assert done.out == ""
+    assert done.err.startswith("Error: ")
+    assert len(done.err.splitlines()) == 1
+    assert sentence in done.err
     assert not root.exists() or not any(root.rglob("*"))

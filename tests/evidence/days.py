@@ -40,7 +40,7 @@ from training.evaluation.champion_challenger import measure, popular
 from training.evaluation.evaluate import open_retriever
 from training.evaluation.holdout_day import Asked, asked
 from training.experiments.compare import setting
-from training.nightly.config import read_night
+from training.nightly.config import read_night_config
 from training.nightly.run import Outcome, nightly
 
 METRIC = "recall@50"
@@ -113,7 +113,8 @@ def found(log: Interactions, cases: Sequence[Asked], root: Path) -> float:
 
 def night(out: Path, variant: str, day: int, settings: list[tuple[str, Any]]) -> Outcome:
     """Of a variant's root, after the day that many days after the first; -1 is night 0."""
-    extra = OF_VARIANT[variant] if day >= 0 else [("held_out_share", 0.1), ("min_cases", 1)]
+    first_night = [("holdout_fraction", 0.1), ("min_holdout_users", 1)]
+    extra = OF_VARIANT[variant] if day >= 0 else first_night
     given = [
         ("root", str(out / variant)),
         ("events", str(out / "events")),
@@ -123,7 +124,7 @@ def night(out: Path, variant: str, day: int, settings: list[tuple[str, Any]]) ->
         *extra,
         *settings,
     ]
-    outcome = nightly(read_night(None, given), lambda said: None)
+    outcome = nightly(read_night_config(None, given), lambda said: None)
     if outcome.outcome not in ("published", "refused", "nothing-new"):
         sys.exit(f"{variant}, day {day}: {outcome.sentence}")
     return outcome

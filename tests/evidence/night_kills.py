@@ -195,10 +195,10 @@ def prepared(scratch: Path) -> tuple[NightConfig, Path]:
         events=scratch / "none",
         log=scratch / "interactions.parquet",
         metric="recall@10",
-        held_out_days=20,
-        min_cases=5,
+        holdout_days=20,
+        min_holdout_users=5,
         metric_drop=1,  # of so small a log the gate is no matter here
-        day_drop=9,
+        lead_drop=9,
         plots=False,
         fit=FIT,
         until=FIRST + 100 * DAY_S,

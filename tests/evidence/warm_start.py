@@ -110,7 +110,7 @@ def compared(
         cold, new = fit(data, config, folder / "cold", None)
         # Live has seen all that is trained on tonight, so there is nothing to catch up with.
         again, kept = fit(data, started, folder / "warm", live)
-    metric = config.select_on
+    metric = config.selection_metric
     cases = asked(log, since)
     judged = {
         name: measure(log, cases, exact(p.catalog, p.encoder, p.vectors, config.history))[metric]

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from training.config import FitConfig
 from training.data.compression import PARQUET_ERRORS, need_column, not_parquet
 from training.data.interactions import Interactions, LogError
+from training.data.log_options import LogOptions
 from training.data.readers import MAX_ID_BYTES, read_log
 
 FORGET = "forget"
@@ -38,7 +38,7 @@ class Window(NamedTuple):
 def read_window(
     events: Path,
     log: Path | None,
-    config: FitConfig,
+    config: LogOptions,
     kinds: tuple[str, ...],
     days: float | None,
     until: float,
@@ -51,7 +51,7 @@ def read_window(
     """
     base = _SCHEMA.empty_table()
     if log is not None:
-        base = _table(read_log(log, config.format, config.events or None, config.min_weight))
+        base = _table(read_log(log, config.format, config.event_types or None, config.min_weight))
     arrived = pa.concat_tables([_SCHEMA.empty_table(), *map(_read, _files(events))])
     rows = pa.concat_tables([base, arrived]).combine_chunks()
     times = rows["timestamp"].to_numpy()

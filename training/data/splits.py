@@ -2,11 +2,15 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.data.interactions import LogError, PackedLog
+
+# Ways to split a log; training.evaluation.protocols implements them.
+ProtocolName = Literal["unseen-users", "leave-one-out", "sampled-99", "temporal"]
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def gate_of(judgement: Judgement, config: NightConfig) -> Gate:
     """The gate for a day: what chance alone may do on its users is no failure."""
     drop, metric = config.metric_drop, config.metric
     if judgement.live is not None and judgement.errors is not None and judgement.live[metric]:
-        noise = config.metric_errors * judgement.errors[metric]
+        noise = config.metric_standard_errors * judgement.errors[metric]
         drop = max(drop, noise / judgement.live[metric])
     return Gate(NIGHT, metric, drop, config.ann_recall, config.size_change)
 
@@ -124,10 +124,10 @@ def strange_day(judgement: Judgement, live: Manifest | None, config: NightConfig
     if LEAD not in live.metrics:
         return []  # it was not published by a night
     then, now = live.metrics[LEAD][metric], judgement.live_lead[metric]
-    if now + 2 * judgement.lead_errors[metric] >= then * (1 - config.day_drop):
+    if now + 2 * judgement.lead_errors[metric] >= then * (1 - config.lead_drop):
         return []
     return [
         f"{metric} of the live {live.id} is {now:+.4f} from popularity's on this day, and was "
-        f"{then:+.4f} on the day it was published on, of which {config.day_drop:.1%} may be lost: "
+        f"{then:+.4f} on the day it was published on, of which {config.lead_drop:.1%} may be lost: "
         "check that the events name the items that were taken"
     ]

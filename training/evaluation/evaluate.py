@@ -14,8 +14,8 @@ from index.release.manifest import Manifest, read_manifest
 from index.release.reading import open_release, read_parts, verify_files
 from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Query, Retriever
-from training.config import FitConfig
 from training.data.interactions import pack
+from training.data.log_options import LogOptions
 from training.data.readers import read_log
 from training.evaluation.interest_clusters import separation
 from training.evaluation.interest_metrics import interest_health
@@ -64,8 +64,8 @@ def evaluate_release(
     Raises ReleaseError or LogError.
     """
     manifest, retriever = open_retriever(folder)
-    config = FitConfig.model_validate(manifest.training)
-    interactions = read_log(log_path, format, config.events or None, config.min_weight)
+    config = LogOptions.from_stored(manifest.training)
+    interactions = read_log(log_path, format, config.event_types or None, config.min_weight)
     core = interactions.k_core(config.min_user_interactions, config.min_item_interactions)
     log = pack(core, retriever.catalog)
     task = divide(

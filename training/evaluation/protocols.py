@@ -10,15 +10,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.data.interactions import LogError, PackedLog
-from training.data.splits import held_out, unseen_users
+from training.data.splits import ProtocolName, held_out, unseen_users
 
-ProtocolName = Literal["unseen-users", "leave-one-out", "sampled-99", "temporal"]
 _SAMPLED = 99
 
 

@@ -84,7 +84,7 @@ def _plot_users(
     """Figure 4: t-SNE of the interests (stars) and items (dots) of some test users."""
     figure, panels = plt.subplots(1, len(systems), figsize=(6 * len(systems), 5))
     for axes, system in zip(panels, systems, strict=True):
-        config = FitConfig.model_validate(system.outcomes[0].config)
+        config = FitConfig.from_stored(system.outcomes[0].config)
         cases = laboratory.prepared(config).task.test
         interests, items = represent(laboratory.retriever(config), cases, users)
         count = interests.shape[1]

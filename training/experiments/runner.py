@@ -14,6 +14,7 @@ from scipy import stats
 
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig
+from training.data.log_options import LogOptions
 from training.evaluation.evaluate import evaluate, exact, popular, user_metrics
 from training.evaluation.interest_clusters import separation
 from training.evaluation.protocols import Case
@@ -83,7 +84,7 @@ class ExperimentRunner:
 
     def retriever(self, config: FitConfig) -> Retriever:
         """The weights of a run that was made, behind exact search."""
-        config = FitConfig.model_validate(self.run(config).config)
+        config = FitConfig.from_stored(self.run(config).config)
         ready = self.prepared(config)
         folder = self._path(config).with_suffix("")
         fitted = Trainer(config, ready.catalog, ready.task, folder).run()
@@ -108,14 +109,12 @@ class ExperimentRunner:
         scores = []
         for number, trial in enumerate(tried, start=1):
             self._say(f"{name}, trial {number} of {len(tried)}")
-            scores.append(self.run(trial).validation[config.select_on])
+            scores.append(self.run(trial).validation[config.selection_metric])
         return tried[int(np.argmax(scores))]
 
     def prepared(self, config: FitConfig) -> Prepared:
         """The log as this config filters and divides it."""
-        about = {"format", "events", "min_weight", "min_user_interactions", "min_item_interactions"}
-        about |= {"split", "test_fraction", "split_seed"}
-        key = config.model_dump_json(include=about)
+        key = config.model_dump_json(include={*LogOptions.model_fields})
         if key not in self._prepared:
             self._prepared[key] = prepare_log(self.log, self._items, config)
         return self._prepared[key]

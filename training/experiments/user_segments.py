@@ -18,7 +18,7 @@ def kinds(
     laboratory: ExperimentRunner, systems: Sequence[System], metric: str = "recall@50"
 ) -> str:
     """A Markdown table: test users in parts of about equal size, and each system's mean there."""
-    ready = laboratory.prepared(FitConfig.model_validate(systems[0].outcomes[0].config))
+    ready = laboratory.prepared(FitConfig.from_stored(systems[0].outcomes[0].config))
     histories = [case.history for case in ready.task.test]
     lengths = np.array([len(history) for history in histories])
     lines = [["test users", "users", *(s.name for s in systems)]]

@@ -44,7 +44,7 @@ class Prepared(NamedTuple):
 
 def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> Prepared:
     """Raises LogError if the log cannot be used or is too small to split."""
-    interactions = read_log(log_path, config.format, config.events or None, config.min_weight)
+    interactions = read_log(log_path, config.format, config.event_types or None, config.min_weight)
     items = read_items(items_path) if items_path else None
     catalog, log = prepare(
         interactions, config.min_user_interactions, config.min_item_interactions, items

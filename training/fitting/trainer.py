@@ -83,7 +83,7 @@ class Trainer:
         finish: Callable[[Model], None] | None = None,
     ) -> None:
         self._finish = finish
-        self.epochs, self.select_on = config.epochs, config.select_on
+        self.epochs, self.selection_metric = config.epochs, config.selection_metric
         self._config, self._catalog = config, catalog
         self._validation = task.validation[: config.validation_users]
         self._exclude_seen = task.exclude_seen
@@ -179,7 +179,7 @@ class Trainer:
             "seconds": progress.seconds,
         }
         progress.history.append(record)
-        better = metrics[config.select_on] > progress.best.get(config.select_on, -1.0)
+        better = metrics[config.selection_metric] > progress.best.get(config.selection_metric, -1.0)
         if better and progress.epoch >= config.pretrain_epochs:
             progress.best, progress.best_epoch = metrics, progress.epoch
             self._save_best()

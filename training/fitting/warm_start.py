@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from index.encoders import Encoder
+from index.encoders.arguments import FORMER_ARGUMENTS
 from index.release.manifest import EncoderSpec
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
@@ -33,7 +34,7 @@ class Parts(NamedTuple):
 def encoder_fits(live: EncoderSpec, config: FitConfig) -> bool:
     """Whether a fit with this config makes an encoder that the live weights can be put into."""
     wanted = encoder_arguments(config, 0)
-    there: dict[str, object] = {**live.arguments}
+    there = {FORMER_ARGUMENTS.get(name, name): value for name, value in live.arguments.items()}
     alike: bool = {**there, _BY_ITEM: None} == {**wanted, _BY_ITEM: None}
     return alike and live.name == config.encoder
 

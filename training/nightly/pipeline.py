@@ -284,7 +284,7 @@ class Night:
             warm(model, self.prepared.catalog, self._parts(fitted), encoder=True, log=task.train)
 
         def finish(model: Model) -> None:
-            catch_up(model, config, task.train, since, self.config.catch_up)
+            catch_up(model, config, task.train, since, self.config.recent_data_passes)
 
         return self._run(name, config, task, start, finish)
 
@@ -312,7 +312,7 @@ class Night:
         config, log = self.fit_config, ready.task.train
         warm(model, ready.catalog, parts, self._encoder_is_warm, log)
         unseen = float(np.nextafter(manifest.data.last, np.inf))
-        catch_up(model, config, log, unseen, self.config.catch_up)
+        catch_up(model, config, log, unseen, self.config.recent_data_passes)
 
     def _parts(self, fitted: Fitted) -> Parts:
         return Parts(fitted.encoder, fitted.vectors, self.prepared.catalog)

@@ -40,7 +40,7 @@ def write_report(night: Night, outcome: dict[str, Any]) -> Path:
         "steps": {name: steps.result(name) for name in steps.seconds()},
         "seconds": steps.seconds(),
         "begun": steps.about["started"],
-        "catch_up": night.config.catch_up,
+        "catch_up": night.config.recent_data_passes,
         "serves": read_current(night.config.root),
     }
     if steps.done("judge"):

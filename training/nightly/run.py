@@ -207,7 +207,9 @@ def _read(config: NightConfig, folder: Path) -> dict[str, Any]:
     """Write the window, and return what is known of the night so far."""
     until = time.time() if config.until is None else config.until
     fit = config.fit_config(warm=False)
-    window = read_window(config.events, config.log, fit, config.kinds, config.window_days, until)
+    window = read_window(
+        config.events, config.log, fit, config.event_types, config.window_days, until
+    )
     if not window.counts["kept"]:
         there = "" if config.events.is_dir() else ", and there is no such folder"
         raise NothingNewError(
@@ -238,22 +240,22 @@ def _held_out(config: NightConfig, window: Path, live: str | None) -> Result:
     """Where the held-out day begins: never before the end of what the live release has seen."""
     log = read_log(window, "parquet")
     first, last = float(log.times.min()), float(log.times.max())
-    since, seen = last - config.held_out_days * DAY_S, -np.inf
-    if config.held_out_share is not None:
-        since = float(np.quantile(log.times, 1 - config.held_out_share))
+    since, seen = last - config.holdout_days * DAY_S, -np.inf
+    if config.holdout_fraction is not None:
+        since = float(np.quantile(log.times, 1 - config.holdout_fraction))
     if live is not None:
         seen = read_manifest(config.root / RELEASES / live).data.last
         since = max(since, float(np.nextafter(seen, np.inf)))
     cases, new = len(asked(log, since)), int((log.times >= since).sum())
-    if cases < config.min_cases:
-        why = "wait for more, or lower min_cases"
+    if cases < config.min_holdout_users:
+        why = "wait for more, or lower min_holdout_users"
         if not config.events.is_dir():
             why += "; there is no such folder yet"
         elif seen > last:
             why = f"{live} has seen up to {seen:g}: is that of the same unit of time as {last:g}?"
         raise NothingNewError(
             f"{config.events}: {new:,} events to hold out, which leave {cases:,} users to compare "
-            f"on, where {config.min_cases:,} are needed; {why}"
+            f"on, where {config.min_holdout_users:,} are needed; {why}"
         )
     return {
         "users": len(log.user_ids),
@@ -284,13 +286,13 @@ def _tell(config: NightConfig, outcome: Outcome, say: Say) -> None:
         with suppress(OSError):  # a root that cannot be written was the reason, perhaps
             told = {**outcome.to_json(), "ended": time.time()}
             replace_text(config.root / NIGHTS / LAST, json.dumps(told, indent=2) + "\n")
-    if outcome.outcome not in config.tell:
+    if outcome.outcome not in config.notify_on:
         return
     if config.webhook is not None:
-        attempts, timeout_s = config.hook_attempts, config.hook_timeout_s
+        attempts, timeout_s = config.webhook_attempts, config.notification_timeout_s
         hook.post(config.webhook, outcome.to_json(), timeout_s, attempts, say)
-    if config.command is not None:
-        hook.run(config.command, outcome.to_json(), config.hook_timeout_s, say)
+    if config.notification_command is not None:
+        hook.run(config.notification_command, outcome.to_json(), config.notification_timeout_s, say)
 
 
 def _all(nights: Path) -> list[Steps]:
@@ -327,7 +329,7 @@ def _sweep(config: NightConfig, nights: Path) -> None:
     for age, steps in enumerate(ended):
         for name in HANDED_ON:
             discard(steps.folder / name)
-        old = age >= config.keep_nights
+        old = age >= config.keep_runs
         draft = steps.result(DRAFT).get("draft")
         if draft is not None and (old or steps.about["ended"]["outcome"] == "published"):
             discard(config.root / DRAFTS / draft)

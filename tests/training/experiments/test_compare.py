@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from index.encoders import ENCODERS
-from training.__main__ import main
 from training.config import ConfigError
 from training.evaluation.interest_clusters import inter_user, intra_user
 from training.experiments.compare import compare, system_config
@@ -113,12 +111,12 @@ def test_the_papers_settings_are_settings(encoder):
     assert system_config(encoder, {}, "paper").encoder == encoder
 
 
-def test_the_command_writes_table_csv_and_plots(planted, tmp_path):
+def test_the_command_writes_table_csv_and_plots(planted, tmp_path, run_command):
     out = tmp_path / "out"
     log = str(planted / "interactions.parquet")
     arguments = ["compare", log, "--encoders", "pop,re4", "--seeds", "2", "--trials", "1"]
-    done = CliRunner().invoke(main, [*arguments, "--out", str(out), *SETS])
-    assert done.exit_code == 0, done.output
+    done = run_command(*arguments, "--out", out, *SETS)
+    assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(out / "compare.md")
     assert "by kind of user" in (out / "compare.md").read_text()
     assert "| re4 |" in (out / "compare.md").read_text()
@@ -129,11 +127,11 @@ def test_the_command_writes_table_csv_and_plots(planted, tmp_path):
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_sweeps_run(planted, tmp_path, name):
+def test_sweeps_run(planted, tmp_path, name, run_command):
     log = str(planted / "interactions.parquet")
     arguments = ["reproduce", name, log, "--seeds", "1", "--out", str(tmp_path), *SETS]
-    done = CliRunner().invoke(main, [*arguments, "--data-set", "gowalla"])
-    assert done.exit_code == 0, done.output
+    done = run_command(*arguments, "--data-set", "gowalla")
+    assert done.exit_code == 0, done.stderr
     told = (tmp_path / f"{name}.md").read_text()
     assert all(f"| {label} |" in told for label in SWEEPS[name])
     if name == "re4-table4":

@@ -47,12 +47,10 @@ def train(ready: Prepared, config: FitConfig, folder: Path, kill_at: int | None 
     return trainer.run(on_step)
 
 
-@pytest.mark.parametrize("sparse_above", [0, 10**9], ids=["sparse", "dense"])
+@pytest.mark.parametrize("threshold", [0, 10**9], ids=["sparse", "dense"])
 @pytest.mark.parametrize("kill_at", [1, 30, 75])
-def test_a_killed_run_ends_as_an_unbroken_one(
-    planted, tmp_path, monkeypatch, kill_at, sparse_above
-):
-    config = FitConfig(**SMALL, epochs=3, sparse_above=sparse_above, dropout=0.2)
+def test_a_killed_run_ends_as_an_unbroken_one(planted, tmp_path, monkeypatch, kill_at, threshold):
+    config = FitConfig(**SMALL, epochs=3, sparse_update_threshold=threshold, dropout=0.2)
     ready = prepared(planted, config)
     unbroken = train(ready, config, tmp_path / "unbroken")
     monkeypatch.setattr("training.fitting.trainer.CHECKPOINT_EVERY_S", -1.0)  # after every step
@@ -64,9 +62,9 @@ def test_a_killed_run_ends_as_an_unbroken_one(
     assert [r["losses"] for r in resumed.history] == [r["losses"] for r in unbroken.history]
 
 
-@pytest.mark.parametrize("sparse_above", [0, 10**9], ids=["sparse", "dense"])
-def test_with_cosine_scores_items_have_length_one(planted, tmp_path, sparse_above):
-    config = FitConfig(**SMALL, epochs=4, score_temperature=0.1, sparse_above=sparse_above)
+@pytest.mark.parametrize("threshold", [0, 10**9], ids=["sparse", "dense"])
+def test_with_cosine_scores_items_have_length_one(planted, tmp_path, threshold):
+    config = FitConfig(**SMALL, epochs=4, score_temperature=0.1, sparse_update_threshold=threshold)
     ready = prepared(planted, config)
     fitted = train(ready, config, tmp_path)
     np.testing.assert_allclose(np.linalg.norm(fitted.vectors[1:], axis=1), 1, rtol=1e-5)

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from index.release.manifest import ENCODER, digest, read_manifest, write_manifest
 from index.release.publish import rollback
 from index.release.reading import open_release, read_current
-from training.__main__ import main as training_cli
 from training.config import ConfigError
 from training.data.event_window import DAY_S
 from training.data.synthetic import write_synthetic
-from training.nightly.config import NightConfig, read_night
+from training.nightly.config import NightConfig, read_night_config
 from training.nightly.run import NIGHTS, Outcome, nightly
 
 FIT = {"dim": 16, "interests": 2, "hidden": 16, "negatives": 100, "epochs": 6, "batch_size": 64}
-NIGHT = {"metric": "recall@20", "held_out_days": 12, "min_cases": 10, "plots": False}
+NIGHT = {"metric": "recall@20", "holdout_days": 12, "min_holdout_users": 10, "plots": False}
 FIRST = 1_735_689_600
 SOON, LATER = FIRST + 100 * DAY_S, FIRST + 112 * DAY_S  # the ends of two nights
 
@@ -210,7 +208,7 @@ def test_half_the_catalogue_gone_is_refused(folder, log):
     items = log["item_id"].to_pylist()
     stay = [hash_of(item) % 2 == 0 for item in items]
     bad_events(folder, log.filter(pa.array(stay)))
-    outcome = nightly(config_of(folder, fit={"min_user_interactions": 2}, min_cases=5))
+    outcome = nightly(config_of(folder, fit={"min_user_interactions": 2}, min_holdout_users=5))
     refused(folder, outcome, before, "the catalogue has", "where 20.0% may be")
 
 
@@ -359,7 +357,7 @@ def test_a_report_says_what_was_asked_for_what_serves_and_what_was_never_judged(
     assert f"Live now: {before}." in page
     assert "recall@20 at most" in page
     assert "new to the live release" not in page
-    outcome = nightly(config_of(folder, held_out_days=3, min_cases=5))
+    outcome = nightly(config_of(folder, holdout_days=3, min_holdout_users=5))
     page = (folder / "root" / NIGHTS / str(outcome.night) / "report.md").read_text()
     assert "events before that are new to the live release" in page
     told = json.loads((folder / "root" / NIGHTS / "last.json").read_text())
@@ -502,7 +500,7 @@ def test_a_webhook_is_tried_again_and_gets_the_outcome(folder, receiver):
 
 def test_a_command_gets_the_outcome_on_its_input(folder, tmp_path):
     out = tmp_path / "told"
-    outcome = nightly(config_of(folder, until=SOON, command=f"tee {out}"))
+    outcome = nightly(config_of(folder, until=SOON, notification_command=f"tee {out}"))
     assert json.loads(out.read_text()) == outcome.to_json()
 
 
@@ -511,15 +509,20 @@ def test_a_command_gets_the_outcome_on_its_input(folder, tmp_path):
     [
         ({"webhook": "http://127.0.0.1:9/secret"}, "webhook at 127.0.0.1: 1 attempts failed"),
         ({"webhook": "no address"}, "webhook"),
-        ({"command": "false"}, "command: ended with 1"),
-        ({"command": "/no/such/program"}, "command: could not be run (FileNotFoundError)"),
-        ({"command": "sleep 60"}, "command: not done after 0.5 s, and ended"),
-        ({"command": "'"}, "command: could not be run (ValueError)"),
+        ({"notification_command": "false"}, "command: ended with 1"),
+        (
+            {"notification_command": "/no/such/program"},
+            "command: could not be run (FileNotFoundError)",
+        ),
+        ({"notification_command": "sleep 60"}, "command: not done after 0.5 s, and ended"),
+        ({"notification_command": "'"}, "command: could not be run (ValueError)"),
     ],
 )
 def test_a_hook_that_fails_fails_no_night(folder, settings, said):
     heard: list[str] = []
-    config = config_of(folder, until=SOON, hook_attempts=1, hook_timeout_s=0.5, **settings)
+    config = config_of(
+        folder, until=SOON, webhook_attempts=1, notification_timeout_s=0.5, **settings
+    )
     assert nightly(config, heard.append).exit_code == 4
     assert any(text.startswith(said) for text in heard), heard
     assert not any("secret" in text for text in heard)
@@ -527,7 +530,7 @@ def test_a_hook_that_fails_fails_no_night(folder, settings, said):
 
 def test_who_need_not_be_told_is_not(folder, receiver):
     url, kind = receiver
-    nightly(config_of(folder, until=SOON, webhook=url, tell=("failed",)))
+    nightly(config_of(folder, until=SOON, webhook=url, notify_on=("failed",)))
     assert kind.taken == []
 
 
@@ -538,16 +541,19 @@ def test_settings_come_from_the_file_and_then_the_command_line(tmp_path):
     toml = tmp_path / "night.toml"
     toml.write_text('root = "a"\nevents = "b"\nkeep = 7\n[fit]\ndim = 32\nepochs = 9\n')
     overrides = [("keep", 3), ("fit.epochs", 2), ("warm.patience", 1), ("until", "2026-01-02")]
-    config = read_night(toml, overrides)
+    config = read_night_config(toml, overrides)
     assert (config.root, config.keep, config.cold) == (Path("a"), 3, False)
     cold, warm = config.fit_config(warm=False), config.fit_config(warm=True)
     assert (cold.dim, cold.epochs, cold.split) == (32, 2, "temporal")
     assert (cold.patience, warm.patience) == (3, 1)
     toml.write_text('root = "a"\nevents = "b"\nuntil = 2026-01-02T00:00:00Z\n')
-    assert read_night(toml, []).until == 1_767_312_000
-    assert read_night(toml, [("until", "2026-01-02T00:00:00Z")]).until == 1_767_312_000
+    assert read_night_config(toml, []).until == 1_767_312_000
+    assert read_night_config(toml, [("until", "2026-01-02T00:00:00Z")]).until == 1_767_312_000
     toml.write_text('root = "a"\nevents = "b"\nuntil = 2026-01-02\n')
-    assert read_night(toml, []).until == read_night(toml, [("until", "2026-01-02")]).until
+    assert (
+        read_night_config(toml, []).until
+        == read_night_config(toml, [("until", "2026-01-02")]).until
+    )
 
 
 @pytest.mark.parametrize(
@@ -559,12 +565,12 @@ def test_settings_come_from_the_file_and_then_the_command_line(tmp_path):
         (("keep.x", 3), "keep: |keep has no settings"),
         (("until", "soon"), "until"),
         (("warm.patience", "long"), "warm: patience"),
-        (("warm.dim", 48), "warm: dim is of the model, which goes on; set it in fit"),
+        (("warm.dim", 48), "warm: dim is part of the model, which is kept; set it in fit"),
         (("fit.encoder", "none"), "fit: encoder = 'none': choose one of re4, "),
         (("fit.encoder", ["re4"]), "fit: encoder"),
         (("fit.heads", 3), "fit: heads = 3 does not divide dim = 64"),
         (("fit.pretrain_epochs", 30), "fit: epochs = 30 leaves none to choose from"),
-        (("command", ""), "command"),
+        (("notification_command", ""), "notification_command"),
         (("webhook", ""), "webhook"),
         (("root", ""), "root: Value error, name a file or folder"),
         (("until", float("nan")), "until"),
@@ -575,16 +581,18 @@ def test_a_setting_that_cannot_be_is_refused(tmp_path, override, said):
     encoder = "sasrec" if override[0] == "fit.heads" else "re4"
     toml.write_text(f'root = "a"\nevents = "b"\nkeep = 7\n[fit]\nencoder = "{encoder}"\n')
     with pytest.raises(ConfigError, match=said):
-        read_night(toml, [override])
+        read_night_config(toml, [override])
 
 
-def test_the_command_says_how_it_ended(folder: Path, tmp_path: Path) -> None:
+def test_the_command_says_how_it_ended(
+    folder: Path, tmp_path: Path, run_command: Callable[..., Any]
+) -> None:
     toml = tmp_path / "night.toml"
     toml.write_text(f'root = "{folder / "root"}"\nevents = "{folder / "events"}"\nuntil = {SOON}\n')
-    done = CliRunner().invoke(training_cli, ["nightly", "--config", str(toml)])
+    done = run_command("nightly", "--config", toml)
     told = json.loads(done.stdout.splitlines()[-1])
     assert done.exit_code == {"published": 0, "refused": 3, "nothing-new": 4}[told["outcome"]]
     assert done.stderr.splitlines()[-1] == told["sentence"]
-    wrong = CliRunner().invoke(training_cli, ["nightly", "--set", "kep=3"])
+    wrong = run_command("nightly", "--set", "kep=3")
     assert wrong.exit_code == 1
     assert "Error: " in wrong.stderr
