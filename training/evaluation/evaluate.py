@@ -17,10 +17,11 @@ from index.retrieval.retriever import Query, Retriever
 from training.data.interactions import pack
 from training.data.log_options import LogOptions
 from training.data.readers import read_log
+from training.data.splits import ProtocolName
 from training.evaluation.interest_clusters import separation
 from training.evaluation.interest_metrics import interest_health
 from training.evaluation.metrics import METRICS
-from training.evaluation.protocols import Case, ProtocolName, divide
+from training.evaluation.protocols import Case, divide
 
 CUTOFFS = (5, 10, 20, 50)
 Part = Literal["test", "validation"]

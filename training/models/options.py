@@ -5,7 +5,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
-from pydantic.fields import FieldInfo
 
 from index.encoders import ENCODERS
 from index.encoders.arguments import (
@@ -19,7 +18,7 @@ from training.models.negative_sampling import SamplerName
 from training.models.objectives import AUXILIARY_LOSSES, MAIN_LOSSES
 from training.models.objectives.timirec import PretrainEpochs
 
-Fields = dict[str, tuple[Any, FieldInfo]]
+Fields = dict[str, tuple[Any, Any]]  # type and FieldInfo, as create_model takes them
 
 
 def _fields(models: Iterable[type[BaseModel]]) -> Fields:
