@@ -157,7 +157,8 @@ class CompareCommand(ExperimentCommand):
         from training.experiments.report import write_comparison
         from training.experiments.user_segments import kinds
 
-        runner, common = self.runner(self.log), {"split": self.split} | self.common()
+        common = {"split": self.split} | self.common()
+        runner = self.runner(self.log)
         encoders = self.encoders.split(",")
         systems = compare(runner, encoders, self.seeds, self.trials, common, self.preset)
         print(write_comparison(self.out, systems, kinds(runner, systems), print))
@@ -175,7 +176,9 @@ class ReproduceCommand(ExperimentCommand):
     def cli_cmd(self) -> None:
         from training.experiments.reproduce import reproduce
 
-        print(reproduce(self.runner(self.log), self.name, self.seeds, self.common(), self.data_set))
+        common = self.common()
+        runner = self.runner(self.log)
+        print(reproduce(runner, self.name, self.seeds, common, self.data_set))
 
 
 class NightlyCommand(Command):
