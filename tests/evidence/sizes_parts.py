@@ -90,7 +90,13 @@ def fit_some(folder: Path, examples: int) -> dict[str, object]:
     from training.fitting.fit import Prepared, prepare_log, write_draft
     from training.fitting.trainer import Progress, Trainer
 
-    config = FitConfig(epochs=1, min_user_interactions=1, min_item_interactions=1, batch_size=1024)
+    config = FitConfig(
+        recency=True,
+        epochs=1,
+        min_user_interactions=1,
+        min_item_interactions=1,
+        batch_size=1024,
+    )
     ready = prepare_log(folder / LOG / "interactions.parquet", folder / "items.parquet", config)
     train = ready.task.train
     whole = len(train.rows) - len(train)
