@@ -12,7 +12,7 @@ import torch
 from index.release.reading import read_current
 from training.data.synthetic import write_synthetic
 from training.fitting.malloc import keep_freed_memory
-from training.nightly.config import read_night
+from training.nightly.config import read_night_config
 from training.nightly.run import run_nightly
 
 
@@ -21,7 +21,7 @@ def bootstrap(config_file: Path) -> int:
 
     The service may start without a release if the log is too small: events will extend it.
     """
-    config = read_night(config_file, [])
+    config = read_night_config(config_file)
     if (live := read_current(config.root)) is not None:
         print(f"{live} is live")
         return 0

@@ -19,7 +19,7 @@ from service.client.operations import CallError
 from service.http.schemas.recommend import RecommendRequest
 from service.store.events import Event
 from training.data.readers import read_log
-from training.nightly.config import read_night
+from training.nightly.config import read_night_config
 
 CONCURRENT_VISITORS = 200
 K = 50
@@ -80,7 +80,7 @@ def _summary(outcomes: Counter[str]) -> str:
 
 def main(url: str, config_file: Path) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    log = read_night(config_file, []).log
+    log = read_night_config(config_file).log
     if log is None:
         sys.exit(f"{config_file}: names no log to replay; set `log`")
     with Client(url, key=os.environ.get("KEY") or None) as client:

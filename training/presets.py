@@ -1,7 +1,7 @@
-"""Named settings of an encoder. What they leave out is as FitConfig has it by default.
+"""Named settings of an encoder. Settings that a preset leaves out have FitConfig's defaults.
 
-best: what was found best in general, which is FitConfig's defaults but for encoders that need a
-training of their own. paper: what the paper of each trains with.
+best: the best settings found in general: FitConfig's defaults, except for encoders that need a
+training of their own. paper: the settings of the encoder's paper.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,6 @@ _COMIREC = _SOFTMAX | {"sampler": "log-uniform", "negatives": 1280, "learning_ra
 _PAPER: Mapping[str, Mapping[str, Any]] = {
     "re4": _SOFTMAX
     | {
-        "recency": False,
         "negatives": 5000,
         "learning_rate": 0.003,
         "recontrast": 0.1,
@@ -37,13 +36,13 @@ _PAPER: Mapping[str, Mapping[str, Any]] = {
         "dropout": 0.0,
         "batch_size": 256,
         "pretrain_epochs": 10,
-        "distil_temperature": 0.1,
+        "distillation_temperature": 0.1,
     },
 }
 
 _BEST: Mapping[str, Mapping[str, Any]] = {
-    # interests: of two, the better on validation, see training.choice.
-    "re4": {"interests": None, "score_temperature": 0.15},
+    # interests None: two values are tried, see training.fitting.select_interests.
+    "re4": {"interests": None, "recency": True, "score_temperature": 0.15},
     "timirec": _PAPER["timirec"],
 }
 

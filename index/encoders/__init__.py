@@ -1,46 +1,31 @@
-"""Rows of a history -> K interest vectors: the forward flow, and all of a model that is shipped.
+"""Encoders: rows of a history -> K interest vectors. All of a model that is shipped.
 
-Notation for shapes, here and in the families: B batch, L history length, K interests, D dimension.
+Every module of this package is imported here, so an encoder is one file: a class with `Arguments`,
+registered under its name. The order of the modules' names is the order of ENCODERS.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from importlib import import_module
+from pkgutil import iter_modules
 
-from index.encoders.attention import ComirecSaEncoder, Re4Encoder
-from index.encoders.capsule import ComirecDrEncoder, MindEncoder
-from index.encoders.cosine import Cosine
 from index.encoders.interface import Encoder, History, Interests
-from index.encoders.single import Gru4RecEncoder, SasRecEncoder, YoutubeDnnEncoder
-from index.encoders.timirec import TimirecEncoder
+from index.encoders.registry import (
+    ENCODERS,
+    EncoderArgumentError,
+    UnknownEncoderError,
+    build_encoder,
+    read_arguments,
+)
 
-ENCODERS: Mapping[str, type[Encoder]] = {
-    "re4": Re4Encoder,
-    "comirec-sa": ComirecSaEncoder,
-    "comirec-dr": ComirecDrEncoder,
-    "mind": MindEncoder,
-    "timirec": TimirecEncoder,
-    "youtube-dnn": YoutubeDnnEncoder,
-    "gru4rec": Gru4RecEncoder,
-    "sasrec": SasRecEncoder,
-}
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
-
-class UnknownEncoderError(ValueError):
-    """No encoder has the name asked for."""
-
-
-def build_encoder(name: str, arguments: Mapping[str, Any]) -> Encoder:
-    """The encoder called `name` with fresh weights, drawn from torch's global generator.
-
-    score_temperature, an argument that every encoder takes: of cosine scores; without it, scores
-    are inner products. Releases made before 2026-11-28 call it `cosine`.
-    """
-    if name not in ENCODERS:
-        raise UnknownEncoderError(f"encoder: no {name!r}; choose one of {', '.join(ENCODERS)}")
-    own = dict(arguments)
-    temperature = own.pop("score_temperature", own.pop("cosine", None))
-    encoder = ENCODERS[name](**own)
-    return encoder if temperature is None else Cosine(encoder, temperature)
-
-
-__all__ = ["ENCODERS", "Encoder", "History", "Interests", "UnknownEncoderError", "build_encoder"]
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "EncoderArgumentError",
+    "History",
+    "Interests",
+    "UnknownEncoderError",
+    "build_encoder",
+    "read_arguments",
+]

@@ -1,10 +1,13 @@
-"""Interests by dynamic routing: the items of a history vote for capsules, and those they agree
-with hear them more."""
+"""Interests by dynamic routing: the items of a history vote for capsules, and the items that agree
+with a capsule gain weight in it."""
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from index.encoders.arguments import EncoderArguments, HistoryLength, InterestCount
 from index.encoders.interface import Encoder, History, Interests
+from index.encoders.registry import register
 
 _ROUTING_SEED = 2019
 
@@ -18,40 +21,51 @@ def squash(vectors: Tensor) -> Tensor:
 def route(votes: Tensor, mask: Tensor, logits: Tensor, iterations: int) -> Interests:
     """votes (B, G, L, D), first logits broadcastable to (B, K, L) -> capsules and their couplings.
 
-    G divides K: K / G interests hear the same votes. The coupling of an item is a softmax over the
+    G divides K: K / G interests get the same votes. The coupling of an item is a softmax over the
     *interests*; several ports take it over the items. Votes get gradient in the last iteration
-    alone. `attention` is each capsule's couplings, rescaled to sum to 1 over the items.
+    only. `attention` is each capsule's couplings, rescaled to sum to 1 over the items.
     """
     batch, groups, length, dim = votes.shape
     present = mask[:, None, :]
     logits = logits.expand(batch, -1, length)
 
-    def hear(coupling: Tensor, votes: Tensor) -> Tensor:
+    def capsules_of(coupling: Tensor, votes: Tensor) -> Tensor:
         return squash((coupling.view(batch, groups, -1, length) @ votes).flatten(1, 2))
 
-    still = votes.detach()
+    detached = votes.detach()
     for _ in range(iterations - 1):
-        capsules = hear(logits.softmax(dim=1) * present, still)
-        agreement = capsules.view(batch, groups, -1, dim) @ still.transpose(2, 3)
+        capsules = capsules_of(logits.softmax(dim=1) * present, detached)
+        agreement = capsules.view(batch, groups, -1, dim) @ detached.transpose(2, 3)
         logits = logits + agreement.flatten(1, 2)
     coupling = logits.softmax(dim=1) * present
-    capsules = hear(coupling, votes)
+    capsules = capsules_of(coupling, votes)
     attention = coupling / coupling.sum(dim=2, keepdim=True).clamp_min(1e-12)
     return Interests(capsules, attention, capsules)
 
 
+class RoutingArguments(EncoderArguments):
+    interests: InterestCount
+    history: HistoryLength
+    iterations: int = Field(3, ge=1, description="comirec-dr, mind: iterations of the routing")
+
+
+@register("comirec-dr")
 class ComirecDrEncoder(Encoder):
     """Cen et al., ComiRec, KDD 2020, the routing variant: u_jk = W_jk x_j, logits from 0.
 
-    There is one W (D, D) a place of the history, counted from the newest, and interest.
+    There is one W (D, D) per interest and position of the history, counted from the newest.
     """
 
-    def __init__(
-        self, dim: int = 64, interests: int = 8, history: int = 20, iterations: int = 3
-    ) -> None:
+    class Arguments(RoutingArguments):
+        pass
+
+    def __init__(self, arguments: Arguments) -> None:
         super().__init__()
-        self.dim, self.interests, self._iterations = dim, interests, iterations
-        self.transform = nn.Parameter(torch.randn(history, interests, dim, dim) * dim**-0.5)
+        dim, interests = arguments.dim, arguments.interests
+        self.dim, self.interests, self._iterations = dim, interests, arguments.iterations
+        self.transform = nn.Parameter(
+            torch.randn(arguments.history, interests, dim, dim) * dim**-0.5
+        )
 
     def forward(self, history: History) -> Interests:
         transform = self.transform[-history.mask.shape[1] :]
@@ -60,43 +74,44 @@ class ComirecDrEncoder(Encoder):
         return route(votes, history.mask, start, self._iterations)
 
 
+@register("mind")
 class MindEncoder(Encoder):
     """Li et al., MIND, CIKM 2019: u_j = S x_j with one S for all, logits from N(0, 1).
 
-    The logits, one a place of the history and interest, are drawn once and shipped: drawn anew at
-    each call, as much public code does, they give the same user other candidates every time.
+    The logits, one per interest and position of the history, are drawn once and shipped. Much
+    public code draws them at each call, and then the same user gets other candidates every time.
 
-    dynamic: a history of n items has max(1, min(K, log2 n)) interests. The rest repeat the first,
-    so that they are neither searched as zero vectors nor find anything of their own.
+    dynamic: a history of n items has max(1, min(K, log2 n)) interests. The rest repeat the first:
+    so they are no zero vectors in the search, and find nothing of their own.
     """
+
+    class Arguments(RoutingArguments):
+        dynamic: bool = Field(
+            False, description="mind: log2(length of the history) interests, at most K"
+        )
 
     start: Tensor
 
-    def __init__(
-        self,
-        dim: int = 64,
-        interests: int = 8,
-        history: int = 20,
-        iterations: int = 3,
-        dynamic: bool = False,
-    ) -> None:
+    def __init__(self, arguments: Arguments) -> None:
         super().__init__()
+        dim, interests = arguments.dim, arguments.interests
         self.dim, self.interests = dim, interests
-        self._iterations, self._dynamic = iterations, dynamic
+        self._iterations, self._dynamic = arguments.iterations, arguments.dynamic
         self.transform = nn.Linear(dim, dim, bias=False)
         nn.init.normal_(self.transform.weight, std=dim**-0.5)
         generator = torch.Generator().manual_seed(_ROUTING_SEED)
-        self.register_buffer("start", torch.randn(history, interests, generator=generator))
+        start = torch.randn(arguments.history, interests, generator=generator)
+        self.register_buffer("start", start)
 
     def forward(self, history: History) -> Interests:
         votes = self.transform(history.vectors)[:, None]
         start = self.start[-history.mask.shape[1] :].T
-        found = route(votes, history.mask, start, self._iterations)
+        routed = route(votes, history.mask, start, self._iterations)
         if not self._dynamic:
-            return found
-        several = history.mask.sum(dim=1).log2().floor().clamp(1, self.interests)
-        spare = torch.arange(self.interests, device=several.device) >= several[:, None]
+            return routed
+        count = history.mask.sum(dim=1).log2().floor().clamp(1, self.interests)
+        spare = torch.arange(self.interests, device=count.device) >= count[:, None]
         vectors, attention = (
-            torch.where(spare[:, :, None], part[:, :1], part) for part in found[:2]
+            torch.where(spare[:, :, None], part[:, :1], part) for part in routed[:2]
         )
         return Interests(vectors, attention, vectors)

@@ -1,15 +1,15 @@
-"""Scores that are cosines: interests of one length, for items of length 1."""
+"""Cosine scores for any encoder: interests of one length, searched in items of length 1."""
 
 import torch.nn.functional as F
 
 from index.encoders.interface import Encoder, History, Interests
 
 
-class Cosine(Encoder):
-    """An encoder whose interests are brought to the length 1 / temperature.
+class CosineEncoder(Encoder):
+    """An encoder whose interests are scaled to the length 1 / temperature.
 
-    By inner product with items of length 1 they give the cosine over the temperature, so that an
-    item's length, its popularity for the most part, counts for nothing.
+    Their inner product with items of length 1 is the cosine divided by the temperature, so the
+    length of an item vector, which mostly encodes its popularity, has no effect.
     """
 
     def __init__(self, encoder: Encoder, temperature: float) -> None:

@@ -1,14 +1,19 @@
-"""What every encoder takes and gives."""
+"""What every encoder takes and returns.
+
+Notation for shapes, here and in the encoders: B batch, L history length, K interests, D dimension.
+"""
 
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from index.encoders.arguments import EncoderArguments
+
 
 class History(NamedTuple):
     """A batch of padded histories, newest item in the last column.
 
-    rows (B, L) int64, 0 = padding, or an item that came after the training; vectors (B, L, D) their
+    rows (B, L) int64, 0 = padding, or an item added after the training; vectors (B, L, D) their
     item vectors, zero at padding; mask (B, L) bool, true at items. Every history has at least one.
     """
 
@@ -18,12 +23,12 @@ class History(NamedTuple):
 
 
 class Interests(NamedTuple):
-    """What an encoder makes of a batch of histories.
+    """The output of an encoder for a batch of histories.
 
-    vectors (B, K, D): what is searched with and what the main loss sees.
+    vectors (B, K, D): the queries of the search, and the input of the main loss.
     attention (B, K, L): the share of each history item in each interest; sums to 1, 0 at padding.
-    raw (B, K, D): the interests before an output head, equal to `vectors` where there is none.
-    prediction (B, K): logits of which interest comes next, from an encoder that tells.
+    raw (B, K, D): the interests before an output head, equal to `vectors` without a head.
+    prediction (B, K): logits of which interest comes next; None from encoders without a predictor.
     """
 
     vectors: Tensor
@@ -33,17 +38,20 @@ class Interests(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Base of the encoders, so that a checker knows what calling one returns.
+    """Base class of the encoders: a type checker learns from it what a call returns.
 
-    An encoder holds no item table: it is handed the vectors, which the server keeps memory-mapped
-    and the trainer may update sparsely.
+    An encoder is built from one value of its `Arguments`. It holds no item table: it is given the
+    vectors, which the server keeps memory-mapped and the trainer may update sparsely.
     """
+
+    class Arguments(EncoderArguments):
+        pass
 
     interests: int
     dim: int
 
     def forward(self, history: History) -> Interests:
-        raise NotImplementedError  # the families define it; this class is their type
+        raise NotImplementedError  # each encoder defines it
 
     def __call__(self, history: History) -> Interests:
         result: Interests = super().__call__(history)

@@ -26,7 +26,7 @@ from index.encoders import ENCODERS
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig
 from training.data.examples import ExampleStream
-from training.evaluation.evaluate import exact
+from training.evaluation.evaluate import exact_retriever
 from training.experiments.compare import system_config
 from training.fitting.select_interests import candidates
 from training.models.model import Model
@@ -57,8 +57,8 @@ def main() -> None:
     parser.add_argument("--encoders", default=",".join((*ENCODERS, *VARIANTS)))
     given = parser.parse_args()
     ready = on_one_core(given.log, FitConfig())
-    stream = ExampleStream(ready.task.train, FitConfig().history, BATCH, seed=0)
-    histories = [case.history for case in ready.task.test]
+    stream = ExampleStream(ready.split.train, FitConfig().history, BATCH, seed=0)
+    histories = [case.history for case in ready.split.test]
     costs = {}
     print(
         "| encoder | training, samples/s | encoding one, us | sixteen, us |",
@@ -69,7 +69,7 @@ def main() -> None:
         config = candidates(system_config(text, {"batch_size": BATCH}, "best"))[0]
         model = Model(config, torch.ones(len(ready.catalog) + 1)).eval()
         vectors = model.vectors()
-        retriever = exact(ready.catalog, model.encoder, vectors, config.history)
+        retriever = exact_retriever(ready.catalog, model.encoder, vectors, config.history)
         cost = (
             round(samples_per_s(config, stream, ITEMS)),
             round(encode_us(retriever, histories, 1)),

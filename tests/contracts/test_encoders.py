@@ -1,6 +1,5 @@
-"""What every encoder holds, whatever its family, and what Re4's forward flow is."""
+"""What holds for every encoder, and the equations of Re4's forward flow."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,12 @@ from torch import Tensor
 from index.encoders import (
     ENCODERS,
     Encoder,
+    EncoderArgumentError,
     History,
     Interests,
     UnknownEncoderError,
     build_encoder,
+    read_arguments,
 )
 from index.retrieval.padding import pad_histories
 
@@ -40,9 +41,9 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
 
 def make(variant: str, seed: int = 0) -> Encoder:
     name = variant.partition(",")[0]
-    offered = {"dim": DIM, "interests": INTERESTS, "hidden": 12, "items": ITEMS}
-    taken = inspect.signature(ENCODERS[name]).parameters
-    arguments = {key: value for key, value in offered.items() if key in taken}
+    values = {"dim": DIM, "interests": INTERESTS, "hidden": 12, "items": ITEMS}
+    fields = ENCODERS[name].Arguments.model_fields
+    arguments = {key: value for key, value in values.items() if key in fields}
     arguments |= SWITCHES.get(variant, {})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -76,7 +77,7 @@ def assert_close(given: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_cosine_scores_know_no_length() -> None:
+def test_cosine_scores_ignore_the_length_of_interests() -> None:
     plain, cosine = make("re4"), make("re4, cosine")
     cosine.load_state_dict({f"encoder.{name}": t for name, t in plain.state_dict().items()})
     expected, given = encode(plain, HISTORIES), encode(cosine, HISTORIES)
@@ -100,7 +101,7 @@ def test_shapes_and_types(encoder: Encoder) -> None:
         assert part.isfinite().all()
 
 
-def test_attention_is_a_share_and_none_goes_to_padding(encoder: Encoder) -> None:
+def test_attention_sums_to_one_and_is_zero_at_padding(encoder: Encoder) -> None:
     attention = encode(encoder, HISTORIES).attention
     mask = history(HISTORIES).mask[:, None, :].expand_as(attention)
     assert_close(attention.sum(-1), torch.ones(attention.shape[:2]))
@@ -116,28 +117,28 @@ def test_more_padding_changes_nothing(encoder: Encoder) -> None:
     assert (long.attention[:, :, :-5] == 0).all()
 
 
-def test_a_batch_gives_what_each_alone_gives(encoder: Encoder) -> None:
+def test_a_history_gets_the_same_interests_alone_and_in_a_batch(encoder: Encoder) -> None:
     together = encode(encoder, HISTORIES)
-    for line, alone in enumerate(HISTORIES):
+    for index, alone in enumerate(HISTORIES):
         single = encode(encoder, [alone])
-        assert_close(together.vectors[line], single.vectors[0])
-        assert_close(together.attention[line], single.attention[0])
+        assert_close(together.vectors[index], single.vectors[0])
+        assert_close(together.attention[index], single.attention[0])
 
 
-def test_answers_repeat_to_the_bit(encoder: Encoder) -> None:
+def test_encoding_is_deterministic_to_the_bit(encoder: Encoder) -> None:
     first, again = encode(encoder, HISTORIES), encode(encoder, HISTORIES)
     assert all(map(torch.equal, tensors(first), tensors(again)))
 
 
-def test_the_seed_makes_the_weights(encoder: Encoder, request: pytest.FixtureRequest) -> None:
+def test_the_seed_decides_the_weights(encoder: Encoder, request: pytest.FixtureRequest) -> None:
     variant = request.node.callspec.params["encoder"]
-    same, other = make(variant), make(variant, seed=1)
+    same, different = make(variant), make(variant, seed=1)
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, same.state_dict()[name])
-    assert not torch.equal(encode(other, HISTORIES).vectors, encode(encoder, HISTORIES).vectors)
+    assert not torch.equal(encode(different, HISTORIES).vectors, encode(encoder, HISTORIES).vectors)
 
 
-def test_saved_and_loaded_weights_answer_to_the_bit(
+def test_saved_and_loaded_weights_encode_equally_to_the_bit(
     encoder: Encoder, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     save_file(encoder.state_dict(), tmp_path / "weights")
@@ -147,7 +148,7 @@ def test_saved_and_loaded_weights_answer_to_the_bit(
     assert all(map(torch.equal, tensors(given), tensors(expected)))
 
 
-def test_the_gradient_reaches_every_weight_and_every_item_read(encoder: Encoder) -> None:
+def test_every_weight_and_every_item_of_a_history_gets_gradient(encoder: Encoder) -> None:
     vectors = table().requires_grad_()
     interests = encoder(history(HISTORIES, vectors=vectors))
     weights = torch.randn(interests.vectors.shape, generator=torch.Generator().manual_seed(3))
@@ -163,13 +164,13 @@ def test_the_gradient_reaches_every_weight_and_every_item_read(encoder: Encoder)
 
 def test_interests_differ(encoder: Encoder) -> None:
     if encoder.interests == 1:
-        pytest.skip("one interest has no other")
+        pytest.skip("there is only one interest")
     vectors = encode(encoder, [[1, 2, 3, 4, 5, 6, 7, 8]], 8).vectors[0]
-    assert all(not torch.equal(vectors[0], other) for other in vectors[1:])
+    assert all(not torch.equal(vectors[0], vector) for vector in vectors[1:])
 
 
 @pytest.mark.parametrize(("length", "several"), [(1, 1), (3, 1), (4, 2), (7, 2), (8, 3), (12, 3)])
-def test_mind_has_as_many_interests_as_its_paper_gives_a_history(length: int, several: int) -> None:
+def test_mind_has_the_paper_s_number_of_interests(length: int, several: int) -> None:
     """max(1, min(K, log2 n)); the rest repeat the first and find nothing of their own."""
     vectors = encode(make("mind, dynamic"), [list(range(1, length + 1))], 12).vectors[0]
     assert len(vectors.unique(dim=0)) == several
@@ -181,26 +182,55 @@ def test_all_state_is_saved(encoder: Encoder) -> None:
     assert {*dict(encoder.named_buffers())} <= {*encoder.state_dict()}
 
 
-def test_an_unknown_name_is_refused_with_those_there_are() -> None:
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UnknownEncoderError, match=r"no 'Re4'; choose one of .*re4"):
         build_encoder("Re4", {})
+
+
+def test_every_argument_is_described_and_shared_ones_are_declared_once() -> None:
+    """Descriptions are the trainer's help; only defaults may differ between encoders."""
+    declared: dict[str, tuple[Any, str | None]] = {}
+    for encoder in ENCODERS.values():
+        for name, field in encoder.Arguments.model_fields.items():
+            assert field.description
+            same = (field.annotation, field.description)
+            assert declared.setdefault(name, same) == same
+
+
+def test_former_names_of_arguments_are_read() -> None:
+    """Releases made before an argument was renamed must load."""
+    former = read_arguments("re4", {"dim": 8, "cosine": 0.1})
+    assert former == read_arguments("re4", {"dim": 8, "score_temperature": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"colour": 3}, "colour: Extra inputs are not permitted"),
+        ({"dim": -8}, "dim: Input should be greater than or equal to 1"),
+        ({"heads": 3}, "heads = 3 does not divide dim = 64"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(EncoderArgumentError, match=message):
+        build_encoder("sasrec", arguments)
 
 
 # --- Re4 ---
 
 
 @pytest.mark.parametrize("variant", ["re4", "re4, tanh head"])
-def test_re4_does_not_know_the_order_of_a_history(variant: str) -> None:
+def test_re4_ignores_the_order_of_a_history(variant: str) -> None:
     encoder = make(variant)
     expected = encode(encoder, [[1, 2, 3, 4, 5]])
     order = [3, 0, 4, 1, 2]
-    given = encode(encoder, [[[1, 2, 3, 4, 5][place] for place in order]])
+    given = encode(encoder, [[[1, 2, 3, 4, 5][position] for position in order]])
     assert_close(given.vectors, expected.vectors)
     assert_close(given.attention, expected.attention[:, :, order])
 
 
-def test_recency_weighs_the_places_of_a_history() -> None:
-    """As if the logits were b_kt alone: equal items differ only in their place."""
+def test_recency_weighs_the_positions_of_a_history() -> None:
+    """As if the logits were b_kt alone: equal items differ only in their position."""
     encoder = make("re4, recency")
     bias = encoder.recency
     assert isinstance(bias, Tensor)
@@ -208,12 +238,12 @@ def test_recency_weighs_the_places_of_a_history() -> None:
     assert_close(attention[:, -3:], bias.detach()[-3:].T.softmax(dim=1))
 
 
-def test_re4_is_its_equations() -> None:
+def test_re4_computes_its_equations() -> None:
     """Eq. 1 and 2, item by item."""
     encoder = make("re4")
     weights = {name: tensor.numpy() for name, tensor in encoder.state_dict().items()}
     given = encode(encoder, HISTORIES)
-    for line, items in enumerate(HISTORIES):
+    for index, items in enumerate(HISTORIES):
         x = table().numpy()[items]
         for k in range(INTERESTS):
             logits = [
@@ -221,11 +251,11 @@ def test_re4_is_its_equations() -> None:
             ]
             shares = np.exp(logits) / np.exp(logits).sum()
             z = sum(a * (weights["value.weight"] @ x_j) for a, x_j in zip(shares, x, strict=True))
-            np.testing.assert_allclose(given.attention[line, k, -len(x) :], shares, rtol=1e-5)
-            np.testing.assert_allclose(given.vectors[line, k], z, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(given.attention[index, k, -len(x) :], shares, rtol=1e-5)
+            np.testing.assert_allclose(given.vectors[index, k], z, rtol=1e-4, atol=1e-6)
 
 
-def test_re4_without_a_head_searches_with_what_the_backward_flows_see() -> None:
+def test_re4_without_a_head_searches_with_the_raw_interests() -> None:
     plain, headed = encode(make("re4"), HISTORIES), encode(make("re4, tanh head"), HISTORIES)
     assert torch.equal(plain.vectors, plain.raw)
     assert not torch.equal(headed.vectors, headed.raw)

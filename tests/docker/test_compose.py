@@ -9,7 +9,7 @@ import yaml
 
 from service.settings import Settings
 from service.settings_sources import RENAMED_OPTIONS, variable_of
-from training.nightly.config import read_night
+from training.nightly.config import read_night_config
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
@@ -145,6 +145,6 @@ def test_the_gpu_is_for_the_api() -> None:
 
 @pytest.mark.parametrize("path", ["docker/night.toml", "docker/k8s/base/night.toml"])
 def test_the_settings_of_the_training_runs_are_valid(path: str) -> None:
-    config = read_night(ROOT / path, [])
+    config = read_night_config(ROOT / path, [])
     assert str(config.root) == "/shop"
     assert config.events.is_relative_to(config.root)

@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from training.__main__ import main as training_cli
-from training.data.interactions import prepare
+from training.data.packed_log import prepare
 from training.data.readers import read_log
-from training.evaluation.protocols import divide
+from training.evaluation.protocols import split_log
 
 FIT = ["--dim", "16", "--interests", "4", "--hidden", "32", "--negatives", "200", "--epochs", "3"]
 
@@ -78,10 +78,10 @@ def test_http_gives_the_recall_that_evaluate_gives(built, served):
     log_path, _, drafts = built
     offline = json.loads(run("training", "evaluate", drafts[0], log_path))
     catalog, log = prepare(read_log(log_path))
-    task = divide("unseen-users", log, len(catalog), 0.1, 0)
+    split = split_log("unseen-users", log, len(catalog), 0.1, 0)
     hits = wanted = 0.0
     with httpx.Client(base_url=served) as client:
-        for case in task.test:
+        for case in split.test:
             body = {
                 "sequence": [catalog.id(row) for row in case.history],
                 "k": 20,

@@ -31,7 +31,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from training.nightly.outcome import Outcome
 
 from index.release.manifest import RELEASES
 from index.release.reading import read_current
@@ -42,6 +41,7 @@ from training.evaluation.evaluate import open_retriever
 from training.evaluation.holdout_day import DayCase, day_cases
 from training.experiments.compare import parse_setting
 from training.nightly.config import read_night_config
+from training.nightly.outcome import Outcome
 from training.nightly.run import run_nightly
 
 METRIC = "recall@50"

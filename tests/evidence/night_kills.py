@@ -197,10 +197,10 @@ def prepare(scratch: Path) -> tuple[NightConfig, Path]:
         events=scratch / "none",
         log=scratch / "interactions.parquet",
         metric="recall@10",
-        held_out_days=20,
-        min_cases=5,
+        holdout_days=20,
+        min_holdout_users=5,
         metric_drop=1,  # the gate must pass on this small log
-        day_drop=9,
+        lead_drop=9,
         plots=False,
         fit=FIT,
         until=LOG_START + 100 * DAY_S,

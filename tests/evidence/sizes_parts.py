@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:  # each part imports only what it needs: its memory is measured
     from redis_servers import RedisServer
-    from service.store.events import Event
 
     from service.settings import Settings
+    from service.store.events import Event
 
 LOG, ROOT = "log", "root"
 _BASE_USERS = 10_000  # more users are copies of these, with other items of the same lines

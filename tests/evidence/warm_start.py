@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 
 from training.config import FitConfig, read_config
 from training.data.examples import ExampleStream
-from training.data.interactions import Interactions, prepare
+from training.data.interactions import Interactions
+from training.data.packed_log import prepare
 from training.data.readers import read_log
-from training.evaluation.champion_challenger import measure
-from training.evaluation.evaluate import exact
-from training.evaluation.holdout_day import asked, divide_day
+from training.evaluation.champion_challenger import day_metrics
+from training.evaluation.evaluate import exact_retriever
+from training.evaluation.holdout_day import day_cases, split_day
 from training.experiments.compare import parse_setting
 from training.fitting.fit import PreparedData
 from training.fitting.trainer import FitResult, Trainer
@@ -65,7 +66,7 @@ def _users(log: Interactions) -> NDArray[np.int32]:
 
 def prepare_day(log: Interactions, since: float, config: FitConfig) -> PreparedData:
     catalog, packed = prepare(log, config.min_user_interactions, config.min_item_interactions)
-    return PreparedData(catalog, packed, divide_day(packed, since))
+    return PreparedData(catalog, packed, split_day(packed, since))
 
 
 def fit(
@@ -79,11 +80,11 @@ def fit(
 
     def initialize(model: Model) -> None:
         assert live is not None
-        initialize_from(model, data.catalog, live, with_encoder=True, log=data.task.train)
+        initialize_from(model, data.catalog, live, with_encoder=True, log=data.split.train)
 
     folder.mkdir()
     start = initialize if live else None
-    result = Trainer(config, data.catalog, data.task, folder, start, finalize).run()
+    result = Trainer(config, data.catalog, data.split, folder, start, finalize).run()
     return result, TrainedModel(result.encoder, result.vectors, data.catalog)
 
 
@@ -92,7 +93,7 @@ def release(
 ) -> TrainedModel:
     """The model that a nightly run releases: also trained on its held-out day."""
     _, trained = fit(data, config, folder / "live", None)
-    all_data = data._replace(task=replace(data.task, train=data.log))
+    all_data = data._replace(split=replace(data.split, train=data.log))
     one_epoch = config.model_copy(update={"epochs": 1})
 
     def finalize(model: Model) -> None:
@@ -114,14 +115,16 @@ def compare(
         cold_result, cold_model = fit(data, cold, folder / "cold", None)
         # Live was trained on all of tonight's training data: there are no recent events to add.
         warm_result, warm_model = fit(data, warm, folder / "warm", live)
-    metric, cases = cold.select_on, asked(log, since)
+    metric, cases = cold.selection_metric, day_cases(log, since)
     test_values = {
-        name: measure(log, cases, exact(m.catalog, m.encoder, m.vectors, cold.history))[metric]
+        name: day_metrics(
+            log, cases, exact_retriever(m.catalog, m.encoder, m.vectors, cold.history)
+        )[metric]
         for name, m in {"live": live, "cold": cold_model, "warm": warm_model}.items()
     }
     return {
         "seed": seed,
-        "steps_an_epoch": ExampleStream(data.task.train, 1, cold.batch_size, 0).batches,
+        "steps_an_epoch": ExampleStream(data.split.train, 1, cold.batch_size, 0).batches,
         # Before its first step a cold start has random weights.
         "cold": [0.0, *(record["validation"][metric] for record in cold_result.history)],
         "warm": [record["validation"][metric] for record in warm_result.history],

@@ -15,6 +15,7 @@ from training.fitting.fit import prepare_log
 from training.fitting.trainer import Trainer
 
 CONFIG = FitConfig(
+    recency=True,
     objective="softmax",
     recontrast=0.1,
     reattend=0.1,

@@ -12,11 +12,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from tabulate import tabulate
 
+from training.evaluation.interest_metrics import INTEREST_METRICS
+from training.evaluation.metrics import metric_names
 from training.experiments.runner import System, significance
 
-DEFAULT_METRICS = ("recall@20", "recall@50", "ndcg@20", "ndcg@50", "hit@20", "hit@50")
+DEFAULT_METRICS = metric_names("comparison")
 TESTED_METRIC = "recall@50"
-_INTEREST_METRICS = ("interest_cosine", "interest_entropy", "interest_union")
 _COST_COLUMNS = ("samples/s", "encode us")
 
 
@@ -33,7 +34,7 @@ def results_table(systems: Sequence[System], metrics: Sequence[str] = DEFAULT_ME
     The column p is the significance of the difference in TESTED_METRIC, paired over users, to the
     best other system.
     """
-    headers = ["system", *metrics, f"p ({TESTED_METRIC})", *_INTEREST_METRICS, *_COST_COLUMNS]
+    headers = ["system", *metrics, f"p ({TESTED_METRIC})", *INTEREST_METRICS, *_COST_COLUMNS]
     best = {metric: max(system.values(metric).mean() for system in systems) for metric in metrics}
     rows = []
     for system in systems:
@@ -60,7 +61,7 @@ def _interest_cells(system: System) -> list[str]:
     tests = [run.test for run in system.runs]
     return [
         f"{np.mean([test[name] for test in tests]):.2f}" if name in tests[0] else ""
-        for name in _INTEREST_METRICS
+        for name in INTEREST_METRICS
     ]
 
 

@@ -9,21 +9,15 @@ import numpy as np
 from sklearn.manifold import TSNE
 
 from training.config import FitConfig
-from training.evaluation.interest_clusters import represent
+from training.evaluation.interest_clusters import interests_and_items
+from training.evaluation.metrics import metric_names
 from training.experiments.compare import POP, system_config
 from training.experiments.paper_sweeps import SWEEPS
 from training.experiments.published_results import published_results
 from training.experiments.report import markdown_table, plot_curves, results_table
 from training.experiments.runner import ExperimentRunner, System
 
-_METRICS = (
-    "recall@20",
-    "recall@50",
-    "ndcg_gt_order@20",
-    "ndcg_gt_order@50",
-    "hit@20",
-    "hit@50",
-)
+_METRICS = metric_names("paper")
 
 
 def reproduce(
@@ -83,9 +77,9 @@ def _plot_users(
     """Figure 4: t-SNE of the interests (stars) and items (dots) of some test users."""
     figure, panels = plt.subplots(1, len(systems), figsize=(6 * len(systems), 5))
     for axes, system in zip(panels, systems, strict=True):
-        config = FitConfig.model_validate(system.runs[0].config)
-        cases = runner.prepare(config).task.test
-        interests, items = represent(runner.retriever(config), cases, users)
+        config = FitConfig.from_stored(system.runs[0].config)
+        cases = runner.prepare(config).split.test
+        interests, items = interests_and_items(runner.retriever(config), cases, users)
         count = interests.shape[1]
         points = np.concatenate([interests.reshape(-1, interests.shape[2]), *items])
         flat = TSNE(perplexity=min(10, len(points) - 1), random_state=0).fit_transform(points)

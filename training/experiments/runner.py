@@ -16,14 +16,15 @@ from scipy import stats
 from index.release.atomic_io import replace_text
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig
-from training.evaluation.evaluate import evaluate, exact, popular, user_metrics
-from training.evaluation.interest_clusters import separation
-from training.evaluation.protocols import Case
+from training.evaluation.evaluate import evaluate, exact_retriever, popularity_metrics, user_metrics
+from training.evaluation.interest_clusters import cluster_metrics
+from training.evaluation.metrics import metric_names
+from training.evaluation.protocols import EvaluationCase
 from training.fitting.fit import PreparedData, prepare_log
 from training.fitting.select_interests import select_interests
 from training.fitting.trainer import Trainer
 
-PER_USER = ("recall@20", "recall@50", "ndcg@50")  # stored for each user, for significance tests
+PER_USER = metric_names("per-user")  # stored for each user, for significance tests
 _TIMED_USERS = 300
 # The settings that decide how a log is filtered and split.
 _DATA_SETTINGS = {
@@ -89,11 +90,11 @@ class ExperimentRunner:
 
     def retriever(self, config: FitConfig) -> Retriever:
         """The weights of a run, with exact search; trains them unless the run is cached."""
-        config = FitConfig.model_validate(self.run(config).config)
+        config = FitConfig.from_stored(self.run(config).config)
         data = self.prepare(config)
         folder = self._path(config).with_suffix("")
-        fitted = Trainer(config, data.catalog, data.task, folder).run()
-        return exact(data.catalog, fitted.encoder, fitted.vectors, config.history)
+        fitted = Trainer(config, data.catalog, data.split, folder).run()
+        return exact_retriever(data.catalog, fitted.encoder, fitted.vectors, config.history)
 
     def _path(self, config: FitConfig) -> Path:
         key = f"{self.log.name} {config.model_dump_json()}"
@@ -114,7 +115,7 @@ class ExperimentRunner:
         scores = []
         for number, trial in enumerate(configs, start=1):
             self._on_message(f"{name}, trial {number} of {len(configs)}")
-            scores.append(self.run(trial).validation[config.select_on])
+            scores.append(self.run(trial).validation[config.selection_metric])
         return configs[int(np.argmax(scores))]
 
     def prepare(self, config: FitConfig) -> PreparedData:
@@ -126,9 +127,9 @@ class ExperimentRunner:
 
     def run_popularity(self, config: FitConfig) -> RunResult:
         """The trivial baseline: the most popular items for every user."""
-        catalog, _, task = self.prepare(config)
-        validation = popular(catalog, task.validation, task.exclude_seen)
-        test = popular(catalog, task.test, task.exclude_seen)
+        catalog, _, split = self.prepare(config)
+        validation = popularity_metrics(catalog, split.validation, split.exclude_seen)
+        test = popularity_metrics(catalog, split.test, split.exclude_seen)
         return RunResult(
             config=config.model_dump(mode="json"),
             validation=_means(validation),
@@ -140,19 +141,19 @@ class ExperimentRunner:
         )
 
     def _train(self, config: FitConfig, folder: Path) -> RunResult:
-        catalog, _, task = self.prepare(config)
+        catalog, _, split = self.prepare(config)
         folder.mkdir(exist_ok=True)
-        fitted = Trainer(config, catalog, task, folder).run()
-        retriever = exact(catalog, fitted.encoder, fitted.vectors, config.history)
-        users = user_metrics(retriever, task.test, task.exclude_seen)
+        fitted = Trainer(config, catalog, split, folder).run()
+        retriever = exact_retriever(catalog, fitted.encoder, fitted.vectors, config.history)
+        users = user_metrics(retriever, split.test, split.exclude_seen)
         return RunResult(
             config=config.model_dump(mode="json"),
             validation=fitted.metrics,
-            test=evaluate(retriever, task.test, task.exclude_seen)
-            | separation(retriever, task.test),
+            test=evaluate(retriever, split.test, split.exclude_seen)
+            | cluster_metrics(retriever, split.test),
             users=_per_user(users),
             samples_per_s=float(np.mean([r["samples_per_s"] for r in fitted.history])),
-            encode_us=_encode_us(retriever, task.test),
+            encode_us=_encode_us(retriever, split.test),
             curve=fitted.history,
         )
 
@@ -165,7 +166,7 @@ def _per_user(users: dict[str, NDArray[np.float64]]) -> dict[str, list[float]]:
     return {name: users[name].round(5).tolist() for name in PER_USER}
 
 
-def _encode_us(retriever: Retriever, cases: list[Case]) -> float:
+def _encode_us(retriever: Retriever, cases: list[EvaluationCase]) -> float:
     """Median time to encode one history, in microseconds."""
     histories = [case.history for case in cases[:_TIMED_USERS]]
     seconds = [timeit(partial(retriever.encode, [history]), number=1) for history in histories]

@@ -19,8 +19,8 @@ def segment_table(
     runner: ExperimentRunner, systems: Sequence[System], metric: str = "recall@50"
 ) -> str:
     """A Markdown table: the mean metric of each system in segments of about equal size."""
-    data = runner.prepare(FitConfig.model_validate(systems[0].runs[0].config))
-    histories = [case.history for case in data.task.test]
+    data = runner.prepare(FitConfig.from_stored(systems[0].runs[0].config))
+    histories = [case.history for case in data.split.test]
     lengths = np.array([len(history) for history in histories])
     rows = _rows("items in the history", lengths, systems, metric)
     if any(data.catalog.categories):

@@ -20,11 +20,11 @@ from index.release.manifest import Canary, DataWindow, EncoderSpec, Manifest, di
 from index.release.writing import write_parts
 from index.retrieval.catalog import Catalog
 from training.config import ConfigError, FitConfig
-from training.data.interactions import PackedLog, prepare
 from training.data.item_metadata import read_items
+from training.data.packed_log import PackedLog, prepare
 from training.data.readers import read_log
-from training.evaluation.evaluate import exact
-from training.evaluation.protocols import Task, divide
+from training.evaluation.evaluate import exact_retriever
+from training.evaluation.protocols import DataSplit, split_log
 from training.fitting.select_interests import select_interests
 from training.fitting.trainer import CHECKPOINT, FitResult, StepCallback, Trainer
 from training.models.model import encoder_arguments
@@ -40,18 +40,18 @@ class PreparedData(NamedTuple):
 
     catalog: Catalog
     log: PackedLog
-    task: Task
+    split: DataSplit
 
 
 def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> PreparedData:
     """Raises LogError if the log cannot be used or is too small to split."""
-    interactions = read_log(log_path, config.format, config.events or None, config.min_weight)
+    interactions = read_log(log_path, config.format, config.event_types or None, config.min_weight)
     items = read_items(items_path) if items_path else None
     catalog, log = prepare(
         interactions, config.min_user_interactions, config.min_item_interactions, items
     )
-    task = divide(config.split, log, len(catalog), config.test_fraction, config.split_seed)
-    return PreparedData(catalog, log, task)
+    split = split_log(config.split, log, len(catalog), config.test_fraction, config.split_seed)
+    return PreparedData(catalog, log, split)
 
 
 def fit(
@@ -78,7 +78,7 @@ def fit(
         def run(config: FitConfig) -> FitResult:
             run_folder = folder / f"K={config.interests}"
             run_folder.mkdir(exist_ok=True)
-            trainer = Trainer(config, data.catalog, data.task, run_folder)
+            trainer = Trainer(config, data.catalog, data.split, run_folder)
             return trainer.run(step_callback(trainer))
 
         config, result = select_interests(config, run, lambda result: result.metrics)
@@ -99,8 +99,8 @@ def write_draft(
 
     metrics: by split, metrics for the manifest besides those on validation.
     """
-    sample = [case.history for case in data.task.validation[:_TUNING_USERS]]
-    retriever = exact(data.catalog, result.encoder, result.vectors, config.history)
+    sample = [case.history for case in data.split.validation[:_TUNING_USERS]]
+    retriever = exact_retriever(data.catalog, result.encoder, result.vectors, config.history)
     batches = range(0, len(sample), _ENCODE_BATCH)
     interests = np.concatenate(
         [retriever.encode(sample[start : start + _ENCODE_BATCH]) for start in batches]
@@ -124,7 +124,7 @@ def _manifest(
     metrics: Mapping[str, dict[str, float]],
 ) -> Manifest:
     catalog, log = data.catalog, data.log
-    canary_cases = data.task.validation[:_CANARY_COUNT]
+    canary_cases = data.split.validation[:_CANARY_COUNT]
     return Manifest(
         id=name,
         created=datetime.now(UTC),

@@ -18,8 +18,8 @@ from index.encoders import Encoder
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
 from training.data.examples import Examples, ExampleStream
-from training.evaluation.evaluate import evaluate, exact
-from training.evaluation.protocols import Task
+from training.evaluation.evaluate import evaluate, exact_retriever
+from training.evaluation.protocols import DataSplit
 from training.fitting import checkpoint
 from training.models.model import Model
 
@@ -89,22 +89,22 @@ class Trainer:
         self,
         config: FitConfig,
         catalog: Catalog,
-        task: Task,
+        split: DataSplit,
         folder: Path,
         initialize: Callable[[Model], None] | None = None,
         finalize: Callable[[Model], None] | None = None,
     ) -> None:
         self._finalize = finalize
-        self.epochs, self.select_on = config.epochs, config.select_on
+        self.epochs, self.selection_metric = config.epochs, config.selection_metric
         self._config, self._catalog = config, catalog
-        self._validation = task.validation[: config.validation_users]
-        self._exclude_seen = task.exclude_seen
+        self._validation = split.validation[: config.validation_users]
+        self._exclude_seen = split.exclude_seen
         torch.manual_seed(config.seed)
-        counts = np.bincount(task.train.rows, minlength=len(catalog) + 1)
+        counts = np.bincount(split.train.rows, minlength=len(catalog) + 1)
         self._model = Model(config, torch.from_numpy(counts))
         self.interests = self._model.encoder.interests
         self._optimizers = build_optimizers(self._model, config)
-        self._stream = ExampleStream(task.train, config.history, config.batch_size, config.seed)
+        self._stream = ExampleStream(split.train, config.history, config.batch_size, config.seed)
         self.state = TrainingState()
         self._checkpoint = folder / CHECKPOINT
         self._best = folder / "best.safetensors"
@@ -142,7 +142,9 @@ class Trainer:
         vectors = self._model.vectors()
         # With cosine scores, the loss may be finite although the weights are not.
         self._check_finite(vectors, "item vectors")
-        retriever = exact(self._catalog, self._model.encoder, vectors, self._config.history)
+        retriever = exact_retriever(
+            self._catalog, self._model.encoder, vectors, self._config.history
+        )
         if histories := [case.history for case in self._validation[:_CHECKED_HISTORIES]]:
             self._check_finite(retriever.encode(histories), "interests")
         return evaluate(retriever, self._validation, self._exclude_seen)
@@ -200,7 +202,7 @@ class Trainer:
             "seconds": state.seconds,
         }
         state.history.append(record)
-        is_better = metrics[config.select_on] > state.best.get(config.select_on, -1.0)
+        is_better = metrics[config.selection_metric] > state.best.get(config.selection_metric, -1.0)
         if is_better and state.epoch >= config.pretrain_epochs:
             state.best, state.best_epoch = metrics, state.epoch
             self._save_best()

@@ -13,7 +13,7 @@ from index.release.manifest import EncoderSpec
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
 from training.data.examples import ExampleStream
-from training.data.interactions import PackedLog
+from training.data.packed_log import PackedLog
 from training.fitting.trainer import build_optimizers, training_step
 from training.models.model import Model, encoder_arguments
 

@@ -1,4 +1,4 @@
-"""Samplers of negatives: rows that a whole batch shares, and how often each is drawn."""
+"""Samplers of negatives: rows shared by a whole batch, and how often each is drawn."""
 
 import math
 from collections.abc import Callable
@@ -13,9 +13,8 @@ SamplerName = Literal["uniform", "log-uniform", "in-batch", "full"]
 class Negatives(NamedTuple):
     """rows (S,) of 1..N, shared by the batch.
 
-    log_q (S,) and target_log_q (B,): log of how many times a row is expected in such a draw, to be
-    subtracted from its logit (logQ); None where that is the same for all rows and so changes
-    nothing.
+    log_q (S,) and target_log_q (B,): log of the expected count of a row in such a draw, to be
+    subtracted from its logit (logQ); None where it is the same for all rows and so has no effect.
     """
 
     rows: Tensor
@@ -38,24 +37,24 @@ def uniform(items: int, count: int) -> Sampler:
 def log_uniform(items: int, count: int) -> Sampler:
     """`count` rows, row r with probability log((r + 1) / r) / log(N + 1), with replacement.
 
-    Rows are in falling order of popularity, so popular items are drawn more; padding is not.
+    Rows are in descending order of popularity, so popular items are drawn more; padding never is.
     """
 
     def log_q(rows: Tensor) -> Tensor:
         return (torch.log1p(1 / rows) * (count / math.log(items + 1))).log()
 
     def draw(targets: Tensor) -> Negatives:
-        uniform = torch.rand(count, device=targets.device, dtype=torch.float64)
-        rows = torch.exp(uniform * math.log(items + 1)).long().clamp(1, items)
+        draws = torch.rand(count, device=targets.device, dtype=torch.float64)
+        rows = torch.exp(draws * math.log(items + 1)).long().clamp(1, items)
         return Negatives(rows, log_q(rows), log_q(targets))
 
     return draw
 
 
 def in_batch(popularity: Tensor) -> Sampler:
-    """The targets of the batch, which are drawn as often as items are popular.
+    """The targets of the batch; items are drawn in proportion to their popularity.
 
-    popularity (N + 1,): interactions of each row, that of row 0 unused.
+    popularity (N + 1,): interactions of each row; row 0 is unused.
     """
     share = popularity.clamp_min(1) / popularity[1:].sum()
 
@@ -76,7 +75,8 @@ def full(items: int) -> Sampler:
 
 
 def build_sampler(name: SamplerName, popularity: Tensor, count: int) -> Sampler:
-    """popularity (N + 1,) of the rows in the training log; count of negatives where it is free."""
+    """popularity (N + 1,) of the rows in the training log; count: negatives that uniform and
+    log-uniform draw."""
     items = len(popularity) - 1
     samplers: dict[SamplerName, Callable[[], Sampler]] = {
         "uniform": lambda: uniform(items, count),

@@ -7,7 +7,7 @@ from typing import Any
 
 from index.release.errors import ReleaseError
 from training.config import ConfigError
-from training.data.interactions import LogError
+from training.data.errors import LogError
 from training.nightly.config import OutcomeName
 
 EXIT_CODES: Mapping[OutcomeName, int] = {

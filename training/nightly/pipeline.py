@@ -12,17 +12,17 @@ from index.release.publish import publish
 from index.release.reading import read_current
 from index.retrieval.retriever import Retriever
 from training.evaluation.champion_challenger import (
-    LEAD,
-    NIGHT,
-    Judgement,
-    gate_of,
-    judge,
-    strange_day,
+    DAY_LEAD,
+    DAY_METRICS,
+    Comparison,
+    check_day,
+    compare_releases,
+    day_gate,
 )
 from training.evaluation.drift import drift
-from training.evaluation.evaluate import exact
-from training.evaluation.holdout_day import asked, histories
-from training.evaluation.protocols import Task
+from training.evaluation.evaluate import exact_retriever
+from training.evaluation.holdout_day import day_cases, whole_histories
+from training.evaluation.protocols import DataSplit
 from training.fitting.fit import PreparedData, write_draft
 from training.fitting.warm_start import TrainedModel
 from training.nightly.config import NightConfig
@@ -68,8 +68,8 @@ class NightlyPipeline:
         return release
 
     @property
-    def comparison(self) -> Judgement:
-        return Judgement(**self.store.result("judge"))
+    def comparison(self) -> Comparison:
+        return Comparison(**self.store.result("judge"))
 
     def scores(self) -> dict[str, float]:
         """The deciding metric of the new model, the live release and popularity on the held-out
@@ -109,7 +109,9 @@ class NightlyPipeline:
             manifest, model = training.live
             live = _retriever(model, manifest.encoder.history_length)
         new = _retriever(training.as_model(training.fitted), training.fit_config.history)
-        return judge(training.log, since, asked(training.log, since), new, live).to_json()
+        return compare_releases(
+            training.log, since, day_cases(training.log, since), new, live
+        ).to_json()
 
     def _refit(self) -> Result:
         refitted = self._training.refitted
@@ -121,11 +123,11 @@ class NightlyPipeline:
         if not draft.exists():
             draft.parent.mkdir(exist_ok=True)
             training, comparison = self._training, self.comparison
-            catalog, log, task = training.data
-            metrics = {NIGHT: comparison.new, LEAD: comparison.new_lead}
+            catalog, log, split = training.data
+            metrics = {DAY_METRICS: comparison.new, DAY_LEAD: comparison.new_lead}
             # The index is tuned on users of the whole log: the day alone may have too few.
-            tuning_task = Task(task.train, histories(log, _TUNING_USERS), task.test)
-            data = PreparedData(catalog, log, tuning_task)
+            tuning_split = DataSplit(split.train, whole_histories(log, _TUNING_USERS), split.test)
+            data = PreparedData(catalog, log, tuning_split)
             # The metrics are those of the weights that were not trained on the day.
             fitted = training.fitted
             released = replace(training.refitted, metrics=fitted.metrics, history=fitted.history)
@@ -149,10 +151,10 @@ class NightlyPipeline:
         draft, config = self._draft, self.config
         if read_current(config.root) != draft.name:  # else it was interrupted after publishing
             self._check_not_rolled_back()
-            gate, live = gate_of(self.comparison, config), self._live_manifest
+            gate, live = day_gate(self.comparison, config), self._live_manifest
             release = self._training.live
             manifest = release.manifest if release is not None else None
-            failures = strange_day(self.comparison, manifest, config)
+            failures = check_day(self.comparison, manifest, config)
             if failures:
                 raise GateRefusal(draft.name, failures + gate.failures(read_manifest(draft), live))
             publish(draft, gate, keep=config.keep, against=live)
@@ -176,7 +178,7 @@ class NightlyPipeline:
         live = self._training.live
         if live is None or self.comparison.live is None:
             return None
-        return live.manifest.model_copy(update={"metrics": {NIGHT: self.comparison.live}})
+        return live.manifest.model_copy(update={"metrics": {DAY_METRICS: self.comparison.live}})
 
     @property
     def _draft(self) -> Path:
@@ -184,4 +186,4 @@ class NightlyPipeline:
 
 
 def _retriever(model: TrainedModel, history_length: int) -> Retriever:
-    return exact(model.catalog, model.encoder, model.vectors, history_length)
+    return exact_retriever(model.catalog, model.encoder, model.vectors, history_length)

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from training.data.event_window import DAY_S
 from training.data.readers import read_log
+from training.evaluation.metrics import metric_names
 from training.nightly.window import WINDOW
 
-SHOWN_METRICS = ("recall@10", "recall@20", "recall@50", "ndcg@20", "ndcg@50", "hit@50")
+SHOWN_METRICS = metric_names("nightly")
 MODELS = {"new": "#4878a8", "live": "#d1894b", "popular": "#9a9a9a"}  # and their colors
 
 

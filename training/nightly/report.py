@@ -10,16 +10,12 @@ from tabulate import tabulate
 
 from index.release.atomic_io import replace_text
 from index.release.reading import read_current
-from training.evaluation.champion_challenger import gate_of
+from training.evaluation.champion_challenger import day_gate
+from training.evaluation.interest_metrics import CATEGORY_DIVERSITY, INTEREST_METRICS
 from training.nightly.pipeline import NightlyPipeline
 from training.nightly.plots import MODELS, SHOWN_METRICS, write_plots
 
-_INTEREST_METRICS = (
-    "interest_cosine",
-    "interest_entropy",
-    "interest_union",
-    "category_diversity",
-)
+_INTEREST_METRICS = (*INTEREST_METRICS, CATEGORY_DIVERSITY)
 
 
 def write_report(pipeline: NightlyPipeline, outcome: dict[str, Any]) -> Path:
@@ -35,11 +31,11 @@ def write_report(pipeline: NightlyPipeline, outcome: dict[str, Any]) -> Path:
         "steps": {name: store.result(name) for name in store.seconds()},
         "seconds": store.seconds(),
         "begun": store.metadata["started"],
-        "catch_up": pipeline.config.catch_up,
+        "catch_up": pipeline.config.recent_data_passes,
         "serves": read_current(pipeline.config.root),
     }
     if store.is_done("judge"):
-        report["gate"] = asdict(gate_of(pipeline.comparison, pipeline.config))
+        report["gate"] = asdict(day_gate(pipeline.comparison, pipeline.config))
     replace_text(store.folder / "report.json", json.dumps(report, indent=2) + "\n")
     plots = write_plots(store.folder, report["steps"]) if pipeline.config.plots else []
     path = store.folder / "report.md"

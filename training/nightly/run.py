@@ -143,10 +143,10 @@ def _notify(config: NightConfig, outcome: Outcome, on_message: MessageCallback) 
         with suppress(OSError):  # the failure may be that the root cannot be written
             document = json.dumps({**message, "ended": time.time()}, indent=2)
             replace_text(config.root / RUNS / LAST_OUTCOME, document + "\n")
-    if outcome.outcome not in config.tell:
+    if outcome.outcome not in config.notify_on:
         return
-    timeout_s = config.hook_timeout_s
+    timeout_s = config.notification_timeout_s
     if config.webhook is not None:
-        post_webhook(config.webhook, message, timeout_s, config.hook_attempts, on_message)
-    if config.command is not None:
-        run_command(config.command, message, timeout_s, on_message)
+        post_webhook(config.webhook, message, timeout_s, config.webhook_attempts, on_message)
+    if config.notification_command is not None:
+        run_command(config.notification_command, message, timeout_s, on_message)

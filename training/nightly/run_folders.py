@@ -78,7 +78,7 @@ def clean_up(config: NightConfig, runs: Path) -> None:
     for age, store in enumerate(ended):
         for name in INTERMEDIATE_FILES:
             discard(store.folder / name)
-        is_old = age >= config.keep_nights
+        is_old = age >= config.keep_runs
         draft = store.result(DRAFT).get("draft")
         if draft is not None and (is_old or store.metadata["ended"]["outcome"] == "published"):
             discard(config.root / DRAFTS / draft)

@@ -12,11 +12,13 @@ import torch
 from index.release.manifest import RELEASES, Manifest, read_manifest
 from index.release.reading import read_parts, verify_files
 from training.config import FitConfig
-from training.data.interactions import Interactions, LogError, prepare
+from training.data.errors import LogError
+from training.data.interactions import Interactions
 from training.data.item_metadata import read_items
+from training.data.packed_log import prepare
 from training.data.readers import read_log
-from training.evaluation.holdout_day import divide_day
-from training.evaluation.protocols import Task
+from training.evaluation.holdout_day import split_day
+from training.evaluation.protocols import DataSplit
 from training.fitting.fit import PreparedData
 from training.fitting.select_interests import select_interests, with_interests
 from training.fitting.trainer import FitResult, Trainer
@@ -73,15 +75,15 @@ class TrainingStage:
             )
         except LogError as error:  # a retry would read the same window
             raise RejectedError(f"{self._run_id}: {error}") from error
-        task = divide_day(packed, self._window["since"])
-        if not task.validation or np.diff(task.train.offsets).max(initial=0) < 2:
+        split = split_day(packed, self._window["since"])
+        if not split.validation or np.diff(split.train.offsets).max(initial=0) < 2:
             raise RejectedError(
                 f"{self._run_id}: {len(packed):,} users of {len(packed.rows):,} interactions leave "
                 "nothing to train on, or no users to validate on: too little of the day is of "
                 f"users and items that have {fit.min_user_interactions} and "
                 f"{fit.min_item_interactions} interactions, or too much is held out"
             )
-        return PreparedData(catalog, packed, task)
+        return PreparedData(catalog, packed, split)
 
     # --- the live release ---
 
@@ -132,7 +134,7 @@ class TrainingStage:
         initialize = self._initialize_from_live if self.is_warm else None
 
         def run(config: FitConfig) -> FitResult:
-            return self._train(f"fit/K={config.interests}", config, self.data.task, initialize)
+            return self._train(f"fit/K={config.interests}", config, self.data.split, initialize)
 
         return select_interests(self.fit_config, run, lambda result: result.metrics)
 
@@ -144,7 +146,7 @@ class TrainingStage:
             return result
         # The live release was last trained on its newest events; so is the model compared with it.
         since = 2 * self._window["since"] - self._window["last"]
-        continued = self._continue("settle", result, self.data.task, since)
+        continued = self._continue("settle", result, self.data.split, since)
         epochs = len(result.history)
         later = [{**r, "epoch": epochs + r["epoch"]} for r in continued.history if r["epoch"]]
         return replace(continued, history=[*result.history, *later])
@@ -154,13 +156,13 @@ class TrainingStage:
         """The model that is released: `fitted`, trained on the held-out day too."""
         if not self._config.refit_epochs:
             return self.fitted
-        task = Task(self.data.log, self.data.task.validation, self.data.task.test)
-        return self._continue("refit", self.fitted, task, self._window["since"])
+        split = DataSplit(self.data.log, self.data.split.validation, self.data.split.test)
+        return self._continue("refit", self.fitted, split, self._window["since"])
 
     def as_model(self, result: FitResult) -> TrainedModel:
         return TrainedModel(result.encoder, result.vectors, self.data.catalog)
 
-    def _continue(self, name: str, result: FitResult, task: Task, since: float) -> FitResult:
+    def _continue(self, name: str, result: FitResult, split: DataSplit, since: float) -> FitResult:
         """Train on: first on all data of the task, then on its interactions since a time."""
         update = {
             "epochs": self._config.refit_epochs,
@@ -171,18 +173,18 @@ class TrainingStage:
 
         def initialize(model: Model) -> None:
             source = self.as_model(result)
-            initialize_from(model, self.data.catalog, source, with_encoder=True, log=task.train)
+            initialize_from(model, self.data.catalog, source, with_encoder=True, log=split.train)
 
         def finalize(model: Model) -> None:
-            train_on_recent(model, config, task.train, since, self._config.catch_up)
+            train_on_recent(model, config, split.train, since, self._config.recent_data_passes)
 
-        return self._train(name, config, task, initialize, finalize)
+        return self._train(name, config, split, initialize, finalize)
 
     def _train(
         self,
         name: str,
         config: FitConfig,
-        task: Task,
+        split: DataSplit,
         initialize: _ModelUpdate | None,
         finalize: _ModelUpdate | None = None,
     ) -> FitResult:
@@ -192,7 +194,7 @@ class TrainingStage:
         """
         folder: Path = self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        result = Trainer(config, self.data.catalog, task, folder, initialize, finalize).run()
+        result = Trainer(config, self.data.catalog, split, folder, initialize, finalize).run()
         weights = [torch.from_numpy(result.vectors), *result.encoder.state_dict().values()]
         if not all(weight.isfinite().all() for weight in weights):
             raise RejectedError(f"{self._run_id}: {name} made weights that are not finite")
@@ -202,7 +204,7 @@ class TrainingStage:
         """The weights of the live release, trained on the events that are new to it."""
         assert self.live is not None
         manifest, live = self.live
-        log = self.data.task.train
+        log = self.data.split.train
         initialize_from(model, self.data.catalog, live, self.is_encoder_warm, log)
         since = float(np.nextafter(manifest.data.last, np.inf))
-        train_on_recent(model, self.fit_config, log, since, self._config.catch_up)
+        train_on_recent(model, self.fit_config, log, since, self._config.recent_data_passes)

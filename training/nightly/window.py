@@ -14,7 +14,7 @@ from index.release.manifest import RELEASES, digest, read_manifest
 from index.release.reading import read_current
 from training.data.event_window import DAY_S, read_window, write_window
 from training.data.readers import read_log
-from training.evaluation.holdout_day import asked
+from training.evaluation.holdout_day import day_cases
 from training.nightly.config import NightConfig
 from training.nightly.outcome import NothingNewError
 from training.nightly.step_store import Result
@@ -29,7 +29,9 @@ def read_new_window(config: NightConfig, folder: Path) -> dict[str, Any]:
     """
     until = time.time() if config.until is None else config.until
     fit = config.fit_config(warm=False)
-    window = read_window(config.events, config.log, fit, config.kinds, config.window_days, until)
+    window = read_window(
+        config.events, config.log, fit, config.event_types, config.window_days, until
+    )
     if not window.counts["kept"]:
         hint = "" if config.events.is_dir() else ", and there is no such folder"
         counts = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in window.counts.items())
@@ -59,17 +61,17 @@ def hold_out_day(config: NightConfig, window: Path, live: str | None) -> Result:
     """
     log = read_log(window, "parquet")
     first, last = float(log.times.min()), float(log.times.max())
-    since, seen_until = last - config.held_out_days * DAY_S, -np.inf
-    if config.held_out_share is not None:
-        since = float(np.quantile(log.times, 1 - config.held_out_share))
+    since, seen_until = last - config.holdout_days * DAY_S, -np.inf
+    if config.holdout_fraction is not None:
+        since = float(np.quantile(log.times, 1 - config.holdout_fraction))
     if live is not None:
         seen_until = read_manifest(config.root / RELEASES / live).data.last
         since = max(since, float(np.nextafter(seen_until, np.inf)))
-    cases, held_out = len(asked(log, since)), int((log.times >= since).sum())
-    if cases < config.min_cases:
+    cases, held_out = len(day_cases(log, since)), int((log.times >= since).sum())
+    if cases < config.min_holdout_users:
         raise NothingNewError(
             f"{config.events}: {held_out:,} events to hold out, which leave {cases:,} users to "
-            f"compare on, where {config.min_cases:,} are needed; "
+            f"compare on, where {config.min_holdout_users:,} are needed; "
             f"{_too_few_hint(config, live, seen_until, last)}"
         )
     unvalidated = int(((log.times > seen_until) & (log.times < since)).sum()) if live else 0
@@ -87,10 +89,10 @@ def hold_out_day(config: NightConfig, window: Path, live: str | None) -> Result:
 
 def _too_few_hint(config: NightConfig, live: str | None, seen_until: float, last: float) -> str:
     if not config.events.is_dir():
-        return "wait for more, or lower min_cases; there is no such folder yet"
+        return "wait for more, or lower min_holdout_users; there is no such folder yet"
     if seen_until > last:
         return (
             f"{live} was trained on events up to {seen_until:g}, the newest event is at {last:g}: "
             "are both in the same unit of time?"
         )
-    return "wait for more, or lower min_cases"
+    return "wait for more, or lower min_holdout_users"

@@ -304,12 +304,16 @@ BAD_ENCODERS: dict[str, tuple[dict[str, Any], str]] = {
         {"arguments": {"dim": 8, "interests": 3, "head": "tanh"}},
         "there is no head.0.bias",
     ),
-    "terabytes": ({"arguments": {"dim": 65_536, "hidden": 65_536, "interests": 3}}, "not torch"),
+    "terabytes": (
+        {"name": "comirec-dr", "arguments": {"dim": 1024, "interests": 64, "history": 1000}},
+        "project.weight is none of its weights",
+    ),
+    "beyond the bounds": ({"arguments": {"dim": 65_536}}, "dim: Input should be less than"),
     "beyond the limit": (
         {"arguments": {"dim": 10**12}},
         "dim is 1,000,000,000,000, at most 65,536",
     ),
-    "negative": ({"arguments": {"dim": -8}}, "negative"),
+    "negative": ({"arguments": {"dim": -8}}, "dim: Input should be greater than"),
     "a word": ({"arguments": {"dim": "eight"}}, "encoder"),
     "half": ({"arguments": {"dim": 8.5}}, "encoder"),
     "a list": ({"arguments": {"dim": [8]}}, "encoder.arguments"),

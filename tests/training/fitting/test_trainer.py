@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from training.config import FitConfig
-from training.evaluation.evaluate import exact
+from training.evaluation.evaluate import exact_retriever
 from training.fitting.fit import PreparedData, prepare_log
 from training.fitting.trainer import DivergedError, FitResult, Trainer
 from training.models.model import Model
@@ -35,7 +35,7 @@ def prepared(planted: Path, config: FitConfig) -> PreparedData:
 
 def train(data: PreparedData, config: FitConfig, folder: Path, kill_at: int | None = None):
     folder.mkdir(exist_ok=True)
-    trainer = Trainer(config, data.catalog, data.task, folder)
+    trainer = Trainer(config, data.catalog, data.split, folder)
     steps = 0
 
     def on_step(examples: int, state: object) -> None:
@@ -47,12 +47,14 @@ def train(data: PreparedData, config: FitConfig, folder: Path, kill_at: int | No
     return trainer.run(on_step)
 
 
-@pytest.mark.parametrize("sparse_above", [0, 10**9], ids=["sparse", "dense"])
+@pytest.mark.parametrize("sparse_update_threshold", [0, 10**9], ids=["sparse", "dense"])
 @pytest.mark.parametrize("kill_at", [1, 30, 75])
 def test_a_killed_run_ends_with_the_same_weights(
-    planted, tmp_path, monkeypatch, kill_at, sparse_above
+    planted, tmp_path, monkeypatch, kill_at, sparse_update_threshold
 ):
-    config = FitConfig(**SMALL, epochs=3, sparse_above=sparse_above, dropout=0.2)
+    config = FitConfig(
+        **SMALL, epochs=3, sparse_update_threshold=sparse_update_threshold, dropout=0.2
+    )
     data = prepared(planted, config)
     uninterrupted = train(data, config, tmp_path / "uninterrupted")
     monkeypatch.setattr("training.fitting.trainer.CHECKPOINT_EVERY_S", -1.0)  # after every step
@@ -64,14 +66,16 @@ def test_a_killed_run_ends_with_the_same_weights(
     assert [r["losses"] for r in resumed.history] == [r["losses"] for r in uninterrupted.history]
 
 
-@pytest.mark.parametrize("sparse_above", [0, 10**9], ids=["sparse", "dense"])
-def test_with_cosine_scores_items_have_length_one(planted, tmp_path, sparse_above):
-    config = FitConfig(**SMALL, epochs=4, score_temperature=0.1, sparse_above=sparse_above)
+@pytest.mark.parametrize("sparse_update_threshold", [0, 10**9], ids=["sparse", "dense"])
+def test_with_cosine_scores_items_have_length_one(planted, tmp_path, sparse_update_threshold):
+    config = FitConfig(
+        **SMALL, epochs=4, score_temperature=0.1, sparse_update_threshold=sparse_update_threshold
+    )
     data = prepared(planted, config)
     fitted = train(data, config, tmp_path)
     np.testing.assert_allclose(np.linalg.norm(fitted.vectors[1:], axis=1), 1, rtol=1e-5)
     assert (fitted.vectors[0] == 0).all()
-    retriever = exact(data.catalog, fitted.encoder, fitted.vectors, config.history)
+    retriever = exact_retriever(data.catalog, fitted.encoder, fitted.vectors, config.history)
     interests = retriever.encode([[1, 2], [3]])
     np.testing.assert_allclose(np.linalg.norm(interests, axis=2), 10, rtol=1e-5)
     assert fitted.metrics["recall@50"] > 2 * 50 / len(data.catalog)
@@ -110,7 +114,7 @@ def test_finalize_decides_the_weights_even_if_others_were_better(planted, tmp_pa
 
     def run(folder: Path, finalize: Callable[[Model], None]) -> FitResult:
         folder.mkdir(exist_ok=True)
-        return Trainer(config, data.catalog, data.task, folder, finalize=finalize).run()
+        return Trainer(config, data.catalog, data.split, folder, finalize=finalize).run()
 
     with pytest.raises(Killed):
         run(tmp_path / "killed", finalize)

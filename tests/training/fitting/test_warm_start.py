@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from index.release.manifest import EncoderSpec
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
-from training.data.interactions import PackedLog
+from training.data.packed_log import PackedLog
 from training.fitting.warm_start import (
     TrainedModel,
     are_vectors_compatible,

@@ -1,4 +1,4 @@
-"""Samplers: never padding, as often as they say, and corrected by that."""
+"""Samplers: they never draw padding, and their logQ is the frequency of their draws."""
 
 import math
 
@@ -20,7 +20,7 @@ def test_every_sampler_stays_within_the_catalogue(name):
     assert rows.max() <= ITEMS
 
 
-def test_uniform_reaches_all_alike():
+def test_uniform_draws_all_rows_equally_often():
     torch.manual_seed(0)
     drawn = uniform(ITEMS, 60_000)(TARGETS)
     share = torch.bincount(drawn.rows, minlength=ITEMS + 1)[1:] / 60_000
@@ -28,7 +28,7 @@ def test_uniform_reaches_all_alike():
     assert drawn.log_q is None
 
 
-def test_log_uniform_draws_as_often_as_its_correction_says():
+def test_log_uniform_draws_rows_as_often_as_its_correction():
     torch.manual_seed(0)
     count = 60_000
     drawn = log_uniform(ITEMS, count)(TARGETS)
@@ -41,11 +41,11 @@ def test_log_uniform_draws_as_often_as_its_correction_says():
     torch.testing.assert_close(drawn.log_q.exp() / count, expected[drawn.rows - 1])
 
 
-def test_in_batch_takes_the_targets_and_corrects_by_popularity():
+def test_in_batch_draws_the_targets_and_corrects_by_popularity():
     drawn = in_batch(torch.tensor([0, 5, 3, 1, 1, 0, 0]))(TARGETS)
     assert drawn.rows.tolist() == TARGETS.tolist()
     torch.testing.assert_close(drawn.log_q.exp(), torch.tensor([0.9, 0.3, 0.9]))
 
 
-def test_full_is_every_row_once():
+def test_full_draws_every_row_once():
     assert full(ITEMS)(TARGETS).rows.tolist() == list(range(1, ITEMS + 1))

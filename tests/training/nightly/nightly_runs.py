@@ -18,7 +18,7 @@ from training.nightly.run import run_nightly
 from training.nightly.run_folders import RUNS
 
 FIT = {"dim": 16, "interests": 2, "hidden": 16, "negatives": 100, "epochs": 6, "batch_size": 64}
-SETTINGS = {"metric": "recall@20", "held_out_days": 12, "min_cases": 10, "plots": False}
+SETTINGS = {"metric": "recall@20", "holdout_days": 12, "min_holdout_users": 10, "plots": False}
 LOG_START = 1_735_689_600
 FIRST_END = LOG_START + 100 * DAY_S  # the end of the first run's window
 SECOND_END = LOG_START + 112 * DAY_S

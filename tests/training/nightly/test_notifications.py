@@ -77,7 +77,9 @@ def test_a_command_gets_the_outcome_on_stdin(folder, tmp_path):
 )
 def test_a_failed_notification_does_not_fail_the_run(folder, settings, message):
     messages: list[str] = []
-    config = config_of(folder, until=FIRST_END, hook_attempts=1, hook_timeout_s=0.5, **settings)
+    config = config_of(
+        folder, until=FIRST_END, webhook_attempts=1, notification_timeout_s=0.5, **settings
+    )
     assert run_nightly(config, messages.append).exit_code == 4
     assert any(text.startswith(message) for text in messages), messages
     assert not any("secret" in text for text in messages)

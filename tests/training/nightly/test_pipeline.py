@@ -40,7 +40,7 @@ def test_shuffled_labels_are_rejected(folder, log):
     items = log["item_id"].take(pa.array(np.random.default_rng(0).permutation(len(log))))
     replace_events(folder, log.set_column(1, "item_id", items))
     outcome = run_nightly(config_of(folder))
-    assert_rejected(folder, outcome, before, "recall@20", "check that the events name the items")
+    assert_rejected(folder, outcome, before, "recall@20", "check that the item ids of the events")
 
 
 def test_a_worse_model_is_rejected(folder):
@@ -58,7 +58,7 @@ def test_a_catalog_of_half_the_size_is_rejected(folder, log):
     items = log["item_id"].to_pylist()
     keep = [number_of(item) % 2 == 0 for item in items]
     replace_events(folder, log.filter(pa.array(keep)))
-    outcome = run_nightly(config_of(folder, fit={"min_user_interactions": 2}, min_cases=5))
+    outcome = run_nightly(config_of(folder, fit={"min_user_interactions": 2}, min_holdout_users=5))
     assert_rejected(folder, outcome, before, "the catalogue has", "where 20.0% may be")
 
 

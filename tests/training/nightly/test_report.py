@@ -58,7 +58,7 @@ def test_the_report_names_the_gate_the_live_release_and_unvalidated_events(folde
     assert f"Live now: {before}." in page
     assert "recall@20 at most" in page
     assert "new to the live release" not in page
-    outcome = run_nightly(config_of(folder, held_out_days=3, min_cases=5))
+    outcome = run_nightly(config_of(folder, holdout_days=3, min_holdout_users=5))
     page = read_page(folder, outcome)
     assert "events before that are new to the live release" in page
     last = json.loads((folder / "root" / RUNS / "last.json").read_text())

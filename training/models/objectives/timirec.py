@@ -1,54 +1,77 @@
 """TiMiRec's two stages: learn the interests, then learn which of them comes next.
 
-Wang et al., CIKM 2022. Shapes: B batch, K interests, S negatives.
+Wang et al., CIKM 2022. Shapes: B batch, K interests, D dimension, S negatives.
 """
+
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from training.models.objectives import Forward, LossTerm
-from training.models.objectives.softmax import take
+from training.models.objectives.interface import LossArguments, LossInputs, LossTerm
+from training.models.objectives.registry import register_main
+from training.models.objectives.softmax import gather_interests
+
+PretrainEpochs = Annotated[
+    int,
+    Field(
+        0,
+        ge=0,
+        description="target-interest: epochs of stage 1, from which no weights are selected",
+    ),
+]
 
 
-def ranking_loss(batch: Forward, vectors: Tensor) -> Tensor:
+def ranking_loss(batch: LossInputs, vectors: Tensor) -> Tensor:
     """BPR: mean of -log sigmoid(u . e - u . E_j) over the batch and its negatives; u (B, D)."""
     target = (vectors * batch.target_vectors).sum(dim=1, keepdim=True)
     negative = vectors @ batch.negative_vectors.T
     losses = F.softplus(negative - target)
-    accidental = batch.targets[:, None] == batch.negatives
-    kept = (~accidental).sum().clamp_min(1)
-    return losses.masked_fill(accidental, 0).sum() / kept
+    accidental_hits = batch.targets[:, None] == batch.negatives
+    count = (~accidental_hits).sum().clamp_min(1)
+    return losses.masked_fill(accidental_hits, 0).sum() / count
 
 
+@register_main("target-interest", "TiMiRec's")
 class TargetInterest(LossTerm):
-    """Stage 1, for `pretrain` epochs: ranking loss on the interest nearest the target.
+    """Stage 1, for `pretrain_epochs` epochs: ranking loss on the interest nearest the target.
 
     Stage 2, from then on: ranking loss on the mixture u, and distillation, temperature^2 *
     KL(softmax(c / temperature) || softmax(p / temperature)), of the target's affinities
     c_k = cos(z_k, e), which get no gradient, into the prediction p.
     """
 
-    def __init__(self, temperature: float, pretrain: int) -> None:
+    class Arguments(LossArguments):
+        pretrain_epochs: PretrainEpochs
+        distillation_temperature: float = Field(
+            0.1, gt=0, description="target-interest: temperature of the distillation"
+        )
+
+    def __init__(self, arguments: Arguments) -> None:
         super().__init__()
-        self._temperature, self._pretrain = temperature, pretrain
+        self._temperature = arguments.distillation_temperature
+        self._pretrain_epochs = arguments.pretrain_epochs
         self._epoch = 0
 
     def start_epoch(self, number: int) -> None:
         self._epoch = number
 
-    def forward(self, batch: Forward) -> Tensor:
+    def forward(self, batch: LossInputs) -> Tensor:
         interests, prediction = batch.interests.raw, batch.interests.prediction
         if prediction is None:
             raise ValueError("target interest: the encoder predicts none; use encoder timirec")
-        if self._epoch < self._pretrain:
+        if self._epoch < self._pretrain_epochs:
             with torch.no_grad():
                 nearest = (interests @ batch.target_vectors[:, :, None]).squeeze(2).argmax(dim=1)
-            return ranking_loss(batch, take(interests, nearest))
+            return ranking_loss(batch, gather_interests(interests, nearest))
         mixed = batch.interests.vectors.squeeze(1)
-        return ranking_loss(batch, mixed) + self._distil(batch, interests, prediction)
+        return ranking_loss(batch, mixed) + self._distillation_loss(batch, interests, prediction)
 
-    def _distil(self, batch: Forward, interests: Tensor, prediction: Tensor) -> Tensor:
+    def _distillation_loss(
+        self, batch: LossInputs, interests: Tensor, prediction: Tensor
+    ) -> Tensor:
         with torch.no_grad():
             affinity = F.cosine_similarity(interests, batch.target_vectors[:, None, :], dim=2)
             teacher = (affinity / self._temperature).softmax(dim=1)

@@ -1,27 +1,28 @@
 """The backward flows against the slow and obvious: loops over cells, in float64."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from index.encoders import History, Interests, build_encoder
-from training.models.objectives import Forward
+from training.models.objectives import LossInputs
 from training.models.objectives.re4 import ReAttend, ReConstruct, ReContrast
 
 B, L, K, D, S = 5, 6, 3, 8, 7
 
 
 @pytest.fixture
-def batch() -> Forward:
+def batch() -> LossInputs:
     """Histories of 1 to L items, one item shared by two neighbours, in float64."""
     torch.manual_seed(3)
     table = torch.randn(40, D, dtype=torch.float64)
     table[0] = 0
     rows = torch.zeros(B, L, dtype=torch.int64)
-    for line, length in enumerate([6, 1, 3, 4, 2]):
-        rows[line, L - length :] = torch.randint(1, 40, (length,))
+    for index, length in enumerate([6, 1, 3, 4, 2]):
+        rows[index, L - length :] = torch.randint(1, 40, (length,))
     rows[3, -1] = rows[2, -1]
     vectors = table[rows].requires_grad_()
     encoder = build_encoder(
@@ -29,14 +30,24 @@ def batch() -> Forward:
     ).double()
     history = History(rows, vectors, rows > 0)
     targets, negatives = torch.randint(1, 40, (B,)), torch.randint(1, 40, (S,))
-    return Forward(history, encoder(history), targets, table[targets], negatives, table[negatives])
+    return LossInputs(
+        history, encoder(history), targets, table[targets], negatives, table[negatives]
+    )
 
 
-def with_attention(batch: Forward, attention: Tensor) -> Forward:
+def with_attention(batch: LossInputs, attention: Tensor) -> LossInputs:
     return batch._replace(interests=batch.interests._replace(attention=attention))
 
 
-def positive(batch: Forward, b: int, k: int, j: int, gamma: float | None) -> bool:
+def recontrast(**settings: Any) -> ReContrast:
+    return ReContrast.build({"recontrast_temperature": 0.5, **settings})
+
+
+def reconstruct(**settings: Any) -> ReConstruct:
+    return ReConstruct.build({"dim": D, "history": L, **settings}).double()
+
+
+def positive(batch: LossInputs, b: int, k: int, j: int, gamma: float | None) -> bool:
     valid = int(batch.history.mask[b].sum())
     share = batch.interests.attention[b, k, j].item()
     return bool(batch.history.mask[b, j]) and share > (1 / valid if gamma is None else gamma)
@@ -46,7 +57,9 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return (a @ b / a.norm() / b.norm()).item()
 
 
-def slow_recontrast(batch: Forward, tau: float, gamma: float | None, contrast: str) -> list[float]:
+def slow_recontrast(
+    batch: LossInputs, tau: float, gamma: float | None, contrast: str
+) -> list[float]:
     rows, x, mask = batch.history
     z = batch.interests.raw
     losses = []
@@ -68,7 +81,7 @@ def slow_recontrast(batch: Forward, tau: float, gamma: float | None, contrast: s
     return losses
 
 
-def slow_reattend(batch: Forward) -> float:
+def slow_reattend(batch: LossInputs) -> float:
     _, x, mask = batch.history
     total = 0.0
     for b in range(B):
@@ -77,12 +90,12 @@ def slow_reattend(batch: Forward) -> float:
             scores = {j: (batch.interests.raw[b, k] @ x[b, j]).item() for j in valid}
             norm = sum(math.exp(s) for s in scores.values())
             for j in valid:
-                wanted = math.exp(scores[j]) / norm
-                total -= wanted * math.log(batch.interests.attention[b, k, j].item())
+                expected = math.exp(scores[j]) / norm
+                total -= expected * math.log(batch.interests.attention[b, k, j].item())
     return total / (B * K)
 
 
-def slow_reconstruct(batch: Forward, term: ReConstruct, gamma: float | None) -> list[float]:
+def slow_reconstruct(batch: LossInputs, term: ReConstruct, gamma: float | None) -> list[float]:
     _, x, _ = batch.history
     losses = []
     for b in range(B):
@@ -92,7 +105,7 @@ def slow_reconstruct(batch: Forward, term: ReConstruct, gamma: float | None) -> 
                 if not positive(batch, b, k, j, gamma):
                     continue
                 logits = [
-                    (term.place.weight[j] @ torch.tanh(term.mix.weight @ c[i])).item()
+                    (term.position.weight[j] @ torch.tanh(term.mix.weight @ c[i])).item()
                     for i in range(L)
                 ]
                 norm = sum(math.exp(logit) for logit in logits)
@@ -110,7 +123,7 @@ def test_recontrast_agrees_with_loops(batch, contrast, gamma, norm):
     losses = slow_recontrast(batch, 0.5, gamma, contrast)
     count = len(losses) if norm == "positives" else B * K * L
     assert losses
-    fast = ReContrast(0.5, gamma, norm, contrast)(batch)
+    fast = recontrast(gamma=gamma, auxiliary_norm=norm, recontrast_denominator=contrast)(batch)
     assert fast.item() == pytest.approx(sum(losses) / count, rel=1e-9)
 
 
@@ -121,23 +134,23 @@ def test_reattend_agrees_with_loops(batch):
 @pytest.mark.parametrize("norm", ["positives", "cells"])
 @pytest.mark.parametrize("gamma", [None, 0.25])
 def test_reconstruct_agrees_with_loops(batch, gamma, norm):
-    term = ReConstruct(D, L, hidden=5, gamma=gamma, norm=norm).double()
+    term = reconstruct(reconstruct_hidden=5, gamma=gamma, auxiliary_norm=norm)
     losses = slow_reconstruct(batch, term, gamma)
     count = len(losses) if norm == "positives" else B * K * L
     assert losses
     assert term(batch).item() == pytest.approx(sum(losses) / count, rel=1e-9)
 
 
-def test_reattend_is_least_where_attention_is_what_it_asks_for(batch):
+def test_reattend_is_minimal_where_the_attention_is_the_softmax_of_the_scores(batch):
     _, x, mask = batch.history
     scores = (batch.interests.raw @ x.transpose(1, 2)).masked_fill(~mask[:, None, :], -torch.inf)
-    wanted = scores.softmax(dim=2)
-    entropy = -(wanted * wanted.clamp_min(1e-300).log()).sum(dim=2).mean().item()
+    expected = scores.softmax(dim=2)
+    entropy = -(expected * expected.clamp_min(1e-300).log()).sum(dim=2).mean().item()
     assert ReAttend()(batch).item() > entropy
-    assert ReAttend()(with_attention(batch, wanted)).item() == pytest.approx(entropy, rel=1e-9)
+    assert ReAttend()(with_attention(batch, expected)).item() == pytest.approx(entropy, rel=1e-9)
 
 
-@pytest.mark.parametrize("term", [ReContrast(), ReConstruct(D, L).double()])
+@pytest.mark.parametrize("term", [ReContrast.build({}), reconstruct()])
 def test_a_history_of_one_item_has_no_positive(batch, term):
     rows, x, mask = (part[1:2] for part in batch.history)
     interests = Interests(*(part[1:2] for part in batch.interests[:3]))
@@ -147,7 +160,7 @@ def test_a_history_of_one_item_has_no_positive(batch, term):
 
 @pytest.mark.parametrize(
     "term",
-    [ReContrast(0.5), ReAttend(), ReConstruct(D, L).double()],
+    [recontrast(), ReAttend(), reconstruct()],
     ids=lambda t: type(t).__name__,
 )
 def test_gradient_reaches_forward_flow_and_items(term):
@@ -157,7 +170,7 @@ def test_gradient_reaches_forward_flow_and_items(term):
     vectors = torch.randn(B, L, D, dtype=torch.float64, requires_grad=True)
     history = History(rows, vectors, rows > 0)
     none = torch.zeros(0, dtype=torch.float64)
-    term(Forward(history, encoder(history), rows[:, 0], none, rows[0], none)).backward()
+    term(LossInputs(history, encoder(history), rows[:, 0], none, rows[0], none)).backward()
     reached = {
         name for name, p in encoder.named_parameters() if p.grad is not None and p.grad.any()
     }

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from index.encoders import History, Interests
-from training.models.objectives import Forward
+from training.models.objectives import LossInputs
 from training.models.objectives.timirec import TargetInterest
 
 B, K, D = 3, 4, 5
 
 
-def a_batch() -> Forward:
+def a_batch() -> LossInputs:
     torch.manual_seed(2)
     table = torch.randn(9, D, dtype=torch.float64)
     raw = torch.randn(B, K, D, dtype=torch.float64, requires_grad=True)
@@ -22,10 +22,15 @@ def a_batch() -> Forward:
     targets, negatives = torch.tensor([1, 2, 3]), torch.tensor([2, 5, 6])
     interests = Interests(mixed, torch.full((B, 1, 2), 0.5), raw, prediction)
     history = History(rows, table[rows], rows > 0)
-    return Forward(history, interests, targets, table[targets], negatives, table[negatives])
+    return LossInputs(history, interests, targets, table[targets], negatives, table[negatives])
 
 
-def slow_ranking(batch: Forward, vectors: list[torch.Tensor]) -> float:
+def a_term(temperature: float, pretrain_epochs: int) -> TargetInterest:
+    settings = {"distillation_temperature": temperature, "pretrain_epochs": pretrain_epochs}
+    return TargetInterest.build(settings)
+
+
+def slow_ranking(batch: LossInputs, vectors: list[torch.Tensor]) -> float:
     losses = []
     for b, u in enumerate(vectors):
         for row, negative in zip(batch.negatives, batch.negative_vectors, strict=True):
@@ -41,7 +46,7 @@ def test_stage_1_ranks_by_the_interest_nearest_the_target():
         max(batch.interests.raw[b], key=lambda z, b=b: (z @ batch.target_vectors[b]).item())
         for b in range(B)
     ]
-    term = TargetInterest(0.5, pretrain=1)
+    term = a_term(0.5, 1)
     assert term(batch).item() == pytest.approx(slow_ranking(batch, nearest), rel=1e-9)
 
 
@@ -58,13 +63,13 @@ def test_stage_2_ranks_by_the_mixture_and_distils():
         )
         divergence = sum(t * math.log(t / s) for t, s in zip(teacher, student, strict=True))
         expected += tau**2 * divergence / B
-    term = TargetInterest(tau, pretrain=1)
+    term = a_term(tau, 1)
     term.start_epoch(1)
     assert term(batch).item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_only_an_encoder_that_predicts_will_do():
+def test_an_encoder_without_predictions_is_refused():
     batch = a_batch()
     plain = batch._replace(interests=batch.interests._replace(prediction=None))
     with pytest.raises(ValueError, match="use encoder timirec"):
-        TargetInterest(0.5, pretrain=0)(plain)
+        a_term(0.5, 0)(plain)

@@ -1,0 +1,45 @@
+"""The arguments of encoders: what all of them take, and what several share.
+
+A description is the help of the trainer's option of the same name. A bound is checked there, and
+when a release is opened.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# Former name -> name. Releases made before 2026-11-28 have the former ones in their manifests.
+FORMER_ARGUMENTS: Mapping[str, str] = {"cosine": "score_temperature"}
+CATALOG_SIZE = "items"  # the argument that the data gives; it is no option
+
+
+class TrainingOnly:
+    """Marks an argument that has no effect on a trained encoder: a later fit may change it."""
+
+
+Dim = Annotated[int, Field(64, ge=1, le=1024, description="D, length of a vector")]
+InterestCount = Annotated[
+    int, Field(8, ge=1, le=64, description="K, number of interest vectors of a user")
+]
+HistoryLength = Annotated[
+    int, Field(20, ge=1, le=1000, description="L, number of newest items that the encoder reads")
+]
+Hidden = Annotated[
+    int, Field(256, ge=1, description="width of the attention, the perceptron or the GRU")
+]
+ScoreTemperature = Annotated[
+    float, Field(0.0, ge=0, description="temperature of cosine scores; 0 means inner products")
+]
+
+
+class EncoderArguments(BaseModel):
+    """The arguments that every encoder takes.
+
+    A default is what a manifest means that leaves the argument out, so it never changes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    dim: Dim
+    score_temperature: ScoreTemperature

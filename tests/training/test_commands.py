@@ -1,0 +1,131 @@
+"""The command line: options, sources of settings, exit codes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.__main__ import Training
+from training.config import FitConfig
+from training.data.former_names import FORMER_NAMES
+
+Run = Callable[..., Any]
+KEPT = [
+    *("root", "items", "encoder", "interests", "history", "dim", "epochs", "seed", "split"),
+    *("test-fraction", "preset"),
+]
+TINY = ["--dim", "8", "--hidden", "8", "--negatives", "20", "--interests", "2"]
+
+
+@pytest.fixture
+def log(planted: Path) -> Path:
+    return planted / "interactions.parquet"
+
+
+def settings_of(draft: str) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads((Path(draft) / "manifest.json").read_text())["training"]
+    return settings
+
+
+def test_every_command_has_help(run_command: Run) -> None:
+    for command in Training.model_fields:
+        ended = run_command(command, "--help")
+        assert ended.exit_code == 0
+        assert f"usage: python -m training {command} " in ended.stdout
+
+
+def test_every_setting_of_a_fit_is_an_option_with_its_default(run_command: Run) -> None:
+    shown = " ".join(run_command("fit", "--help").stdout.split())
+    for name, field in FitConfig.model_fields.items():
+        assert f"--{name.replace('_', '-')} " in shown
+        # None is shown as well, but by the name that the library has for it.
+        default = "" if field.default is None else f"{field.default})"
+        assert f"{field.description} (default: {default}" in shown.replace("- ", "-")
+    assert all(f"--{option} " in shown for option in KEPT)
+
+
+def test_options_win_over_the_file_and_the_file_over_the_preset(
+    log: Path, tmp_path: Path, run_command: Run
+) -> None:
+    toml = tmp_path / "fit.toml"
+    toml.write_text('epochs = 3\nlearning_rate = 0.01\nevent_types = ["view"]\nevents = []\n')
+    assert (
+        "events: renamed; use event_types"
+        in run_command("fit", log, "--root", tmp_path, "--config", toml).stderr
+    )
+    toml.write_text("epochs = 3\nlearning_rate = 0.01\n")
+    fit = ["fit", log, "--root", tmp_path, *TINY, "--config", toml, "--epochs", 1]
+    ended = run_command(*fit, "--preset", "paper", "--recency", "true")
+    assert ended.exit_code == 0, ended.stderr
+    settings = settings_of(ended.stdout.splitlines()[-1])
+    assert (settings["epochs"], settings["learning_rate"]) == (1, 0.01)
+    assert (settings["objective"], settings["recency"]) == ("softmax", True)
+
+
+@pytest.mark.parametrize("former", FORMER_NAMES)
+def test_a_former_option_is_refused_with_the_new_one(former: str, run_command: Run) -> None:
+    option, new = (f"--{name.replace('_', '-')}" for name in (former, FORMER_NAMES[former]))
+    for words in ([option, "1"], [f"{option}=1"]):
+        ended = run_command("fit", "log.csv", "--root", "root", *words)
+        assert ended.exit_code == 2
+        assert ended.stderr == f"Error: {option}: renamed; use {new}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["fit", "LOG"], 2, "root"),
+        (["fit", "no.csv", "--root", "r"], 2, "no.csv: no such file or folder"),
+        (["fit", "LOG", "--root", "LOG"], 2, "a file; name a folder"),
+        (["fit", "LOG", "--root", "r", "--epochs", "some"], 2, "--epochs: Input should be a valid"),
+        (["fit", "LOG", "--root", "r", "--epochs", "0"], 1, "epochs = 0: Input should be greater"),
+        (["fit", "LOG", "--root", "r", "--config", "no.toml"], 2, "no.toml: no such file"),
+        (["fit", "LOG", "--root", "r", "--threads", "0"], 2, "--threads: Input should be greater"),
+        (["compare", "LOG", "--out", "o", "--trials", "9"], 2, "--trials: Input should be less"),
+        (["compare", "LOG", "--out", "o", "--set", "x"], 1, "'x': not a setting; write key=value"),
+        (["compare", "LOG", "--out", "o", "--set", "cosine=1"], 1, "use score_temperature"),
+        (["reproduce", "re4-table99", "LOG", "--out", "o"], 2, "--name: Input should be"),
+        (["nightly", "--set", "root=r", "--set", "tell=[]"], 1, "tell: renamed; use notify_on"),
+        (["synthetic", "--out", "o", "--users", "1"], 2, "--users: Input should be greater"),
+        (["train"], 2, "invalid choice: 'train'"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_one_sentence(
+    log: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run_command: Run,
+    words: list[str],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = run_command(*(str(log) if word == "LOG" else word for word in words))
+    assert ended.exit_code == code
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("Error: ")
+    assert len(ended.stderr.splitlines()) == 1
+    assert message in ended.stderr
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_a_setting_may_have_commas_and_quotes(tmp_path: Path, run_command: Run) -> None:
+    ended = run_command(
+        "nightly",
+        *("--set", f"root={tmp_path}"),
+        *("--set", f"events={tmp_path / 'a, b'}"),
+        *("--set", 'event_types=["view","buy, now"]'),
+        '--set=notify_on=["failed"]',
+        *("--set", "fit.min_user_interactions=2"),
+    )
+    outcome = json.loads(ended.stdout.splitlines()[-1])
+    assert (ended.exit_code, outcome["outcome"]) == (4, "nothing-new")
+    assert f"{tmp_path / 'a, b'}: no event is in the window" in outcome["sentence"]
+
+
+def test_the_synthetic_log_s_path_is_the_last_line(tmp_path: Path, run_command: Run) -> None:
+    ended = run_command("synthetic", "--out", tmp_path, "--users", 20, "--items", 50, "--control")
+    assert ended.exit_code == 0
+    assert ended.stdout.splitlines()[-1] == str(tmp_path / "interactions.parquet")

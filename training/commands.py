@@ -1,0 +1,230 @@
+"""The commands of the command line: their options, and what each one runs."""
+
+import json
+import sys
+from contextlib import ExitStack
+from inspect import cleandoc
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import unquote
+
+import torch
+from pydantic import AfterValidator, BaseModel, Field
+from pydantic_settings import CliPositionalArg, CliToggleFlag
+
+from index.cli import fields_given
+from index.encoders import ENCODERS
+from training.config import FitConfig, given_options, read_config
+from training.data.splits import ProtocolName
+from training.data.synthetic import write_synthetic
+from training.evaluation.evaluate import Part, evaluate_release
+from training.experiments.compare import POP, TRIALS, compare, parse_setting
+from training.experiments.paper_sweeps import SWEEPS
+from training.experiments.runner import ExperimentRunner
+from training.fitting.fit import fit
+from training.fitting.progress import progress_bar
+from training.presets import PresetName
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder")
+    return path
+
+
+def _no_file(path: Path) -> Path:
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path}: a file; name a folder")
+    return path
+
+
+ExistingPath = Annotated[Path, AfterValidator(_existing)]
+FolderPath = Annotated[Path, AfterValidator(_no_file)]
+# An option of several values splits each at its commas. A setting may have commas, so the program
+# quotes the settings before they are parsed.
+Settings = tuple[Annotated[str, AfterValidator(unquote)], ...]
+Preset = Annotated[
+    PresetName,
+    Field("best", description="settings where none are given: the best found, or the paper's own"),
+]
+
+
+def _log(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+class Command(BaseModel):
+    """Base of the commands. Their docstrings are shown as help, so they lose their indentation."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        cls.__doc__ = cleandoc(cls.__doc__ or "")
+
+
+if TYPE_CHECKING:
+    _FitOptions = BaseModel
+else:
+    _FitOptions = given_options(FitConfig)
+
+
+class FitCommand(Command, _FitOptions):
+    """Train on LOG and write a draft, whose path is the last line printed.
+
+    LOG is a CSV or Parquet file with user_id, item_id and timestamp, or a public format. A fit that
+    was interrupted continues when the same command is given again.
+    """
+
+    log: CliPositionalArg[ExistingPath] = Field(description="log of interactions")
+    root: FolderPath = Field(description="folder of drafts and releases")
+    items: ExistingPath | None = Field(None, description="file of item titles and categories")
+    config: ExistingPath | None = Field(
+        None, description="TOML file of the options of the fit; options given here override it"
+    )
+    preset: Preset
+    threads: int = Field(
+        1,
+        ge=1,
+        description="number of threads of torch; several are slow if another process needs a core",
+    )
+
+    def cli_cmd(self) -> None:
+        given = fields_given(self)
+        options = {name: given[name] for name in FitConfig.model_fields if name in given}
+        config = read_config(self.config, options, self.preset)
+        torch.set_num_threads(self.threads)
+        with ExitStack() as bars:
+            draft = fit(
+                self.log, self.root, config, self.items, lambda trainer: progress_bar(trainer, bars)
+            )
+        print(draft)
+
+
+class EvaluateCommand(Command):
+    """Evaluate RELEASE (or a draft) on LOG. The last line is one JSON object of metrics.
+
+    A draft without an index is evaluated with exact search, anything else with the index it has.
+    """
+
+    release: CliPositionalArg[ExistingPath] = Field(description="folder of the release or draft")
+    log: CliPositionalArg[ExistingPath] = Field(description="log of interactions")
+    split: ProtocolName | None = Field(
+        None, description="evaluation protocol; none means that of the fit"
+    )
+    format: str = Field("auto", description="file format of the log")
+    part: Part = Field("test", description="part of the held-out users or items to evaluate on")
+
+    def cli_cmd(self) -> None:
+        metrics = evaluate_release(self.release, self.log, self.part, self.format, self.split)
+        print(json.dumps(metrics))
+
+
+class ExperimentCommand(Command):
+    """The options of commands with several runs."""
+
+    seeds: int = Field(3, ge=1, description="number of seeds of each system")
+    settings: Settings = Field(
+        (), alias="set", description="setting of all systems, KEY=VALUE; may be repeated"
+    )
+    items: ExistingPath | None = Field(None, description="file of item titles and categories")
+    out: FolderPath = Field(description="folder of reports and of runs, which are not repeated")
+
+    def runner(self, log: Path) -> ExperimentRunner:
+        return ExperimentRunner(log, self.out, _log, self.items)
+
+    def common(self) -> dict[str, Any]:
+        """The settings of all systems. Raises ConfigError."""
+        return dict(map(parse_setting, self.settings))
+
+
+class CompareCommand(ExperimentCommand):
+    """Train and evaluate systems side by side on LOG. The last line is the table's path."""
+
+    log: CliPositionalArg[ExistingPath] = Field(description="log of interactions")
+    encoders: str = Field(
+        ",".join([*ENCODERS, POP]),
+        description="systems, separated by commas; re4:recontrast=0;interests=4 gives one settings",
+    )
+    split: ProtocolName = Field("unseen-users", description="evaluation protocol")
+    trials: int = Field(
+        2,
+        ge=1,
+        le=len(TRIALS),
+        description="number of settings that are tried on validation for each system",
+    )
+    preset: Preset
+
+    def cli_cmd(self) -> None:
+        from training.experiments.report import write_comparison
+        from training.experiments.user_segments import segment_table
+
+        common = {"split": self.split} | self.common()
+        runner = self.runner(self.log)
+        encoders = self.encoders.split(",")
+        systems = compare(runner, encoders, self.seeds, self.trials, common, self.preset)
+        print(write_comparison(self.out, systems, segment_table(runner, systems), print))
+
+
+class ReproduceCommand(ExperimentCommand):
+    """Rerun a table or figure of the Re4 paper on LOG."""
+
+    name: CliPositionalArg[Literal[tuple(SWEEPS)]] = Field(description="table or figure")  # type: ignore[valid-type]
+    log: CliPositionalArg[ExistingPath] = Field(description="log of interactions")
+    data_set: Literal["book", "ml-1m", "gowalla"] | None = Field(
+        None, description="data set of LOG, to print the paper's values beside the results"
+    )
+
+    def cli_cmd(self) -> None:
+        from training.experiments.reproduce import reproduce
+
+        common = self.common()
+        runner = self.runner(self.log)
+        print(reproduce(runner, self.name, self.seeds, common, self.data_set))
+
+
+class NightlyCommand(Command):
+    """Train on the new events, compare with the live release, publish or refuse.
+
+    The last line is one JSON object. Exits with 0 if a release was published, 1 if something
+    failed, 3 if the gate refused, 4 if there was nothing new, 5 if another run is at work.
+    """
+
+    config: ExistingPath | None = Field(
+        None, description="TOML file of the settings of the nightly run"
+    )
+    settings: Settings = Field(
+        (),
+        alias="set",
+        description="setting, KEY=VALUE; fit.KEY is one of the fit, warm.KEY of a warm start; "
+        "overrides the file; may be repeated",
+    )
+    cold: CliToggleFlag[bool] = Field(
+        False, description="train from scratch, not from the live release"
+    )
+
+    def cli_cmd(self) -> None:
+        from training.nightly.config import read_night_config
+        from training.nightly.run import run_nightly
+
+        overrides = [parse_setting(text) for text in self.settings]
+        config = read_night_config(self.config, overrides + ([("cold", True)] if self.cold else []))
+        torch.set_num_threads(config.threads)
+        outcome = run_nightly(config, _log)
+        _log(outcome.sentence)
+        print(json.dumps(outcome.to_json()))
+        sys.exit(outcome.exit_code)
+
+
+class SyntheticCommand(Command):
+    """Write interactions.parquet and items.parquet with planted interests."""
+
+    out: FolderPath = Field(description="folder for interactions and items")
+    users: int = Field(2000, ge=10, description="number of users")
+    items: int = Field(1000, ge=50, description="number of items")
+    seed: int = Field(0, ge=0, description="seed of all draws")
+    control: CliToggleFlag[bool] = Field(
+        False, description="without structure: there are no interests to find"
+    )
+
+    def cli_cmd(self) -> None:
+        write_synthetic(self.out, self.users, self.items, self.seed, self.control)
+        print(self.out / "interactions.parquet")

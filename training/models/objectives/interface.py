@@ -1,0 +1,59 @@
+"""What every loss term takes, and how one is built from the settings of a fit."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from index.encoders import History, Interests
+
+
+class LossInputs(NamedTuple):
+    """The inputs of the loss terms for a batch of B examples.
+
+    targets (B,) rows, target_vectors (B, D); negatives (S,) rows shared by the batch,
+    negative_vectors (S, D). target_log_q (B,), negative_log_q (S,): log of how often each is drawn,
+    None where all are drawn equally often.
+    """
+
+    history: History
+    interests: Interests
+    targets: Tensor
+    target_vectors: Tensor
+    negatives: Tensor
+    negative_vectors: Tensor
+    target_log_q: Tensor | None = None
+    negative_log_q: Tensor | None = None
+
+
+class LossArguments(BaseModel):
+    """Base of the arguments of a loss term. A description is the help of the option of its name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LossTerm(nn.Module):
+    """Base class of the losses. A call returns a scalar. A term is built from its `Arguments`."""
+
+    class Arguments(LossArguments):
+        pass
+
+    def __init__(self, arguments: LossArguments | None = None) -> None:
+        super().__init__()
+
+    @classmethod
+    def build(cls, settings: Mapping[str, Any]) -> Self:
+        """The term with those of the settings that are its arguments; defaults for the rest."""
+        own = {name: settings[name] for name in cls.Arguments.model_fields if name in settings}
+        return cls(cls.Arguments.model_validate(own))
+
+    def forward(self, batch: LossInputs) -> Tensor:
+        raise NotImplementedError  # each term defines it
+
+    def start_epoch(self, number: int) -> None:
+        """Called before each epoch, counted from 0; for terms that have stages."""
+
+    def __call__(self, batch: LossInputs) -> Tensor:
+        result: Tensor = super().__call__(batch)
+        return result
