@@ -13,7 +13,7 @@ from training.fitting.warm_start import Parts, catch_up, encoder_fits, vectors_f
 from training.models.model import Model, encoder_arguments
 
 IDS = [f"item-{number}" for number in range(30)]
-SMALL = {"dim": 8, "interests": 2, "hidden": 16}
+SMALL = {"recency": True, "dim": 8, "interests": 2, "hidden": 16}
 
 
 def catalog(ids: list[str]) -> Catalog:
@@ -117,3 +117,11 @@ def test_catching_up_is_about_what_is_new_alone():
     torch.testing.assert_close(fitted.table.weight, before)
     catch_up(fitted, config, log, since=18.0, passes=3)
     assert (fitted.table.weight[14] != before[14]).any()
+
+
+def test_the_encoder_of_a_release_with_former_names_fits():
+    config = FitConfig(**SMALL, score_temperature=0.2)
+    arguments = encoder_arguments(config, 500)
+    arguments["cosine"] = arguments.pop("score_temperature")
+    live = EncoderSpec(name="re4", arguments=arguments, history_length=config.history)
+    assert encoder_fits(live, config)
