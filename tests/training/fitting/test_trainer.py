@@ -14,6 +14,7 @@ from training.fitting.trainer import DivergedError, FitResult, Trainer
 from training.models.model import Model
 
 SMALL = {
+    "recency": True,
     "dim": 16,
     "interests": 4,
     "hidden": 32,

@@ -19,7 +19,7 @@ from training.fitting.warm_start import (
 from training.models.model import Model, encoder_arguments
 
 IDS = [f"item-{number}" for number in range(30)]
-SMALL = {"dim": 8, "interests": 2, "hidden": 16}
+SMALL = {"recency": True, "dim": 8, "interests": 2, "hidden": 16}
 
 
 def catalog(ids: list[str]) -> Catalog:
@@ -125,3 +125,11 @@ def test_train_on_recent_uses_only_recent_interactions():
     torch.testing.assert_close(fitted.table.weight, before)
     train_on_recent(fitted, config, log, since=18.0, passes=3)
     assert (fitted.table.weight[14] != before[14]).any()
+
+
+def test_the_encoder_of_a_release_with_former_names_fits():
+    config = FitConfig(**SMALL, score_temperature=0.2)
+    arguments = encoder_arguments(config, 500)
+    arguments["cosine"] = arguments.pop("score_temperature")
+    live = EncoderSpec(name="re4", arguments=arguments, history_length=config.history)
+    assert encoder_fits(live, config)
