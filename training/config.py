@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 from pydantic_settings import BaseSettings, TomlConfigSettingsSource
@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, TomlConfigSettingsSource
 from index.encoders import ENCODERS, read_arguments
 from training.data.former_names import FORMER_NAMES
 from training.data.log_options import LogOptions
+from training.evaluation.metrics import SelectionMetric
 from training.models.model import encoder_arguments
 from training.models.options import ModelOptions
 from training.presets import PresetName, preset_of
@@ -41,9 +42,9 @@ class FitConfig(ModelOptions, LogOptions):
         0.0, ge=0, description="L2 of Adam; has no effect on sparsely updated items"
     )
     seed: int = Field(0, ge=0, description="seed of weights, order of examples and negatives")
-    selection_metric: Literal[
-        "recall@10", "recall@20", "recall@50", "ndcg@5", "ndcg@10", "ndcg@20", "ndcg@50"
-    ] = Field("recall@50", description="validation metric for early stopping and model selection")
+    selection_metric: SelectionMetric = Field(
+        "recall@50", description="validation metric for early stopping and model selection"
+    )
     validation_users: int = Field(
         5000, ge=1, description="maximum number of validation users evaluated after an epoch"
     )

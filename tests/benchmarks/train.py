@@ -82,14 +82,14 @@ def main() -> None:
     arguments = parser.parse_args()
     config = system_config("re4", {"batch_size": 1024}, "paper")
     prepared = on_one_core(arguments.log, config)
-    stream = ExampleStream(prepared.task.train, config.history, 1024, seed=0)
+    stream = ExampleStream(prepared.split.train, config.history, 1024, seed=0)
     peak = sgemm_gflops()
     result: dict[str, object] = {
         "benchmark": "train",
         "cpu": platform.processor() or platform.machine(),
         "date": date.today().isoformat(),
         "torch": torch.__version__,
-        "mean_history": round(float(np.diff(prepared.task.train.offsets).mean()), 1),
+        "mean_history": round(float(np.diff(prepared.split.train.offsets).mean()), 1),
         "sgemm_gflops": round(peak, 1),
     }
     print(f"sgemm peak of this core: {peak:.1f} GFLOP/s; batches of 1,024, L = 20, K = 8, D = 64")

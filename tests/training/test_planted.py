@@ -33,9 +33,9 @@ def trained(folder: Path, control: bool) -> tuple[Retriever, list[EvaluationCase
     """A retriever, and the test users, which it was not trained on."""
     write_synthetic(folder, users=900, items=300, seed=4, control=control)
     prepared = prepare_log(folder / "interactions.parquet", folder / "items.parquet", CONFIG)
-    fitted = Trainer(CONFIG, prepared.catalog, prepared.task, folder).run()
+    fitted = Trainer(CONFIG, prepared.catalog, prepared.split, folder).run()
     retriever = exact_retriever(prepared.catalog, fitted.encoder, fitted.vectors, CONFIG.history)
-    return retriever, prepared.task.test
+    return retriever, prepared.split.test
 
 
 def popularity_recall(cases: list[EvaluationCase], n: int) -> float:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from index.release.publish import KEEP
 from training.config import ConfigError, FitConfig, read_config, read_toml, refuse_former_names
+from training.evaluation.metrics import GateMetric
 from training.models.options import model_identity
 from training.presets import PresetName
 
@@ -104,9 +105,8 @@ class NightConfig(BaseModel):
         0.95, gt=0, le=1, description="recall at index_k that the index is tuned for"
     )
     index_k: int = Field(50, ge=1, description="number of items for the recall of the index")
-    metric: str = Field(
+    metric: GateMetric = Field(
         "recall@50",
-        pattern=r"^(recall|hit|ndcg)@(5|10|20|50)$",
         description="metric that new and live are compared by",
     )
     metric_drop: float = Field(
