@@ -28,7 +28,7 @@ PER_USER = metric_names("per-user")  # stored for each user, for significance te
 _TIMED_USERS = 300
 # The settings that decide how a log is filtered and split.
 _DATA_SETTINGS = {
-    *("format", "events", "min_weight", "min_user_interactions", "min_item_interactions"),
+    *("format", "event_types", "min_weight", "min_user_interactions", "min_item_interactions"),
     *("split", "test_fraction", "split_seed"),
 }
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from index.encoders import Encoder
+from index.encoders.arguments import FORMER_ARGUMENTS
 from index.release.manifest import EncoderSpec
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
@@ -35,7 +36,8 @@ class TrainedModel(NamedTuple):
 def is_encoder_compatible(spec: EncoderSpec, config: FitConfig) -> bool:
     """Whether the weights of a released encoder fit the encoder that `config` describes."""
     required: dict[str, object] = {**encoder_arguments(config, 0), _CATALOG_SIZE: None}
-    released: dict[str, object] = {**spec.arguments, _CATALOG_SIZE: None}
+    current = {FORMER_ARGUMENTS.get(name, name): v for name, v in spec.arguments.items()}
+    released: dict[str, object] = {**current, _CATALOG_SIZE: None}
     return released == required and spec.name == config.encoder
 
 

@@ -4,11 +4,9 @@ import csv
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from index.encoders import ENCODERS
 from tests.training.experiments.tiny import TINY, TINY_OPTIONS
-from training.__main__ import main
 from training.config import ConfigError
 from training.experiments.compare import compare, system_config
 
@@ -48,12 +46,12 @@ def test_the_paper_preset_is_valid_for_every_encoder(encoder):
     assert system_config(encoder, {}, "paper").encoder == encoder
 
 
-def test_the_command_writes_table_csv_and_plots(planted, tmp_path):
+def test_the_command_writes_table_csv_and_plots(planted, tmp_path, run_command):
     out = tmp_path / "out"
     log = str(planted / "interactions.parquet")
     arguments = ["compare", log, "--encoders", "pop,re4", "--seeds", "2", "--trials", "1"]
-    result = CliRunner().invoke(main, [*arguments, "--out", str(out), *TINY_OPTIONS])
-    assert result.exit_code == 0, result.output
+    result = run_command(*arguments, "--out", out, *TINY_OPTIONS)
+    assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[-1] == str(out / "compare.md")
     assert "by user segment" in (out / "compare.md").read_text()
     assert "| re4 " in (out / "compare.md").read_text()

@@ -3,20 +3,18 @@
 import json
 
 import pytest
-from click.testing import CliRunner
 
 from tests.training.experiments.tiny import TINY_OPTIONS
-from training.__main__ import main
 from training.experiments.compare import system_config
 from training.experiments.paper_sweeps import SWEEPS
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_sweeps_run(planted, tmp_path, name):
+def test_sweeps_run(planted, tmp_path, name, run_command):
     log = str(planted / "interactions.parquet")
     arguments = ["reproduce", name, log, "--seeds", "1", "--out", str(tmp_path), *TINY_OPTIONS]
-    result = CliRunner().invoke(main, [*arguments, "--data-set", "gowalla"])
-    assert result.exit_code == 0, result.output
+    result = run_command(*arguments, "--data-set", "gowalla")
+    assert result.exit_code == 0, result.stderr
     markdown = (tmp_path / f"{name}.md").read_text()
     assert all(f"| {label} " in markdown for label in SWEEPS[name])
     if name == "re4-table4":

@@ -1,11 +1,58 @@
-"""The settings of a nightly run under their former names."""
+"""Settings of a nightly run: file, command line, errors."""
+
+from pathlib import Path
 
 import pytest
 
 from training.config import ConfigError
 from training.nightly.config import FORMER_NAMES, NightConfig, read_night_config
 
-NEEDED = [("root", "r"), ("events", "e")]
+REQUIRED = [("root", "r"), ("events", "e")]
+
+
+def test_command_line_settings_override_the_file(tmp_path):
+    toml = tmp_path / "night.toml"
+    toml.write_text('root = "a"\nevents = "b"\nkeep = 7\n[fit]\ndim = 32\nepochs = 9\n')
+    overrides = [("keep", 3), ("fit.epochs", 2), ("warm.patience", 1), ("until", "2026-01-02")]
+    config = read_night_config(toml, overrides)
+    assert (config.root, config.keep, config.cold) == (Path("a"), 3, False)
+    cold, warm = config.fit_config(warm=False), config.fit_config(warm=True)
+    assert (cold.dim, cold.epochs, cold.split) == (32, 2, "temporal")
+    assert (cold.patience, warm.patience) == (3, 1)
+    toml.write_text('root = "a"\nevents = "b"\nuntil = 2026-01-02T00:00:00Z\n')
+    assert read_night_config(toml, []).until == 1_767_312_000
+    assert read_night_config(toml, [("until", "2026-01-02T00:00:00Z")]).until == 1_767_312_000
+    toml.write_text('root = "a"\nevents = "b"\nuntil = 2026-01-02\n')
+    from_option = read_night_config(toml, [("until", "2026-01-02")])
+    assert read_night_config(toml, []).until == from_option.until
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (("kep", 3), "kep: Extra inputs are not permitted; known are"),
+        (("keep", 0), "keep: Input should be greater than or equal to 1"),
+        (("fit.dimm", 3), "dimm"),
+        (("keep.x", 3), "keep: |keep has no settings"),
+        (("until", "soon"), "until"),
+        (("warm.patience", "long"), "warm: patience"),
+        (("warm.dim", 48), "warm: dim is part of the model, which is kept; set it in fit"),
+        (("fit.encoder", "none"), "fit: encoder = 'none': choose one of re4, "),
+        (("fit.encoder", ["re4"]), "fit: encoder"),
+        (("fit.heads", 3), "fit: heads = 3 does not divide dim = 64"),
+        (("fit.pretrain_epochs", 30), "fit: epochs = 30 leaves none to choose from"),
+        (("notification_command", ""), "notification_command"),
+        (("webhook", ""), "webhook"),
+        (("root", ""), "root: Value error, name a file or folder"),
+        (("until", float("nan")), "until"),
+    ],
+)
+def test_an_invalid_setting_is_rejected(tmp_path, override, message):
+    toml = tmp_path / "night.toml"
+    encoder = "sasrec" if override[0] == "fit.heads" else "re4"
+    toml.write_text(f'root = "a"\nevents = "b"\nkeep = 7\n[fit]\nencoder = "{encoder}"\n')
+    with pytest.raises(ConfigError, match=message):
+        read_night_config(toml, [override])
 
 
 @pytest.mark.parametrize("former", FORMER_NAMES)
@@ -14,10 +61,10 @@ def test_a_former_name_is_refused_with_the_new_one(former: str) -> None:
     assert new in NightConfig.model_fields
     assert former not in NightConfig.model_fields
     with pytest.raises(ConfigError, match=f"^{former}: renamed; use {new}$"):
-        read_night_config(None, [*NEEDED, (former, 1)])
+        read_night_config(None, [*REQUIRED, (former, 1)])
 
 
 @pytest.mark.parametrize("table", ["fit", "warm"])
 def test_a_former_name_of_a_fit_s_setting_is_refused(table: str) -> None:
     with pytest.raises(ConfigError, match=f"{table}: cosine: renamed; use score_temperature"):
-        read_night_config(None, [*NEEDED, (f"{table}.cosine", 0.1)])
+        read_night_config(None, [*REQUIRED, (f"{table}.cosine", 0.1)])

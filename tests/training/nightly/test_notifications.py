@@ -60,7 +60,7 @@ def test_a_webhook_is_retried_and_gets_the_outcome(folder, receiver):
 
 def test_a_command_gets_the_outcome_on_stdin(folder, tmp_path):
     out = tmp_path / "outcome.json"
-    outcome = run_nightly(config_of(folder, until=FIRST_END, command=f"tee {out}"))
+    outcome = run_nightly(config_of(folder, until=FIRST_END, notification_command=f"tee {out}"))
     assert json.loads(out.read_text()) == outcome.to_json()
 
 
@@ -69,10 +69,13 @@ def test_a_command_gets_the_outcome_on_stdin(folder, tmp_path):
     [
         ({"webhook": "http://127.0.0.1:9/secret"}, "webhook at 127.0.0.1: 1 attempts failed"),
         ({"webhook": "no address"}, "webhook"),
-        ({"command": "false"}, "command: exited with 1"),
-        ({"command": "/no/such/program"}, "command: could not be run (FileNotFoundError)"),
-        ({"command": "sleep 60"}, "command: killed after 0.5 s"),
-        ({"command": "'"}, "command: could not be run (ValueError)"),
+        ({"notification_command": "false"}, "command: exited with 1"),
+        (
+            {"notification_command": "/no/such/program"},
+            "command: could not be run (FileNotFoundError)",
+        ),
+        ({"notification_command": "sleep 60"}, "command: killed after 0.5 s"),
+        ({"notification_command": "'"}, "command: could not be run (ValueError)"),
     ],
 )
 def test_a_failed_notification_does_not_fail_the_run(folder, settings, message):
@@ -87,5 +90,5 @@ def test_a_failed_notification_does_not_fail_the_run(folder, settings, message):
 
 def test_other_outcomes_are_not_notified(folder, receiver):
     url, handler = receiver
-    run_nightly(config_of(folder, until=FIRST_END, webhook=url, tell=("failed",)))
+    run_nightly(config_of(folder, until=FIRST_END, webhook=url, notify_on=("failed",)))
     assert handler.received == []

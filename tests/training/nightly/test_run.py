@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from index.release.manifest import ENCODER, read_manifest
 from tests.training.nightly.nightly_runs import (
@@ -22,7 +21,6 @@ from tests.training.nightly.nightly_runs import (
     run_folder,
     unfinished_run,
 )
-from training.__main__ import main as training_cli
 from training.data.event_window import DAY_S
 from training.nightly.run import run_nightly
 from training.nightly.run_folders import RUNS
@@ -108,16 +106,16 @@ def test_a_killed_run_ends_like_an_uninterrupted_one():
     assert json.loads(process.stdout.splitlines()[-1])["kills"] > 4
 
 
-def test_the_command_prints_the_outcome(folder: Path, tmp_path: Path) -> None:
+def test_the_command_prints_the_outcome(folder, tmp_path, run_command) -> None:
     toml = tmp_path / "night.toml"
     toml.write_text(
         f'root = "{folder / "root"}"\nevents = "{folder / "events"}"\nuntil = {FIRST_END}\n'
     )
-    result = CliRunner().invoke(training_cli, ["nightly", "--config", str(toml)])
+    result = run_command("nightly", "--config", toml)
     outcome = json.loads(result.stdout.splitlines()[-1])
     exit_codes = {"published": 0, "refused": 3, "nothing-new": 4}
     assert result.exit_code == exit_codes[outcome["outcome"]]
     assert result.stderr.splitlines()[-1] == outcome["sentence"]
-    invalid = CliRunner().invoke(training_cli, ["nightly", "--set", "kep=3"])
+    invalid = run_command("nightly", "--set", "kep=3")
     assert invalid.exit_code == 1
     assert "Error: " in invalid.stderr
