@@ -132,4 +132,4 @@ def test_the_encoder_of_a_release_with_former_names_fits():
     arguments = encoder_arguments(config, 500)
     arguments["cosine"] = arguments.pop("score_temperature")
     live = EncoderSpec(name="re4", arguments=arguments, history_length=config.history)
-    assert encoder_fits(live, config)
+    assert is_encoder_compatible(live, config)
