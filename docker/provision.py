@@ -7,6 +7,8 @@ import secrets
 import sys
 from pathlib import Path
 
+from index.release.atomic_io import atomic_path
+
 
 def provision(folder: Path) -> list[str]:
     """What was made: a password each for Redis and Grafana, and Redis's as a line of its settings.
@@ -24,10 +26,9 @@ def provision(folder: Path) -> list[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}")
-    aside.write_text(text, encoding="utf-8")
-    aside.chmod(0o444)
-    aside.replace(path)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.chmod(0o444)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What is written so that a crash leaves it whole, and what is taken away."""
+"""Files that a crash leaves whole, and removal of files and folders."""
 
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -15,20 +16,31 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Put `text` at path so that a reader, or a crash, finds the old or the new, whole."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder: what the block writes there replaces `path` at its end.
+
+    A reader, or a crash, finds the old file or the new one, whole. After an error `path` is as it
+    was and the temporary file is removed; a process that is killed leaves `.<name>.<pid>` behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        aside.write_text(text, encoding="utf-8")
-        fsync(aside)
-        aside.replace(path)
+        yield temporary
+        fsync(temporary)
+        temporary.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        discard(temporary)
     fsync(path.parent)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Replace the content of `path` by `text`, as atomic_path does."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def discard(path: Path) -> None:
-    """Remove a file, a link or a folder as far as that is allowed; what stays, stays unsaid."""
+    """Remove a file, a link or a folder as far as permissions allow; what remains is no error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -18,7 +18,6 @@ was dropped from a full stream before it was read: it is lost, which is told at 
 import asyncio
 import logging
 import math
-import os
 import re
 import time
 from collections import defaultdict
@@ -34,7 +33,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, RedisClusterException, RedisError
 
-from index.release.atomic_io import fsync
+from index.release.atomic_io import atomic_path, fsync
 from index.release.lock import exclusive_lock
 from service.http.schemas.histories import FORGET
 from service.settings import Settings
@@ -302,10 +301,10 @@ class _Log:
         self._folder = folder
         self._files: defaultdict[int, dict[Path, _File]] = defaultdict(dict)
         self._event_ids: dict[tuple[int, str], set[tuple[str, str]]] = {}
+        for path in folder.glob("date=*/.*.parquet*"):
+            path.unlink()  # of an export that was killed
         for path in folder.glob("date=*/*.parquet"):
-            if path.name.startswith("."):
-                path.unlink()  # of an export that was killed
-            elif file := _file(path):
+            if file := _file(path):
                 self._files[file.part][path] = file
 
     def add(self, part: int, rows: Sequence[_Row]) -> None:
@@ -374,14 +373,9 @@ class _Log:
             rows = [*_read(file.path), *rows]  # of the same ids, and yet others
         folder.mkdir(exist_ok=True)
         fsync(self._folder)  # each time: an export that was killed may not have come to it
-        aside = file.path.with_name(f".{file.path.name}")
         columns = [list(column) for column in zip(*rows, strict=True)]
-        with aside.open("wb") as opened:
+        with atomic_path(file.path) as temporary, temporary.open("wb") as opened:
             pq.write_table(pa.table(columns, schema=_SCHEMA), opened, compression="zstd")
-            opened.flush()
-            os.fsync(opened.fileno())
-        aside.replace(file.path)
-        fsync(folder)
         self._files[part][file.path] = file
         self.exported.files += 1
 

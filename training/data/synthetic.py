@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from index.release.atomic_io import atomic_path
+
 _LINES = {
     "Running": ("Trail running shoes", "Road running shoes", "Running belt", "Hydration vest"),
     "Cycling": ("Road bike helmet", "Bib shorts", "Bike light", "Clipless pedals"),
@@ -142,10 +144,5 @@ def _moments(who: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int
 
 
 def _write(columns: dict[str, object], path: Path) -> None:
-    """Under a hidden name first: whoever finds the file finds all of it."""
-    aside = path.with_name(f".{path.name}")
-    try:
-        pq.write_table(pa.table(columns), aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)

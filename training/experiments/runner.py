@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from index.release.atomic_io import replace_text
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig
 from training.evaluation.evaluate import evaluate, exact, popular, user_metrics
@@ -76,9 +77,7 @@ class ExperimentRunner:
         path = self._path(config)
         if not path.exists():
             outcome = self._train(config, path.with_suffix(""))
-            aside = path.with_suffix(".aside")
-            aside.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
-            aside.replace(path)
+            replace_text(path, json.dumps(asdict(outcome)))
         return Outcome(**json.loads(path.read_text(encoding="utf-8")))
 
     def retriever(self, config: FitConfig) -> Retriever:

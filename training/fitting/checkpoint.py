@@ -1,7 +1,6 @@
 """A run's state in one safetensors file that is replaced whole: tensors, and JSON for the rest."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from index.release.atomic_io import fsync
+from index.release.atomic_io import atomic_path
 from index.release.writing import write_tensors
 
 _MODULE = "module:"
@@ -29,12 +28,9 @@ def save(
     for number, optimizer in enumerate(optimizers):
         for name, value in _flatten(optimizer, number):
             (tensors if isinstance(value, Tensor) else scalars)[name] = value
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     described = {"about": json.dumps(about), "scalars": json.dumps(scalars)}
-    write_tensors(aside, tensors, described)
-    fsync(aside)
-    aside.replace(path)
-    fsync(path.parent)
+    with atomic_path(path) as temporary:
+        write_tensors(temporary, tensors, described)
 
 
 def load(
