@@ -19,7 +19,7 @@ import orjson
 from numpy.typing import NDArray
 
 from index.release.reading import Release
-from index.retrieval.delta import NEIGHBOURS, Delta, middle_length, user_context, vector_at
+from index.retrieval.delta import CONTEXT_ITEMS, Delta, cold_start_vector, median_norm, user_context
 from service.errors import HistoryUnavailableError
 from service.http.schemas.histories import Event
 from service.serving.release_loader import LiveRelease
@@ -35,7 +35,7 @@ _LENGTH = 10_000  # of the stream
 _LOOK_S = 1.0
 _READ = 1000  # entries in one round trip
 _NOTED = 100  # takes of one POST /events: each costs a read of a history
-_KEPT = 2 * NEIGHBOURS  # items before it, of which another release may know fewer
+_KEPT = 2 * CONTEXT_ITEMS  # items before it, of which another release may know fewer
 _TAKERS = 50  # newest of an item that count
 
 log = logging.getLogger(__name__)
@@ -221,12 +221,12 @@ class ColdStartItems:
         if before is not None and before.release is release:
             length, vectors = before.length, {**before.vectors}
         else:
-            length, vectors = middle_length(release.retriever.vectors), {}
+            length, vectors = median_norm(release.retriever.vectors), {}
         for item in changed:
             vectors.pop(item, None)
             stands = self._stands(release, item)
             if len(stands) >= self._users:
-                vectors[item] = vector_at(stands, length)
+                vectors[item] = cold_start_vector(stands, length)
         offered = sorted(vectors, key=lambda item: -len(self._takes[item]))[: self._limit]
         return _Placed(
             release, length, vectors, Delta.of({item: vectors[item] for item in offered})

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index.retrieval.delta import Delta, middle_length, user_context, vector_at
+from index.retrieval.delta import Delta, cold_start_vector, median_norm, user_context
 from index.retrieval.retriever import Query, Retriever
 from training.config import read_config
 from training.data.interactions import Interactions
@@ -83,9 +83,11 @@ def hear(
             if before:
                 stands[item][user] = before
         histories[user].append(item)
-    length = middle_length(retriever.vectors)
+    length = median_norm(retriever.vectors)
     placed = {
-        item: vector_at([user_context(retriever.vectors, rows) for rows in takes.values()], length)
+        item: cold_start_vector(
+            [user_context(retriever.vectors, rows) for rows in takes.values()], length
+        )
         for item, takes in stands.items()
         if len(takes) >= users
     }

@@ -135,7 +135,7 @@ def test_prune_says_what_it_deleted(make_draft: MakeDraft, root: Path) -> None:
         (["rollback", "--root", "{root}/none"], "has neither"),
         (["prune", "--root", "{root}/none"], "has neither"),
         (["rollback", "--root", "{root}", "--to", "third"], "no manifest.json"),
-        (["rollback", "--root", "{root}", "--to", "../first"], "no release's id"),
+        (["rollback", "--root", "{root}", "--to", "../first"], "not a release id"),
     ],
 )
 def test_a_refusal_is_one_sentence_and_changes_nothing(

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 import index.ann.quantization
 from index.ann.build import build_index
 from index.ann.flat import top_candidates
-from index.ann.gpu import GpuIndex, cloner, rehearse
+from index.ann.gpu import GpuIndex, make_cloner, emulate_gpu
 from index.ann.index import read_index
-from index.ann.ivf import IvfIndex, _members
-from index.ann.quantization import RoundedMatrix, round_interests
-from index.ann.spec import LIMIT, IndexSpec
+from index.ann.ivf import IvfIndex, _rows_by_list
+from index.ann.quantization import QuantizedMatrix, quantize_interests
+from index.ann.spec import GPU_LIMIT, IndexSpec
 from index.retrieval.merge import Hits, merge
 from index.retrieval.search import ItemIndex
 
@@ -84,8 +84,8 @@ def assert_true_scores(hits: Hits, vectors: Vectors, requests: Vectors) -> None:
 def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Search by integer products, and as on processors that have no fast ones."""
     if request.param == "floats":
-        monkeypatch.setattr(index.ann.quantization, "_BYTES", False)
-    elif not index.ann.quantization._BYTES:
+        monkeypatch.setattr(index.ann.quantization, "_USE_INT8", False)
+    elif not index.ann.quantization._USE_INT8:
         pytest.skip(f"no integer products on {platform.machine()}")
     return str(request.param)
 
@@ -147,12 +147,12 @@ def test_exact_search_is_exact(
 @pytest.mark.usefixtures("arithmetic")
 def test_a_product_is_never_farther_off_than_said() -> None:
     vectors, asked = clustered(500)[1:], interests(9) * np.float32(7)
-    matrix, rounded = RoundedMatrix(vectors), round_interests(asked)
+    matrix, rounded = QuantizedMatrix(vectors), quantize_interests(asked)
     true = np.einsum("md,bkd->bkm", vectors, asked)
-    near = matrix.products(rounded) * matrix.scale(rounded)[:, None]
+    near = matrix.products(rounded) * matrix.scales(rounded)[:, None]
     off = np.abs(near - true).max(axis=(1, 2))
-    assert (off <= matrix.errors(rounded)).all()
-    assert (np.array(matrix.errors(rounded)) < 0.05 * true.max(axis=(1, 2))).all()
+    assert (off <= matrix.error_bounds(rounded)).all()
+    assert (np.array(matrix.error_bounds(rounded)) < 0.05 * true.max(axis=(1, 2))).all()
     np.testing.assert_allclose(matrix.maxima(rounded), near.max(axis=1), rtol=1e-6)
     some = np.array([3, 77, 499])
     np.testing.assert_allclose(matrix.maxima(rounded, some), near.max(axis=1)[:, some], rtol=1e-6)
@@ -263,9 +263,9 @@ def test_nothing_is_left_to_be_made_when_somebody_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the lists' members twice, nor, for the first deep search, what looks at all items."""
-    vectors, path, read = clustered(2000), tmp_path / "items.faiss", Mock(wraps=_members)
+    vectors, path, read = clustered(2000), tmp_path / "items.faiss", Mock(wraps=_rows_by_list)
     build_index(vectors, IVF).write(path)
-    monkeypatch.setattr("index.ann.ivf._members", read)
+    monkeypatch.setattr("index.ann.ivf._rows_by_list", read)
     held = read_index(path, vectors, IVF)
     monkeypatch.setattr("index.ann.ivf.FlatIndex", None)
     asked = interests(1)
@@ -296,7 +296,7 @@ MISMATCHES: dict[str, tuple[IndexSpec, Callable[..., tuple[Vectors, IndexSpec]],
     "another dimension": (IVF, lambda v, s: (clustered(600, 8), s), "dimension: 16 found"),
     "another kind": (FLAT, lambda v, s: (v, IVF), "kind: .*IndexFlatIP.*Scalar"),
     "another head": (IVF, change(head=301), "items: 300 found, 299 needed"),
-    "other values": (FLAT, lambda v, s: (v * 1.01, s), "vectors: others"),
+    "other values": (FLAT, lambda v, s: (v * 1.01, s), "vectors: not those of the release"),
     "other values, listed": (IVF, lambda v, s: (v * 1.01, s), "not the vectors of their rows"),
     "other lists": (IVF, change(lists=31), "lists: 32 found, 31 needed"),
 }
@@ -323,7 +323,7 @@ def test_the_metric_and_the_rows_are_looked_at(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="metric: 1 found, 0 needed"):
         read_index(written(euclidean, tmp_path / "l2"), vectors, FLAT)
     spec = IVF.model_copy(update={"head": 0})
-    for rows, said in ((np.arange(600), "no item"), (np.full(600, 7), "stands twice")):
+    for rows, said in ((np.arange(600), "no item"), (np.full(600, 7), "appears twice")):
         built = build_index(vectors, spec)
         assert isinstance(built, IvfIndex)
         lists = faiss.clone_index(built.faiss_index)
@@ -390,7 +390,7 @@ def test_a_file_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
         {"kind": "flat", "lists": 4},
         {"kind": "ivf", "probes": 4},
         {"kind": "ivf", "lists": 4},
-        {"kind": "ivf", "lists": 4, "probes": LIMIT + 1},
+        {"kind": "ivf", "lists": 4, "probes": GPU_LIMIT + 1},
         {"kind": "ivf", "lists": 4, "probes": 1, "head": -1},
         {"kind": "ivf", "lists": 4, "probes": 1, "margin": float("nan")},
         {"kind": "hnsw"},
@@ -435,14 +435,14 @@ def test_a_device_that_is_not_there_is_refused(device: str, said: str, tmp_path:
 
 
 @pytest.mark.parametrize("spec", [FLAT, IVF], ids=["flat", "ivf"])
-@pytest.mark.parametrize("k", [1, 10, LIMIT + 1])
+@pytest.mark.parametrize("k", [1, 10, GPU_LIMIT + 1])
 def test_what_a_gpu_is_asked_to_do_gives_the_answers_of_the_processor(
     spec: IndexSpec, k: int
 ) -> None:
     """Rehearsed on the processor, where faiss has the same calls."""
     vectors, asked = clustered(3000), interests(6, 4)
     host = build_index(vectors, spec)
-    rehearsal = rehearse(host, vectors, probes=spec.lists)
+    rehearsal = emulate_gpu(host, vectors, probes=spec.lists)
     assert_true_scores(rehearsal.search(asked, k), vectors, asked)
     assert recall(rehearsal, vectors, asked, k) == 1
 
@@ -452,7 +452,7 @@ def test_a_rehearsal_bears_small_catalogues(items: int) -> None:
     vectors, asked = clustered(items), interests(2)
     for head in (0, 300):
         host = build_index(vectors, IVF.model_copy(update={"head": head}))
-        rehearsal = rehearse(host, vectors, probes=IVF.lists)
+        rehearsal = emulate_gpu(host, vectors, probes=IVF.lists)
         assert recall(rehearsal, vectors, asked, 5) == 1
 
 
@@ -467,11 +467,11 @@ def test_a_gpu_gives_the_answers_of_the_processor(spec: IndexSpec, tmp_path: Pat
     host.write(path)
     device = read_index(path, vectors, wide, "cuda:0")
     assert isinstance(device, GpuIndex)
-    for k in (1, 50, LIMIT):
+    for k in (1, 50, GPU_LIMIT):
         on_gpu, on_cpu = (merge(i.search(asked, k)) for i in (device, host))
         assert_true_scores(on_gpu, vectors, asked)
         shared = [
             np.isin(a[:k], b[:k]).mean() for a, b in zip(on_gpu.rows, on_cpu.rows, strict=True)
         ]
         assert np.mean(shared) > 0.999
-    assert callable(cloner("cuda:0"))
+    assert callable(make_cloner("cuda:0"))

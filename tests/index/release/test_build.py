@@ -142,7 +142,7 @@ def test_what_cannot_be_built_is_refused_in_a_sentence(name: str, draft: Path) -
 
 @pytest.mark.parametrize("recall", [0, -0.1, 1.01, float("nan"), float("inf")])
 def test_a_recall_that_nothing_reaches_is_refused(recall: float, draft: Path) -> None:
-    with pytest.raises(ReleaseError, match="above 0 to 1 can be reached"):
+    with pytest.raises(ReleaseError, match="above 0 to 1 is allowed"):
         build(draft, recall=recall)
 
 
@@ -254,7 +254,7 @@ def slow_exact_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index.ann.tuning, "_exact_candidate", candidate)
     monkeypatch.setattr(
         index.ann.tuning,
-        "_ranked",
+        "_rank_by_time",
         lambda candidates, tuning: sorted(candidates, key=lambda c: c.microseconds),
     )
 
@@ -281,7 +281,7 @@ def test_the_recall_is_of_users_that_had_no_part_in_the_choice() -> None:
     vectors, asked = planted(4000, 200)
     chosen, measured = tune(vectors, asked, 0.9, K, lambda said: None)
     report = index.ann.tuning._Sample.of(FlatIndex(vectors), asked[3::4], K)
-    assert measured.recall == report.ask(chosen)[0].mean()
+    assert measured.recall == report.measure(chosen)[0].mean()
     asked[3::4] = -asked[3::4]  # users unlike those it is tuned on
     _, other = tune(vectors, asked, 0.9, K, lambda said: None)
     assert other.trials != ()

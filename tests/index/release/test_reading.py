@@ -27,7 +27,7 @@ from index.ann.spec import IndexSpec
 from index.release.atomic_io import replace_text
 from index.release.canaries import CANARY_K, answer_canaries
 from index.release.errors import ReleaseError
-from index.release.lock import deletable
+from index.release.lock import deletion_lock
 from index.release.manifest import (
     CATALOG,
     ENCODER,
@@ -245,7 +245,7 @@ BAD_MANIFESTS: dict[str, tuple[Damage, str]] = {
     "deeply nested": (raw(b'{"a":' + b"[" * 200_000), "cannot be read"),
     "nested in place": (change(training=eval("[" * 90 + "]" * 90)), "training"),
     "a number of 5,000 digits": (raw(b'{"format": ' + b"9" * 5000 + b"}"), "cannot be read"),
-    "huge": (raw(b" " * (1 << 24) + b"{}"), "at most 16,777,216"),
+    "huge": (raw(b" " * (1 << 24) + b"{}"), "at most 16,777,216 are allowed"),
     "a newer format": (change(format=2), "format 2, this program reads up to 1; upgrade"),
     "a format before the first": (change(format=0), "format"),
     "a format of no number": (change(format="new"), "format"),
@@ -417,7 +417,7 @@ BAD_CONTENT: dict[str, tuple[Damage, str]] = {
     "encoder: a tensor missing": (edit_weights(lambda w: w.pop("value.weight")), "no value.weight"),
     "encoder: a tensor too many": (
         edit_weights(lambda w: w.update(extra=torch.zeros(1))),
-        "extra is none of its weights",
+        "extra is not one of its weights",
     ),
     "encoder: other shape": (
         edit_weights(lambda w: w.update({"value.weight": torch.zeros(8, 9)})),
@@ -431,10 +431,10 @@ BAD_CONTENT: dict[str, tuple[Damage, str]] = {
         edit_weights(lambda w: w["value.weight"].__setitem__((0, 0), torch.nan)),
         "not finite",
     ),
-    "encoder: garbage": (write(ENCODER, b"garbage!" * 9), "encoder.safetensors does not make"),
+    "encoder: garbage": (write(ENCODER, b"garbage!" * 9), "encoder.safetensors does not fit"),
     "encoder: claimed header": (
         write(ENCODER, struct.pack("<Q", 2**62) + b"{}"),
-        "encoder.safetensors does not make",
+        "encoder.safetensors does not fit",
     ),
     "catalogue: twice an id": (with_ids(lambda ids: [ids[1], *ids[1:]]), "appears twice"),
     "catalogue: no id": (with_ids(lambda ids: [None, *ids[1:]]), "lacks its id"),
@@ -577,7 +577,7 @@ def test_current_is_an_id(tmp_path: Path, text: str) -> None:
 )  # fmt: skip
 def test_current_that_is_no_id_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "current").write_bytes(content)
-    with pytest.raises(ReleaseError, match="not a release's id") as refused:
+    with pytest.raises(ReleaseError, match="not a release id") as refused:
         read_current(tmp_path)
     assert len(str(refused.value)) < 2000
 
@@ -602,14 +602,14 @@ def test_text_is_replaced_whole(tmp_path: Path) -> None:
 def test_an_open_release_is_not_deletable_until_it_is_dropped(folder: Path) -> None:
     release = open_release(folder)
     again = open_release(folder)
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert not free
     del release
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert not free
     del again
     gc.collect()
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert free
         assert "is being deleted" in refusal(folder)
     open_release(folder)
@@ -635,16 +635,16 @@ def test_what_cannot_be_locked_may_be_in_use(
 
     monkeypatch.setattr(fcntl, "flock", as_on_nfs)
     writable = os.access(folder / MANIFEST, os.W_OK)
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert free == writable
     release = open_release(folder)
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert not free
     assert {fcntl.LOCK_SH | fcntl.LOCK_NB, fcntl.LOCK_EX | fcntl.LOCK_NB} == set(kinds)
     del release
     gc.collect()
     monkeypatch.setattr(fcntl, "flock", without_locks)
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert not free
 
 
@@ -659,7 +659,7 @@ def test_a_manifest_that_cannot_be_written_is_asked_about_as_it_is(
         return really_open(path, flags, mode)
 
     monkeypatch.setattr(os, "open", read_only)
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert free
 
 
@@ -671,7 +671,7 @@ def test_a_release_that_is_refused_is_not_held(folder: Path) -> None:
     descriptors = open_descriptors()
     (folder / VECTORS).write_bytes(b"")
     refusal(folder)
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert free
     assert open_descriptors() == descriptors
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from index.encoders import build_encoder
 from index.release.reading import open_release
-from index.retrieval.delta import NEIGHBOURS, Delta, middle_length, user_context, vector_at
+from index.retrieval.delta import CONTEXT_ITEMS, Delta, median_norm, user_context, cold_start_vector
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.retriever import Answer, Query, Retriever
 
@@ -151,12 +151,12 @@ def test_an_item_is_placed_where_its_takers_stood(retriever: Retriever) -> None:
         mean: NDArray[np.float32] = vectors[rows].mean(axis=0)
         return mean / np.linalg.norm(mean)
 
-    assert NEIGHBOURS == 3
+    assert CONTEXT_ITEMS == 3
     np.testing.assert_allclose(user_context(vectors, [9, 1, 2, 3]), mean_of([1, 2, 3]), rtol=1e-6)
     stands = [user_context(vectors, rows) for rows in ([5], [6, 7])]
-    length = middle_length(vectors)
+    length = median_norm(vectors)
     assert length == pytest.approx(np.median(np.linalg.norm(vectors[1:], axis=1)))
-    placed = vector_at(stands, length)
+    placed = cold_start_vector(stands, length)
     assert np.linalg.norm(placed) == pytest.approx(length, rel=1e-6)
     np.testing.assert_allclose(
         placed / length, (a := mean_of([5]) + mean_of([6, 7])) / np.linalg.norm(a), rtol=1e-5

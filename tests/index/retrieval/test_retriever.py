@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from index.release.reading import open_release
-from index.retrieval.diversity import POOL
+from index.retrieval.diversity import POOL_FACTOR
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.retriever import Answer, Query, Retriever
 
@@ -88,7 +88,7 @@ def test_no_more_are_given_than_are_allowed(retriever: Retriever) -> None:
 
 
 def test_diversity_chooses_from_the_best_and_keeps_to_the_filters(retriever: Retriever) -> None:
-    pool = ids(retriever, ask(retriever, k=POOL * 20))
+    pool = ids(retriever, ask(retriever, k=POOL_FACTOR * 20))
     for history in (HISTORY, []):
         plain = ask(retriever, history=history)
         diverse = ask(retriever, history=history, diversity=1.0)
@@ -161,7 +161,7 @@ def test_only_what_the_encoder_sees_is_told_and_the_largest_of_it(
     newest = {25, 26, 27, 28, 29}
     assert all({row for row, _ in attended} == newest for attended in told.attended)
 
-    monkeypatch.setattr("index.retrieval.explanation.ATTENDED", 2)
+    monkeypatch.setattr("index.retrieval.explanation.MAX_ATTENDED", 2)
     fewer = ask(retriever, history=history, explain=True).explanation
     assert fewer is not None
     assert fewer.attended == [attended[:2] for attended in told.attended]

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from index.ann.build import build_index
-from index.ann.gpu import GpuIndex, rehearse
-from index.ann.spec import LIMIT, IndexSpec
+from index.ann.gpu import GpuIndex, emulate_gpu
+from index.ann.spec import GPU_LIMIT, IndexSpec
 from index.retrieval.filters import Categories, CategoryFilter, Filter
 from index.retrieval.merge import QueryHits
 from index.retrieval.search import ItemIndex, SearchRequest, Timings, search
@@ -90,7 +90,7 @@ def built(spec: IndexSpec) -> ItemIndex:
 
 
 def on_gpu(spec: IndexSpec) -> GpuIndex:
-    return rehearse(build_index(UNEQUAL, spec), UNEQUAL, spec.probes)  # type: ignore[arg-type]
+    return emulate_gpu(build_index(UNEQUAL, spec), UNEQUAL, spec.probes)  # type: ignore[arg-type]
 
 
 LISTS = IndexSpec(kind="ivf", head=500, lists=32, margin=1e6, probes=32)  # probes every list
@@ -176,7 +176,7 @@ def test_lists_are_probed_under_filters_too(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_gpu_is_asked_as_deep_as_it_goes_and_the_host_for_the_rest() -> None:
     index = on_gpu(IndexSpec())
-    for count in (LIMIT // 2, LIMIT, LIMIT + 1):
+    for count in (GPU_LIMIT // 2, GPU_LIMIT, GPU_LIMIT + 1):
         for each in (allowed(some(50)), allowed(some(3000))):
             [line] = ask(index, ASKED[:1], SearchRequest(count, each))
             assert_as_good_as_the_best(line, ASKED[0], each, count)
