@@ -12,7 +12,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from click.testing import CliRunner
 
 from training.__main__ import main as training_cli
 from training.data.interactions import prepare
@@ -23,12 +22,12 @@ FIT = ["--dim", "16", "--interests", "4", "--hidden", "32", "--negatives", "200"
 
 
 def run(*arguments: object) -> str:
-    """The last line that the command printed."""
-    done = subprocess.run(
+    """The last line of the command's output."""
+    ended = subprocess.run(
         [sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1]
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,7 @@ def served(built: tuple[Path, Path, list[Path]]) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     serve = [sys.executable, "-m", "service", "--releases", str(root), "--port", str(port)]
     serve += ["--reload-interval-s", "0.1", "--drain-s", "0"]
-    serve += ["--deadline-ms", "10000"]  # other tests run beside it
+    serve += ["--deadline-ms", "10000"]  # other tests run at the same time
     server = subprocess.Popen(serve, stderr=subprocess.PIPE)
     try:
         for _ in range(300):
@@ -66,7 +65,7 @@ def served(built: tuple[Path, Path, list[Path]]) -> Iterator[str]:
                 if httpx.get(f"{url}/readyz").status_code == 200:
                     break
             except httpx.TransportError:
-                assert server.poll() is None, "the server ended"
+                assert server.poll() is None, "the server has ended"
             time.sleep(0.1)
         yield url
     finally:
@@ -74,12 +73,12 @@ def served(built: tuple[Path, Path, list[Path]]) -> Iterator[str]:
         server.communicate(timeout=30)
 
 
-def test_http_gives_the_recall_that_evaluate_gives(built, served):
+def test_http_and_evaluate_measure_the_same_recall(built, served):
     log_path, _, drafts = built
     offline = json.loads(run("training", "evaluate", drafts[0], log_path))
     catalog, log = prepare(read_log(log_path))
     task = divide("unseen-users", log, len(catalog), 0.1, 0)
-    hits = wanted = 0.0
+    recalls = []
     with httpx.Client(base_url=served) as client:
         for case in task.test:
             body = {
@@ -87,24 +86,23 @@ def test_http_gives_the_recall_that_evaluate_gives(built, served):
                 "k": 20,
                 "exclude_seen": False,
             }
-            answer = client.post("/recommend", json=body).json()
-            found = {item["item_id"] for item in answer["items"]}
+            response = client.post("/recommend", json=body).json()
+            items = {item["item_id"] for item in response["items"]}
             relevant = {catalog.id(row) for row in case.relevant}
-            hits += len(found & relevant) / len(relevant)
-            wanted += 1
-    assert wanted == offline["users"]
-    assert hits / wanted == pytest.approx(offline["recall@20"], abs=5e-4)
+            recalls.append(len(items & relevant) / len(relevant))
+    assert len(recalls) == offline["users"]
+    assert sum(recalls) / len(recalls) == pytest.approx(offline["recall@20"], abs=5e-4)
 
 
 def test_the_example_request_is_answered_with_interests(built, served):
     words = shlex.split(run("index", "example", "--root", built[1], "--url", served))
     assert words[:2] == ["curl", "-s"]
-    answer = httpx.post(words[2], content=words[-1], headers={"content-type": "application/json"})
-    assert answer.json()["source"] == "interests"
-    assert len(answer.json()["items"]) == 5
+    response = httpx.post(words[2], content=words[-1], headers={"content-type": "application/json"})
+    assert response.json()["source"] == "interests"
+    assert len(response.json()["items"]) == 5
 
 
-def test_evaluate_gives_a_release_what_it_gives_the_draft(built, served):
+def test_evaluate_gives_equal_metrics_for_a_draft_and_its_release(built, served):
     log_path, root, drafts = built
     draft, release = (
         json.loads(run("training", "evaluate", folder, log_path))
@@ -118,18 +116,18 @@ def test_publish_and_rollback_while_requests_run(built, served):
     first, second = (draft.name for draft in drafts)
     catalog, _ = prepare(read_log(built[0]))
     body = {"sequence": [catalog.id(row) for row in (3, 1, 2)], "k": 10}
-    answers: list[tuple[int, str, tuple[str, ...]]] = []
+    responses: list[tuple[int, str, tuple[str, ...]]] = []
     stop = threading.Event()
 
-    def ask() -> None:
+    def send_requests() -> None:
         with httpx.Client(base_url=served) as client:
             while not stop.is_set():
                 response = client.post("/recommend", json=body)
-                told = response.json()
-                items = tuple(item["item_id"] for item in told.get("items", ()))
-                answers.append((response.status_code, told.get("release", ""), items))
+                content = response.json()
+                items = tuple(item["item_id"] for item in content.get("items", ()))
+                responses.append((response.status_code, content.get("release", ""), items))
 
-    threads = [threading.Thread(target=ask) for _ in range(3)]
+    threads = [threading.Thread(target=send_requests) for _ in range(3)]
     for thread in threads:
         thread.start()
     try:
@@ -137,26 +135,26 @@ def test_publish_and_rollback_while_requests_run(built, served):
             run("index", *command)
             expected = second if command[0] == "publish" else first
             for _ in range(100):
-                if answers[-1][1] == expected:
+                if responses[-1][1] == expected:
                     break
                 time.sleep(0.1)
-            assert answers[-1][1] == expected
+            assert responses[-1][1] == expected
     finally:
         stop.set()
         for thread in threads:
             thread.join()
-    assert {status for status, _, _ in answers} == {200}
+    assert {status for status, _, _ in responses} == {200}
     by_release: dict[str, set[tuple[str, ...]]] = {}
-    for _, release, items in answers:
+    for _, release, items in responses:
         by_release.setdefault(release, set()).add(items)
-    # Each release has one answer to this request, and never the other's.
-    assert {release: len(given) for release, given in by_release.items()} == {first: 1, second: 1}
+    # Each release answers this request in one way, and the two differ.
+    assert {release: len(lists) for release, lists in by_release.items()} == {first: 1, second: 1}
     assert by_release[first] != by_release[second]
 
 
-def test_a_fit_killed_at_any_moment_ends_with_the_metrics_of_an_unbroken_one(built, tmp_path):
+def test_a_killed_and_resumed_fit_has_the_metrics_of_an_uninterrupted_one(built, tmp_path):
     log_path, _, drafts = built
-    unbroken = json.loads((drafts[0] / "manifest.json").read_text())["metrics"]
+    uninterrupted = json.loads((drafts[0] / "manifest.json").read_text())["metrics"]
     fit = [sys.executable, "-m", "training", "fit", str(log_path), "--root", str(tmp_path)]
     fit += ["--items", str(log_path.with_name("items.parquet")), "--seed", "0", *FIT]
     for _ in range(2):
@@ -169,7 +167,7 @@ def test_a_fit_killed_at_any_moment_ends_with_the_metrics_of_an_unbroken_one(bui
         process.communicate()
     assert not [path for path in working.iterdir() if not path.name.startswith(".")]
     draft = Path(run(*fit[2:]))
-    assert json.loads((draft / "manifest.json").read_text())["metrics"] == unbroken
+    assert json.loads((draft / "manifest.json").read_text())["metrics"] == uninterrupted
     assert [path.name for path in working.iterdir()] == [draft.name]
 
 
@@ -189,14 +187,16 @@ def _checkpoints(drafts: Path) -> list[tuple[str, int]]:
         ("user_id,item_id,timestamp\n" + "".join(f"u{n},i,{n}\n" for n in range(9)), "5"),
     ],
 )
-def test_a_refused_log_is_one_sentence_and_leaves_nothing(tmp_path, content, sentence):
+def test_an_invalid_log_is_one_sentence_and_leaves_nothing(tmp_path, capsys, content, sentence):
     log = tmp_path / "log.csv"
     log.write_text(content)
     root = tmp_path / "root"
-    done = CliRunner().invoke(training_cli, ["fit", str(log), "--root", str(root)])
-    assert done.exit_code != 0
-    assert done.stdout == ""
-    assert done.stderr.startswith("Error: ")
-    assert len(done.stderr.splitlines()) == 1
-    assert sentence in done.stderr
+    with pytest.raises(SystemExit) as ended:
+        training_cli(["fit", str(log), "--root", str(root)])
+    assert ended.value.code not in (0, None)
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("Error: ")
+    assert len(output.err.splitlines()) == 1
+    assert sentence in output.err
     assert not root.exists() or not any(root.rglob("*"))

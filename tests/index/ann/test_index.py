@@ -17,7 +17,7 @@ from pydantic import ValidationError
 import index.ann.quantization
 from index.ann.build import build_index
 from index.ann.flat import top_candidates
-from index.ann.gpu import GpuIndex, make_cloner, emulate_gpu
+from index.ann.gpu import GpuIndex, emulate_gpu, make_cloner
 from index.ann.index import read_index
 from index.ann.ivf import IvfIndex, _rows_by_list
 from index.ann.quantization import QuantizedMatrix, quantize_interests

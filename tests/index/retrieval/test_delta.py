@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from index.encoders import build_encoder
 from index.release.reading import open_release
-from index.retrieval.delta import CONTEXT_ITEMS, Delta, median_norm, user_context, cold_start_vector
+from index.retrieval.delta import CONTEXT_ITEMS, Delta, cold_start_vector, median_norm, user_context
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.retriever import Answer, Query, Retriever
 
