@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from index.ann.gpu import cloner
+from index.ann.gpu import make_cloner
 from index.release.errors import ReleaseError
 from service.auth.authorization import Authorizer
 from service.errors import HistoryUnavailableError, ServiceError
@@ -113,7 +113,7 @@ def _check_device(device: str) -> None:
     if device == "cpu":
         return
     try:
-        cloner(device)
+        make_cloner(device)
     except ValueError as error:
         raise SetupError(f"--{error}") from error
 

@@ -1,1 +1,1 @@
-"""Approximate nearest neighbours: the index over item vectors, its kinds, and its tuning."""
+"""Approximate nearest neighbours: kinds of index over item vectors, building, reading, tuning."""

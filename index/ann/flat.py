@@ -1,4 +1,4 @@
-"""Exact search: every item's score nearly, then exactly for the few that can be best."""
+"""Exact search: approximate scores of all items, then exact scores of the few top candidates."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,24 +8,23 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann.quantization import RoundedMatrix, round_interests
+from index.ann.quantization import QuantizedMatrix, quantize_interests
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, stack_hits
 
-BATCH = 32  # requests at a time, at the most
-# Scores at a time: so many are computed in a few milliseconds and take a few MB.
-_SCORES = 1 << 20
-_FEW = 0.25  # of all items: so many are sooner picked out than looked at with the others
-_BLOCKS = 32  # that scores are cut into, to find out which are too low to be of the k best
+MAX_BATCH = 32  # requests
+_SCORES_PER_BATCH = 1 << 20  # they take a few milliseconds and a few MB
+_SELECTIVE = 0.25  # of all items: below it, scoring only the allowed items is faster
+_BLOCKS = 32  # of scores, whose maxima give a lower bound of the k-th best
 
 
 class FlatIndex:
-    """Every item is compared with every interest. Any number of threads may search."""
+    """Compares every item with every interest. Any number of threads may search."""
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
         """vectors (N + 1, D), row 0 padding; may be memory-mapped."""
         self._vectors = np.asarray(vectors)
-        self._items = RoundedMatrix(self._vectors[1:])
+        self._items = QuantizedMatrix(self._vectors[1:])
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
         return stack_hits([*self.iter_search(interests, k, filters)])
@@ -33,47 +32,47 @@ class FlatIndex:
     def iter_search(
         self, interests: NDArray[np.float32], k: int, filters: Filters = None
     ) -> Iterator[QueryHits]:
-        asked = filters or [None] * len(interests)
-        together = max(1, min(BATCH, _SCORES // max(1, len(self._items))))
-        for first in range(0, len(interests), together):
-            part = slice(first, first + together)
-            yield from self._iter_search(interests[part], k, asked[part])
+        filters = filters or [None] * len(interests)
+        batch_size = max(1, min(MAX_BATCH, _SCORES_PER_BATCH // max(1, len(self._items))))
+        for start in range(0, len(interests), batch_size):
+            batch = slice(start, start + batch_size)
+            yield from self._iter_search_batch(interests[batch], k, filters[batch])
 
-    def _iter_search(
+    def _iter_search_batch(
         self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
     ) -> Iterator[QueryHits]:
-        scans = [not each or each.passing >= _FEW * len(self._items) for each in filters]
-        scanned = self._scan(interests[scans])
-        for request, scan, allowed in zip(interests, scans, filters, strict=True):
-            if allowed and not scan:
-                yield self._pick(request, k, allowed)
+        scan_all = [not f or f.passing >= _SELECTIVE * len(self._items) for f in filters]
+        scanned = self._scan(interests[scan_all])
+        for request, is_scanned, allowed in zip(interests, scan_all, filters, strict=True):
+            if allowed and not is_scanned:
+                yield self._search_allowed(request, k, allowed)
                 continue
             scores, error = next(scanned)
             if allowed:
                 allowed.mask_scores(scores)
-            places, _ = top_candidates(scores, error, k)
-            yield score(self._vectors, places + 1, request)
+            positions, _ = top_candidates(scores, error, k)
+            yield score_rows(self._vectors, positions + 1, request)
 
     def _scan(self, interests: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.float32], float]]:
-        """For each request, the scores of all items, and how far they are off."""
+        """For each request, the approximate scores of all items and a bound on their error."""
         if len(interests):
-            rounded = round_interests(interests)
-            maxima, errors = self._items.maxima(rounded), self._items.errors(rounded)
+            quantized = quantize_interests(interests)
+            maxima, errors = self._items.maxima(quantized), self._items.error_bounds(quantized)
             yield from zip(maxima, errors, strict=True)
 
-    def _pick(self, interests: NDArray[np.float32], k: int, allowed: Filter) -> QueryHits:
-        """By looking at those that are allowed."""
+    def _search_allowed(self, interests: NDArray[np.float32], k: int, allowed: Filter) -> QueryHits:
+        """Search that scores only the allowed items."""
         rows = allowed.rows()
         if len(rows) > k:
-            rounded = round_interests(interests[None])
-            [scores] = self._items.maxima(rounded, rows - 1)
-            [error] = self._items.errors(rounded)
+            quantized = quantize_interests(interests[None])
+            [scores] = self._items.maxima(quantized, rows - 1)
+            [error] = self._items.error_bounds(quantized)
             rows = rows.take(top_candidates(scores, error, k)[0])
-        return score(self._vectors, rows, interests)
+        return score_rows(self._vectors, rows, interests)
 
     @property
     def faiss_index(self) -> faiss.Index:
-        """What faiss searches to the same end; the row of an item is its place there + 1."""
+        """An equivalent faiss index; the item at its position p has row p + 1."""
         index = faiss.IndexFlatIP(self._vectors.shape[1])
         index.add(self._vectors[1:])
         return index
@@ -85,35 +84,36 @@ class FlatIndex:
 def top_candidates(
     scores: NDArray[np.float32], error: float, k: int
 ) -> tuple[NDArray[np.int64], float]:
-    """Places of scores (M,), each off by `error` at most: all that can be of the k best.
+    """Positions of all scores that can belong to the k best, and the threshold.
 
-    And the k-th best of the scores as they are; minus infinity where there are fewer than k. What
-    scores minus infinity is left out.
+    scores (M,), each wrong by `error` at most. The threshold is the k-th best of the given scores,
+    or minus infinity if fewer than k are above that. Scores of minus infinity are left out.
     """
-    bar = _kth_best(scores, k)
-    if bar == -np.inf:
-        return np.flatnonzero(scores > bar), bar
-    # The k that look best are truly bar - error or better. So is the true k-th best, which looks
-    # like bar - 2 error at worst.
-    return np.flatnonzero(scores >= bar - 2 * error), bar
+    threshold = _kth_best(scores, k)
+    if threshold == -np.inf:
+        return np.flatnonzero(scores > threshold), threshold
+    # The true scores of the k best are at least threshold - error, and so is the true k-th best.
+    # Its approximate score is at least threshold - 2 error.
+    return np.flatnonzero(scores >= threshold - 2 * error), threshold
 
 
 def _kth_best(scores: NDArray[np.float32], k: int) -> float:
-    """Minus infinity where fewer than k are above it."""
-    width, low = len(scores) // _BLOCKS, -np.inf
+    """Minus infinity if fewer than k scores are above that."""
+    width, lower_bound = len(scores) // _BLOCKS, -np.inf
     if width > 2 * k:
-        # The best of the blocks' first scores, of their second, and so on are `width` scores: what
-        # is lower than the k-th best of these is not among the k best of all.
-        best = scores[: width * _BLOCKS].reshape(_BLOCKS, width).max(axis=0)
-        low = float(np.partition(best, -k)[-k])
-    # With many that are equal, as those at minus infinity are, partitioning is slow.
-    rivals = scores[scores > low] if low == -np.inf else scores[scores >= low]
-    return float(np.partition(rivals, -k)[-k]) if k <= len(rivals) else -np.inf
+        # The maximum over the blocks at each offset gives `width` scores. Any score below the k-th
+        # best of these is not among the k best of all.
+        maxima = scores[: width * _BLOCKS].reshape(_BLOCKS, width).max(axis=0)
+        lower_bound = float(np.partition(maxima, -k)[-k])
+    # Many equal scores, such as those of minus infinity, make np.partition slow.
+    is_above = scores > lower_bound if lower_bound == -np.inf else scores >= lower_bound
+    candidates = scores[is_above]
+    return float(np.partition(candidates, -k)[-k]) if k <= len(candidates) else -np.inf
 
 
-def score(
+def score_rows(
     vectors: NDArray[np.float32], rows: NDArray[np.int64], interests: NDArray[np.float32]
 ) -> QueryHits:
-    """Rows, each with its best inner product with the interests (K, D), and which of them it is."""
+    """Rows, their best inner products with the interests (K, D), and the interests that give it."""
     products = interests @ vectors.take(rows, axis=0).T
     return rows, products.max(axis=0), products.argmax(axis=0)

@@ -1,6 +1,6 @@
-"""The index over item vectors: of what kind, how it is built, written, read and searched.
+"""Reading an index file and checking it against its vectors and spec.
 
-faiss is known here and in the siblings index/ann_*.py, and nowhere else.
+faiss is imported in index/ann/ only.
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.ann.flat import FlatIndex
-from index.ann.gpu import GpuIndex, cloner
+from index.ann.gpu import GpuIndex, make_cloner
 from index.ann.ivf import IvfIndex
 
-_READING = Lock()  # faiss's limits are global
+_READ_LOCK = Lock()  # faiss's limits are global
 
 
 def read_index(
@@ -27,24 +27,24 @@ def read_index(
     """The index that was built over these vectors with this spec. The file is memory-mapped.
 
     device: "cpu" or "cuda:<number>".
-    Raises ValueError or RuntimeError if the file is damaged or of other vectors or another spec,
-    or the device is not there.
+    Raises ValueError or RuntimeError if the file is damaged or has other vectors or another spec,
+    or the device does not exist.
     """
-    clone = None if device == "cpu" else cloner(device)
-    index = _read_mapped(path, _least_bytes(vectors, spec))
-    _check(index, vectors, spec)
-    host: FlatIndex | IvfIndex
+    clone = None if device == "cpu" else make_cloner(device)
+    index = _read_mapped(path, _min_file_bytes(vectors, spec))
+    _check_parameters(index, vectors, spec)
+    cpu_index: FlatIndex | IvfIndex
     if isinstance(index, faiss.IndexIVF):
-        host = IvfIndex(index, vectors, spec.margin, check=True)
-        host.exact()  # now, and not while somebody waits for an answer
+        cpu_index = IvfIndex(index, vectors, spec.margin, check=True)
+        cpu_index.exact()  # built now, so that no request waits for it
     else:
         _check_vectors(index, vectors)
-        host = FlatIndex(vectors)
-    return host if clone is None else GpuIndex(host, vectors, spec.probes, clone)
+        cpu_index = FlatIndex(vectors)
+    return cpu_index if clone is None else GpuIndex(cpu_index, vectors, spec.probes, clone)
 
 
-def _least_bytes(vectors: NDArray[np.float32], spec: IndexSpec) -> int:
-    """What a file of these vectors takes, but for some of its headers."""
+def _min_file_bytes(vectors: NDArray[np.float32], spec: IndexSpec) -> int:
+    """Size of a file of these vectors, without some of its headers."""
     items, dim = len(vectors) - 1, vectors.shape[1]
     flat = 45 + 4 * items * dim
     listed = items - min(spec.head, items)
@@ -52,26 +52,26 @@ def _least_bytes(vectors: NDArray[np.float32], spec: IndexSpec) -> int:
     return int(flat if spec.kind == "flat" else lists)
 
 
-def _read_mapped(path: Path, least_bytes: int) -> faiss.Index:
+def _read_mapped(path: Path, min_bytes: int) -> faiss.Index:
     size_bytes = path.stat().st_size
-    if size_bytes < least_bytes:  # faiss would read past the end of what is mapped, and crash
-        raise ValueError(f"{size_bytes:,} bytes, at least {least_bytes:,} are needed")
-    with _READING:
+    if size_bytes < min_bytes:  # faiss would read past the end of the mapping, and crash
+        raise ValueError(f"{size_bytes:,} bytes, at least {min_bytes:,} are needed")
+    with _READ_LOCK:
         faiss.set_deserialization_vector_byte_limit(size_bytes)
         faiss.set_deserialization_loop_limit(size_bytes)
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
 
 
-def _check(index: faiss.Index, vectors: NDArray[np.float32], spec: IndexSpec) -> None:
+def _check_parameters(index: faiss.Index, vectors: NDArray[np.float32], spec: IndexSpec) -> None:
     items, dim = len(vectors) - 1, vectors.shape[1]
-    needed: dict[str, object] = {
+    expected: dict[str, object] = {
         "kind": faiss.IndexFlatIP if spec.kind == "flat" else faiss.IndexIVFScalarQuantizer,
         "metric": faiss.METRIC_INNER_PRODUCT,
         "dimension": dim,
         "items": items - (min(spec.head, items) if spec.kind == "ivf" else 0),
         "trained": True,
     }
-    found: dict[str, object] = {
+    actual: dict[str, object] = {
         "kind": type(index),
         "metric": index.metric_type,
         "dimension": index.d,
@@ -79,19 +79,19 @@ def _check(index: faiss.Index, vectors: NDArray[np.float32], spec: IndexSpec) ->
         "trained": index.is_trained,
     }
     if isinstance(index, faiss.IndexIVFScalarQuantizer):
-        needed["lists"], found["lists"] = min(spec.lists, items), index.nlist
-        needed["codec"], found["codec"] = faiss.ScalarQuantizer.QT_fp16, index.sq.qtype
-        needed["residuals"], found["residuals"] = False, index.by_residual
-        needed["means"], found["means"] = min(spec.lists, items), index.quantizer.ntotal
-    wrong = [name for name in needed if found[name] != needed[name]]
+        expected["lists"], actual["lists"] = min(spec.lists, items), index.nlist
+        expected["codec"], actual["codec"] = faiss.ScalarQuantizer.QT_fp16, index.sq.qtype
+        expected["residuals"], actual["residuals"] = False, index.by_residual
+        expected["means"], actual["means"] = min(spec.lists, items), index.quantizer.ntotal
+    wrong = [name for name in expected if actual[name] != expected[name]]
     if wrong:
         raise ValueError(
-            ", ".join(f"{name}: {found[name]} found, {needed[name]} needed" for name in wrong)
+            ", ".join(f"{name}: {actual[name]} found, {expected[name]} needed" for name in wrong)
         )
 
 
 def _check_vectors(index: faiss.Index, vectors: NDArray[np.float32]) -> None:
-    assert isinstance(index, faiss.IndexFlatIP), "its kind was checked; this is a bug"
-    held = faiss.rev_swig_ptr(index.get_xb(), vectors[1:].size)
-    if not np.array_equal(held, vectors[1:].ravel()):
-        raise ValueError("vectors: others than those of the release; build the index again")
+    assert isinstance(index, faiss.IndexFlatIP), "the kind was checked; this is a bug"
+    stored = faiss.rev_swig_ptr(index.get_xb(), vectors[1:].size)
+    if not np.array_equal(stored, vectors[1:].ravel()):
+        raise ValueError("vectors: not those of the release; build the index again")

@@ -1,10 +1,10 @@
 """Approximate search: a head of items scanned for every request, and lists probed where it pays.
 
-The head holds the items that requests are answered with most, or else the longest: their k-th best
-score is the bar that any other item must pass. The others lie in lists, by k-means under L2: under
-the inner product, a few long vectors would draw everything to their lists. All K interests of a
-request share the bar, so they do not probe equally: probed are those (interest, list) pairs that
-may hold something above it, be they many or none.
+The head holds the items with the highest demand, or else the longest vectors. Its k-th best score
+is the threshold that any other item must exceed. The other items lie in lists by k-means under L2:
+k-means under the inner product would assign most items to a few lists with long centroids. All K
+interests of a request share the threshold, so they probe different numbers of lists: every
+(interest, list) pair whose upper bound exceeds the threshold is probed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,22 +17,22 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann.flat import BATCH, FlatIndex, score, top_candidates
-from index.ann.quantization import RoundedMatrix, round_interests
+from index.ann.flat import MAX_BATCH, FlatIndex, score_rows, top_candidates
+from index.ann.quantization import QuantizedMatrix, quantize_interests
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, stack_hits
 
-# A filter that brings the bar down takes from the head, so that more of the answer lies in lists,
-# where some is always missed. So lists are probed that hope for less than the bar: by how much it
-# came down, times this.
-_CAUTION = 2.0
-_MEAN_TOLERANCE = 1e-3  # of the largest component: another processor may sum in another order
+# A filter that lowers the threshold removes items of the head. More of the answer then lies in
+# lists, where some items are always missed. So the threshold for probing is lowered further, by
+# this factor times the drop.
+_FILTER_CAUTION = 2.0
+_MEAN_TOLERANCE = 1e-3  # of the largest component: other processors sum in another order
 
 
 class IvfIndex:
     """A head and lists. Any number of threads may search.
 
-    faiss_index: the lists, which hold every row but those of the head.
+    faiss_index: the lists, which hold every row that is not in the head.
     """
 
     def __init__(
@@ -44,97 +44,101 @@ class IvfIndex:
     ) -> None:
         """vectors (N + 1, D), row 0 padding; may be memory-mapped.
 
-        margin: how far above a list's middle its best item for an interest is taken to lie, in
-        standard deviations of its items; the larger, the more lists are probed.
-        check: whether the lists hold what these vectors make of their rows.
-        Raises ValueError if the lists are not over these vectors.
+        margin: assumed gap between a list's mean and its best item for an interest, in standard
+        deviations of its items; a larger margin probes more lists.
+        check: verify that the lists hold these vectors of their rows.
+        Raises ValueError if the lists do not fit these vectors.
         """
         self.faiss_index = lists
         lists.nprobe = 1
-        lists.parallel_mode = 1  # over the lists of a query, which is one: all stays on this thread
+        lists.parallel_mode = 1  # parallel over the lists of one query: everything on this thread
         self._vectors = np.asarray(vectors)
-        rows, self._sizes = _members(lists)
-        self.head = _others(rows, len(vectors))
+        rows, self._list_sizes = _rows_by_list(lists)
+        self.head = _rows_not_in_lists(rows, len(vectors))
         means = lists.quantizer.reconstruct_n(0, lists.nlist)
         if check:
-            _check(lists, np.split(rows, np.cumsum(self._sizes)[:-1]), means, self._vectors)
-        self._scanned = RoundedMatrix(np.concatenate([self._vectors[self.head], means]))
-        squares = np.vecdot(self._vectors, self._vectors).take(rows)
-        self._deviations = _deviations(squares, self._sizes, means)
-        self._reach = np.float32(margin) * self._deviations
+            _check(lists, np.split(rows, np.cumsum(self._list_sizes)[:-1]), means, self._vectors)
+        self._head_and_means = QuantizedMatrix(np.concatenate([self._vectors[self.head], means]))
+        squared_norms = np.vecdot(self._vectors, self._vectors).take(rows)
+        self._deviations = _standard_deviations(squared_norms, self._list_sizes, means)
+        self._probe_margin = np.float32(margin) * self._deviations
         self._exact: FlatIndex | None = None
 
     def with_margin(self, margin: float) -> "IvfIndex":
-        """The same index with another margin; the two share all else."""
-        other = copy(self)
-        other._reach = np.float32(margin) * self._deviations
-        return other
+        """The same index with another margin; everything else is shared."""
+        index = copy(self)
+        index._probe_margin = np.float32(margin) * self._deviations
+        return index
 
     def exact(self) -> FlatIndex:
-        """What looks at all items. Made on the first call, which takes long."""
+        """An exact index over the same vectors. The first call builds it, which takes long."""
         if self._exact is None:
             self._exact = FlatIndex(self._vectors)
         return self._exact
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
-        """Where the head has no bar, or lists come to more than all items, all are looked at."""
+        """Exact if the head has fewer than k allowed items, or probing would scan over N items."""
         return stack_hits([*self.iter_search(interests, k, filters)])
 
     def iter_search(
         self, interests: NDArray[np.float32], k: int, filters: Filters = None
     ) -> Iterator[QueryHits]:
-        asked = filters or [None] * len(interests)
-        for first in range(0, len(interests), BATCH):
-            part = slice(first, first + BATCH)
-            yield from self._iter_search(interests[part], k, asked[part])
+        filters = filters or [None] * len(interests)
+        for start in range(0, len(interests), MAX_BATCH):
+            batch = slice(start, start + MAX_BATCH)
+            yield from self._iter_search_batch(interests[batch], k, filters[batch])
 
-    def _iter_search(
+    def _iter_search_batch(
         self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
     ) -> Iterator[QueryHits]:
-        rounded = round_interests(interests)
+        quantized = quantize_interests(interests)
         head, lists = slice(len(self.head)), slice(len(self.head), None)
-        products = self._scanned.products(rounded)
-        maxima = products[:, :, head].max(axis=1) * self._scanned.scale(rounded, head)
-        # (B, K, lists): the best score that a list may hold for an interest
-        hopes = products[:, :, lists].astype(np.float32)
-        hopes *= self._scanned.scale(rounded, lists)[:, None]
-        hopes += rounded.norms[:, :, None] * self._reach
-        errors = self._scanned.errors(rounded)
-        for request in zip(interests, maxima, hopes, errors, filters, strict=True):
-            yield self._answer(*request, k)
+        products = self._head_and_means.products(quantized)
+        head_scores = products[:, :, head].max(axis=1) * self._head_and_means.scales(
+            quantized, head
+        )
+        # (B, K, lists): assumed best score of a list's items for an interest
+        upper_bounds = products[:, :, lists].astype(np.float32)
+        upper_bounds *= self._head_and_means.scales(quantized, lists)[:, None]
+        upper_bounds += quantized.norms[:, :, None] * self._probe_margin
+        errors = self._head_and_means.error_bounds(quantized)
+        for request in zip(interests, head_scores, upper_bounds, errors, filters, strict=True):
+            yield self._search_one(*request, k)
 
-    def _answer(
+    def _search_one(
         self,
         interests: NDArray[np.float32],
-        maxima: NDArray[np.float32],
-        hopes: NDArray[np.float32],
+        head_scores: NDArray[np.float32],
+        upper_bounds: NDArray[np.float32],
         error: float,
         allowed: Filter | None,
         k: int,
     ) -> QueryHits:
-        leading, bar = top_candidates(maxima, error, k)
-        least = bar
-        if allowed and bar > -np.inf:
-            allowed.mask_scores(maxima, self.head)
-            whole, (leading, bar) = bar, top_candidates(maxima, error, k)
-            least = bar - _CAUTION * (whole - bar)
-        which, probed = np.divmod(np.flatnonzero(hopes > least), hopes.shape[1])
-        if bar == -np.inf or self._sizes.take(probed).sum() >= len(self._vectors):
-            [line] = self.exact().iter_search(interests[None], k, [allowed])
-            return line
-        rows = self.head.take(leading)
-        if len(probed):
-            rows = np.concatenate([rows, self._probe(interests.take(which, axis=0), probed, bar)])
-            rows = _once(rows)
+        candidates, threshold = top_candidates(head_scores, error, k)
+        probe_threshold = threshold
+        if allowed and threshold > -np.inf:
+            unfiltered = threshold
+            allowed.mask_scores(head_scores, self.head)
+            candidates, threshold = top_candidates(head_scores, error, k)
+            probe_threshold = threshold - _FILTER_CAUTION * (unfiltered - threshold)
+        pairs = np.flatnonzero(upper_bounds > probe_threshold)
+        interest_ids, list_ids = np.divmod(pairs, upper_bounds.shape[1])
+        if threshold == -np.inf or self._list_sizes.take(list_ids).sum() >= len(self._vectors):
+            [hits] = self.exact().iter_search(interests[None], k, [allowed])
+            return hits
+        rows = self.head.take(candidates)
+        if len(list_ids):
+            probed = self._probe(interests.take(interest_ids, axis=0), list_ids, threshold)
+            rows = _sorted_unique(np.concatenate([rows, probed]))
             rows = allowed.filter_rows(rows) if allowed else rows
-        return score(self._vectors, rows, interests)
+        return score_rows(self._vectors, rows, interests)
 
     def _probe(
-        self, interests: NDArray[np.float32], places: NDArray[np.int64], bar: float
+        self, interests: NDArray[np.float32], list_ids: NDArray[np.int64], threshold: float
     ) -> NDArray[np.int64]:
-        """Rows whose product with interests[i] (P, D) passes the bar, in list places[i]."""
-        lists: Any = self.faiss_index  # whose stub has another signature than its Python method
-        _, _, rows = lists.range_search_preassigned(interests, bar, places[:, None], None)
+        """Rows of list list_ids[i] whose product with interests[i] (P, D) exceeds the threshold."""
+        lists: Any = self.faiss_index  # faiss's stub has the signature of the C++ method
+        _, _, rows = lists.range_search_preassigned(interests, threshold, list_ids[:, None], None)
         found: NDArray[np.int64] = rows
         return found
 
@@ -142,23 +146,23 @@ class IvfIndex:
         faiss.write_index(self.faiss_index, str(path))
 
 
-def _once(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each row once, in order: np.unique at half its cost."""
+def _sorted_unique(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """np.unique at half its cost; sorts the argument in place."""
     rows.sort()
-    first = np.empty(len(rows), dtype=bool)
-    first[:1] = True
-    np.not_equal(rows[1:], rows[:-1], out=first[1:])
-    return rows[first]
+    is_first = np.empty(len(rows), dtype=bool)
+    is_first[:1] = True
+    np.not_equal(rows[1:], rows[:-1], out=is_first[1:])
+    return rows[is_first]
 
 
-def _members(lists: faiss.IndexIVF) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows of all lists, one list after the other, and the size of each."""
+def _rows_by_list(lists: faiss.IndexIVF) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of all lists, one list after the other, and the size of each list."""
     inverted = lists.invlists
     assert inverted is not None, "an index that was built or read has lists; this is a bug"
-    sizes = np.array([inverted.list_size(place) for place in range(lists.nlist)])
+    sizes = np.array([inverted.list_size(list_id) for list_id in range(lists.nlist)])
     rows = [
-        faiss.rev_swig_ptr(inverted.get_ids(place), int(size))
-        for place, size in enumerate(sizes)
+        faiss.rev_swig_ptr(inverted.get_ids(list_id), int(size))
+        for list_id, size in enumerate(sizes)
         if size
     ]
     return np.concatenate([np.empty(0, np.int64), *rows]), sizes
@@ -170,56 +174,57 @@ def _check(
     means: NDArray[np.float32],
     vectors: NDArray[np.float32],
 ) -> None:
-    """Raises ValueError unless the lists hold what these vectors make of their rows.
+    """Raises ValueError unless the lists hold the vectors of their rows, and their means.
 
-    rows, means: of each list. One list at a time, to bound the memory that it takes.
+    rows, means: of each list. Checks one list at a time, to bound the memory.
     """
     tolerance = _MEAN_TOLERANCE * max(float(vectors.max()), -float(vectors.min()))
-    for place, listed in enumerate(rows):
-        members = vectors[listed]
-        if np.abs(_codes(lists, place, len(listed)) - _halves(members)).max(initial=0) > 1:
+    for list_id, list_rows in enumerate(rows):
+        members = vectors[list_rows]
+        codes = _list_codes(lists, list_id, len(list_rows))
+        if np.abs(codes - _half_precision_bits(members)).max(initial=0) > 1:
             raise ValueError("lists: not the vectors of their rows; build the index again")
         mean = members.sum(axis=0) / max(len(members), 1)
-        if not np.abs(means[place] - mean).max() <= tolerance:
+        if not np.abs(means[list_id] - mean).max() <= tolerance:
             raise ValueError("lists: a mean that is not of its members; build the index again")
 
 
-def _codes(lists: faiss.IndexIVF, place: int, size: int) -> NDArray[np.int32]:
-    """What a list holds of each member's vector (size, D): the bits of its halves."""
+def _list_codes(lists: faiss.IndexIVF, list_id: int, size: int) -> NDArray[np.int32]:
+    """The codes of a list's members (size, D): the bits of half-precision numbers."""
     inverted = lists.invlists
     assert inverted is not None, "an index that was built or read has lists; this is a bug"
     if not size:
         return np.empty((0, lists.d), np.int32)
-    codes = faiss.rev_swig_ptr(inverted.get_codes(place), size * 2 * lists.d)
+    codes = faiss.rev_swig_ptr(inverted.get_codes(list_id), size * 2 * lists.d)
     return codes.view(np.uint16).reshape(size, lists.d).astype(np.int32)
 
 
-def _halves(vectors: NDArray[np.float32]) -> NDArray[np.int32]:
-    """The same of the vectors; of those that lie between two halves, faiss may take the other."""
-    with np.errstate(over="ignore"):  # infinite then, as faiss has it
+def _half_precision_bits(vectors: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Bits of the vectors in half precision; faiss may round a number the other way."""
+    with np.errstate(over="ignore"):  # such numbers become infinite, in faiss too
         return vectors.astype(np.float16).view(np.uint16).astype(np.int32)
 
 
-def _others(rows: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """Those of 1..total - 1 that are not among the rows."""
+def _rows_not_in_lists(rows: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """Those of 1..total - 1 that are not among the rows. Raises ValueError for invalid rows."""
     if len(rows) and not 0 < rows.min() <= rows.max() < total:
         raise ValueError(f"lists: a row that is no item; the items are 1 to {total - 1:,}")
-    times = np.bincount(rows, minlength=total)
-    if times.max() > 1:
-        raise ValueError("lists: a row that stands twice; each may once")
-    return np.flatnonzero(times == 0)[1:]
+    counts = np.bincount(rows, minlength=total)
+    if counts.max() > 1:
+        raise ValueError("lists: a row appears twice; rows must be unique")
+    return np.flatnonzero(counts == 0)[1:]
 
 
-def _deviations(
-    squares: NDArray[np.float32], sizes: NDArray[np.int64], means: NDArray[np.float32]
+def _standard_deviations(
+    squared_norms: NDArray[np.float32], sizes: NDArray[np.int64], means: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(lists,): standard deviation of a component of the lists' members.
+    """(lists,): standard deviation of one component of each list's members.
 
-    squares: of the members' norms, list after list.
+    squared_norms: of the members, list after list.
     """
-    places = np.repeat(np.arange(len(sizes)), sizes)
-    sums = np.bincount(places, squares, minlength=len(sizes))
+    list_ids = np.repeat(np.arange(len(sizes)), sizes)
+    sums = np.bincount(list_ids, squared_norms, minlength=len(sizes))
     # E|x - m|^2 = E|x|^2 - |m|^2
-    spread = sums / np.maximum(sizes, 1) - np.vecdot(means, means)
-    deviations: NDArray[np.float32] = np.sqrt(np.maximum(spread, 0) / means.shape[1])
+    variances = sums / np.maximum(sizes, 1) - np.vecdot(means, means)
+    deviations: NDArray[np.float32] = np.sqrt(np.maximum(variances, 0) / means.shape[1])
     return deviations.astype(np.float32)

@@ -1,7 +1,7 @@
-"""Vectors rounded to a byte a component, for products of many at once whose error is known.
+"""Vectors quantized to a byte per component, for fast products of many with a known error bound.
 
-One integer product costs less than half of the float32 one, and the bound on its error tells which
-of its best can truly be the best: a short list that is scored again exactly.
+One integer product costs less than half of the float32 one. The error bound tells which of the best
+approximate scores can truly be the best: a short list, which is scored again exactly.
 """
 
 import platform
@@ -11,94 +11,98 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-_LEVELS = 127
-_TINY = np.float32(1e-30)  # in place of a largest component of 0, which nothing can be divided by
-_CHUNK = 1 << 16  # vectors rounded at a time
-_CACHED = 1 << 19  # products at a time: 2 MiB, so that taking their maximum finds them in the cache
+_MAX_CODE = 127
+_MIN_SCALE = np.float32(1e-30)  # in place of a largest component of 0, to avoid division by zero
+_VECTORS_PER_CHUNK = 1 << 16  # quantized at a time
+_PRODUCTS_PER_BLOCK = 1 << 19  # 2 MiB, so that they are still cached when their maximum is taken
 _FLOAT_ERROR = (
     1e-5  # of |interest| |vector|: more than float32 loses in a sum of some hundred terms
 )
 
-# int8, or float32 where integer products are of no use. So are the products of codes.
+# int8; float32 where integer products are slow or wrong. Products of codes have the same type.
 Codes = NDArray[Any]
-Places = slice | NDArray[np.int64]
+Positions = slice | NDArray[np.int64]
 _ALL = slice(None)
 
 
-def _integer_products_work() -> bool:
-    """Not on every processor: some saturate on the way, and for some torch has no fast kernel."""
+def _integer_products_are_exact() -> bool:
+    """False on processors that saturate intermediate sums or have no fast kernel in torch."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return False
-    most = torch.full((8, 64), _LEVELS, dtype=torch.int8)
-    return bool((torch._int_mm(most, most.T) == 64 * _LEVELS**2).all())
+    largest = torch.full((8, 64), _MAX_CODE, dtype=torch.int8)
+    return bool((torch._int_mm(largest, largest.T) == 64 * _MAX_CODE**2).all())
 
 
-_BYTES = _integer_products_work()
+_USE_INT8 = _integer_products_are_exact()
 
 
-def _bytes_for(dim: int) -> bool:
-    return _BYTES and dim > 1  # of vectors of one component torch leaves the products unset
+def _use_int8(dim: int) -> bool:
+    return _USE_INT8 and dim > 1  # for one component torch leaves the products uninitialised
 
 
-class RoundedInterests(NamedTuple):
-    """B requests of K interests: interest = code * the request's step, nearly.
+class QuantizedInterests(NamedTuple):
+    """B requests of K interests: interest ~ code * the request's scale.
 
-    codes (B * K, D); steps (B,), one for all K of a request, so that their products compare;
-    norms (B, K) of the interests; errors (B,), the farthest that rounding moved one of the K.
+    codes (B * K, D); scales (B,), one for all K of a request, so that their products compare;
+    norms (B, K) of the interests; errors (B,), the largest rounding error (L2) among the K.
     """
 
     codes: Codes
-    steps: NDArray[np.float32]
+    scales: NDArray[np.float32]
     norms: NDArray[np.float32]
     errors: NDArray[np.float32]
 
 
-def round_interests(interests: NDArray[np.float32]) -> RoundedInterests:
+def quantize_interests(interests: NDArray[np.float32]) -> QuantizedInterests:
     """interests (B, K, D), finite."""
     requests, _, dim = interests.shape
     norms = np.sqrt(np.vecdot(interests, interests))
-    if not _bytes_for(dim):
+    if not _use_int8(dim):
         ones = np.ones(requests, np.float32)
-        return RoundedInterests(interests.reshape(-1, dim), ones, norms, 0 * ones)
+        return QuantizedInterests(interests.reshape(-1, dim), ones, norms, 0 * ones)
     largest = np.abs(interests).reshape(requests, -1).max(axis=1)
-    steps = np.maximum(largest, _TINY) / np.float32(_LEVELS)
-    moved = interests / steps[:, None, None]
-    rounded = np.rint(moved)
-    moved -= rounded
-    errors = steps * np.sqrt(np.vecdot(moved, moved).max(axis=1))
-    return RoundedInterests(rounded.reshape(-1, dim).astype(np.int8), steps, norms, errors)
+    scales = np.maximum(largest, _MIN_SCALE) / np.float32(_MAX_CODE)
+    residuals = interests / scales[:, None, None]
+    codes = np.rint(residuals)
+    residuals -= codes
+    errors = scales * np.sqrt(np.vecdot(residuals, residuals).max(axis=1))
+    return QuantizedInterests(codes.reshape(-1, dim).astype(np.int8), scales, norms, errors)
 
 
-class RoundedMatrix:
-    """M vectors, each with a step of its own: vector = code * step, nearly."""
+class QuantizedMatrix:
+    """M vectors, each with a scale of its own: vector ~ code * scale."""
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
         """vectors (M, D), finite."""
-        self._bytes = _bytes_for(vectors.shape[1])
-        self._codes: Codes = np.empty(vectors.shape, np.int8) if self._bytes else vectors
-        self._steps = np.ones(len(vectors), np.float32)
-        self._norm = self._error = 0.0
-        for first in range(0, len(vectors), _CHUNK):
-            part = slice(first, first + _CHUNK)
-            self._norm = max(self._norm, _longest(vectors[part]))
-            if self._bytes:
-                self._round(vectors, part)
+        self._is_int8 = _use_int8(vectors.shape[1])
+        self._codes: Codes = np.empty(vectors.shape, np.int8) if self._is_int8 else vectors
+        self._scales = np.ones(len(vectors), np.float32)
+        self._max_norm = self._max_error = 0.0
+        for start in range(0, len(vectors), _VECTORS_PER_CHUNK):
+            chunk = slice(start, start + _VECTORS_PER_CHUNK)
+            self._max_norm = max(self._max_norm, _max_norm(vectors[chunk]))
+            if self._is_int8:
+                self._quantize(vectors, chunk)
 
-    def _round(self, vectors: NDArray[np.float32], part: slice) -> None:
-        largest = np.abs(vectors[part]).max(axis=1)
-        steps = np.maximum(largest, _TINY) / np.float32(_LEVELS)
-        rounded = np.rint(vectors[part] / steps[:, None])
-        self._codes[part], self._steps[part] = rounded, steps
-        self._error = max(self._error, _longest(vectors[part] - rounded * steps[:, None]))
+    def _quantize(self, vectors: NDArray[np.float32], chunk: slice) -> None:
+        largest = np.abs(vectors[chunk]).max(axis=1)
+        scales = np.maximum(largest, _MIN_SCALE) / np.float32(_MAX_CODE)
+        codes = np.rint(vectors[chunk] / scales[:, None])
+        self._codes[chunk], self._scales[chunk] = codes, scales
+        self._max_error = max(self._max_error, _max_norm(vectors[chunk] - codes * scales[:, None]))
 
     def __len__(self) -> int:
         return len(self._codes)
 
-    def products(self, interests: RoundedInterests, part: Places = _ALL) -> Codes:
-        """(B, K, M): interest . vector, but for their scale."""
-        # Picked out by `take`, which is several times as fast as by brackets.
-        codes = self._codes[part] if isinstance(part, slice) else self._codes.take(part, axis=0)
-        if self._bytes:
+    def products(self, interests: QuantizedInterests, positions: Positions = _ALL) -> Codes:
+        """(B, K, M): products of the codes; times scales(), inner products of the vectors."""
+        # `take` is several times as fast as indexing with an array.
+        codes = (
+            self._codes[positions]
+            if isinstance(positions, slice)
+            else self._codes.take(positions, axis=0)
+        )
+        if self._is_int8:
             product: Codes = torch._int_mm(
                 torch.from_numpy(interests.codes), torch.from_numpy(codes).T
             ).numpy()
@@ -106,36 +110,40 @@ class RoundedMatrix:
             product = interests.codes @ codes.T
         return product.reshape(*interests.norms.shape, -1)
 
-    def scale(self, interests: RoundedInterests, part: Places = _ALL) -> NDArray[np.float32]:
-        """(B, M): what makes inner products of the products."""
-        scale: NDArray[np.float32] = interests.steps[:, None] * self._steps[part]
-        return scale
+    def scales(
+        self, interests: QuantizedInterests, positions: Positions = _ALL
+    ) -> NDArray[np.float32]:
+        """(B, M): the factors that turn products of codes into inner products."""
+        scales: NDArray[np.float32] = interests.scales[:, None] * self._scales[positions]
+        return scales
 
     def maxima(
-        self, interests: RoundedInterests, places: NDArray[np.int64] | None = None
+        self, interests: QuantizedInterests, positions: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
-        """(B, M): the largest of the K inner products, nearly; of the places alone, if given."""
-        count = len(self) if places is None else len(places)
-        best = np.empty((len(interests.steps), count), np.float32)
-        block = _CACHED // len(interests.codes) + 1
-        for first in range(0, count, block):
-            part = slice(first, first + block)
-            looked_at = part if places is None else places[part]
-            best[:, part] = self.products(interests, looked_at).max(axis=1)
-        best *= self.scale(interests, _ALL if places is None else places)
-        return best
+        """(B, M): the approximate largest of the K inner products; of the positions, if given."""
+        count = len(self) if positions is None else len(positions)
+        maxima = np.empty((len(interests.scales), count), np.float32)
+        block_size = _PRODUCTS_PER_BLOCK // len(interests.codes) + 1
+        for start in range(0, count, block_size):
+            block = slice(start, start + block_size)
+            vectors = block if positions is None else positions[block]
+            maxima[:, block] = self.products(interests, vectors).max(axis=1)
+        maxima *= self.scales(interests, _ALL if positions is None else positions)
+        return maxima
 
-    def errors(self, interests: RoundedInterests) -> list[float]:
-        """For each request: how far an inner product with its interests can be from the true one.
+    def error_bounds(self, interests: QuantizedInterests) -> list[float]:
+        """For each request, a bound on the error of its approximate inner products.
 
-        |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|, for q', x' rounded.
+        |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|, with q', x' quantized.
         """
-        moved, longest = interests.errors.tolist(), interests.norms.max(axis=1).tolist()
+        errors, norms = interests.errors.tolist(), interests.norms.max(axis=1).tolist()
         return [
-            m * self._norm + (q + m) * self._error + _FLOAT_ERROR * q * self._norm
-            for m, q in zip(moved, longest, strict=True)
+            error * self._max_norm
+            + (norm + error) * self._max_error
+            + _FLOAT_ERROR * norm * self._max_norm
+            for error, norm in zip(errors, norms, strict=True)
         ]
 
 
-def _longest(vectors: NDArray[np.float32]) -> float:
+def _max_norm(vectors: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.vecdot(vectors, vectors).max(initial=0)))

@@ -1,11 +1,11 @@
-"""What kind of index was built, and what was measured of it."""
+"""The kind and parameters of an index, and the measurements that chose it. Part of the manifest."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Count = Annotated[int, Field(ge=1, lt=1 << 63)]  # what is told as JSON can be no larger
-LIMIT = 2048  # of k and of probes, in faiss on a GPU
+Count = Annotated[int, Field(ge=1, lt=1 << 63)]  # JSON readers parse no larger integer
+GPU_LIMIT = 2048  # of k and of probes, in faiss on a GPU
 
 
 class Record(BaseModel):
@@ -13,22 +13,22 @@ class Record(BaseModel):
 
 
 class IndexSpec(Record):
-    """What kind of index, with every parameter that building and searching it needs."""
+    """The kind of an index and all parameters to build and search it."""
 
     kind: Literal["flat", "ivf"] = "flat"
     head: int = Field(0, ge=0, description="ivf: items that are scanned for every request")
-    lists: int = Field(0, ge=0, description="ivf: lists that hold the other items")
+    lists: int = Field(0, ge=0, description="ivf: lists of the other items")
     margin: float = Field(
         0.0,
-        description="ivf: standard deviations that the best item of a list is taken to lie above "
-        "its middle; the larger, the more lists are probed",
+        description="ivf: probe margin: assumed gap, in standard deviations, between a list's mean "
+        "and its best item; a larger margin probes more lists",
     )
     probes: int = Field(
-        0, ge=0, le=LIMIT, description="ivf on a GPU: lists that are probed for each interest"
+        0, ge=0, le=GPU_LIMIT, description="ivf on a GPU: lists that are probed for each interest"
     )
 
     @model_validator(mode="after")
-    def _fits_its_kind(self) -> Self:
+    def _parameters_fit_kind(self) -> Self:
         given = self.model_fields_set - {"kind"}
         if self.kind == "flat" and given and self != IndexSpec():
             raise ValueError(f"a flat index takes no {', '.join(sorted(given))}; leave it out")
@@ -38,7 +38,7 @@ class IndexSpec(Record):
 
 
 class TuningTrial(Record):
-    """An index that was tried, as measured on the users that it was tuned on."""
+    """A candidate index, measured on the users that it was tuned on."""
 
     spec: IndexSpec
     recall: float
@@ -46,7 +46,7 @@ class TuningTrial(Record):
 
 
 class IndexMeasurement(Record):
-    """What building the index found out on held-out users' interests."""
+    """The chosen index, measured on held-out users' interests."""
 
     spec: IndexSpec
     recall: float = Field(
@@ -57,4 +57,4 @@ class IndexMeasurement(Record):
     microseconds: float = Field(
         description="per request of K interests, one thread, on the building machine"
     )
-    trials: tuple[TuningTrial, ...] = Field((), description="what was tried, the cheapest first")
+    trials: tuple[TuningTrial, ...] = Field((), description="all candidates, the cheapest first")

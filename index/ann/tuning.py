@@ -1,4 +1,4 @@
-"""Which index finds enough of what exact search gives held-out users, at the least cost."""
+"""Tuning: the cheapest index whose recall against exact search suffices for held-out users."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,28 +11,28 @@ from numpy.typing import NDArray
 
 from index.ann.build import assign_lists, build_index
 from index.ann.flat import FlatIndex
-from index.ann.gpu import rehearse
+from index.ann.gpu import emulate_gpu
 from index.ann.ivf import IvfIndex
-from index.ann.spec import LIMIT, IndexMeasurement, IndexSpec, TuningTrial
+from index.ann.spec import GPU_LIMIT, IndexMeasurement, IndexSpec, TuningTrial
 from index.retrieval.merge import merge
 from index.retrieval.search import ItemIndex
 
 Progress = Callable[[str], None]
 
-_ENOUGH = 40  # users, with fewer of whom recall is too uncertain to choose by
-_DEPTH = 2  # in units of k: how many answers of each user count as demand
+_MIN_USERS = 40  # with fewer, recall is too uncertain to choose an index by
+_DEMAND_DEPTH = 2  # times k: how many items of each user's answer count as demand
 _HEADS = (512, 1024, 2048, 4096, 8192, 16384)
-# From what lets items be found that nobody was given yet, and more than k items, to where nearly
-# every list is probed.
+# The smallest still lets items without demand be found, and more than k items; the largest probes
+# nearly every list.
 _MARGINS = np.arange(2.5, 8, 0.25)
-_TURNS = 5  # of timing, in which the candidates follow each other
-_TIMED = 100  # requests a turn
-_DRAW = 1.05  # exact search is preferred where it takes no longer than this, as a share
+_TIMING_ROUNDS = 5  # in each, the candidates are timed in turn
+_TIMING_REQUESTS = 100  # per round
+_FLAT_PREFERENCE = 1.05  # exact search is chosen if it takes at most this times the fastest's time
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Requests for k items, interests (Q, K, D), and the rows that exact search answers (Q, k)."""
+    """Requests for k items: interests (Q, K, D), and the rows of exact search (Q, k)."""
 
     interests: NDArray[np.float32]
     answers: NDArray[np.int64]
@@ -45,8 +45,8 @@ class _Sample:
     def first(self, requests: int) -> "_Sample":
         return _Sample(self.interests[:requests], self.answers[:requests], self.k)
 
-    def ask(self, index: ItemIndex) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """For each request, asked alone: the recall, and the microseconds with the merge."""
+    def measure(self, index: ItemIndex) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """For each request, searched alone: the recall, and the microseconds with the merge."""
         recalls, seconds = [], []
         for request, answer in zip(self.interests, self.answers, strict=True):
             start = time.perf_counter()
@@ -64,10 +64,10 @@ class _Candidate:
     microseconds: float
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         spec = self.spec
-        what = f"head {spec.head:,}, {spec.lists:,} lists" if spec.kind == "ivf" else "exact"
-        return f"{what}: recall {self.recall:.4f}, {self.microseconds:.0f} us a request"
+        name = f"head {spec.head:,}, {spec.lists:,} lists" if spec.kind == "ivf" else "exact"
+        return f"{name}: recall {self.recall:.4f}, {self.microseconds:.0f} us a request"
 
 
 def tune(
@@ -79,38 +79,38 @@ def tune(
 ) -> tuple[FlatIndex | IvfIndex, IndexMeasurement]:
     """The cheapest index over vectors (N + 1, D) that reaches the recall; flat always does.
 
-    interests (Q, K, D): of users who were not trained on. Half of them tell which items are in
-    demand, a quarter tunes, and the last quarter, which had no part in it, is reported.
+    interests (Q, K, D): of users who were not trained on. Half of them give the demand for each
+    item, a quarter tunes the index, and the last quarter, used for neither, is reported on.
     """
     with _one_thread():
         exact = FlatIndex(vectors)
-        if len(interests) < _ENOUGH:
-            everyone = _Sample.of(exact, interests, k)
-            progress(_exact_candidate(exact, everyone).said)
-            return exact, _measure(exact, IndexSpec(), everyone, ())
-        answers = _Sample.of(exact, interests[::2], _DEPTH * k).answers
+        if len(interests) < _MIN_USERS:
+            all_users = _Sample.of(exact, interests, k)
+            progress(_exact_candidate(exact, all_users).summary)
+            return exact, _measure(exact, IndexSpec(), all_users, ())
+        answers = _Sample.of(exact, interests[::2], _DEMAND_DEPTH * k).answers
         demand = np.bincount(answers.ravel(), minlength=len(vectors))
         tuning, report = (_Sample.of(exact, interests[start::4], k) for start in (1, 3))
         candidates = [_exact_candidate(exact, tuning)]
-        progress(candidates[0].said)
+        progress(candidates[0].summary)
         for candidate in _ivf_candidates(vectors, demand, tuning, recall, candidates[0]):
-            progress(candidate.said)
+            progress(candidate.summary)
             candidates.append(candidate)
-        ranked = _ranked(candidates, tuning)
+        ranked = _rank_by_time(candidates, tuning)
         trials = tuple(
             TuningTrial(spec=c.spec, recall=c.recall, microseconds=c.microseconds) for c in ranked
         )
         for candidate in ranked:
             spec = _with_probes(candidate, vectors, tuning, recall)
-            measured = _measure(candidate.index, spec, report, trials)
-            if measured.recall >= recall:
-                return candidate.index, measured
+            measurement = _measure(candidate.index, spec, report, trials)
+            if measurement.recall >= recall:
+                return candidate.index, measurement
     raise AssertionError("exact search reaches every recall; this is a bug")
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """As in a server, where each thread answers requests of its own."""
+    """Time with one torch thread, as in a server, where each thread answers its own requests."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -122,7 +122,7 @@ def _one_thread() -> Iterator[None]:
 def _measure(
     index: ItemIndex, spec: IndexSpec, report: _Sample, trials: tuple[TuningTrial, ...]
 ) -> IndexMeasurement:
-    recalls, microseconds = report.ask(index)
+    recalls, microseconds = report.measure(index)
     return IndexMeasurement(
         spec=spec,
         recall=float(recalls.mean()),
@@ -134,7 +134,7 @@ def _measure(
 
 
 def _exact_candidate(exact: FlatIndex, tuning: _Sample) -> _Candidate:
-    recalls, microseconds = tuning.ask(exact)
+    recalls, microseconds = tuning.measure(exact)
     return _Candidate(IndexSpec(), exact, float(recalls.mean()), float(np.median(microseconds)))
 
 
@@ -145,63 +145,67 @@ def _ivf_candidates(
     recall: float,
     exact: _Candidate,
 ) -> Iterator[_Candidate]:
-    """Those that are good enough: of all heads, then of fewer and more lists with the best."""
+    """Those that reach the recall: all heads, then the best head with fewer and more lists."""
     items = len(vectors) - 1
-    usual = 2 ** round(np.log2(items**0.5))
+    default_lists = 2 ** round(np.log2(items**0.5))
     heads = [head for head in _HEADS if 4 * tuning.k <= head <= items // 3]
-    tried: list[_Candidate] = []
-    for lists in (usual, usual // 2, usual * 2):
+    accepted: list[_Candidate] = []
+    for lists in (default_lists, default_lists // 2, default_lists * 2):
         if not heads:
             return
-        assigned = assign_lists(vectors, lists)
+        list_ids = assign_lists(vectors, lists)
         for head in heads:
             spec = IndexSpec(kind="ivf", head=head, lists=lists, probes=1)
-            index = build_index(vectors, spec, demand, assigned)
+            index = build_index(vectors, spec, demand, list_ids)
             assert isinstance(index, IvfIndex)
             candidate = _with_margin(index, spec, tuning, recall, exact.microseconds)
             if candidate:
-                tried.append(candidate)
+                accepted.append(candidate)
                 yield candidate
-        heads = [min(tried, key=lambda c: c.microseconds).spec.head] if tried else []
+        heads = [min(accepted, key=lambda c: c.microseconds).spec.head] if accepted else []
 
 
 def _with_margin(
-    index: IvfIndex, spec: IndexSpec, tuning: _Sample, recall: float, too_long: float
+    index: IvfIndex, spec: IndexSpec, tuning: _Sample, recall: float, max_microseconds: float
 ) -> _Candidate | None:
-    """With the least margin whose recall is enough even if the sample flatters by a deviation."""
+    """With the smallest margin whose recall, less its standard error, is high enough."""
     for margin in _MARGINS.tolist():
-        other = index.with_margin(margin)
-        recalls, microseconds = tuning.ask(other)
-        took = float(np.median(microseconds))
+        candidate = index.with_margin(margin)
+        recalls, microseconds = tuning.measure(candidate)
+        median = float(np.median(microseconds))
         if recalls.mean() - recalls.std() / len(recalls) ** 0.5 >= recall:
             spec = spec.model_copy(update={"margin": margin})
-            return _Candidate(spec, other, float(recalls.mean()), took)
-        if took > too_long:
+            return _Candidate(spec, candidate, float(recalls.mean()), median)
+        if median > max_microseconds:
             return None
     return None
 
 
-def _ranked(candidates: list[_Candidate], tuning: _Sample) -> list[_Candidate]:
-    """Fastest first, timed again in turns, so that what else the machine does meets all alike."""
-    few = tuning.first(_TIMED)
-    turns = [[np.median(few.ask(c.index)[1]) for c in candidates] for _ in range(_TURNS)]
-    timed = [
-        replace(candidate, microseconds=float(took))
-        for candidate, took in zip(candidates, np.min(turns, axis=0), strict=True)
+def _rank_by_time(candidates: list[_Candidate], tuning: _Sample) -> list[_Candidate]:
+    """Fastest first; timed again in turns, so that other load on the machine affects all alike."""
+    sample = tuning.first(_TIMING_REQUESTS)
+    rounds = [
+        [np.median(sample.measure(c.index)[1]) for c in candidates] for _ in range(_TIMING_ROUNDS)
     ]
-    return sorted(timed, key=lambda c: c.microseconds / (_DRAW if c.spec.kind == "flat" else 1))
+    timed = [
+        replace(candidate, microseconds=float(microseconds))
+        for candidate, microseconds in zip(candidates, np.min(rounds, axis=0), strict=True)
+    ]
+    return sorted(
+        timed, key=lambda c: c.microseconds / (_FLAT_PREFERENCE if c.spec.kind == "flat" else 1)
+    )
 
 
 def _with_probes(
     candidate: _Candidate, vectors: NDArray[np.float32], tuning: _Sample, recall: float
 ) -> IndexSpec:
-    """The spec with the lists to probe on a GPU, where each interest probes equally many."""
+    """The spec with the number of lists that each interest probes on a GPU."""
     spec, probes = candidate.spec, 1
     if isinstance(candidate.index, FlatIndex):
         return spec
-    while probes < min(spec.lists, LIMIT):
-        rehearsal = rehearse(candidate.index, vectors, probes)
-        if tuning.ask(rehearsal)[0].mean() >= recall:
+    while probes < min(spec.lists, GPU_LIMIT):
+        emulated = emulate_gpu(candidate.index, vectors, probes)
+        if tuning.measure(emulated)[0].mean() >= recall:
             break
         probes *= 2
-    return spec.model_copy(update={"probes": min(probes, LIMIT)})
+    return spec.model_copy(update={"probes": min(probes, GPU_LIMIT)})

@@ -1,1 +1,1 @@
-"""The release contract: what a draft or release holds; to build, verify, publish and open one."""
+"""The release contract: write, build, verify, publish and open drafts and releases."""

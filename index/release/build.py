@@ -1,15 +1,14 @@
-"""A draft -> the same draft with an index that was measured, ready to publish."""
+"""Build: a draft -> the same draft with an index whose recall was measured, ready to publish."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.ann.index import read_index
-from index.ann.spec import IndexSpec
+from index.ann.spec import IndexMeasurement, IndexSpec
 from index.ann.tuning import Progress, tune
-from index.release.atomic_io import fsync
+from index.release.atomic_io import atomic_path, fsync
 from index.release.canaries import answer_canaries
 from index.release.errors import ReleaseError
 from index.release.manifest import INDEX, INTERESTS, Manifest, digest, read_manifest, write_manifest
@@ -19,42 +18,32 @@ from index.retrieval.search import ItemIndex
 
 
 def build(
-    draft: Path, recall: float = 0.95, k: int = 50, progress: Progress = lambda said: None
+    draft: Path, recall: float = 0.95, k: int = 50, progress: Progress = lambda message: None
 ) -> Manifest:
     """Give the draft the cheapest index that reaches the recall at k for held-out users.
 
     recall: the share of exact search's merged top k that the index must return, above 0 to 1.
-    progress is told what was measured. A draft may be built again. Killed at any moment, this
-    leaves the draft as it was, or without an index, or built.
+    progress is called with each measurement. A draft may be built again. Killed at any moment,
+    this leaves the draft as it was, or without an index, or built.
     Raises ReleaseError, the draft as it was, if it cannot be built.
     """
     if not 0 < recall <= 1:
-        raise ReleaseError(f"recall: {recall}, above 0 to 1 can be reached; ask for that")
+        raise ReleaseError(f"recall: {recall}, above 0 to 1 is allowed; choose such a recall")
     if k < 1:
-        raise ReleaseError(f"k: {k}, at least 1 item must be asked for")
+        raise ReleaseError(f"k: {k}, at least 1 item is allowed; ask for more items")
     manifest = read_manifest(draft)
     verify_files(draft, manifest)
     encoder, vectors, catalog = read_parts(draft, manifest)
     interests = _read_interests(draft, manifest, vectors.shape[1])
-    index, measured = tune(vectors, interests, recall, k, progress)
-    aside = _write_aside(draft, index, vectors, measured.spec)
+    index, measurement = tune(vectors, interests, recall, k, progress)
     retriever = Retriever(catalog, encoder, vectors, index, manifest.encoder.history_length)
-    canaries = tuple(
-        canary.model_copy(update={"items": items})
-        for canary, items in zip(
-            manifest.canaries, answer_canaries(retriever, manifest.canaries), strict=True
-        )
-    )
-    built = manifest.model_copy(
-        update={
-            "index": measured,
-            "canaries": canaries,
-            "files": {**manifest.files, INDEX: digest(aside)},
-        }
-    )
-    if manifest.index is not None:
-        _take_index_away(draft, manifest)
-    aside.replace(draft / INDEX)
+    for leftover in draft.glob(f".{INDEX}.*"):  # of a build that was killed
+        leftover.unlink()
+    with atomic_path(draft / INDEX) as temporary:
+        _write_index(draft, temporary, index, vectors, measurement.spec)
+        built = _built(manifest, measurement, retriever, temporary)
+        if manifest.index is not None:
+            _remove_index_from_manifest(draft, manifest)
     write_manifest(draft, built)
     return built
 
@@ -77,26 +66,34 @@ def _read_interests(draft: Path, manifest: Manifest, dim: int) -> NDArray[np.flo
     return interests
 
 
-def _write_aside(
-    draft: Path, index: ItemIndex, vectors: NDArray[np.float32], spec: IndexSpec
-) -> Path:
-    """The index in a file of its own beside the draft's, complete and readable."""
-    for left in draft.glob(f".{INDEX}.*"):  # by a build that was killed
-        left.unlink()
-    aside = draft / f".{INDEX}.{os.getpid()}"
+def _write_index(
+    draft: Path, path: Path, index: ItemIndex, vectors: NDArray[np.float32], spec: IndexSpec
+) -> None:
+    """Write the index, and check that the file is complete before anything else changes."""
     try:
-        index.write(aside)
-        read_index(aside, vectors, spec)  # faiss does not tell when the last bytes had no space
-        fsync(aside)
+        index.write(path)
+        read_index(path, vectors, spec)  # faiss reports no error if the last bytes found no space
+        fsync(path)
     except (OSError, RuntimeError, ValueError) as error:
-        aside.unlink(missing_ok=True)
-        # Whatever faiss makes of it, it is the disk: what was to be written had been checked.
+        # Whatever faiss raises, the disk is the cause: the index itself was checked before.
         disk = error if isinstance(error, OSError) else OSError(str(error))
         raise ReleaseError(f"{draft.name}: {INDEX} cannot be written ({error})") from disk
-    return aside
 
 
-def _take_index_away(draft: Path, manifest: Manifest) -> None:
-    """Make the manifest name no index, so that it is true while the file is exchanged."""
+def _built(
+    manifest: Manifest, measurement: IndexMeasurement, retriever: Retriever, index: Path
+) -> Manifest:
+    """The manifest with the index of that file, and its answers to the canary queries."""
+    answers = answer_canaries(retriever, manifest.canaries)
+    canaries = tuple(
+        canary.model_copy(update={"items": items})
+        for canary, items in zip(manifest.canaries, answers, strict=True)
+    )
+    files = {**manifest.files, INDEX: digest(index)}
+    return manifest.model_copy(update={"index": measurement, "canaries": canaries, "files": files})
+
+
+def _remove_index_from_manifest(draft: Path, manifest: Manifest) -> None:
+    """Keep the manifest true while the index file is replaced."""
     files = {name: file for name, file in manifest.files.items() if name != INDEX}
     write_manifest(draft, manifest.model_copy(update={"index": None, "files": files}))

@@ -1,4 +1,4 @@
-"""The catalogue as the Parquet file of a draft or release: items in row order."""
+"""The catalogue as a Parquet file: one row per item, in row order."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def write_catalog(path: Path, catalog: Catalog) -> None:
 
 
 def read_catalog(path: Path) -> Catalog:
-    """Raises CatalogError if the file is not a catalogue."""
+    """Raises CatalogError if the file is not a valid catalogue."""
     try:
         with pq.ParquetFile(path) as file:
             table = file.read()

@@ -1,19 +1,19 @@
-"""What is said of a draft or release that is not used. Apart, for those who load no model."""
+"""Errors of drafts and releases. In a module of its own, for programs that load no model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class ReleaseError(Exception):
-    """A draft or release is not what its manifest says, or is not one this program may use.
+    """A draft or release differs from its manifest, or this program cannot use it.
 
-    stage: what opening it had come to: its manifest, files, parts, index or canaries.
+    stage: where opening it failed: its manifest, files, parts, index or canaries.
     """
 
     stage: str = "manifest"
 
 
-class GateRefusal(ReleaseError):  # noqa: N818  (a refusal is its name; the error is its base)
+class GateRefusal(ReleaseError):  # noqa: N818  (the gate refuses; the base class is the error)
     """A sound draft that is too much worse, or too different, than the live release."""
 
     def __init__(self, draft: str, failures: list[str]) -> None:
@@ -25,7 +25,8 @@ class GateRefusal(ReleaseError):  # noqa: N818  (a refusal is its name; the erro
 
 
 @contextmanager
-def stage_of_opening(name: str) -> Iterator[None]:
+def opening_stage(name: str) -> Iterator[None]:
+    """Set the stage of a ReleaseError that the block raises."""
     try:
         yield
     except ReleaseError as error:
@@ -34,10 +35,10 @@ def stage_of_opening(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def raising_release_error(what: str) -> Iterator[None]:
-    """Make a ReleaseError of whatever a library says about content it cannot use."""
+def as_release_error(problem: str) -> Iterator[None]:
+    """Turn any error of the block, such as a library's, into a ReleaseError of one sentence."""
     try:
         yield
     except Exception as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ReleaseError(f"{what} ({said:.300})") from error
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise ReleaseError(f"{problem} ({cause:.300})") from error

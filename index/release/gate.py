@@ -1,4 +1,4 @@
-"""The gate: what a draft must hold beside the live release before it is published."""
+"""The gate: how a draft must compare with the live release before it is published."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from index.release.manifest import Manifest
 
 @dataclass(frozen=True)
 class Gate:
-    """What a draft must hold beside the live release. Shares: 0.05 is 5 %.
+    """Limits that a draft must keep to. Shares: 0.05 is 5 %.
 
-    split, metric: the offline metric that is compared; where the two manifests do not both have it,
-    the first that they share.
-    metric_drop: how far it may lie below the live one's, as a share of that.
-    ann_recall: how much of exact search's answer the index must return.
-    size_change: how far the number of items may lie from the live one's, as a share of that.
+    split, metric: the offline metric that is compared; if the two manifests do not both have it,
+    the first metric that they share.
+    metric_drop: largest allowed drop of the metric, as a share of the live release's.
+    ann_recall: lowest allowed share of exact search's answer that the index returns.
+    size_change: largest allowed change of the number of items, as a share of the live release's.
     """
 
     split: str = "validation"
@@ -24,19 +24,17 @@ class Gate:
 
     def failures(self, draft: Manifest, live: Manifest | None) -> list[str]:
         """A sentence for each check that fails; two of the three need a live release."""
-        found = self._ann_failures(draft)
+        failures = self._ann_failures(draft)
         if live is not None:
-            found += self._metric_failures(draft, live) + self._size_failures(draft, live)
-        return found
+            failures += self._metric_failures(draft, live) + self._size_failures(draft, live)
+        return failures
 
     def _ann_failures(self, draft: Manifest) -> list[str]:
         recall = draft.index.recall if draft.index else 0.0
         if recall >= self.ann_recall:
             return []
-        short = self.ann_recall - recall
-        return [
-            f"ANN recall is {recall:.4f}, {short:.4f} below the {self.ann_recall} that is needed"
-        ]
+        deficit = self.ann_recall - recall
+        return [f"ANN recall is {recall:.4f}, {deficit:.4f} below the required {self.ann_recall}"]
 
     def _metric_failures(self, draft: Manifest, live: Manifest) -> list[str]:
         shared = [
@@ -46,15 +44,15 @@ class Gate:
         ]
         if not shared:
             return [f"no offline metric is in both its manifest and that of the live {live.id}"]
-        wanted = (self.split, self.metric)
-        split, metric = wanted if wanted in shared else shared[0]
+        preferred = (self.split, self.metric)
+        split, metric = preferred if preferred in shared else shared[0]
         new, old = draft.metrics[split][metric], live.metrics[split][metric]
         allowed = self.metric_drop * abs(old)
         if new >= old - allowed:
             return []
         return [
             f"{metric} ({split}) is {new:.4f}, {old - new:.4f} below the {old:.4f} of the live "
-            f"{live.id}, where {allowed:.4f} ({self.metric_drop:.1%}) may be"
+            f"{live.id}; a drop of {allowed:.4f} ({self.metric_drop:.1%}) is allowed"
         ]
 
     def _split_order(self, split: str) -> tuple[bool, str]:
@@ -67,7 +65,7 @@ class Gate:
             return []
         return [
             f"the catalogue has {new:,} items, {change:+.1%} from the {old:,} of the live "
-            f"{live.id}, where {self.size_change:.1%} may be"
+            f"{live.id}; a change of {self.size_change:.1%} is allowed"
         ]
 
 

@@ -1,4 +1,4 @@
-"""The releases of a root: which there are, which is live, and whether each verifies."""
+"""The releases of a root folder: list them, find the live one, verify each."""
 
 from dataclasses import dataclass
 from math import inf
@@ -11,7 +11,7 @@ from index.release.reading import open_release, read_current
 
 @dataclass(frozen=True)
 class ReleaseListing:
-    """A release as it lies there, not verified; where its manifest cannot be read, the problem."""
+    """A release that was not verified; problem: why its manifest cannot be read."""
 
     id: str
     current: bool
@@ -25,14 +25,14 @@ class ReleaseListing:
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """What opening a release said: nothing, or what is amiss."""
+    """problem: why the release cannot be opened; None for a sound one."""
 
     id: str
     problem: str | None
 
 
-def live(root: Path) -> Manifest:
-    """Of the release that `current` names. Raises ReleaseError if it names none."""
+def read_live_manifest(root: Path) -> Manifest:
+    """The manifest of the release that `current` names. Raises ReleaseError if it names none."""
     check_root(root)
     current = read_current(root)
     if current is None:
@@ -41,33 +41,34 @@ def live(root: Path) -> Manifest:
 
 
 def list_releases(root: Path) -> list[ReleaseListing]:
-    """The releases, by the time their drafts were made, newest last; first those not readable."""
+    """The releases by creation of their drafts, newest last; unreadable ones come first."""
     check_root(root)
-    live = live_id(root)
+    live = live_release_id(root)
     folders = (root / RELEASES).glob("*")
     listed = [_list(f, f.name == live) for f in folders if is_release_id(f.name) and f.is_dir()]
     return sorted(listed, key=_by_creation)
 
 
 def verify(root: Path, to: str | None = None) -> list[VerificationResult]:
-    """Open one release, or each of them and what `current` names.
+    """Open the release `to`, or without it every release and the one that `current` names.
 
-    Raises ReleaseError if `to` is no release's id, or the root no root.
+    Raises ReleaseError if `to` is not a valid id, or the folder is not a root.
     """
     if to is not None:
-        return [VerificationResult(to, problem_of(release_folder(root, to)))]
+        return [VerificationResult(to, find_problem(release_folder(root, to)))]
     ids = [release.id for release in list_releases(root)]
-    verdicts = [VerificationResult(name, problem_of(release_folder(root, name))) for name in ids]
+    results = [VerificationResult(name, find_problem(release_folder(root, name))) for name in ids]
     try:
         live = read_current(root)
     except ReleaseError as error:
-        return [*verdicts, VerificationResult(CURRENT, str(error))]
+        return [*results, VerificationResult(CURRENT, str(error))]
     if live is not None and live not in ids:
-        verdicts.append(VerificationResult(live, problem_of(release_folder(root, live))))
-    return verdicts
+        results.append(VerificationResult(live, find_problem(release_folder(root, live))))
+    return results
 
 
-def live_id(root: Path) -> str | None:
+def live_release_id(root: Path) -> str | None:
+    """The id that `current` names; None if it names none or cannot be read."""
     try:
         return read_current(root)
     except ReleaseError:
@@ -76,7 +77,7 @@ def live_id(root: Path) -> str | None:
 
 def release_folder(root: Path, release_id: str) -> Path:
     if not is_release_id(release_id):
-        raise ReleaseError(f"{release_id!r}: no release's id; `python -m index list` shows them")
+        raise ReleaseError(f"{release_id!r}: not a release id; `python -m index list` shows them")
     return root / RELEASES / release_id
 
 
@@ -91,7 +92,8 @@ def _by_creation(release: ReleaseListing) -> tuple[float, str]:
     return release.manifest.created.timestamp() if release.manifest else -inf, release.id
 
 
-def problem_of(folder: Path) -> str | None:
+def find_problem(folder: Path) -> str | None:
+    """Why the release in the folder cannot be opened; None for a sound one."""
     try:
         open_release(folder)
     except ReleaseError as error:
@@ -101,4 +103,6 @@ def problem_of(folder: Path) -> str | None:
 
 def check_root(root: Path) -> None:
     if not any((root / name).is_dir() for name in (DRAFTS, RELEASES)):
-        raise ReleaseError(f"{root}: has neither {DRAFTS}/ nor {RELEASES}/; name a folder that has")
+        raise ReleaseError(
+            f"{root}: has neither {DRAFTS}/ nor {RELEASES}/; name a folder that has one"
+        )

@@ -1,4 +1,4 @@
-"""One process at a time, by a lock on a file: the kernel takes it from a process that dies."""
+"""Locks on files, which the kernel releases when a process dies: one publisher, open releases."""
 
 import fcntl
 import os
@@ -12,11 +12,11 @@ from index.release.manifest import MANIFEST
 
 @contextmanager
 def exclusive_lock(file: Path, refusal: Exception) -> Iterator[None]:
-    """Hold the file's lock; raises `refusal` where another process holds it.
+    """Hold the file's lock; raises `refusal` if another process holds it.
 
-    The file is made if need be, in a folder that is there, and stays.
+    The file is created if needed, in a folder that exists, and stays.
     """
-    descriptor = open_to_lock(file, os.O_CREAT)
+    descriptor = _open_for_lock(file, os.O_CREAT)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -27,17 +27,11 @@ def exclusive_lock(file: Path, refusal: Exception) -> Iterator[None]:
         os.close(descriptor)
 
 
-def open_to_lock(file: Path, flags: int = 0) -> int:
-    """A descriptor, for writing where that is allowed: over NFS an exclusive lock is refused
-    without. A file of another user may only be read, which does elsewhere."""
-    try:
-        return os.open(file, os.O_RDWR | flags, 0o666)
-    except OSError:
-        return os.open(file, os.O_RDONLY)
+def acquire_shared_lock(folder: Path) -> int:
+    """A descriptor that protects the release from deletion until it is closed.
 
-
-def hold(folder: Path) -> int:
-    """A descriptor that keeps the release from being deletable until it, or the process, ends."""
+    Raises ReleaseError if the release is being deleted or has no manifest.
+    """
     try:
         descriptor = os.open(folder / MANIFEST, os.O_RDONLY)
     except OSError as error:
@@ -48,22 +42,33 @@ def hold(folder: Path) -> int:
         os.close(descriptor)
         raise ReleaseError(f"{folder.name}: is being deleted; open another release") from None
     except OSError:
-        pass  # a file system without locks: no publisher can lock its root there to delete either
+        pass  # no locks on this file system, so that no publisher can lock its root to delete
     return descriptor
 
 
 @contextmanager
-def deletable(folder: Path) -> Iterator[bool]:
-    """Whether no process has the release open; if so, none can open it inside this context."""
-    descriptor = open_to_lock(folder / MANIFEST)
+def deletion_lock(folder: Path) -> Iterator[bool]:
+    """Whether no process has the release open; if so, none can open it inside the block."""
+    descriptor = _open_for_lock(folder / MANIFEST)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
+            is_free = True
         except OSError:
-            # Held; or it cannot be locked at all, and so not told whether it is: then it stays, as
-            # a release too many does no harm, and one too few takes a server's files away.
-            free = False
-        yield free
+            # A process holds it, or the file system has no locks. Then the release stays: one too
+            # many does no harm, but deleting an open one would take a server's files away.
+            is_free = False
+        yield is_free
     finally:
         os.close(descriptor)
+
+
+def _open_for_lock(file: Path, flags: int = 0) -> int:
+    """A descriptor, writable if allowed: NFS refuses an exclusive lock on a read-only one.
+
+    A file of another user may be readable only, which is enough on other file systems.
+    """
+    try:
+        return os.open(file, os.O_RDWR | flags, 0o666)
+    except OSError:
+        return os.open(file, os.O_RDONLY)

@@ -1,15 +1,15 @@
-"""The release contract: what a draft or release folder holds; to write, verify and open one.
+"""The manifest, which states all that a draft or release folder holds.
 
     <root>/drafts/<id>/      made by training, completed by build; servers never look here
     <root>/releases/<id>/    immutable
-        manifest.json        this module's Manifest, written last: no manifest, no release
+        manifest.json        a Manifest, written last: a folder without one is no release
         encoder.safetensors  weights
         item_vectors.npy     (N + 1, D) float32, row 0 zero
         catalog.parquet      ids in row order, popularity, category and title where known
         items.faiss          the index over item_vectors
-    <root>/current           one id
+    <root>/current           the id of the live release
 
-No pickle anywhere. Whatever is amiss in a folder is a ReleaseError of one sentence.
+No file is a pickle. Any fault in a folder is a ReleaseError of one sentence.
 """
 
 import hashlib
@@ -19,12 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import (
-    AwareDatetime,
-    Field,
-    ValidationError,
-    field_validator,
-)
+from pydantic import AwareDatetime, Field, ValidationError, field_validator
 
 from index.ann.spec import Count, IndexMeasurement, Record
 from index.release.atomic_io import fsync, replace_text
@@ -39,17 +34,16 @@ ENCODER = "encoder.safetensors"
 VECTORS = "item_vectors.npy"
 CATALOG = "catalog.parquet"
 INDEX = "items.faiss"
-INTERESTS = (
-    "interests.npy"  # held-out users' interests (Q, K, D), in drafts only: build tunes on them
-)
+INTERESTS = "interests.npy"  # held-out users' interests (Q, K, D), in drafts only, for `build`
 
+_CHECKSUM = "sha256"  # the manifest's key for the hash of everything else in it
+_MANIFEST_LIMIT_BYTES = 1 << 24
+_ENCODER_ARGUMENT_LIMIT = 1 << 16
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ReleaseId = Annotated[str, Field(pattern=_NAME)]
 FileName = Annotated[str, Field(pattern=_NAME)]
 Setting = bool | int | float | str | None | list[str]
-_MANIFEST_LIMIT_BYTES = 1 << 24
-_ENCODER_ARGUMENT_LIMIT = 1 << 16
 
 
 class FileDigest(Record):
@@ -58,7 +52,7 @@ class FileDigest(Record):
 
 
 class EncoderSpec(Record):
-    """The encoder's registered name and what it is called with, switches included."""
+    """The encoder's registered name and all arguments of its constructor."""
 
     name: str
     arguments: dict[str, bool | int | float | str]
@@ -66,19 +60,21 @@ class EncoderSpec(Record):
 
     @field_validator("arguments")
     @classmethod
-    def _sane(
+    def _within_limit(
         cls, arguments: dict[str, bool | int | float | str]
     ) -> dict[str, bool | int | float | str]:
         for name, value in arguments.items():
             if isinstance(value, int) and abs(value) > _ENCODER_ARGUMENT_LIMIT:
-                raise ValueError(f"{name} is {value:,}, at most {_ENCODER_ARGUMENT_LIMIT:,} can be")
+                raise ValueError(
+                    f"{name} is {value:,}, at most {_ENCODER_ARGUMENT_LIMIT:,} is allowed"
+                )
         return arguments
 
 
 class DataWindow(Record):
-    """The log that was trained on, after filtering.
+    """The training log after filtering.
 
-    first, last: time of the first and last interaction; Unix seconds, or the unit of the log.
+    first, last: time of the first and last interaction, in Unix seconds or the unit of the log.
     """
 
     interactions: Count
@@ -89,14 +85,14 @@ class DataWindow(Record):
 
 
 class Canary(Record):
-    """A history, and the best items the release gave for it when it was built."""
+    """A history, and the best items that the release gave for it when it was built."""
 
     history: tuple[str, ...]
     items: tuple[str, ...] = ()
 
 
 class Manifest(Record):
-    """All that is known of a draft or release. A draft has no index until it is built."""
+    """Everything known about a draft or release. A draft has no index until it is built."""
 
     format: int = Field(FORMAT, ge=1)
     id: ReleaseId
@@ -121,12 +117,12 @@ def digest(path: Path) -> FileDigest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Make the folder a draft or release: all its files are there before its manifest appears."""
+    """Make the folder a draft or release: sync all its files, then write its manifest."""
     for name in manifest.files:
         fsync(folder / name)
     document = json.loads(manifest.model_dump_json())
-    sealed = {**document, _SEAL: _seal(document)}
-    replace_text(folder / MANIFEST, json.dumps(sealed, indent=2) + "\n")
+    document[_CHECKSUM] = _checksum(document)
+    replace_text(folder / MANIFEST, json.dumps(document, indent=2) + "\n")
 
 
 def is_release_id(text: str) -> bool:
@@ -134,15 +130,15 @@ def is_release_id(text: str) -> bool:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Raises ReleaseError if there is none, it is damaged, or a newer program wrote it."""
+    """Raises ReleaseError if it is missing or damaged, or a newer program wrote it."""
     document = _read_document(folder)
-    found = document.get("format")
-    if isinstance(found, int) and found > FORMAT:
+    version = document.get("format")
+    if isinstance(version, int) and version > FORMAT:
         raise ReleaseError(
-            f"{folder.name}: format {found}, this program reads up to {FORMAT}; "
+            f"{folder.name}: format {version}, this program reads up to {FORMAT}; "
             "upgrade it or publish an older release"
         )
-    if document.pop(_SEAL, None) != _seal(document):
+    if document.pop(_CHECKSUM, None) != _checksum(document):
         raise ReleaseError(
             f"{folder.name}: {MANIFEST} does not have the sha256 it states; publish it again"
         )
@@ -150,9 +146,9 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the top"
+        location = ".".join(map(str, first["loc"])) or "the top"
         raise ReleaseError(
-            f"{folder.name}: {MANIFEST} is damaged at {where!r:.200}: {first['msg']:.200}"
+            f"{folder.name}: {MANIFEST} is damaged at {location!r:.200}: {first['msg']:.200}"
         ) from error
 
 
@@ -161,14 +157,14 @@ def _read_document(folder: Path) -> dict[str, Any]:
     try:
         size = path.stat().st_size
         if size > _MANIFEST_LIMIT_BYTES:
-            raise ValueError(f"{size:,} bytes, at most {_MANIFEST_LIMIT_BYTES:,} can be")
+            raise ValueError(f"{size:,} bytes, at most {_MANIFEST_LIMIT_BYTES:,} are allowed")
         document = json.loads(path.read_bytes())
         if not isinstance(document, dict):
             raise ValueError("not a JSON object")
     except FileNotFoundError:
         raise ReleaseError(
-            f"{folder}: no {MANIFEST}; name a folder made by `python -m training fit`, or, if "
-            f"`{CURRENT}` names this one, roll back"
+            f"{folder}: no {MANIFEST}; name a folder made by `python -m training fit`, or roll "
+            f"back if `{CURRENT}` names this one"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ReleaseError(
@@ -177,9 +173,6 @@ def _read_document(folder: Path) -> dict[str, Any]:
     return document
 
 
-_SEAL = "sha256"
-
-
-def _seal(document: Mapping[str, Any]) -> str:
-    """Hash of all that a manifest says, whatever its white space and the order of its keys."""
+def _checksum(document: Mapping[str, Any]) -> str:
+    """Hash of a manifest's content; white space and the order of keys do not matter."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

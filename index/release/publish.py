@@ -1,8 +1,8 @@
-"""Drafts become releases: gate, copy, rename, move `current`; roll back, list, verify, prune.
+"""Publish a draft as the live release, roll back to an earlier one, prune old ones.
 
-Every change is made under the root's lock, in an order that a crash may cut anywhere: `current`
-names the old release whole or the new one whole. What a crash leaves behind has a name that starts
-with a dot, is listed nowhere, and is removed by the next publish or prune.
+Every change holds the root's lock. A crash at any step leaves `current` naming a whole release, the
+old or the new one. Leftovers of a crash have names that start with a dot: no list shows them, and
+the next publish or prune removes them.
 """
 
 import shutil
@@ -14,8 +14,14 @@ from pathlib import Path
 from index.release.atomic_io import discard, fsync, replace_text
 from index.release.errors import GateRefusal, ReleaseError
 from index.release.gate import DEFAULT_GATE, Gate
-from index.release.listing import check_root, list_releases, live_id, problem_of, release_folder
-from index.release.lock import deletable, exclusive_lock
+from index.release.listing import (
+    check_root,
+    find_problem,
+    list_releases,
+    live_release_id,
+    release_folder,
+)
+from index.release.lock import deletion_lock, exclusive_lock
 from index.release.manifest import (
     CURRENT,
     DRAFTS,
@@ -41,13 +47,13 @@ def publish(
     """Make <root>/drafts/<id> the live release <root>/releases/<id>, and prune to `keep` releases.
 
     The draft stays. A draft that was published before only becomes current again. `force` overrides
-    the gate, never verification. against: the live release's manifest with metrics that were
-    measured anew, on what the draft's were measured on.
-    Raises GateRefusal, or ReleaseError for a draft that cannot be opened, another live release than
-    it was compared with, an id already published with other content, a publisher at work, or a full
-    disk.
+    the gate, but never verification. against: the live release's manifest with metrics measured
+    again, on the same users as the draft's metrics.
+    Raises GateRefusal; ReleaseError if the draft cannot be opened, another release is live than the
+    one it was compared with, its id was published with other content, another publisher runs, or
+    the disk is full.
     """
-    draft = draft.absolute()  # links stay: the root is the folder that this names
+    draft = draft.absolute()  # links are not resolved: the path itself names the root
     if draft.parent.name != DRAFTS:
         raise ReleaseError(f"{draft}: not a draft; name a folder <root>/{DRAFTS}/<id>")
     _check_keep(keep)
@@ -57,9 +63,9 @@ def publish(
         failures = [] if force else _gate_failures(root, gate, manifest, against)
         if failures:
             raise GateRefusal(manifest.id, failures)
-        _sweep(root)
+        _remove_leftovers(root)
         folder = root / RELEASES / manifest.id
-        _install(draft, folder, _as_published(folder, manifest, live_id(root)))
+        _install(draft, folder, _as_published(folder, manifest, live_release_id(root)))
         replace_text(root / CURRENT, f"{manifest.id}\n")
         _prune(root, keep)
     return folder
@@ -68,7 +74,7 @@ def publish(
 def rollback(root: Path, to: str | None = None) -> Path:
     """Make an earlier release current: `to`, else the live one's parent, else the one before it.
 
-    Raises ReleaseError if there is none, or it cannot be opened; then `current` stays.
+    Raises ReleaseError, and leaves `current` alone, if there is none or it cannot be opened.
     """
     with _locked(root):
         folder = release_folder(root, _previous(root) if to is None else to)
@@ -80,31 +86,30 @@ def rollback(root: Path, to: str | None = None) -> Path:
 def prune(root: Path, keep: int = KEEP) -> list[str]:
     """Delete all but the newest `keep` releases, and return the ids of those deleted.
 
-    The current one, its parent (the way back) and any that a process has open stay in any case.
+    The current one, its parent (for a rollback) and any that a process has open always stay.
     """
     _check_keep(keep)
     with _locked(root):
-        _sweep(root)
+        _remove_leftovers(root)
         return _prune(root, keep)
 
 
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """Let one process at a time change the root; the kernel takes the lock from a dead one.
+    """Hold the root's lock, so that one process at a time changes the root.
 
-    Raises ReleaseError if another has it, and for whatever the file system refuses inside.
+    Raises ReleaseError if another process holds it, and for file system errors in the block.
     """
     check_root(root)
-    held = ReleaseError(
-        f"{root}: another publish, rollback or prune is at work; try again when it has ended"
+    refusal = ReleaseError(
+        f"{root}: another publish, rollback or prune is running; try again when it has ended"
     )
     try:
-        with exclusive_lock(root / _LOCK, held):
+        with exclusive_lock(root / _LOCK, refusal):
             yield
     except OSError as error:
         raise ReleaseError(
-            f"{root}: cannot be changed ({error}); nothing half-written is left, so mend that and "
-            "try again"
+            f"{root}: cannot be changed ({error}); no partial file is left; fix that and try again"
         ) from error
 
 
@@ -114,18 +119,18 @@ def _gate_failures(root: Path, gate: Gate, draft: Manifest, against: Manifest | 
         if against is None:
             return gate.failures(draft, read_manifest(release_folder(root, live)) if live else None)
     except ReleaseError as error:
-        return [f"the live release cannot be compared with ({error})"]
+        return [f"the live release cannot be read for a comparison ({error})"]
     if live != against.id:
         raise ReleaseError(
-            f"{draft.id}: was compared with {against.id}, and {live} is live now; compare again"
+            f"{draft.id}: was compared with {against.id}, but {live} is live now; compare again"
         )
     return gate.failures(draft, against)
 
 
 def _as_published(folder: Path, draft: Manifest, live: str | None) -> Manifest:
-    """The manifest of a draft's release: without what only building needs, and with its parent.
+    """The manifest of the draft's release: without files that only `build` needs, with a parent.
 
-    Raises ReleaseError if the folder holds a release of other content.
+    Raises ReleaseError if the folder holds a release with other content.
     """
     published = draft.model_copy(
         update={
@@ -140,60 +145,62 @@ def _as_published(folder: Path, draft: Manifest, live: str | None) -> Manifest:
     if existing != published:
         raise ReleaseError(
             f"{draft.id}: published before with other content, and a release never changes; "
-            "fit again for a draft of its own"
+            "fit again to get a new id"
         )
     return published
 
 
 def _install(draft: Path, folder: Path, manifest: Manifest) -> None:
-    """Put a release in its place unless it is there and sound."""
-    if folder.exists() and problem_of(folder) is None:
-        fsync(folder.parent)  # which a publish that died may not have come to
+    """Copy the draft to the release's folder, unless a sound release is there."""
+    if folder.exists() and find_problem(folder) is None:
+        fsync(folder.parent)  # a publisher that died may have ended before this
         return
-    aside = folder.with_name(f".{folder.name}.new")
+    temporary = folder.with_name(f".{folder.name}.new")
     try:
-        aside.mkdir(parents=True)
+        temporary.mkdir(parents=True)
         for name in manifest.files:
-            shutil.copyfile(draft / name, aside / name)
-        verify_files(aside, manifest)
-        write_manifest(aside, manifest)
+            shutil.copyfile(draft / name, temporary / name)
+        verify_files(temporary, manifest)
+        write_manifest(temporary, manifest)
         if folder.exists():
             discard(_hide(folder))
-        aside.rename(folder)
+        temporary.rename(folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     fsync(folder.parent)
 
 
 def _hide(folder: Path) -> Path:
-    """Take a release away, whole, under a name that is nobody's, for the next sweep if need be."""
+    """Rename a release to a hidden name, so that it is gone whole even if its removal fails."""
     hidden = folder.with_name(f".{folder.name}.{time.time_ns()}")
     folder.rename(hidden)
     return hidden
 
 
-def _sweep(root: Path) -> None:
-    """Remove what publishers that died have left; under the lock, none is at work on it."""
-    for left in (*(root / RELEASES).glob(".*"), *root.glob(f".{CURRENT}.*")):
-        discard(left)
+def _remove_leftovers(root: Path) -> None:
+    """Remove files of publishers that died; the lock excludes that one still uses them."""
+    for leftover in (*(root / RELEASES).glob(".*"), *root.glob(f".{CURRENT}.*")):
+        discard(leftover)
 
 
 def _prune(root: Path, keep: int) -> list[str]:
     live = read_current(root)
-    needed = {live, read_manifest(release_folder(root, live)).parent} if live else set()
+    protected = {live, read_manifest(release_folder(root, live)).parent} if live else set()
     ids = [release.id for release in list_releases(root) if release.manifest is not None]
     return [
-        name for name in ids[:-keep] if name not in needed and _delete(release_folder(root, name))
+        name
+        for name in ids[:-keep]
+        if name not in protected and _delete(release_folder(root, name))
     ]
 
 
 def _delete(folder: Path) -> bool:
-    """Whether it could be deleted, as no process has it open."""
-    with deletable(folder) as free:
-        if not free:
+    """Delete the release if no process has it open, and return whether it was deleted."""
+    with deletion_lock(folder) as is_free:
+        if not is_free:
             return False
         hidden = _hide(folder)
-    discard(hidden)  # of which nothing is open any more, also by this process: NFS minds
+    discard(hidden)  # after the lock is closed: on NFS an open file cannot be removed
     return True
 
 
@@ -201,14 +208,14 @@ def _previous(root: Path) -> str:
     known = {release.id: release.manifest for release in list_releases(root) if release.manifest}
     live = read_current(root)
     if live is None:
-        raise ReleaseError(f"{root}: nothing is published, so there is nothing to roll back from")
+        raise ReleaseError(f"{root}: nothing is published, so no release can be rolled back")
     manifest = known.pop(live, None)
     if manifest is None:
         older = list(known)
     elif manifest.parent in known:
         return manifest.parent
     else:
-        older = [name for name, other in known.items() if other.created <= manifest.created]
+        older = [name for name, m in known.items() if m.created <= manifest.created]
     if not older:
         raise ReleaseError(f"{root}: no release is older than the live {live}; publish another")
     return older[-1]

@@ -1,15 +1,7 @@
-"""The release contract: what a draft or release folder holds; to write, verify and open one.
+"""Reading: verify the files of a draft or release, load its parts, open it as a Retriever.
 
-    <root>/drafts/<id>/      made by training, completed by build; servers never look here
-    <root>/releases/<id>/    immutable
-        manifest.json        this module's Manifest, written last: no manifest, no release
-        encoder.safetensors  weights
-        item_vectors.npy     (N + 1, D) float32, row 0 zero
-        catalog.parquet      ids in row order, popularity, category and title where known
-        items.faiss          the index over item_vectors
-    <root>/current           one id
-
-No pickle anywhere. Whatever is amiss in a folder is a ReleaseError of one sentence.
+A folder is trusted only after sizes, hashes, shapes and canary queries were checked. Any fault is a
+ReleaseError of one sentence.
 """
 
 import os
@@ -29,10 +21,10 @@ from torch.overrides import TorchFunctionMode
 
 from index.ann.index import read_index
 from index.encoders import Encoder, build_encoder
-from index.release.canaries import try_canaries
+from index.release.canaries import check_canaries
 from index.release.catalog import read_catalog
-from index.release.errors import ReleaseError, raising_release_error, stage_of_opening
-from index.release.lock import hold
+from index.release.errors import ReleaseError, as_release_error, opening_stage
+from index.release.lock import acquire_shared_lock
 from index.release.manifest import (
     CATALOG,
     CURRENT,
@@ -56,9 +48,9 @@ _CURRENT_LIMIT_BYTES = 1 << 10
 
 @dataclass(frozen=True)
 class Release:
-    """An opened release: everything needed to answer, of one piece.
+    """An opened release: everything needed to answer queries.
 
-    One that open_release made is safe from `prune` for as long as the object lives.
+    While an object that open_release returned lives, `prune` does not delete its release.
     """
 
     manifest: Manifest
@@ -69,16 +61,10 @@ class Release:
         return self.manifest.id
 
 
-# --- writing ---
-
-
-# --- reading ---
-
-
 def read_current(root: Path) -> str | None:
     """The id of the release to serve; None before the first is published.
 
-    Raises ReleaseError if what `current` holds cannot be read or is no id.
+    Raises ReleaseError if `current` cannot be read or does not hold a valid id.
     """
     try:
         with (root / CURRENT).open("rb") as file:
@@ -89,7 +75,7 @@ def read_current(root: Path) -> str | None:
         raise ReleaseError(f"{root / CURRENT}: cannot be read ({error})") from error
     if not is_release_id(text):
         raise ReleaseError(
-            f"{root / CURRENT}: holds {text!r}, not a release's id; rollback --to one"
+            f"{root / CURRENT}: holds {text!r}, not a release id; rollback --to a release"
         )
     return text
 
@@ -103,25 +89,28 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
 
 
 def _verify_file(path: Path, expected: FileDigest) -> None:
-    what = f"{path.parent.name}: {path.name}"
+    name = f"{path.parent.name}: {path.name}"
     try:
         if not path.is_file():
-            raise ReleaseError(f"{what} is missing; publish the release again")
+            raise ReleaseError(f"{name} is missing; publish the release again")
         size = path.stat().st_size
         if size != expected.size_bytes:
             raise ReleaseError(
-                f"{what} has {size:,} bytes, the manifest says {expected.size_bytes:,}; "
+                f"{name} has {size:,} bytes, the manifest says {expected.size_bytes:,}; "
                 "publish it again"
             )
         if digest(path) != expected:
-            raise ReleaseError(f"{what} does not have the manifest's sha256; publish it again")
+            raise ReleaseError(f"{name} does not have the manifest's sha256; publish it again")
     except OSError as error:
-        raise ReleaseError(f"{what} cannot be read ({error})") from error
+        raise ReleaseError(f"{name} cannot be read ({error})") from error
 
 
 def read_parts(folder: Path, manifest: Manifest) -> tuple[Encoder, NDArray[np.float32], Catalog]:
-    """Encoder, vectors and catalogue of a verified folder, agreeing in every dimension."""
-    with raising_release_error(f"{folder.name}: {CATALOG} cannot be used"):
+    """Encoder, vectors and catalogue of a verified folder.
+
+    Raises ReleaseError if one cannot be read, or their sizes or dimensions disagree.
+    """
+    with as_release_error(f"{folder.name}: {CATALOG} cannot be used"):
         catalog = read_catalog(folder / CATALOG)
     vectors = _read_vectors(folder)
     encoder = _read_encoder(folder, manifest.encoder)
@@ -144,7 +133,7 @@ def read_parts(folder: Path, manifest: Manifest) -> tuple[Encoder, NDArray[np.fl
 
 
 def _read_vectors(folder: Path) -> NDArray[np.float32]:
-    with raising_release_error(f"{folder.name}: {VECTORS} cannot be used"):
+    with as_release_error(f"{folder.name}: {VECTORS} cannot be used"):
         vectors: NDArray[np.float32] = np.lib.format.open_memmap(folder / VECTORS, mode="r")
     if vectors.ndim != 2 or vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
         raise ReleaseError(
@@ -159,12 +148,10 @@ def _read_vectors(folder: Path) -> NDArray[np.float32]:
 
 
 def _read_encoder(folder: Path, spec: EncoderSpec) -> Encoder:
-    with raising_release_error(
-        f"{folder.name}: {ENCODER} does not make the encoder of the manifest"
-    ):
-        with torch.device("meta"), _Unset():  # shapes without memory, whatever the arguments
+    with as_release_error(f"{folder.name}: {ENCODER} does not fit the encoder of the manifest"):
+        with torch.device("meta"), _SkipInitialization():  # takes no memory, whatever the arguments
             encoder = build_encoder(spec.name, spec.arguments)
-        # Cloned, as the file is mapped and its tensors lie unaligned.
+        # Cloned: the file is memory-mapped, and its tensors are not aligned.
         weights = {name: tensor.clone() for name, tensor in load_file(folder / ENCODER).items()}
         _check_shapes(encoder.state_dict(), weights)
         encoder.load_state_dict(weights, assign=True)
@@ -173,10 +160,11 @@ def _read_encoder(folder: Path, spec: EncoderSpec) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
-class _Unset(TorchFunctionMode):
-    """Leave tensors as they are made.
+class _SkipInitialization(TorchFunctionMode):
+    """Skip in-place initialization of new tensors.
 
-    No number is drawn; and torch is spared the second it takes to learn drawing on `meta`.
+    No random number is drawn, and torch does not load its random functions for the device `meta`,
+    which takes a second.
     """
 
     def __torch_function__(
@@ -193,50 +181,47 @@ class _Unset(TorchFunctionMode):
         return (*args, named.get("tensor"))[0] if in_place else func(*args, **named)
 
 
-def _check_shapes(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raises ValueError unless both have the same tensors, in shape and type."""
-    for name in sorted(wanted.keys() | found.keys()):
-        if name not in found:
+def _check_shapes(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) -> None:
+    """Raises ValueError unless both have the same tensors, with equal shapes and types."""
+    for name in sorted(expected.keys() | actual.keys()):
+        if name not in actual:
             raise ValueError(f"there is no {name}")
-        if name not in wanted:
-            raise ValueError(f"{name} is none of its weights")
-        if found[name].shape != wanted[name].shape or found[name].dtype != wanted[name].dtype:
+        if name not in expected:
+            raise ValueError(f"{name} is not one of its weights")
+        if actual[name].shape != expected[name].shape or actual[name].dtype != expected[name].dtype:
             raise ValueError(
-                f"{name} is {found[name].dtype} {tuple(found[name].shape)}, "
-                f"not {wanted[name].dtype} {tuple(wanted[name].shape)}"
+                f"{name} is {actual[name].dtype} {tuple(actual[name].shape)}, "
+                f"not {expected[name].dtype} {tuple(expected[name].shape)}"
             )
 
 
 def open_release(folder: Path, device: str = "cpu") -> Release:
-    """Verify, load and try a built draft or a release.
+    """Verify and load a built draft or a release, and check its answers to its canary queries.
 
-    device: what the index is searched on, "cpu" or "cuda:<number>".
-    Raises ReleaseError for anything amiss, a canary query that is answered otherwise included.
+    device: where the index is searched, "cpu" or "cuda:<number>".
+    Raises ReleaseError for any fault, different answers to the canary queries included.
     """
     manifest = read_manifest(folder)
     if manifest.index is None or INDEX not in manifest.files:
         raise ReleaseError(f"{folder.name}: has no index; run: python -m index build {folder}")
     if folder.parent.name == RELEASES and folder.name != manifest.id:
         raise ReleaseError(
-            f"{folder.name}: is the release {manifest.id}; a release's folder has its id for a name"
+            f"{folder.name}: is the release {manifest.id}; the folder must have the release's name"
         )
     with ExitStack() as stack:
-        stack.callback(os.close, hold(folder))
-        with stage_of_opening("files"):
+        stack.callback(os.close, acquire_shared_lock(folder))
+        with opening_stage("files"):
             verify_files(folder, manifest)
-        with stage_of_opening("parts"):
+        with opening_stage("parts"):
             encoder, vectors, catalog = read_parts(folder, manifest)
         with (
-            stage_of_opening("index"),
-            raising_release_error(f"{folder.name}: {INDEX} cannot be used"),
+            opening_stage("index"),
+            as_release_error(f"{folder.name}: {INDEX} cannot be used"),
         ):
             index = read_index(folder / INDEX, vectors, manifest.index.spec, device)
         retriever = Retriever(catalog, encoder, vectors, index, manifest.encoder.history_length)
-        with stage_of_opening("canaries"):
-            try_canaries(folder, retriever, manifest.canaries)
+        with opening_stage("canaries"):
+            check_canaries(folder, retriever, manifest.canaries)
         release = Release(manifest, retriever)
         weakref.finalize(release, stack.pop_all().close)
     return release
-
-
-# --- holding: a release in use is not deleted ---

@@ -1,4 +1,4 @@
-"""Writing what a draft holds: weights, arrays and catalogue."""
+"""Writing the files of a draft, except its manifest: weights, arrays and catalogue."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ def write_parts(
     catalog: Catalog,
     interests: NDArray[np.float32],
 ) -> Mapping[str, FileDigest]:
-    """Write all that training makes into a new folder, and return its digests for the manifest."""
+    """Write the results of training into a folder, and return the digests for the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / ENCODER, encoder.state_dict())
     _write_array(folder / VECTORS, vectors)
@@ -34,18 +34,16 @@ def write_parts(
 def _write_array(path: Path, array: NDArray[np.float32]) -> None:
     try:
         np.save(path, array, allow_pickle=False)
-    except OSError as error:  # which says how many bytes were written, and not of what
-        raise OSError(
-            f"{path}: cannot be written whole ({error}); free space on the disk"
-        ) from error
+    except OSError as error:  # numpy's message does not name the file
+        raise OSError(f"{path}: cannot be written ({error}); free space on the disk") from error
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], about: dict[str, str] | None = None
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Raises OSError if the file cannot be written whole."""
+    """Write a safetensors file. Raises OSError, and leaves no file, if the disk is full."""
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, about)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
     except SafetensorError as error:
         path.unlink(missing_ok=True)
         raise OSError(f"{path.name}: {error}; free space on the disk, then try again") from error

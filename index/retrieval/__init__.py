@@ -1,1 +1,1 @@
-"""From a history to candidates: encode, search, filter, merge, explain. No files."""
+"""From a history to candidates: encode, search, filter, merge, explain. No file access."""

@@ -1,7 +1,7 @@
 """The items of a release: opaque id <-> row, category, title, and popularity order.
 
-Row 0 is padding and no item. Rows 1..N are in falling order of popularity, so the most popular
-items are simply the first rows, and a log-uniform sampler over rows is one over popularity.
+Row 0 is padding. Rows 1..N are in falling order of popularity: the most popular items are the first
+rows, and a log-uniform sampler over rows samples by popularity.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,15 +16,15 @@ PADDING = 0
 
 
 class CatalogError(ValueError):
-    """The items do not make a catalogue."""
+    """The items do not form a valid catalogue."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """N items; the item of row r stands at position r - 1 of each field.
+    """N items; the item of row r is at position r - 1 of each field.
 
-    popularity: interactions of each item in the log that was trained on, never rising.
-    categories, titles: None where not known.
+    popularity: interactions of each item in the training log, never rising.
+    categories, titles: None if unknown.
     """
 
     ids: Sequence[str]
@@ -57,9 +57,9 @@ class Catalog:
         return {item_id: row for row, item_id in enumerate(self.ids, start=1)}
 
     def rows(self, item_ids: Iterable[str]) -> list[int]:
-        """The row of each id, in the order given; PADDING for an id not in the catalogue."""
+        """The row of each id, in the given order; PADDING for an unknown id."""
         return [*map(self._row_of.get, item_ids, repeat(PADDING))]
 
     def id(self, row: int) -> str:
-        """The id of a row of 1..N."""
+        """The id of a row in 1..N."""
         return self.ids[row - 1]

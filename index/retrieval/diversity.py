@@ -1,42 +1,42 @@
-"""Candidates of several categories: ComiRec's controllable aggregation, on a scale of its own.
+"""Diversity of categories: ComiRec's controllable aggregation, independent of the score scale.
 
-ComiRec (Cen et al., KDD 2020) chooses the k items S of a pool that make the most of
+ComiRec (Cen et al., KDD 2020) chooses the k items S of a pool that maximise
 
     Q(S) = sum over i in S of f(i)  +  lambda * sum over pairs {i, j} in S of [categories differ]
 
-greedily, one item after the other. There lambda counts in units of f, so that it means something
-else for every model and k. Here both sums are brought to the range 0 to k, and weighed by
-`diversity`, from 0 to 1:
+greedily, one item after the other. There lambda is in units of f, so that its effect differs for
+every model and k. Here both sums are scaled to the range 0 to k, and weighted by `diversity`, from
+0 to 1:
 
     Q(S) = (1 - diversity) * sum of r(i)  +  diversity * 2 / (k - 1) * number of such pairs
-    r(i) = (f(i) - least f of the pool) / (greatest - least f of the pool), 0 where all are equal
+    r(i) = (f(i) - min f of the pool) / (max - min f of the pool), 0 if all are equal
 
-Multiplying all scores of a model, or adding to them, changes nothing. At 0 the order is that of the
-scores; at 1 categories take turns, the best of each first.
+Scaling or shifting all scores of a model changes nothing. At 0 the order is that of the scores; at
+1 categories alternate, the best item of each first.
 
 With n items chosen, t of them of the category of item i, choosing i adds (1 - diversity) r(i) +
-w (n - t), w = 2 diversity / (k - 1). Of a category the best is always chosen next, and n is the
-same for all: so the greedy choice is a sort by (1 - diversity) r(i) - w t(i), where t(i) counts the
-better items of the same category, ties to the better item.
+w (n - t), w = 2 diversity / (k - 1). Within a category the best item is always chosen next, and n
+is the same for all: so the greedy choice is a sort by (1 - diversity) r(i) - w t(i), where t(i) is
+the number of better items of the same category, ties to the better item.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-POOL = 4  # items in the pool for one that is wanted: ComiRec's, with its 4 interests of k each
+POOL_FACTOR = 4  # items in the pool, times k: as ComiRec's pool of 4 interests with k items each
 
 
 def diversify(
     scores: NDArray[np.float32], categories: NDArray[np.integer], k: int, diversity: float
 ) -> NDArray[np.int64]:
-    """Places of the k items to take from a pool, in the order in which they are chosen.
+    """Positions of the k items chosen from a pool, in the order of choice.
 
-    scores (P,), falling; categories (P,): a number for each, of which those without one share one.
+    scores (P,), falling; categories (P,): integer codes; items without a category share one.
     """
     relevance = _relevance(scores.astype(np.float64))
-    setback = 2 * diversity / max(k - 1, 1)
-    keys = (1 - diversity) * relevance - setback * _better_alike(categories)
-    return (-keys).argsort(kind="stable")[:k]
+    penalty = 2 * diversity / max(k - 1, 1)
+    gains = (1 - diversity) * relevance - penalty * _count_better_in_category(categories)
+    return (-gains).argsort(kind="stable")[:k]
 
 
 def _relevance(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -46,13 +46,13 @@ def _relevance(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return relevance
 
 
-def _better_alike(categories: NDArray[np.integer]) -> NDArray[np.int64]:
-    """How many of the same category come before each."""
+def _count_better_in_category(categories: NDArray[np.integer]) -> NDArray[np.int64]:
+    """For each item, the number of items of its category that come before it."""
     order = categories.argsort(kind="stable")
     ordered = categories[order]
-    places = np.arange(len(order))
+    positions = np.arange(len(order))
     starts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
     sizes = np.diff(starts, append=len(order))
-    before = np.empty(len(order), dtype=np.int64)
-    before[order] = places - np.repeat(starts, sizes)
-    return before
+    counts = np.empty(len(order), dtype=np.int64)
+    counts[order] = positions - np.repeat(starts, sizes)
+    return counts

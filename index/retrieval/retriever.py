@@ -1,4 +1,4 @@
-"""Histories -> candidates: encode, search what is allowed, diversify; or popular items. No I/O."""
+"""Histories -> candidates: encode, search, merge, diversify; or popular items. No I/O."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from index.encoders import Encoder, History, Interests
 from index.retrieval.catalog import PADDING, Catalog
-from index.retrieval.delta import Delta, beside, unit
-from index.retrieval.diversity import POOL, diversify
+from index.retrieval.delta import Delta, merge_delta_hits, normalize
+from index.retrieval.diversity import POOL_FACTOR, diversify
 from index.retrieval.explanation import Explanation, explain
 from index.retrieval.filters import Categories, CategoryFilter, Filter
 from index.retrieval.merge import QueryHits, merge
@@ -20,16 +20,16 @@ from index.retrieval.padding import pad_histories
 from index.retrieval.search import ItemIndex, SearchRequest, Timings, search
 
 Source = Literal["interests", "popular"]
-_NOBODY: frozenset[int] = frozenset()
+_NO_ROWS: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One request: a history of item ids, newest last, and what is wanted for it.
+    """One request for the k best items for a history of item ids, newest last.
 
-    exclude_seen drops every item of the history given, also those beyond the encoder's length.
+    exclude_seen: drop every item of the given history, also those beyond the encoder's length.
     exclude: further ids to drop. diversity: 0 to 1, see index/retrieval/diversity.py.
-    explain, measure_overlap: whether the answer is to have these, which take time.
+    explain, measure_overlap: add these to the answer, which takes time.
     """
 
     history: Sequence[str]
@@ -43,9 +43,9 @@ class Query:
 
 
 class InterestOverlap(NamedTuple):
-    """How many distinct items are among the k best of each of the K interests, and of how many.
+    """How many distinct items are among the k best of each of the K interests, of how many in all.
 
-    Of K times k where there are as many items: 1 / K of that if all interests are the same.
+    `of` is K times k if there are as many items; distinct / of is 1 / K if all interests are equal.
     """
 
     distinct: int
@@ -56,12 +56,12 @@ class InterestOverlap(NamedTuple):
 class Answer:
     """Candidates for one query, best first, no item twice; fewer than k if no more were found.
 
-    rows (n,) of the catalogue, or beyond its N of a delta; scores (n,) inner products, or
-    interactions in the log where the source is popular; interests (n,) which interest found the
-    item, -1 where the source is popular.
-    unknown: items of the history that are not in the catalogue; a delta may know some of them.
-    explanation, overlap: where the query wants them and the source is interests; overlap is of what
-    the interests find, whatever may be in the answer.
+    rows (n,) of the catalogue, or above its N of a delta; scores (n,) inner products, or
+    interactions in the log if the source is popular; interests (n,) the interest that found each
+    item, -1 if the source is popular.
+    unknown: number of history items that are not in the catalogue; a delta may know some of them.
+    explanation, overlap: if the query asks for them and the source is interests; overlap ignores
+    the query's filters.
     """
 
     rows: NDArray[np.int64]
@@ -74,16 +74,34 @@ class Answer:
 
     @property
     def top_interest_share(self) -> float:
-        """The share of the candidates that were found by the interest which found most of them."""
+        """The share of the candidates that the interest with the most candidates found."""
         return int(np.bincount(self.interests).max()) / len(self.interests)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedQuery:
+    """A query with the history rows that have a vector, and the filter of its answer.
+
+    unknown: number of history items that are not in the catalogue.
+    """
+
+    query: Query
+    rows: Sequence[int]
+    unknown: int
+    filter: Filter
+
+    @property
+    def pool_size(self) -> int:
+        """Number of best allowed items that the answer is chosen from."""
+        return self.query.k * (POOL_FACTOR if self.query.diversity else 1)
 
 
 @dataclass(frozen=True)
 class Retriever:
-    """An encoder, the item vectors it reads, and the index over them, all of one release.
+    """An encoder, the item vectors that it reads, and the index over them, all of one release.
 
     vectors (N + 1, D) float32, row 0 zero; may be memory-mapped.
-    history_length: the items of a history that the encoder sees.
+    history_length: number of history items that the encoder sees.
     """
 
     catalog: Catalog
@@ -101,59 +119,83 @@ class Retriever:
         vectors: NDArray[np.float32] = self._encode(histories, None)[1].vectors.numpy()
         return vectors
 
-    def _encode(
-        self, histories: Sequence[Sequence[int]], delta: Delta | None
-    ) -> tuple[NDArray[np.int64], Interests]:
-        """The rows that the encoder sees (B, L), 0 = padding, and what it makes of them."""
-        rows = pad_histories(histories, self.history_length)
-        vectors = torch.from_numpy(self._vectors_of(rows, delta))
-        known = torch.from_numpy(self._known(rows) if delta else rows)
-        with torch.inference_mode():
-            return rows, self.encoder(History(known, vectors, torch.from_numpy(rows != PADDING)))
-
     def recommend(
         self,
         queries: Sequence[Query],
         timings: Timings | None = None,
-        withdrawn: frozenset[int] = _NOBODY,
+        withdrawn: frozenset[int] = _NO_ROWS,
         delta: Delta | None = None,
     ) -> list[Answer]:
-        """An answer for each query; those with no item in their history that has a vector, in the
-        catalogue or in the delta, get popular items.
+        """An answer for each query. A query whose history has no item with a vector, in the
+        catalogue or the delta, gets popular items.
 
-        withdrawn: rows that are to be in no answer. Exact given the index: what is not allowed is
-        left out of the ranking of all items, and the k best of the others remain.
-        delta: items that the catalogue does not know, to be found by interests beside its own and
-        to be read in histories. Their category is not known.
+        withdrawn: rows that no answer may contain. Filters are exact given the index: an answer is
+        the k best of the allowed items.
+        delta: items that the catalogue does not know. They are searched beside the catalogue's and
+        read in histories; their category is unknown.
         """
         answers = dict(self.answers(queries, timings, withdrawn, delta))
-        return [answers[place] for place in range(len(queries))]
+        return [answers[position] for position in range(len(queries))]
 
     def answers(
         self,
         queries: Sequence[Query],
         timings: Timings | None = None,
-        withdrawn: frozenset[int] = _NOBODY,
+        withdrawn: frozenset[int] = _NO_ROWS,
         delta: Delta | None = None,
     ) -> Iterator[tuple[int, Answer]]:
-        """The same answers, each with the place of its query, in some order: all are encoded
-        together, and the rest of the work for each is done when it is asked for."""
-        asked = [self._asked(query, withdrawn, delta) for query in queries]
-        known = [place for place, each in enumerate(asked) if each.rows]
-        for place, each in enumerate(asked):
-            if not each.rows:
-                yield place, self._popular(each)
-        if known:
-            found = self._find([asked[place] for place in known], timings or Timings(), delta)
-            for at, answer in found:
-                yield known[at], answer
+        """The answers of recommend, each with the position of its query, in any order.
 
-    def _asked(
+        All queries are encoded together; the other work is done when an answer is consumed.
+        """
+        resolved = [self._resolve(query, withdrawn, delta) for query in queries]
+        positions = [position for position, query in enumerate(resolved) if query.rows]
+        for position, query in enumerate(resolved):
+            if not query.rows:
+                yield position, self._answer_popular(query)
+        if positions:
+            with_history = [resolved[position] for position in positions]
+            for index, answer in self._answer(with_history, timings or Timings(), delta):
+                yield positions[index], answer
+
+    def similar(
+        self,
+        item_id: str,
+        k: int = 50,
+        withdrawn: frozenset[int] = _NO_ROWS,
+        delta: Delta | None = None,
+    ) -> QueryHits | None:
+        """The k catalogue items nearest to an item, without itself: its vector is the interest.
+
+        A score is the inner product with the item's vector scaled to norm 1. As with interests,
+        long vectors, which are those of popular items, have higher scores.
+        None for an item that neither the catalogue nor the delta knows.
+        """
+        [row] = self._rows([item_id], delta)
+        if not row:
+            return None
+        interest = normalize(self._vectors_of(np.array(row), delta))
+        excluded = frozenset({row} if row <= len(self.catalog) else ())
+        request = SearchRequest(k, Filter(self._categories, excluded, withdrawn, None))
+        [(_, hits)] = search(self.index, interest[None, None], [request], Timings())
+        return hits
+
+    def _encode(
+        self, histories: Sequence[Sequence[int]], delta: Delta | None
+    ) -> tuple[NDArray[np.int64], Interests]:
+        """The rows that the encoder sees (B, L), 0 = padding, and their interests."""
+        rows = pad_histories(histories, self.history_length)
+        vectors = torch.from_numpy(self._vectors_of(rows, delta))
+        known = torch.from_numpy(self._catalog_rows(rows) if delta else rows)
+        with torch.inference_mode():
+            return rows, self.encoder(History(known, vectors, torch.from_numpy(rows != PADDING)))
+
+    def _resolve(
         self, query: Query, withdrawn: frozenset[int], delta: Delta | None
-    ) -> "ResolvedQuery":
+    ) -> ResolvedQuery:
         rows = [row for row in self._rows(query.history, delta) if row]
         known = [row for row in rows if row <= len(self.catalog)] if delta else rows
-        excluded = frozenset(known) if query.exclude_seen else _NOBODY
+        excluded = frozenset(known) if query.exclude_seen else _NO_ROWS
         if query.exclude:
             excluded |= frozenset(self.catalog.rows(query.exclude)) - {PADDING}
         passes = self._categories.passes(query.categories) if query.categories else None
@@ -161,125 +203,86 @@ class Retriever:
         return ResolvedQuery(query, rows, len(query.history) - len(known), allowed)
 
     def _rows(self, item_ids: Sequence[str], delta: Delta | None) -> list[int]:
-        """The row of each in the catalogue, or else in the delta; 0 for those in neither."""
+        """The row of each id in the catalogue, or else in the delta; 0 if in neither."""
         rows = self.catalog.rows(item_ids)
         if not delta or PADDING not in rows:
             return rows
-        new = delta.rows(item_ids, len(self.catalog))
-        return [row or other for row, other in zip(rows, new, strict=True)]
+        delta_rows = delta.rows(item_ids, len(self.catalog))
+        return [row or delta_row for row, delta_row in zip(rows, delta_rows, strict=True)]
 
-    def _find(
-        self, asked: Sequence["ResolvedQuery"], timings: Timings, delta: Delta | None
+    def _answer(
+        self, queries: Sequence[ResolvedQuery], timings: Timings, delta: Delta | None
     ) -> Iterator[tuple[int, Answer]]:
-        """Answers by interests, with their places; each history has an item with a vector."""
+        """Answers by interests, with positions; each history has an item with a vector."""
         start = time.perf_counter()
-        seen, encoded = self._encode([each.rows for each in asked], delta)
+        encoded_rows, encoded = self._encode([query.rows for query in queries], delta)
         interests: NDArray[np.float32] = encoded.vectors.numpy()
         timings.encode += time.perf_counter() - start
-        wanted = [SearchRequest(each.pool, each.filter) for each in asked]
-        for place, found in search(self.index, interests, wanted, timings):
-            each, line = asked[place], found
+        requests = [SearchRequest(query.pool_size, query.filter) for query in queries]
+        for position, hits in search(self.index, interests, requests, timings):
+            resolved = queries[position]
             if delta:
                 start = time.perf_counter()
-                line = self._with_new(delta, each, interests[place], line)
+                hits = self._add_delta_hits(delta, resolved, interests[position], hits)
                 timings.merge += time.perf_counter() - start
-            answer = Answer(*self._choose(line, each.query), "interests", each.unknown)
-            if each.query.explain:
-                told = explain(
-                    interests[place],
+            answer = Answer(*self._choose(hits, resolved.query), "interests", resolved.unknown)
+            if resolved.query.explain:
+                explanation = explain(
+                    interests[position],
                     self._vectors_of(answer.rows, delta),
                     answer.scores,
                     answer.interests,
-                    encoded.attention[place].numpy(),
-                    seen[place],
+                    encoded.attention[position].numpy(),
+                    encoded_rows[position],
                 )
-                answer = replace(answer, explanation=told)
-            if each.query.measure_overlap:
-                answer = replace(answer, overlap=self._overlap(interests[place], each.query.k))
-            yield place, answer
+                answer = replace(answer, explanation=explanation)
+            if resolved.query.measure_overlap:
+                overlap = self._measure_overlap(interests[position], resolved.query.k)
+                answer = replace(answer, overlap=overlap)
+            yield position, answer
 
-    def _with_new(
-        self, delta: Delta, asked: "ResolvedQuery", interests: NDArray[np.float32], line: QueryHits
+    def _answer_popular(self, resolved: ResolvedQuery) -> Answer:
+        """The most popular allowed items, whatever the history."""
+        rows = resolved.filter.most_popular(resolved.pool_size)
+        scores = self.catalog.popularity[rows - 1].astype(np.float32)
+        pool = rows, scores, np.full(len(rows), -1)
+        return Answer(*self._choose(pool, resolved.query), "popular", resolved.unknown)
+
+    def _add_delta_hits(
+        self, delta: Delta, resolved: ResolvedQuery, interests: NDArray[np.float32], hits: QueryHits
     ) -> QueryHits:
-        """The pool for interests (K, D), of the catalogue's line and what is new."""
-        query = asked.query
+        """The best of the catalogue's hits and the delta's for interests (K, D)."""
+        query = resolved.query
         if query.categories and query.categories.allow is not None:
-            return line
-        barred = [*query.exclude, *(query.history if query.exclude_seen else ())]
-        new = delta.best(interests, barred, asked.pool, len(self.catalog))
-        return beside(line, new, asked.pool)
+            return hits
+        excluded = [*query.exclude, *(query.history if query.exclude_seen else ())]
+        delta_hits = delta.search(interests, excluded, resolved.pool_size, len(self.catalog))
+        return merge_delta_hits(hits, delta_hits, resolved.pool_size)
 
     def _vectors_of(self, rows: NDArray[np.int64], delta: Delta | None) -> NDArray[np.float32]:
-        """(..., D): of the catalogue's rows and of those beside it."""
+        """(..., D): vectors of rows of the catalogue or the delta."""
         if not delta:
             return self.vectors[rows]
-        vectors = self.vectors[self._known(rows)]
-        if (new := rows > len(self.catalog)).any():
-            vectors[new] = delta.vectors[rows[new] - len(self.catalog) - 1]
+        vectors = self.vectors[self._catalog_rows(rows)]
+        if (is_new := rows > len(self.catalog)).any():
+            vectors[is_new] = delta.vectors[rows[is_new] - len(self.catalog) - 1]
         return vectors
 
-    def _known(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows, with PADDING for those beside the catalogue."""
+    def _catalog_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows, with PADDING for those of a delta."""
         return np.where(rows <= len(self.catalog), rows, PADDING)
 
     def _choose(self, pool: QueryHits, query: Query) -> QueryHits:
-        """The k items of the pool that are the answer."""
+        """The k items of the pool that make the answer."""
         if not query.diversity:
             return pool
         rows, scores, interests = pool
-        categories = self._categories.codes[self._known(rows)]
-        places = diversify(scores, categories, query.k, query.diversity)
-        return rows.take(places), scores.take(places), interests.take(places)
+        categories = self._categories.codes[self._catalog_rows(rows)]
+        chosen = diversify(scores, categories, query.k, query.diversity)
+        return rows.take(chosen), scores.take(chosen), interests.take(chosen)
 
-    def _popular(self, asked: "ResolvedQuery") -> Answer:
-        """The most popular items that are allowed, whatever the history."""
-        rows = asked.filter.most_popular(asked.pool)
-        scores = self.catalog.popularity[rows - 1].astype(np.float32)
-        rows, scores, interests = self._choose((rows, scores, np.full(len(rows), -1)), asked.query)
-        return Answer(rows, scores, interests, "popular", asked.unknown)
-
-    def _overlap(self, interests: NDArray[np.float32], k: int) -> InterestOverlap:
-        """interests (K, D) of one user, each searched for alone."""
+    def _measure_overlap(self, interests: NDArray[np.float32], k: int) -> InterestOverlap:
+        """interests (K, D) of one user, each searched alone."""
         rows = merge(self.index.search(interests[:, None, :], k)).rows[:, :k]
         found = rows[rows > 0]
         return InterestOverlap(len(np.unique(found)), len(found))
-
-    def similar(
-        self,
-        item_id: str,
-        k: int = 50,
-        withdrawn: frozenset[int] = _NOBODY,
-        delta: Delta | None = None,
-    ) -> QueryHits | None:
-        """The k items of the catalogue nearest to one, itself left out, as if it were an interest.
-
-        A score is the inner product with the item's vector brought to length 1: by it, as for an
-        interest, long vectors are nearer, which are those of popular items.
-        None for an item that neither the catalogue nor the delta knows.
-        """
-        [row] = self._rows([item_id], delta)
-        if not row:
-            return None
-        interest = unit(self._vectors_of(np.array(row), delta))
-        itself = frozenset({row} if row <= len(self.catalog) else ())
-        wanted = SearchRequest(k, Filter(self._categories, itself, withdrawn, None))
-        [(_, line)] = search(self.index, interest[None, None], [wanted], Timings())
-        return line
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedQuery:
-    """A query, the rows of its history that have a vector, and which rows it may be given.
-
-    unknown: items of the history that are not in the catalogue.
-    """
-
-    query: Query
-    rows: Sequence[int]
-    unknown: int
-    filter: Filter
-
-    @property
-    def pool(self) -> int:
-        """How many of the best that are allowed the answer is chosen from."""
-        return self.query.k * (POOL if self.query.diversity else 1)

@@ -1,4 +1,4 @@
-"""The best items that are allowed: the index leaves out what is not, the ranking is cut."""
+"""Search under filters: the index leaves out what is not allowed, and the ranking is cut to k."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,25 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.retrieval.filters import Filter, Filters
-from index.retrieval.merge import Hits, QueryHits, merge_line
+from index.retrieval.merge import Hits, QueryHits, merge_query_hits
 
 
 class ItemIndex(Protocol):
     """Item vectors that can be searched by inner product."""
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
-        """Hits among which are the k best items of each request, but for the approximation.
+        """Hits that include the k best items of each request, up to the index's approximation.
 
-        interests (B, K, D), finite; an item's score is its best over the K. k at least 1; there
-        may be more hits than k, and fewer where there are fewer items. Scores are exact.
-        filters: one for each request; what it does not allow is not among the hits.
+        interests (B, K, D), finite; an item's score is its best over the K. k is at least 1; there
+        may be more hits than k, and fewer if there are fewer items. Scores are exact.
+        filters: one for each request; no hit is an item that its filter excludes.
         """
         ...
 
     def iter_search(
         self, interests: NDArray[np.float32], k: int, filters: Filters = None
     ) -> Iterator[QueryHits]:
-        """The same, one request after the other, most of the work for each when it is asked for."""
+        """As search, one request after the other; most work is done when its hits are consumed."""
         ...
 
     def write(self, path: Path) -> None: ...
@@ -36,7 +36,7 @@ class ItemIndex(Protocol):
 
 @dataclass(slots=True)
 class Timings:
-    """Seconds spent in each stage, added up over the calls it was handed to."""
+    """Seconds spent in each stage, summed over the calls that were given this object."""
 
     encode: float = 0.0
     search: float = 0.0
@@ -54,35 +54,38 @@ class SearchRequest:
 def search(
     index: ItemIndex,
     interests: NDArray[np.float32],
-    wanted: Sequence[SearchRequest],
+    requests: Sequence[SearchRequest],
     timings: Timings,
 ) -> Iterator[tuple[int, QueryHits]]:
-    """The place of each request, interests (B, K, D), and what it wants: best first, ties to the
-    lower row. In some order, and the work for each when it is asked for."""
-    for places in _alike([each.count for each in wanted]):
-        asked = [wanted[place] for place in places]
-        lines = index.iter_search(
-            interests if len(places) == len(interests) else interests[places],
-            max(each.count for each in asked),
-            [each.filter for each in asked],
+    """The position of each request with its hits: best first, ties to the lower row.
+
+    interests (B, K, D), one for each request. Positions come in any order; the work for a request
+    is done when its hits are consumed.
+    """
+    for positions in _group_by_count([request.count for request in requests]):
+        group = [requests[position] for position in positions]
+        results = index.iter_search(
+            interests if len(positions) == len(interests) else interests[positions],
+            max(request.count for request in group),
+            [request.filter for request in group],
         )
-        for place, each in zip(places, asked, strict=True):
+        for position, request in zip(positions, group, strict=True):
             start = time.perf_counter()
-            line = next(lines)
+            hits = next(results)
             searched = time.perf_counter()
-            rows, scores, found_by = merge_line(*line)
-            first = slice(each.count)
+            rows, scores, found_by = merge_query_hits(*hits)
+            best = slice(request.count)
             timings.search += searched - start
             timings.merge += time.perf_counter() - searched
-            yield place, (rows[first], scores[first], found_by[first])
+            yield position, (rows[best], scores[best], found_by[best])
 
 
-def _alike(counts: Sequence[int]) -> Iterable[list[int]]:
-    """Places in groups of about the same count.
+def _group_by_count(counts: Sequence[int]) -> Iterable[list[int]]:
+    """Positions in groups of similar counts.
 
-    All of a group are searched for as many as the greatest, which can cost far more than it needs.
+    A group is searched with its largest count, which can be far more than a request needs.
     """
     groups: dict[int, list[int]] = {}
-    for place, count in enumerate(counts):
-        groups.setdefault(count.bit_length(), []).append(place)
+    for position, count in enumerate(counts):
+        groups.setdefault(count.bit_length(), []).append(position)
     return groups.values()

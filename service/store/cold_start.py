@@ -19,7 +19,7 @@ import orjson
 from numpy.typing import NDArray
 
 from index.release.reading import Release
-from index.retrieval.delta import NEIGHBOURS, Delta, middle_length, user_context, vector_at
+from index.retrieval.delta import CONTEXT_ITEMS, Delta, cold_start_vector, median_norm, user_context
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.availability import WithdrawnItems
@@ -34,7 +34,9 @@ _MAX_STREAM_LENGTH = 10_000
 _POLL_INTERVAL_S = 1.0
 _MAX_ENTRIES = 1000  # in one round trip
 _MAX_INTERACTIONS = 100  # recorded of one POST /events: each costs a read of a history
-_STORED_CONTEXT_ITEMS = 2 * NEIGHBOURS  # more than are used: another release may know fewer of them
+_STORED_CONTEXT_ITEMS = (
+    2 * CONTEXT_ITEMS
+)  # more than are used: another release may know fewer of them
 _MAX_USERS = 50  # the newest of an item
 
 log = logging.getLogger(__name__)
@@ -241,12 +243,12 @@ class ColdStartItems:
         if previous is not None and previous.release is release:
             norm, vectors = previous.norm, {**previous.vectors}
         else:
-            norm, vectors = middle_length(release.retriever.vectors), {}
+            norm, vectors = median_norm(release.retriever.vectors), {}
         for item in changed:
             vectors.pop(item, None)
             contexts = self._user_contexts(release, item)
             if len(contexts) >= self._min_users:
-                vectors[item] = vector_at(contexts, norm)
+                vectors[item] = cold_start_vector(contexts, norm)
         most_users_first = sorted(vectors, key=lambda item: -len(self._interactions[item]))
         chosen = {item: vectors[item] for item in most_users_first[: self._max_items]}
         return _ReleaseDelta(release, norm, vectors, Delta.of(chosen))

@@ -1,11 +1,11 @@
-"""What a filter costs on one core, with an index of lists and without: time and recall.
+"""Cost of filters on one core, with an IVF and a flat index: latency and recall.
 
     python tests/benchmarks/filters.py [--items 368000] [--k 50] [--requests 40] [--rounds 3]
 
-Items and interests are those of benchmarks/search.py; an item's category is one of a hundred, and
-neighbours mostly share theirs. Every request is one of its own, as a server answers it at rest. The
-milliseconds are of the core's own time, the median, 95 of 100 and the slowest; recall is against
-exact search. Prints a table, then one line of JSON.
+Items and interests are those of benchmarks/search.py; each item has one of a hundred categories,
+and neighbours mostly share one. Requests are searched one at a time, as by an idle server.
+Milliseconds are CPU time: median, 95th percentile and maximum; recall is against exact search.
+Prints a table, then one line of JSON.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from index.retrieval.merge import merge
 from index.retrieval.search import ItemIndex, SearchRequest, Timings, search
 
 CATEGORIES = 100
-NOBODY: frozenset[int] = frozenset()
+NO_ROWS: frozenset[int] = frozenset()
 WITHDRAWN = 1000
 LISTS = IndexSpec(kind="ivf", head=4096, lists=512, margin=2.5, probes=1)
 
-Case = Callable[[int], Filter]  # number of the request -> what it may be given
+Case = Callable[[int], Filter]  # number of the request -> its filter
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Row:
 
 
 def names_of(vectors: NDArray[np.float32]) -> list[str | None]:
-    """By direction, so that what one user is after is of few categories."""
+    """Categories by direction, so that the best items of a user have few categories."""
     planes = np.random.default_rng(1).standard_normal((vectors.shape[1], CATEGORIES))
     return [f"category {kind}" for kind in (vectors[1:] @ planes).argmax(axis=1)]
 
@@ -62,7 +62,7 @@ def cases(data: Data, exact: FlatIndex, k: int) -> dict[str, Case]:
     known = Categories(names)
     drawn = Categories([f"category {n}" for n in random.integers(0, CATEGORIES, items)])
     best = merge(exact.search(data.report, WITHDRAWN)).rows
-    gone = frozenset((random.choice(items, WITHDRAWN, replace=False) + 1).tolist())
+    withdrawn_rows = frozenset((random.choice(items, WITHDRAWN, replace=False) + 1).tolist())
 
     def top(request: int, count: int) -> frozenset[int]:
         return frozenset(best[request, :count].tolist())
@@ -74,11 +74,11 @@ def cases(data: Data, exact: FlatIndex, k: int) -> dict[str, Case]:
         categories: Categories,
         allow: list[str] | None = None,
         deny: list[str] | None = None,
-        excluded: frozenset[int] = NOBODY,
-        withdrawn: frozenset[int] = NOBODY,
+        excluded: frozenset[int] = NO_ROWS,
+        withdrawn: frozenset[int] = NO_ROWS,
     ) -> Filter:
-        asked = None if allow is deny is None else CategoryFilter(allow, deny or [])
-        passes = None if asked is None else categories.passes(asked)
+        chosen = None if allow is deny is None else CategoryFilter(allow, deny or [])
+        passes = None if chosen is None else categories.passes(chosen)
         return Filter(categories, excluded, withdrawn, passes)
 
     def some(first: int, count: int) -> list[str]:
@@ -94,7 +94,7 @@ def cases(data: Data, exact: FlatIndex, k: int) -> dict[str, Case]:
         "deny the first hit's category": lambda at: by(known, deny=of(at, 1)),
         "deny all categories of the top 50": lambda at: by(known, deny=of(at, 50)),
         "deny all categories of the top 1,000": lambda at: by(known, deny=of(at, 1000)),
-        "1,000 withdrawn at random": lambda at: by(known, withdrawn=gone),
+        "1,000 withdrawn at random": lambda at: by(known, withdrawn=withdrawn_rows),
         "the 1,000 best withdrawn": lambda at: by(known, withdrawn=top(at, 1000)),
         "both, and deny those of the top 50": lambda at: by(
             known, deny=of(at, 50), withdrawn=top(at, 1000)
@@ -106,18 +106,18 @@ def measure(
     index: ItemIndex, exact: FlatIndex, data: Data, case: Case, k: int, rounds: int
 ) -> tuple[int, float, NDArray[np.float64]]:
     """How many items are allowed, the recall, and the milliseconds of each request (Q,)."""
-    took = np.empty((rounds, len(data.report)))
+    milliseconds = np.empty((rounds, len(data.report)))
     allowed, recalls = [], []
     for at, interests in enumerate(data.report):
-        wanted = [SearchRequest(k, case(at))]
-        allowed.append(len(wanted[0].filter.rows()))
-        [(_, true)] = search(exact, data.vectors, interests[None], wanted, Timings())
+        requests = [SearchRequest(k, case(at))]
+        allowed.append(len(requests[0].filter.rows()))
+        [(_, true)] = search(exact, interests[None], requests, Timings())
         for turn in range(rounds):
             start = time.thread_time()
-            [(_, found)] = search(index, interests[None], wanted, Timings())
-            took[turn, at] = time.thread_time() - start
+            [(_, found)] = search(index, interests[None], requests, Timings())
+            milliseconds[turn, at] = time.thread_time() - start
         recalls.append(np.isin(true[0], found[0]).mean() if len(true[0]) else 1.0)
-    return int(np.median(allowed)), float(np.mean(recalls)), took.min(axis=0) * 1e3
+    return int(np.median(allowed)), float(np.mean(recalls)), milliseconds.min(axis=0) * 1e3
 
 
 def arguments() -> argparse.Namespace:
@@ -134,25 +134,27 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    given = arguments()
-    data = synthetic(given)
+    options = arguments()
+    data = synthetic(options)
     exact = FlatIndex(data.vectors)
-    answers = merge(exact.search(data.tuning[:500], 4 * given.k)).rows
+    answers = merge(exact.search(data.tuning[:500], 4 * options.k)).rows
     demand = np.bincount(answers.ravel(), minlength=len(data.vectors))
     indexes = {"lists": build_index(data.vectors, LISTS, demand), "flat": exact}
-    asked = cases(data, exact, given.k)
+    all_cases = cases(data, exact, options.k)
     one_core()
     rows = []
-    for index, (case, allowed) in ((i, c) for i in indexes for c in asked.items()):
-        passing, recall, ms = measure(indexes[index], exact, data, allowed, given.k, given.rounds)
+    for index, (case, allowed) in ((i, c) for i in indexes for c in all_cases.items()):
+        passing, recall, ms = measure(
+            indexes[index], exact, data, allowed, options.k, options.rounds
+        )
         times = [round(float(np.quantile(ms, share)), 2) for share in (0.5, 0.95, 1)]
         row = Row(index, case, passing, round(recall, 4), *times)
         rows.append(row)
         print("{:6}{:40}{:8,}{:9.4f}{:9.2f}{:9.2f}{:9.2f}".format(*vars(row).values()))
     summary = {
         "benchmark": "filters",
-        "items": given.items,
-        "k": given.k,
+        "items": options.items,
+        "k": options.k,
         "cpu": processor(),
         "rows": [asdict(row) for row in rows],
     }

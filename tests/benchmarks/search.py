@@ -1,10 +1,10 @@
-"""Recall against time on one core: our index, faiss's default IVF, hnswlib, ScaNN, exact search.
+"""Recall and latency on one core: our index, faiss's default IVF, hnswlib, ScaNN, exact search.
 
     python tests/benchmarks/search.py [--items 368000] [--draft DIR] [--requests 300] [--rounds 5]
 
-A request is K interests and is answered with one list of k items: the time of each contender has
-the merge in it, and its recall is that of this list, computed here from the raw vectors. Contenders
-take turns with the same requests. Prints a table, then one line of JSON.
+A request is K interests; its answer is one list of k items. The time of each contender includes the
+merge, and its recall is that of the list, computed here from the raw vectors. Contenders are timed
+in turn on the same requests. Prints a table, then one line of JSON.
 """
 
 import argparse
@@ -41,7 +41,7 @@ import scann  # isort: skip
 
 Vectors = NDArray[np.float32]
 Answer = Callable[[Vectors], NDArray[np.int64]]  # interests (K, D) -> rows, best first
-RECALL = 0.96  # at which ours and ScaNN's times are compared
+RECALL = 0.96  # at which the times of our index and ScaNN are compared
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Data:
-    """vectors (N + 1, D), row 0 zero; interests (Q, K, D): to tune on, and to report on."""
+    """vectors (N + 1, D), row 0 zero; tuning, report: interests (Q, K, D) of different users."""
 
     name: str
     vectors: Vectors
@@ -74,10 +74,10 @@ class Data:
 # --- data ---
 
 
-def synthetic(given: argparse.Namespace) -> Data:
+def synthetic(options: argparse.Namespace) -> Data:
     """Clusters of Zipf-skewed sizes, log-normal norms, interests near clusters drawn by size."""
-    items, dim, requests = given.items, given.dim, given.requests
-    random = np.random.default_rng(given.seed)
+    items, dim, requests = options.items, options.dim, options.requests
+    random = np.random.default_rng(options.seed)
     middles = random.standard_normal((2000, dim))
     middles /= np.linalg.norm(middles, axis=1, keepdims=True)
     share = 1 / np.arange(1, len(middles) + 1)
@@ -89,10 +89,10 @@ def synthetic(given: argparse.Namespace) -> Data:
         return directions / np.linalg.norm(directions, axis=-1, keepdims=True)
 
     vectors = near(random.choice(len(middles), items, p=share), 1.5)
-    vectors *= random.lognormal(0, given.norms, (items, 1))
+    vectors *= random.lognormal(0, options.norms, (items, 1))
     users = np.stack(
         [
-            random.choice(len(middles), given.interests, replace=False, p=share)
+            random.choice(len(middles), options.interests, replace=False, p=share)
             for _ in range(2000 + requests)
         ]
     )
@@ -101,8 +101,8 @@ def synthetic(given: argparse.Namespace) -> Data:
     return Data("synthetic", padded, asked[:2000], asked[2000:])
 
 
-def drafted(draft: Path, requests: int) -> Data:
-    """Trained vectors and held-out users' interests; every second user is reported on."""
+def read_draft(draft: Path, requests: int) -> Data:
+    """Trained vectors and held-out users' interests; half of the users are for the report."""
     vectors = np.load(draft / VECTORS, allow_pickle=False)
     interests = np.load(draft / INTERESTS, allow_pickle=False)
     return Data(draft.name, vectors, interests[::2], interests[1::2][:requests])
@@ -112,7 +112,7 @@ def drafted(draft: Path, requests: int) -> Data:
 
 
 def merged(found: Any, scores: Any) -> NDArray[np.int64]:
-    """Each interest's own ranking, rows and scores (K, k) -> one ranking."""
+    """The ranking of each interest, rows and scores (K, k) -> one ranking."""
     count, k = found.shape
     which = np.repeat(np.arange(count), k)
     hits = Hits(found.reshape(1, -1).astype(np.int64), scores.reshape(1, -1), which[None])
@@ -124,7 +124,7 @@ def ours(data: Data, k: int) -> Iterator[Contender]:
         return Contender("ours", setting, lambda x: merge(index.search(x[None], k)).rows[0])
 
     built, measured = tune(
-        data.vectors, data.tuning, RECALL, k, lambda said: print("  ", said, file=sys.stderr)
+        data.vectors, data.tuning, RECALL, k, lambda text: print("  ", text, file=sys.stderr)
     )
     yield contender(f"as built for {RECALL}: {named(measured.spec)}", built)
     exact = FlatIndex(data.vectors)
@@ -132,9 +132,9 @@ def ours(data: Data, k: int) -> Iterator[Contender]:
     items = len(data.vectors) - 1
     rows = merge(exact.search(data.tuning[::2], k)).rows[:, :k]
     demand = np.bincount(rows.ravel(), minlength=items + 1)
-    usual = 2 ** round(np.log2(items**0.5))
+    default_lists = 2 ** round(np.log2(items**0.5))
     heads = [head for head in (1024, 2048, 4096, 8192) if head <= items // 2]
-    for lists in (usual // 2, usual):
+    for lists in (default_lists // 2, default_lists):
         assigned = assign_lists(data.vectors, lists)
         for head, known in itertools.product(heads, (True, False)):
             spec = IndexSpec(kind="ivf", head=head, lists=lists, probes=1)
@@ -157,8 +157,8 @@ def faiss_exact(data: Data, k: int) -> Iterator[Contender]:
     index.add(data.vectors[1:])
 
     def answer(interests: Vectors) -> NDArray[np.int64]:
-        scores, places = index.search(interests, k)
-        return merged(places + 1, scores)
+        scores, ids = index.search(interests, k)
+        return merged(ids + 1, scores)
 
     yield Contender("faiss flat", "exact", answer)
 
@@ -172,8 +172,8 @@ def faiss_default(data: Data, k: int) -> Iterator[Contender]:
 
     def answer(interests: Vectors, probes: int) -> NDArray[np.int64]:
         index.nprobe = probes
-        scores, places = index.search(interests, k)
-        return merged(places + 1, scores)
+        scores, ids = index.search(interests, k)
+        return merged(ids + 1, scores)
 
     for probes in (8, 32, 128):
         yield Contender("faiss IVF", f"{lists} lists, nprobe {probes}", bind(answer, probes))
@@ -192,8 +192,8 @@ def hnsw(data: Data, k: int) -> Iterator[Contender]:
 
     def answer(interests: Vectors, width: int) -> NDArray[np.int64]:
         index.set_ef(width)
-        places, distances = index.knn_query(interests, k)
-        return merged(places + 1, 1 - distances)
+        ids, distances = index.knn_query(interests, k)
+        return merged(ids + 1, 1 - distances)
 
     for width in (64, 256, 512):
         yield Contender("hnswlib", f"M 16, ef {width}", bind(answer, width))
@@ -232,8 +232,8 @@ def google_scann(data: Data, k: int) -> Iterator[Contender]:
 
 
 def plus_one(found: tuple[Any, Any]) -> tuple[Any, Any]:
-    places, scores = found
-    return places.astype(np.int64) + 1, scores
+    ids, scores = found
+    return ids.astype(np.int64) + 1, scores
 
 
 FAMILIES = {
@@ -249,7 +249,7 @@ FAMILIES = {
 
 
 def exact_answers(data: Data, k: int) -> list[NDArray[np.int64]]:
-    """By the plainest way, which shares nothing with what is measured."""
+    """By brute force, without code of the contenders."""
     answers = []
     for interests in data.report:
         scores = (interests @ data.vectors[1:].T).max(axis=0)
@@ -280,7 +280,7 @@ def measure(contenders: list[Contender], data: Data, k: int, rounds: int) -> lis
 
 
 def best(rows: list[Row]) -> list[Row]:
-    """Those that no other is at least as good as in both recall and time."""
+    """The Pareto front of recall and time."""
     front = []
     reached = -1.0
     for row in sorted(rows, key=lambda row: (row.microseconds, -row.recall)):
@@ -320,43 +320,45 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--norms", type=float, default=0.4, help="deviation of the synthetic vectors' log norms"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the synthetic vectors")
-    parser.add_argument("--draft", type=Path, help="a draft, whose vectors are taken instead")
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
+    parser.add_argument("--draft", type=Path, help="a draft, whose vectors are used instead")
     parser.add_argument("--k", type=int, default=50, help="items a request asks for")
     parser.add_argument("--requests", type=int, default=300, help="requests to report on")
     parser.add_argument("--rounds", type=int, default=5, help="times each contender is timed")
     parser.add_argument(
-        "--families", nargs="+", choices=FAMILIES, default=list(FAMILIES), help="who takes part"
+        "--families", nargs="+", choices=FAMILIES, default=list(FAMILIES), help="contenders"
     )
-    parser.add_argument("--all", action="store_true", help="print also what is beaten")
+    parser.add_argument("--all", action="store_true", help="print all rows, not the Pareto front")
     return parser.parse_args()
 
 
 def main() -> None:
-    given = arguments()
-    data = drafted(given.draft, given.requests) if given.draft else synthetic(given)
+    options = arguments()
+    data = read_draft(options.draft, options.requests) if options.draft else synthetic(options)
     contenders = [
-        contender for family in given.families for contender in FAMILIES[family](data, given.k)
+        contender for family in options.families for contender in FAMILIES[family](data, options.k)
     ]
     one_core()
-    rows = measure(contenders, data, given.k, given.rounds)
+    rows = measure(contenders, data, options.k, options.rounds)
     families = list(dict.fromkeys(row.family for row in rows))
     items, dim = len(data.vectors) - 1, data.vectors.shape[1]
-    print(f"{data.name}: {items:,} items, D {dim}, K {data.report.shape[1]}, k {given.k}; ", end="")
+    print(
+        f"{data.name}: {items:,} items, D {dim}, K {data.report.shape[1]}, k {options.k}; ", end=""
+    )
     print(f"{len(data.report)} requests, one core of {processor()}\n")
     for family in families:
         of = [row for row in rows if row.family == family]
-        for row in sorted(of, key=lambda row: row.microseconds) if given.all else best(of):
+        for row in sorted(of, key=lambda row: row.microseconds) if options.all else best(of):
             print(f"{family:10} {row.setting:50} {row.recall:.4f} {row.microseconds:8,.0f} us")
-    report(rows, data, given)
+    report(rows, data, options)
 
 
-def report(rows: list[Row], data: Data, given: argparse.Namespace) -> None:
-    mine, theirs = fastest_at(rows, "ours"), fastest_at(rows, "ScaNN")
-    ratio = mine.microseconds / theirs.microseconds if mine and theirs else None
-    for name, row in (("ours", mine), ("ScaNN", theirs)):
-        said = f"{row.microseconds:,.0f} us ({row.setting})" if row else "not reached"
-        print(f"\nrecall {RECALL}, {name}: {said}", end="")
+def report(rows: list[Row], data: Data, options: argparse.Namespace) -> None:
+    ours_row, scann_row = fastest_at(rows, "ours"), fastest_at(rows, "ScaNN")
+    ratio = ours_row.microseconds / scann_row.microseconds if ours_row and scann_row else None
+    for name, row in (("ours", ours_row), ("ScaNN", scann_row)):
+        text = f"{row.microseconds:,.0f} us ({row.setting})" if row else "not reached"
+        print(f"\nrecall {RECALL}, {name}: {text}", end="")
     print(f"\nours / ScaNN: {ratio:.2f}\n" if ratio else "\n")
     print(
         json.dumps(
@@ -366,15 +368,15 @@ def report(rows: list[Row], data: Data, given: argparse.Namespace) -> None:
                 "items": len(data.vectors) - 1,
                 "dim": data.vectors.shape[1],
                 "interests": data.report.shape[1],
-                "k": given.k,
+                "k": options.k,
                 "requests": len(data.report),
-                "norms": None if given.draft else given.norms,
+                "norms": None if options.draft else options.norms,
                 "cpu": processor(),
                 "machine": platform.node(),
                 "date": datetime.date.today().isoformat(),
                 "recall": RECALL,
-                "ours_us": mine and mine.microseconds,
-                "scann_us": theirs and theirs.microseconds,
+                "ours_us": ours_row and ours_row.microseconds,
+                "scann_us": scann_row and scann_row.microseconds,
                 "ratio": ratio and round(ratio, 3),
                 "rows": [vars(row) for row in rows],
             }

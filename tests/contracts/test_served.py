@@ -1,4 +1,4 @@
-"""Every encoder is trained, released and served the same way."""
+"""Each encoder is trained, released and served in the same way."""
 
 import asyncio
 import tempfile
@@ -29,8 +29,8 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "interactions.parquet"
 
 
-async def ask(root: Path, body: dict[str, Any]) -> Any:
-    """What a server of the root's live release answers."""
+async def post_recommend(root: Path, body: dict[str, Any]) -> Any:
+    """The response of a server of the root's live release."""
     with tempfile.TemporaryDirectory() as folder:  # a unix socket's path must be short
         app = create_app(Settings(releases=root, embedded_redis_folder=Path(folder)))
         transport = httpx.ASGITransport(app)
@@ -45,16 +45,18 @@ async def ask(root: Path, body: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_fit_build_publish_reload_and_serve(log: Path, tmp_path: Path, encoder: str) -> None:
     draft = fit(log, tmp_path, read_config(None, {**TINY, "encoder": encoder}))
-    build(draft, 0.95, 20, lambda said: None)
+    build(draft, 0.95, 20, lambda message: None)
     release = publish(draft)
-    first, reloaded = open_release(release), open_release(release)
+    first, second = open_release(release), open_release(release)
     ids = first.retriever.catalog.ids
     sequence = [ids[5], ids[1], ids[8]]
-    expected, again = (
-        opened.retriever.recommend([Query(sequence, 10)])[0] for opened in (first, reloaded)
+    expected, repeated = (
+        opened.retriever.recommend([Query(sequence, 10)])[0] for opened in (first, second)
     )
-    assert expected.rows.tolist() == again.rows.tolist()
-    assert expected.scores.tobytes() == again.scores.tobytes()
-    answer = asyncio.run(ask(tmp_path, {"sequence": sequence, "k": 10}))
-    assert answer["source"] == "interests"
-    assert [item["item_id"] for item in answer["items"]] == [ids[row - 1] for row in expected.rows]
+    assert expected.rows.tolist() == repeated.rows.tolist()
+    assert expected.scores.tobytes() == repeated.scores.tobytes()
+    response = asyncio.run(post_recommend(tmp_path, {"sequence": sequence, "k": 10}))
+    assert response["source"] == "interests"
+    assert [item["item_id"] for item in response["items"]] == [
+        ids[row - 1] for row in expected.rows
+    ]

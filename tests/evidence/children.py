@@ -1,31 +1,31 @@
-"""Work done in a child process, which may be killed at it."""
+"""Functions that run in a child process, which may be killed."""
 
 import os
 import traceback
 from collections.abc import Callable
 
-BROKEN = 99  # the status of a child whose work raised
+FAILED = 99  # exit code of a child whose function raised
 
 
 def begin(work: Callable[[], int]) -> int:
-    """The child that does the work, and ends with what that returns.
+    """Start a child that runs the function and exits with its result; returns the process id.
 
-    Forked, so that no interpreter is started: for processes that run neither torch nor faiss
-    themselves, or a child would inherit their threads and held locks.
+    The child is forked, to save the start of an interpreter. The parent must not run torch or
+    faiss itself, because the child would inherit their threads and held locks.
     """
     child = os.fork()
     if child == 0:
-        os.fsync = lambda fd: None  # a kill loses nothing written, and disks are slow
+        os.fsync = lambda fd: None  # a kill loses no written data, and disks are slow
         try:
             os._exit(work())
         except BaseException:
             traceback.print_exc()
-            os._exit(BROKEN)
+            os._exit(FAILED)
     return child
 
 
 def end_of(child: int) -> int:
-    """How it ended: its status, or its signal, negative."""
+    """The exit code of the child, or its signal as a negative number."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

@@ -1,16 +1,15 @@
-"""Random requests with every filter there is, against an oracle that looks at every item.
+"""Random requests with all filters, against a brute-force oracle.
 
     python tests/evidence/filters.py [--requests 10000] [--items 60000] [--seed 0]
 
-On flat indexes, over catalogues of 1 to 10,000 items. Seven in eight have vectors of small whole
-numbers, whose products are exact and often equal: there an answer must be the oracle's, to the last
-tie. The others have Re4 and vectors of real numbers, and are asked without diversity: there it must
-be as good as the oracle's at every place, but for rounding.
+On flat indexes, over catalogues of 1 to 10,000 items. Seven in eight catalogues have vectors of
+small integers, whose products are exact and often tie: there the answer must equal the oracle's,
+ties included. The others have Re4 and real vectors, without diversity: there the score at each
+position must equal the oracle's up to rounding.
 
-Then a tenth as many requests to a release of --items items, to which `build` has given an index of
-lists: what it answers under filters must hold as much of the oracle's answer as the release says
-that it finds. With --items 0 this is left out. The last line is one JSON object; the status is 1 if
-anything fails.
+Then a tenth as many requests to a release of --items items with an IVF index by `build`: its recall
+under filters must reach the recall that the release states. --items 0 skips this. The last line is
+one JSON object; the exit code is 1 if anything fails.
 """
 
 import argparse
@@ -28,7 +27,7 @@ import numpy as np
 import torch
 from load_data import make_release, sequences
 from numpy.typing import NDArray
-from oracle import Asked, Expected, Oracle
+from oracle import Expected, Oracle, Request
 
 from index.ann.build import build_index
 from index.ann.spec import IndexSpec
@@ -49,18 +48,19 @@ Random = np.random.Generator
 
 
 class Newest(Encoder):
-    """Interests are the vectors of the newest items as they are: nothing is ever rounded."""
+    """Interests are the vectors of the newest items, so that nothing is rounded."""
 
     def __init__(self, dim: int, interests: int) -> None:
         super().__init__()
         self.dim, self.interests = dim, interests
 
     def forward(self, history: History) -> Interests:
-        places = torch.arange(1, self.interests + 1)
-        places = torch.minimum(places, history.mask.sum(dim=1, keepdim=True))
-        places = history.mask.shape[1] - places
-        vectors = torch.stack([line[at] for line, at in zip(history.vectors, places, strict=True)])
-        attention = torch.nn.functional.one_hot(places, history.mask.shape[1]).float()
+        positions = torch.arange(1, self.interests + 1)
+        positions = torch.minimum(positions, history.mask.sum(dim=1, keepdim=True))
+        positions = history.mask.shape[1] - positions
+        pairs = zip(history.vectors, positions, strict=True)
+        vectors = torch.stack([line[newest] for line, newest in pairs])
+        attention = torch.nn.functional.one_hot(positions, history.mask.shape[1]).float()
         return Interests(vectors, attention, vectors)
 
 
@@ -71,12 +71,12 @@ class World:
     exact: bool
 
     def interests(self, sequence: Sequence[str]) -> NDArray[np.float64]:
-        """By numpy alone (K, D)."""
-        place_of = {item: place for place, item in enumerate(self.oracle.ids)}
-        places = [place_of[item] for item in sequence if item in place_of][-LENGTH:]
-        vectors = self.oracle.vectors[places]
+        """Interests (K, D) by numpy alone."""
+        position_of = {item: position for position, item in enumerate(self.oracle.ids)}
+        positions = [position_of[item] for item in sequence if item in position_of][-LENGTH:]
+        vectors = self.oracle.vectors[positions]
         encoder = self.retriever.encoder
-        if not places:
+        if not positions:
             return np.zeros((encoder.interests, encoder.dim))
         if self.exact:
             newest = vectors[::-1]
@@ -99,7 +99,7 @@ def make_world(random: Random, exact: bool) -> World:
         encoder = build_encoder("re4", {"dim": dim, "interests": interests}).eval()
     vectors[0] = 0
     names = [None, *(f"category {number}" for number in range(int(random.integers(1, 12))))]
-    if random.random() < 0.5:  # as in a shop: neighbours share a category
+    if random.random() < 0.5:  # neighbours share a category
         kinds = (vectors[1:] @ random.standard_normal((dim, len(names)))).argmax(axis=1)
     else:
         kinds = random.integers(0, len(names), items)
@@ -124,27 +124,27 @@ def oracle_of(catalog: Catalog, vectors: NDArray[np.float32]) -> Oracle:
 # --- requests ---
 
 
-def some(random: Random, names: Sequence[str], most: int) -> list[str]:
-    """A few of the names or many, some perhaps twice, and at times one that is unknown."""
-    count = int(min(random.geometric(1 / random.choice([2, 20, 400])), most + 1)) - 1
-    chosen = [names[place] for place in random.integers(0, len(names), count)]
+def some(random: Random, names: Sequence[str], max_count: int) -> list[str]:
+    """Few or many of the names, some perhaps twice, sometimes with an unknown one."""
+    count = int(min(random.geometric(1 / random.choice([2, 20, 400])), max_count + 1)) - 1
+    chosen = [names[position] for position in random.integers(0, len(names), count)]
     return [*chosen, "unknown"] if random.random() < 0.2 else chosen
 
 
-def many(random: Random, oracle: Oracle, most: int) -> list[str]:
-    """Items, in half of the cases such as would stand at the head of an answer."""
+def many(random: Random, oracle: Oracle, max_count: int) -> list[str]:
+    """Random items, or, in half of the cases, the best items of an answer."""
     if random.random() < 0.5:
-        return some(random, oracle.ids, most)
+        return some(random, oracle.ids, max_count)
     liked = oracle.vectors[random.integers(len(oracle.ids))]
-    best = (oracle.vectors @ liked).argsort()[::-1][: int(random.integers(1, most + 1))]
-    return [oracle.ids[place] for place in best]
+    best = (oracle.vectors @ liked).argsort()[::-1][: int(random.integers(1, max_count + 1))]
+    return [oracle.ids[position] for position in best]
 
 
-def make_request(random: Random, oracle: Oracle, withdrawn: frozenset[str], exact: bool) -> Asked:
+def make_request(random: Random, oracle: Oracle, withdrawn: frozenset[str], exact: bool) -> Request:
     names = sorted({name for name in oracle.categories if name is not None})
     allowed = random.random() < 0.4
     diverse = exact and random.random() < 0.4
-    return Asked(
+    return Request(
         sequence=some(random, oracle.ids, 40),
         k=int(min(random.geometric(1 / random.choice([3, 50, 500])), 1000)),
         exclude_seen=bool(random.random() < 0.7),
@@ -156,20 +156,20 @@ def make_request(random: Random, oracle: Oracle, withdrawn: frozenset[str], exac
     )
 
 
-def query_of(asked: Asked) -> Query:
-    filtered = asked.allow is not None or asked.deny
+def query_of(request: Request) -> Query:
+    filtered = request.allow is not None or request.deny
     return Query(
-        asked.sequence,
-        asked.k,
-        asked.exclude_seen,
-        asked.exclude,
-        CategoryFilter(asked.allow, asked.deny) if filtered else None,
-        asked.diversity,
+        request.sequence,
+        request.k,
+        request.exclude_seen,
+        request.exclude,
+        CategoryFilter(request.allow, request.deny) if filtered else None,
+        request.diversity,
     )
 
 
-def batches(random: Random, oracle: Oracle, requests: int, exact: bool) -> Iterator[list[Asked]]:
-    """Requests that come together, and for which the same items are withdrawn."""
+def batches(random: Random, oracle: Oracle, requests: int, exact: bool) -> Iterator[list[Request]]:
+    """Batches of requests with the same withdrawn items."""
     while requests > 0:
         size = int(min(requests, random.integers(1, 17)))
         withdrawn: frozenset[str] = frozenset()
@@ -179,17 +179,17 @@ def batches(random: Random, oracle: Oracle, requests: int, exact: bool) -> Itera
         requests -= size
 
 
-def ask(retriever: Retriever, batch: Sequence[Asked]) -> list[Answer]:
+def ask(retriever: Retriever, batch: Sequence[Request]) -> list[Answer]:
     withdrawn = frozenset(retriever.catalog.rows(batch[0].withdrawn))
-    return retriever.recommend([query_of(asked) for asked in batch], None, withdrawn)
+    return retriever.recommend([query_of(request) for request in batch], None, withdrawn)
 
 
 # --- verdicts ---
 
 
-def difference(world: World, asked: Asked, answer: Answer) -> str:
-    """What is wrong with the answer; nothing if it is the oracle's."""
-    expected = world.oracle.answer(asked, world.interests(asked.sequence))
+def difference(world: World, request: Request, answer: Answer) -> str:
+    """The problem with the answer; empty if it equals the oracle's."""
+    expected = world.oracle.answer(request, world.interests(request.sequence))
     items = [world.oracle.ids[row - 1] for row in answer.rows.tolist()]
     if (answer.source, answer.unknown) != (expected.source, expected.unknown):
         return "source or unknown items"
@@ -197,28 +197,28 @@ def difference(world: World, asked: Asked, answer: Answer) -> str:
         return "length"
     if world.exact or answer.source == "popular":
         same = (items, answer.scores.tolist()) == (expected.items, expected.scores)
-        winners = answer.interests.tolist()
-        if not same or (answer.source == "interests" and winners != expected.interests):
+        found_by = answer.interests.tolist()
+        if not same or (answer.source == "interests" and found_by != expected.interests):
             return "items, scores or interests"
         return ""
-    return "" if as_good(world, asked, items, answer, expected) else "worse than the oracle's"
+    return "" if as_good(world, request, items, answer, expected) else "worse than the oracle's"
 
 
 def as_good(
-    world: World, asked: Asked, items: list[str], answer: Answer, expected: Expected
+    world: World, request: Request, items: list[str], answer: Answer, expected: Expected
 ) -> bool:
-    """Whether allowed items stand there, whose scores are at each place what they are to be."""
-    every = world.oracle.answer(
-        replace(asked, k=len(world.oracle.ids)), world.interests(asked.sequence)
+    """Whether all items are allowed, and the score at each position is the oracle's."""
+    full_ranking = world.oracle.answer(
+        replace(request, k=len(world.oracle.ids)), world.interests(request.sequence)
     )
-    true = dict(zip(every.items, every.scores, strict=True))
+    true = dict(zip(full_ranking.items, full_ranking.scores, strict=True))
     if not true.keys() >= set(items):
         return False
-    tolerance = TOLERANCE * (1 + max(map(abs, every.scores), default=0))
-    told = np.array([true[item] for item in items])
-    wanted = np.array(expected.scores)
-    near = np.abs(told - wanted) <= tolerance
-    return bool(near.all() and (np.abs(answer.scores - told) <= tolerance).all())
+    tolerance = TOLERANCE * (1 + max(map(abs, full_ranking.scores), default=0))
+    actual = np.array([true[item] for item in items])
+    correct = np.array(expected.scores)
+    near = np.abs(actual - correct) <= tolerance
+    return bool(near.all() and (np.abs(answer.scores - actual) <= tolerance).all())
 
 
 def on_flat(random: Random, requests: int) -> dict[str, int]:
@@ -230,27 +230,27 @@ def on_flat(random: Random, requests: int) -> dict[str, int]:
         exact, worlds = worlds % 8 > 0, worlds + 1
         world = make_world(random, exact)
         for batch in batches(random, world.oracle, min(requests - done, REQUESTS_A_WORLD), exact):
-            for asked, answer in zip(batch, ask(world.retriever, batch), strict=True):
-                wrong = difference(world, asked, answer)
-                if wrong:
-                    print(f"{wrong}: {asked} answered with {answer}", file=sys.stderr)
-                counts["wrong" if wrong else "identical" if exact else "as_good"] += 1
-                counts["filtered"] += bool(asked.deny or asked.allow is not None)
-                counts["diverse"] += asked.diversity > 0
+            for request, answer in zip(batch, ask(world.retriever, batch), strict=True):
+                problem = difference(world, request, answer)
+                if problem:
+                    print(f"{problem}: {request} answered with {answer}", file=sys.stderr)
+                counts["wrong" if problem else "identical" if exact else "as_good"] += 1
+                counts["filtered"] += bool(request.deny or request.allow is not None)
+                counts["diverse"] += request.diversity > 0
                 counts["popular"] += answer.source == "popular"
-                counts["short"] += len(answer.rows) < asked.k
+                counts["short"] += len(answer.rows) < request.k
             done += len(batch)
     return counts
 
 
 def on_lists(random: Random, requests: int, items: int) -> dict[str, float | int | str]:
-    """Mean recall under filters, and what the release says of itself."""
+    """Mean recall under filters, and the recall that the release states."""
     with tempfile.TemporaryDirectory() as folder:
         make_release(Path(folder), items)
         release = open_release(Path(folder) / RELEASES / str(read_current(Path(folder))))
     measured, given = release.manifest.index, release.retriever
     assert measured is not None, "a release has an index; this is a bug"
-    # Categories as in a shop: neighbours mostly share one.
+    # Neighbours mostly share a category.
     planes = random.standard_normal((given.vectors.shape[1], CATEGORIES_OF_A_RELEASE))
     nearest = (given.vectors[1:] @ planes).argmax(axis=1)
     catalog = replace(given.catalog, categories=[f"category {n}" for n in nearest])
@@ -261,10 +261,10 @@ def on_lists(random: Random, requests: int, items: int) -> dict[str, float | int
     for history in histories:
         withdrawn = many(random, oracle, items // 10) if random.random() < 0.5 else []
         drawn = make_request(random, oracle, frozenset(withdrawn) - {"unknown"}, exact=False)
-        asked = replace(drawn, sequence=history, k=measured.k)
-        [answer] = ask(retriever, [asked])
+        request = replace(drawn, sequence=history, k=measured.k)
+        [answer] = ask(retriever, [request])
         rows = retriever.catalog.rows(history)
-        expected = oracle.answer(asked, retriever.encode([rows])[0].astype(np.float64))
+        expected = oracle.answer(request, retriever.encode([rows])[0].astype(np.float64))
         if expected.items:
             found = {oracle.ids[row - 1] for row in answer.rows.tolist()}
             recalls.append(len(found & set(expected.items)) / len(expected.items))

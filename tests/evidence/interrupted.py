@@ -1,12 +1,12 @@
-"""A program for publish_kills.py and tests/index/release/test_publish.py: cut publishers short.
+"""Interrupts publishers; a program for publish_kills.py and tests/index/release/test_publish.py.
 
 python interrupted.py TEMPLATE SCRATCH [--each 1] [--random 0], where TEMPLATE is a root with the
-drafts first, second, third and fourth. Each is cut wherever it changes the file system, at each
-such point so many times, and killed at random moments. Prints a JSON object: scenario -> number of
-its points, and how many kills there were at points and at random.
+drafts first, second, third and fourth. Each scenario is interrupted at each change of the file
+system, --each times, and killed at random moments. Prints a JSON object: scenario -> number of its
+points, and the numbers of kills at points and at random.
 
-It forks a child for each trial instead of starting an interpreter, and runs neither torch nor faiss
-itself, so that a child inherits no thread and no held lock of theirs.
+It forks a child for each trial instead of starting an interpreter. It does not run torch or faiss
+itself, so that a child inherits none of their threads and held locks.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch.utils._device  # noqa: F401  (which torch otherwise imports in every child anew)
+import torch.utils._device  # noqa: F401  (otherwise torch imports it in every child)
 from children import begin, end_of, in_child
 
 from index.release.errors import ReleaseError
@@ -49,7 +49,7 @@ SCENARIOS: dict[str, tuple[Action, Action]] = {
 }
 
 
-def done(action: Action, root: Path) -> Callable[[], int]:
+def as_work(action: Action, root: Path) -> Callable[[], int]:
     def work() -> int:
         action(root)
         return 0
@@ -58,7 +58,7 @@ def done(action: Action, root: Path) -> Callable[[], int]:
 
 
 def intercept(root: Path, reach: Callable[[bool, Callable[[], None]], None]) -> None:
-    """From now on, call reach(needs space, do half of it) before each change of the file system."""
+    """From now on, call reach(needs space, do half of it) before each file system change."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         writes = event == "open" and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
@@ -81,7 +81,7 @@ def intercept(root: Path, reach: Callable[[bool, Callable[[], None]], None]) -> 
 
 
 def killed(action: Action, point: int) -> Action:
-    """The action, killed before its change number `point`, or with half of it made."""
+    """The action, killed before its change number `point`, or halfway through it."""
 
     def run(root: Path) -> None:
         left = point
@@ -100,7 +100,7 @@ def killed(action: Action, point: int) -> Action:
 
 
 def filled(action: Action, point: int) -> Action:
-    """The action on a disk that is full from change number `point` on; it exits with _REFUSED."""
+    """The action on a disk that is full from change number `point` on; exits with _REFUSED."""
 
     def run(root: Path) -> None:
         left = point
@@ -121,14 +121,14 @@ def filled(action: Action, point: int) -> Action:
         if refusal:
             assert "No space left" in refusal, refusal
             assert "\n" not in refusal, refusal
-            assert not _hidden(root), f"left behind: {_hidden(root)}"
+            assert not _hidden(root), f"leftovers: {_hidden(root)}"
             os._exit(_REFUSED)
 
     return run
 
 
 def check(before: str | None, after: str | None) -> Action:
-    """What must hold wherever a process was cut short."""
+    """Checks that must hold after an interruption at any point."""
 
     def run(root: Path) -> None:
         live = read_current(root)
@@ -139,7 +139,7 @@ def check(before: str | None, after: str | None) -> Action:
             assert release.problem is None, release.problem
         publish(root / "drafts" / "fourth")
         assert read_current(root) == "fourth"
-        assert not _hidden(root), f"left behind: {_hidden(root)}"
+        assert not _hidden(root), f"leftovers: {_hidden(root)}"
         assert all(verdict.problem is None for verdict in verify(root)), verify(root)
 
     return run
@@ -150,71 +150,71 @@ def _hidden(root: Path) -> list[str]:
 
 
 class Trials:
-    """A scenario, over and over, each time from the same root."""
+    """Trials of one scenario, each from a copy of the same root."""
 
     def __init__(self, name: str, scratch: Path) -> None:
         self._name = name
         prepare, self._action = SCENARIOS[name]
         self._prepared, self._root = scratch / "prepared", scratch / "root"
         self._copy(scratch / "template", self._prepared)
-        assert in_child(done(prepare, self._prepared)) == 0, f"{name}: cannot be prepared"
+        assert in_child(as_work(prepare, self._prepared)) == 0, f"{name}: cannot be prepared"
         finished = scratch / "finished"
         self._copy(self._prepared, finished)
         started = time.monotonic()
-        assert in_child(done(self._action, finished)) == 0, f"{name}: fails without being cut"
+        assert in_child(as_work(self._action, finished)) == 0, f"{name}: fails uninterrupted"
         self._seconds = time.monotonic() - started
-        self._holds = check(read_current(self._prepared), read_current(finished))
+        self._check = check(read_current(self._prepared), read_current(finished))
         self.points = self.kills = self.random_kills = 0
 
-    def everywhere(self, manner: Callable[[Action, int], Action], each: int) -> None:
-        """Cut at one point after the other, until there is none any more."""
+    def interrupt_at_each_point(self, manner: Callable[[Action, int], Action], each: int) -> None:
+        """Interrupt at one point after another, until the action completes."""
         while True:
             point, ends = self.points + 1, []
             for _ in range(each):
                 self._copy(self._prepared, self._root)
-                ends.append(in_child(done(manner(self._action, point), self._root)))
-                self._look(f"point {point}", ends[-1])
+                ends.append(in_child(as_work(manner(self._action, point), self._root)))
+                self._check_result(f"point {point}", ends[-1])
             self.kills += ends.count(-signal.SIGKILL)
             if 0 in ends:
                 return
             self.points = point
 
-    def at_random(self, count: int, draw: random.Random) -> None:
+    def kill_at_random(self, count: int, draw: random.Random) -> None:
         for number in range(count):
             self._copy(self._prepared, self._root)
-            child = begin(done(self._action, self._root))
+            child = begin(as_work(self._action, self._root))
             time.sleep(draw.uniform(0, self._seconds))
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
             end = end_of(child)
-            self._look(f"random {number}", end)
+            self._check_result(f"random {number}", end)
             self.random_kills += end == -signal.SIGKILL
 
-    def _look(self, where: str, end: int) -> None:
+    def _check_result(self, where: str, end: int) -> None:
         where = f"{self._name}, {where}"
         assert end in (0, _REFUSED, -signal.SIGKILL), f"{where}: ended with {end}"
-        assert in_child(done(self._holds, self._root)) == 0, f"{where}: see above"
+        assert in_child(as_work(self._check, self._root)) == 0, f"{where}: see above"
 
     def _copy(self, source: Path, target: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(source, target)
 
 
-def main(template: Path, scratch: Path, each: int, by_chance: int) -> None:
+def main(template: Path, scratch: Path, each: int, random_kills: int) -> None:
     shutil.copytree(template, scratch / "template")
     draw = random.Random(0)
-    told = {"kills": 0, "random kills": 0}
+    summary = {"kills": 0, "random kills": 0}
     for name in SCENARIOS:
         trials = Trials(name, scratch)
-        trials.everywhere(killed, each)
-        trials.at_random(by_chance // len(SCENARIOS), draw)
-        told[name] = trials.points
-        told["kills"] += trials.kills
-        told["random kills"] += trials.random_kills
-        print(told, file=sys.stderr, flush=True)
+        trials.interrupt_at_each_point(killed, each)
+        trials.kill_at_random(random_kills // len(SCENARIOS), draw)
+        summary[name] = trials.points
+        summary["kills"] += trials.kills
+        summary["random kills"] += trials.random_kills
+        print(summary, file=sys.stderr, flush=True)
     full = Trials("publish and prune", scratch)
-    full.everywhere(filled, 1)
-    print(json.dumps({**told, "full disk": full.points}))
+    full.interrupt_at_each_point(filled, 1)
+    print(json.dumps({**summary, "full disk": full.points}))
 
 
 if __name__ == "__main__":
@@ -223,5 +223,5 @@ if __name__ == "__main__":
     parser.add_argument("scratch", type=Path)
     parser.add_argument("--each", type=int, default=1, help="kills at each point")
     parser.add_argument("--random", type=int, default=0, help="kills at random moments")
-    given = parser.parse_args()
-    main(given.template, given.scratch, given.each, given.random)
+    options = parser.parse_args()
+    main(options.template, options.scratch, options.each, options.random)

@@ -1,15 +1,15 @@
-"""Mutated releases, offered to a running server: none is served, and none harms it.
+"""Mutated releases offered to a running server: it serves none of them and keeps running.
 
     python tests/evidence/mutations.py [--count N] [--seed S]
 
-Each try is a release of its own, intact but for one file, that `current` is made to name (or an
-intact release and a damaged `current`). Half of the tries are forged besides: the manifest is made
-to vouch for the damage, so that the readers behind the hashes meet it. The server must say in GET
-/release why it refused, and go on answering with the release it has.
+Each trial is a release with one damaged file that `current` names, or an intact release and a
+damaged `current`. Half of the trials are forged: the manifest's hashes are updated to the damage,
+so that the readers behind the hash check meet it. The server must state in GET /release why it
+refused the release, and continue to answer with the release it has.
 
-A forged release may be served if it is a release like any other: one whose answers are those of an
-exact search over its own vectors with its own weights. How far they are from the answers before the
-damage is reported. The last line is one JSON object; the exit status is 1 if anything was amiss.
+A forged release may be served if it is consistent: its answers are those of an exact search over
+its own vectors with its own weights. Their overlap with the answers before the damage is reported.
+The last line is one JSON object; the exit code is 1 if anything is wrong.
 """
 
 import argparse
@@ -53,12 +53,12 @@ PLAIN = (CURRENT, MANIFEST, ENCODER, VECTORS, INTERESTS, CATALOG, INDEX)
 FORGED = (MANIFEST, ENCODER, VECTORS, CATALOG, INDEX)
 GOOD = "good"
 K = 20
-GROWTH_MIB = 200.0  # of the server's peak: more, and a length was believed
+GROWTH_MIB = 200.0  # of the server's peak: more means that it trusted a damaged length
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A try: what `current` is to hold, whose folder, and what was done to which file."""
+    """A trial: the content of `current`, the release's folder, and the damage to a file."""
 
     id: str
     kind: str
@@ -68,7 +68,7 @@ class Mutant:
     current: bytes
 
     @property
-    def sort(self) -> str:
+    def category(self) -> str:
         return f"{'forged' if self.forged else 'plain'} {self.file}"
 
 
@@ -82,7 +82,7 @@ class Report:
 
 
 class Bench:
-    """Intact releases of either kind, and the mutants made of them."""
+    """Intact releases of each kind, and their mutants."""
 
     def __init__(self, root: Path, seed: int) -> None:
         self.root = root
@@ -97,7 +97,7 @@ class Bench:
         }
 
     def make(self, number: int, forged: bool) -> Mutant:
-        """The next mutant, in its folder; one that says the same as before is no mutant."""
+        """The next mutant, in its folder. Damage that changes no content is drawn again."""
         kind = list(SPECS)[int(self._generator.integers(len(SPECS)))]
         names = FORGED if forged else PLAIN
         name = names[int(self._generator.integers(len(names)))]
@@ -116,18 +116,18 @@ class Bench:
         else:
             path.write_bytes(damaged)
             if forged:
-                vouch(folder, name)
+                update_digest(folder, name)
         return Mutant(release_id, kind, name, how, forged, current)
 
     def _damage(self, name: str, content: bytes) -> tuple[str, bytes]:
         while True:
             how = list(DAMAGES)[int(self._generator.integers(len(DAMAGES)))]
             damaged = DAMAGES[how](self._generator, content)
-            if meaning(name, damaged) != meaning(name, content):
+            if content_of(name, damaged) != content_of(name, content):
                 return how, damaged
 
     def _forge_manifest(self, folder: Path, release_id: str) -> None:
-        """Damage that leaves JSON, and another document, with the hash it states of itself."""
+        """Write damage that is still JSON, with the hash of the damaged document."""
         sealed = json.loads((folder / MANIFEST).read_bytes())
         del sealed["sha256"]
         written = json.dumps(sealed).encode()
@@ -147,13 +147,13 @@ class Bench:
         shutil.rmtree(self.root / RELEASES / mutant.id)
 
     def overlap(self, kind: str, items: list[set[str]]) -> float:
-        """Share of the answers before the damage that the probes still get."""
+        """Share of the answers before the damage that are still given."""
         shared = [len(a & b) / K for a, b in zip(self._expected[kind], items, strict=True)]
         return float(np.mean(shared))
 
 
-def meaning(name: str, content: bytes) -> object:
-    """What readers of a file take from it: some damage of a text changes nothing."""
+def content_of(name: str, content: bytes) -> object:
+    """The content that readers of a file use: some damage of a text changes nothing."""
     if name == CURRENT:
         return content.removesuffix(b"\n")
     if name == MANIFEST:
@@ -164,7 +164,7 @@ def meaning(name: str, content: bytes) -> object:
     return content
 
 
-def vouch(folder: Path, name: str) -> None:
+def update_digest(folder: Path, name: str) -> None:
     manifest = read_manifest(folder)
     files = {**manifest.files, name: digest(folder / name)}
     write_manifest(folder, manifest.model_copy(update={"files": files}))
@@ -187,7 +187,7 @@ def exact(
 
 
 class Asker(threading.Thread):
-    """Asks all the while, and keeps what came back."""
+    """Sends requests all the time, and counts the responses."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -212,8 +212,8 @@ class Asker(threading.Thread):
         self.join()
 
 
-class Offering:
-    """Offers mutants to a server, one after the other."""
+class Offerer:
+    """Offers mutants to a server, one after another."""
 
     def __init__(self, bench: Bench, server: Server) -> None:
         self._bench = bench
@@ -233,14 +233,14 @@ class Offering:
             self._wait(lambda now: now["release"]["id"] == GOOD)
 
     def _write_current(self, content: bytes) -> None:
-        """A look at its time must tell that it was written anew."""
+        """Write `current` with another modification time, so that the server sees the change."""
         path = self._bench.root / CURRENT
         before = path.stat().st_mtime_ns
-        aside = path.with_name("aside")
+        temporary = path.with_name("temporary")
         while True:
-            aside.write_bytes(content)
-            if aside.stat().st_mtime_ns != before:
-                aside.replace(path)
+            temporary.write_bytes(content)
+            if temporary.stat().st_mtime_ns != before:
+                temporary.replace(path)
                 return
 
     def _wait(self, until: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -262,14 +262,14 @@ class Offering:
 
     def _refused(self, mutant: Mutant, failure: dict[str, Any]) -> None:
         self._failed_at = failure["failed_at"]
-        self.report.refused[mutant.sort] += 1
+        self.report.refused[mutant.category] += 1
         message: str = failure["message"]
         self.report.reasons[_outline(message, mutant)] += 1
         if not message or len(message) > 2000:
             self._wrong(mutant, f"a message of {len(message)} characters")
 
     def _served(self, mutant: Mutant) -> None:
-        self.report.served[mutant.sort] += 1
+        self.report.served[mutant.category] += 1
         if not mutant.forged:
             self._wrong(mutant, "was served")
             return
@@ -280,9 +280,9 @@ class Offering:
         recall = np.mean([len(a & b) / K for a, b in zip(best, items, strict=True)])
         if recall < 0.9:
             self._wrong(mutant, f"is served with a recall of {recall:.3f}")
-        given = [item["score"] for answer in answered for item in answer]
+        scores_given = [item["score"] for answer in answered for item in answer]
         true = [s[i["item_id"]] for s, a in zip(scores, answered, strict=True) for i in a]
-        if not np.allclose(np.array(given, dtype=float), true, rtol=1e-3, atol=1e-4):
+        if not np.allclose(np.array(scores_given, dtype=float), true, rtol=1e-3, atol=1e-4):
             self._wrong(mutant, "is served with scores that are not its own")
         overlap = self._bench.overlap(mutant.kind, items)
         least = self.report.least_overlap.get(mutant.file, 1.0)
@@ -294,15 +294,15 @@ class Offering:
         items: list[dict[str, Any]] = response.json()["items"]
         return items
 
-    def _wrong(self, mutant: Mutant, what: str) -> None:
-        print(f"{mutant.sort}, {mutant.damage}, {mutant.kind}: {what}", file=sys.stderr)
-        self.report.wrong.append(f"{mutant.sort} ({mutant.damage}): {what}")
+    def _wrong(self, mutant: Mutant, problem: str) -> None:
+        print(f"{mutant.category}, {mutant.damage}, {mutant.kind}: {problem}", file=sys.stderr)
+        self.report.wrong.append(f"{mutant.category} ({mutant.damage}): {problem}")
 
 
 def _outline(message: str, mutant: Mutant) -> str:
-    """The beginning of a message, without what differs from one mutant to the next."""
-    said = message.rpartition("/")[2].removeprefix(mutant.id).lstrip(": ")
-    return f"{mutant.file}: " + " ".join(re.sub(r"[\d,]+", "", said).split())[:60]
+    """The start of a message, without parts that differ between mutants."""
+    text = message.rpartition("/")[2].removeprefix(mutant.id).lstrip(": ")
+    return f"{mutant.file}: " + " ".join(re.sub(r"[\d,]+", "", text).split())[:60]
 
 
 def measure(root: Path, count: int, seed: int) -> dict[str, Any]:
@@ -311,7 +311,7 @@ def measure(root: Path, count: int, seed: int) -> dict[str, Any]:
     bench = Bench(root, seed)
     start = time.perf_counter()
     with serving(root) as server:
-        offering, asker = Offering(bench, server), Asker(server.url)
+        offering, asker = Offerer(bench, server), Asker(server.url)
         peak = server.peak_mib
         asker.start()
         for number in range(count):
@@ -349,9 +349,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="re4-mutations-") as root:
-        result = measure(Path(root), given.count, given.seed)
+        result = measure(Path(root), options.count, options.seed)
     print(json.dumps(result))
     raise SystemExit(not result["passed"])
 

@@ -1,6 +1,6 @@
-"""What a request is to be answered with, by the plainest way there is: every item, one by one.
+"""The correct answer to a request, by brute force over all items.
 
-Shares no code with what it judges, nor any trick: it is written from the README's words.
+Shares no code with the product: it is written from the documentation.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request, and the ids of the items that are withdrawn at the time.
+class Request:
+    """A request, and the ids of withdrawn items.
 
     allow, deny: names of categories.
     """
@@ -29,7 +29,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Expected:
-    """scores, interests: of the items, in their order; interests are empty where popular."""
+    """scores, interests: of the items, in their order; interests are empty if popular."""
 
     items: list[str]
     scores: list[float]
@@ -47,50 +47,51 @@ class Oracle:
     categories: Sequence[str | None]
     vectors: NDArray[np.float64]
 
-    def answer(self, asked: Asked, interests: NDArray[np.float64]) -> Expected:
-        """interests (K, D): of the sequence; of no importance where that has no known item."""
+    def answer(self, request: Request, interests: NDArray[np.float64]) -> Expected:
+        """interests (K, D): of the sequence; ignored if it has no known item."""
         known = set(self.ids)
-        unknown = sum(item not in known for item in asked.sequence)
-        barred = {*asked.withdrawn, *asked.exclude, *(asked.sequence if asked.exclude_seen else ())}
+        unknown = sum(item not in known for item in request.sequence)
+        seen = request.sequence if request.exclude_seen else ()
+        excluded = {*request.withdrawn, *request.exclude, *seen}
         allowed = [
-            place
-            for place, (item, category) in enumerate(zip(self.ids, self.categories, strict=True))
-            if item not in barred and _is_allowed(category, asked)
+            position
+            for position, (item, category) in enumerate(zip(self.ids, self.categories, strict=True))
+            if item not in excluded and _is_allowed(category, request)
         ]
-        if unknown == len(asked.sequence):
-            chosen = self._choose(allowed, [float(n) for n in self.popularity], asked)
-            scores = [float(self.popularity[place]) for place in chosen]
-            return Expected(self._named(chosen), scores, [], "popular", unknown)
+        if unknown == len(request.sequence):
+            chosen = self._choose(allowed, [float(n) for n in self.popularity], request)
+            scores = [float(self.popularity[position]) for position in chosen]
+            return Expected(self._ids_of(chosen), scores, [], "popular", unknown)
         products = self.vectors @ interests.T
         best = products.max(axis=1).tolist()
-        allowed.sort(key=lambda place: (-best[place], place))
-        chosen = self._choose(allowed, best, asked)
+        allowed.sort(key=lambda position: (-best[position], position))
+        chosen = self._choose(allowed, best, request)
         return Expected(
-            items=self._named(chosen),
-            scores=[best[place] for place in chosen],
-            interests=[int(products[place].argmax()) for place in chosen],
+            items=self._ids_of(chosen),
+            scores=[best[position] for position in chosen],
+            interests=[int(products[position].argmax()) for position in chosen],
             source="interests",
             unknown=unknown,
         )
 
-    def _named(self, places: Sequence[int]) -> list[str]:
-        return [self.ids[place] for place in places]
+    def _ids_of(self, positions: Sequence[int]) -> list[str]:
+        return [self.ids[position] for position in positions]
 
-    def _choose(self, ranked: list[int], scores: Sequence[float], asked: Asked) -> list[int]:
-        """The k that are given of those ranked, best first: the first, or ComiRec's greedy way."""
-        if asked.diversity == 0:
-            return ranked[: asked.k]
-        pool = ranked[: 4 * asked.k]
-        found = np.array([scores[place] for place in pool])
+    def _choose(self, ranked: list[int], scores: Sequence[float], request: Request) -> list[int]:
+        """The first k of the ranking, or the k that ComiRec's greedy algorithm chooses."""
+        if request.diversity == 0:
+            return ranked[: request.k]
+        pool = ranked[: 4 * request.k]
+        found = np.array([scores[position] for position in pool])
         spread = found.max() - found.min() if pool else 0.0
         relevance = (found - found.min()) / spread if spread else np.zeros(len(pool))
-        names = np.array([self.categories[place] or "" for place in pool])
-        pairs = np.zeros(len(pool))  # with those chosen so far, of differing category
-        weight = 2 * asked.diversity / max(asked.k - 1, 1)
+        names = np.array([self.categories[position] or "" for position in pool])
+        pairs = np.zeros(len(pool))  # with chosen items of another category
+        weight = 2 * request.diversity / max(request.k - 1, 1)
         left = np.ones(len(pool), dtype=bool)
         chosen: list[int] = []
-        while left.any() and len(chosen) < asked.k:
-            gain = (1 - asked.diversity) * relevance + weight * pairs
+        while left.any() and len(chosen) < request.k:
+            gain = (1 - request.diversity) * relevance + weight * pairs
             best = int(np.where(left, gain, -np.inf).argmax())
             left[best] = False
             chosen.append(pool[best])
@@ -98,7 +99,7 @@ class Oracle:
         return chosen
 
 
-def _is_allowed(category: str | None, asked: Asked) -> bool:
-    if asked.allow is not None and category not in asked.allow:
+def _is_allowed(category: str | None, request: Request) -> bool:
+    if request.allow is not None and category not in request.allow:
         return False
-    return category is None or category not in asked.deny
+    return category is None or category not in request.deny

@@ -1,11 +1,11 @@
-"""Publishing, rolling back and pruning that are killed, and what is live then.
+"""Kills of publish, rollback and prune, and the live release after each.
 
     python tests/evidence/publish_kills.py [--each 20] [--random 400]
 
-interrupted.py kills each before each write, fsync, rename and removal, or with half of
-it made, so many times, and at random moments. Each time `current` must name a release that
-verifies, every release listed must be whole, and the next publish must work and leave nothing half
-made. The last line is one JSON object; the status is 1 if anything fails.
+interrupted.py kills each before each write, fsync, rename and removal, or halfway through it,
+--each times, and at random moments. After each kill `current` must name a release that verifies,
+every listed release must be whole, and the next publish must work and leave no partial file. The
+last line is one JSON object; the exit code is 1 if anything fails.
 """
 
 import argparse
@@ -34,14 +34,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--each", type=int, default=20, help="kills at each point")
     parser.add_argument("--random", type=int, default=400, help="kills at random moments")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="re4-publish-") as name:
         template, scratch = Path(name) / "template", Path(name) / "scratch"
         write_template(template)
         scratch.mkdir()
-        options = ("--each", str(given.each), "--random", str(given.random))
+        arguments = ("--each", str(options.each), "--random", str(options.random))
         ended = subprocess.run(
-            [sys.executable, PROGRAM, template, scratch, *options],
+            [sys.executable, PROGRAM, template, scratch, *arguments],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             text=True,
@@ -52,8 +52,8 @@ def main() -> None:
         raise SystemExit(1)
     points = json.loads(ended.stdout.splitlines()[-1])
     kills = {name: points.pop(name) for name in ("kills", "random kills")}
-    told = {"kills_at_points": kills["kills"], "kills_at_random": kills["random kills"]}
-    print(json.dumps({"evidence": "publish-kills", "passed": True, **told, "points": points}))
+    summary = {"kills_at_points": kills["kills"], "kills_at_random": kills["random kills"]}
+    print(json.dumps({"evidence": "publish-kills", "passed": True, **summary, "points": points}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Releases, complete and of either kind of index; small ones take a few milliseconds to load."""
+"""Complete releases with each kind of index; small ones load in a few milliseconds."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +41,7 @@ def write_release(
     items: int = ITEMS,
     dim: int = DIM,
 ) -> Path:
-    """Write <root>/releases/<id>, whose vectors and weights follow from the seed."""
+    """Write <root>/releases/<id> with vectors and weights drawn with the seed."""
     folder = root / RELEASES / release_id
     generator = np.random.default_rng(seed)
     vectors = generator.standard_normal((items + 1, dim), dtype=np.float32)

@@ -1,33 +1,56 @@
-"""python -m index: what it prints, how it refuses, and with which exit code."""
+"""python -m index: its output, its error messages and its exit codes."""
 
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from click.testing import CliRunner, Result
 
-from index.__main__ import cli
+from index.__main__ import (
+    Build,
+    Example,
+    ListReleases,
+    Prune,
+    Publish,
+    Rollback,
+    Verify,
+    main,
+)
 from index.release.manifest import INDEX, VECTORS, read_manifest, write_manifest
 from index.release.reading import open_release, read_current
 
 MakeDraft = Callable[..., Path]
 
 
+class Result(NamedTuple):
+    exit_code: object
+    stdout: str
+    stderr: str
+
+
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    exit_code: object = 0
+    with redirect_stdout(StringIO()) as stdout, redirect_stderr(StringIO()) as stderr:
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            exit_code = ended.code
+    return Result(exit_code, stdout.getvalue(), stderr.getvalue())
 
 
 def succeed(*arguments: object) -> list[str]:
     """The lines of stdout."""
     result = run(*arguments)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, result.stderr
     return result.stdout.splitlines()
 
 
-def refuse(*arguments: object) -> str:
-    """What is said on stderr, which is one sentence."""
+def fail(*arguments: object) -> str:
+    """The one sentence on stderr."""
     result = run(*arguments)
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -53,9 +76,7 @@ def root(make_draft: MakeDraft, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_build_and_publish_end_with_the_path_they_made(
-    make_draft: MakeDraft, tmp_path: Path
-) -> None:
+def test_build_and_publish_print_the_path_last(make_draft: MakeDraft, tmp_path: Path) -> None:
     draft = unbuilt(make_draft("first"))
     assert succeed("build", draft, "--recall", "0.9")[-1] == str(draft)
     assert open_release(draft).manifest.index is not None
@@ -64,41 +85,41 @@ def test_build_and_publish_end_with_the_path_they_made(
     assert open_release(Path(folder)).id == "first"
 
 
-def test_publish_refuses_what_the_gate_refuses_unless_forced(
-    make_draft: MakeDraft, root: Path
-) -> None:
+def test_publish_keeps_to_the_gate_unless_forced(make_draft: MakeDraft, root: Path) -> None:
     draft = make_draft("third", items=20)
-    assert "the catalogue has 20 items, -50.0%" in refuse("publish", draft)
+    assert "the catalogue has 20 items, -50.0%" in fail("publish", draft)
     assert read_current(root) == "second"
     succeed("publish", draft, "--force")
     assert read_current(root) == "third"
 
 
-def test_the_gate_is_set_by_options(make_draft: MakeDraft, root: Path) -> None:
+def test_options_configure_the_gate(make_draft: MakeDraft, root: Path) -> None:
     poor = make_draft("third", items=20, metrics={"test": {"recall@20": 0.1, "recall@50": 0.2}})
-    loose = ["--size-change", "0.5", "--metric-drop", "0.5", "--split", "test"]
-    assert "no offline metric" in refuse("publish", poor, *loose)
-    succeed("publish", poor, *loose, "--force")
+    options = ["--size-change", "0.5", "--metric-drop", "0.5", "--split", "test"]
+    assert "no offline metric" in fail("publish", poor, *options)
+    succeed("publish", poor, *options, "--force")
     poorer = make_draft("fourth", items=20, metrics={"test": {"recall@20": 0.04, "recall@50": 0.2}})
-    succeed("publish", poorer, *loose)
-    assert "recall@20 (test) is 0.0100" in refuse(
-        "publish", make_draft("fifth", items=20, metrics={"test": {"recall@20": 0.01}}), *loose
+    succeed("publish", poorer, *options)
+    assert "recall@20 (test) is 0.0100" in fail(
+        "publish", make_draft("fifth", items=20, metrics={"test": {"recall@20": 0.01}}), *options
     )
 
 
-def test_publish_keeps_as_many_as_asked(make_draft: MakeDraft, root: Path) -> None:
+def test_publish_keeps_the_number_of_releases_of_the_option(
+    make_draft: MakeDraft, root: Path
+) -> None:
     succeed("publish", make_draft("third"), "--keep", "1")
     assert [line.split()[0] for line in succeed("list", "--root", root)] == ["second", "*"]
 
 
-def test_list_shows_each_release_on_a_line(root: Path) -> None:
+def test_list_prints_one_line_per_release(root: Path) -> None:
     first, second = succeed("list", "--root", root)
     assert first.startswith("  first  2026-01-02 00:00 UTC  40 items  ")
     assert first.endswith("flat ANN recall@50 1.0000  validation recall@50 0.2000")
     assert second.startswith("* second  ")
 
 
-def test_verify_says_which_are_bad_and_how_many(root: Path) -> None:
+def test_verify_prints_bad_releases_and_their_number(root: Path) -> None:
     lines = succeed("verify", "--root", root)
     assert lines == ["first: sound", "second: sound", "2 verified, 0 bad"]
     (root / "releases" / "first" / VECTORS).write_bytes(b"")
@@ -111,20 +132,20 @@ def test_verify_says_which_are_bad_and_how_many(root: Path) -> None:
     assert run("verify", "--root", root, "--to", "third").exit_code == 1
 
 
-def test_rollback_ends_with_the_path_of_what_is_live(root: Path) -> None:
+def test_rollback_prints_the_path_of_the_live_release(root: Path) -> None:
     assert succeed("rollback", "--root", root) == [str(root / "releases" / "first")]
     assert read_current(root) == "first"
     succeed("rollback", "--root", root, "--to", "second")
     assert read_current(root) == "second"
 
 
-def test_prune_says_what_it_deleted(make_draft: MakeDraft, root: Path) -> None:
+def test_prune_prints_the_deleted_releases(make_draft: MakeDraft, root: Path) -> None:
     succeed("publish", make_draft("third"))
     assert succeed("prune", "--root", root, "--keep", "1") == ["first: deleted", "1 deleted"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["build", "{root}/none"], "no manifest.json"),
         (["publish", "{root}/drafts/none"], "no manifest.json"),
@@ -135,14 +156,14 @@ def test_prune_says_what_it_deleted(make_draft: MakeDraft, root: Path) -> None:
         (["rollback", "--root", "{root}/none"], "has neither"),
         (["prune", "--root", "{root}/none"], "has neither"),
         (["rollback", "--root", "{root}", "--to", "third"], "no manifest.json"),
-        (["rollback", "--root", "{root}", "--to", "../first"], "no release's id"),
+        (["rollback", "--root", "{root}", "--to", "../first"], "not a release id"),
     ],
 )
-def test_a_refusal_is_one_sentence_and_changes_nothing(
-    root: Path, arguments: list[str], said: str
+def test_an_error_is_one_sentence_and_changes_nothing(
+    root: Path, arguments: list[str], message: str
 ) -> None:
     before = sorted(root.rglob("*"))
-    assert said in refuse(*(argument.format(root=root) for argument in arguments))
+    assert message in fail(*(argument.format(root=root) for argument in arguments))
     assert sorted(root.rglob("*")) == before
     assert read_current(root) == "second"
 
@@ -161,23 +182,36 @@ def test_a_refusal_is_one_sentence_and_changes_nothing(
         ["deploy"],
     ],
 )
-def test_an_argument_that_is_not_allowed_is_refused(arguments: list[str]) -> None:
+def test_an_invalid_argument_is_refused(arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].startswith("Error: ")
 
 
-@pytest.mark.parametrize("command", ["build", "publish", "list", "verify", "rollback", "prune"])
-def test_help_gives_every_option_a_meaning_and_a_default(command: str) -> None:
+COMMANDS = {
+    "build": Build,
+    "publish": Publish,
+    "list": ListReleases,
+    "example": Example,
+    "verify": Verify,
+    "rollback": Rollback,
+    "prune": Prune,
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_describes_every_option_with_its_default(command: str) -> None:
     assert command in "\n".join(succeed("--help"))
-    assert succeed(command, "--help")
-    for option in cli.commands[command].params:
-        if "--" in option.opts[0]:
-            assert getattr(option, "help", None), f"{option.name} has no help"
-            assert option.required or option.default is not None or option.name == "to"
+    text = " ".join("\n".join(succeed(command, "--help")).split())
+    for name, option in COMMANDS[command].model_fields.items():
+        assert option.description, f"{name} has no help"
+        assert option.description in text
+        assert option.is_required() or option.default is not None or name == "to"
+        if option.default is not None and not option.is_required() and name != "force":
+            assert f"(default: {option.default})" in text
 
 
-def test_the_module_runs_and_refuses_without_a_traceback(tmp_path: Path) -> None:
+def test_the_module_reports_an_error_without_a_traceback(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "index", "publish", tmp_path / "drafts" / "none"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The indexes against exact search by the plainest way; their files; what they bear."""
+"""The indexes against brute force in float64, their files, and damaged files."""
 
 import platform
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from pydantic import ValidationError
 import index.ann.quantization
 from index.ann.build import build_index
 from index.ann.flat import top_candidates
-from index.ann.gpu import GpuIndex, cloner, rehearse
+from index.ann.gpu import GpuIndex, emulate_gpu, make_cloner
 from index.ann.index import read_index
-from index.ann.ivf import IvfIndex, _members
-from index.ann.quantization import RoundedMatrix, round_interests
-from index.ann.spec import LIMIT, IndexSpec
+from index.ann.ivf import IvfIndex, _rows_by_list
+from index.ann.quantization import QuantizedMatrix, quantize_interests
+from index.ann.spec import GPU_LIMIT, IndexSpec
 from index.retrieval.merge import Hits, merge
 from index.retrieval.search import ItemIndex
 
@@ -52,7 +52,7 @@ def interests(requests: int, count: int = 1, dim: int = 16, seed: int = 1) -> Ve
 
 
 def best(vectors: Vectors, request: Vectors, k: int) -> NDArray[np.int64]:
-    """The k rows with the best score over the interests, by computing them all in float64."""
+    """The k rows with the best score over the interests, by brute force in float64."""
     scores = (vectors[1:].astype(np.float64) @ request.T.astype(np.float64)).max(axis=1)
     return np.argsort(-scores, kind="stable")[:k] + 1
 
@@ -62,30 +62,30 @@ def recall(index: ItemIndex, vectors: Vectors, requests: Vectors, k: int) -> flo
     return float(
         np.mean(
             [
-                np.isin(best(vectors, request, k), line[:k]).mean()
-                for request, line in zip(requests, rows, strict=True)
+                np.isin(best(vectors, request, k), ranking[:k]).mean()
+                for request, ranking in zip(requests, rows, strict=True)
             ]
         )
     )
 
 
 def assert_true_scores(hits: Hits, vectors: Vectors, requests: Vectors) -> None:
-    """Each hit is an item, with the best of its inner products, and the interest that gives it."""
+    """Each hit is an item with its best inner product and the interest that gives it."""
     for rows, scores, which, request in zip(*hits, requests, strict=True):
         found = rows > 0
         products = vectors[rows[found]] @ request.T
         np.testing.assert_allclose(scores[found], products.max(axis=1), rtol=1e-5, atol=1e-6)
-        taken = products[np.arange(len(products)), which[found]]
-        np.testing.assert_allclose(taken, products.max(axis=1), rtol=1e-5, atol=1e-6)
+        best_products = products[np.arange(len(products)), which[found]]
+        np.testing.assert_allclose(best_products, products.max(axis=1), rtol=1e-5, atol=1e-6)
         assert rows.max(initial=0) < len(vectors)
 
 
 @pytest.fixture(params=["bytes", "floats"])
 def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Search by integer products, and as on processors that have no fast ones."""
+    """Search by integer products, and as on processors without fast ones."""
     if request.param == "floats":
-        monkeypatch.setattr(index.ann.quantization, "_BYTES", False)
-    elif not index.ann.quantization._BYTES:
+        monkeypatch.setattr(index.ann.quantization, "_USE_INT8", False)
+    elif not index.ann.quantization._USE_INT8:
         pytest.skip(f"no integer products on {platform.machine()}")
     return str(request.param)
 
@@ -102,27 +102,25 @@ def test_the_answer_is_the_best_of_all_items(
     spec: IndexSpec, requests: int, count: int, k: int
 ) -> None:
     """With four interests, an index that would probe every list four times searches exactly."""
-    vectors, asked = clustered(2000), interests(requests, count)
-    hits = build_index(vectors, spec).search(asked, k)
-    assert_true_scores(hits, vectors, asked)
+    vectors, batch = clustered(2000), interests(requests, count)
+    hits = build_index(vectors, spec).search(batch, k)
+    assert_true_scores(hits, vectors, batch)
     rows = merge(hits).rows
-    for line, request in zip(rows, asked, strict=True):
-        np.testing.assert_array_equal(line[:k], best(vectors, request, k))
+    for ranking, request in zip(rows, batch, strict=True):
+        np.testing.assert_array_equal(ranking[:k], best(vectors, request, k))
 
 
 @BOTH
 @pytest.mark.parametrize("items", [1, 2, 5, 33])
 @pytest.mark.parametrize("k", [1, 5, 40, 2048])
-def test_a_catalogue_smaller_than_k_or_lists_is_searched_whole(
-    spec: IndexSpec, items: int, k: int
-) -> None:
-    vectors, asked = clustered(items), interests(2)
+def test_a_small_catalogue_is_searched_exactly(spec: IndexSpec, items: int, k: int) -> None:
+    vectors, requests = clustered(items), interests(2)
     for head in (0, 3, 300):
         varied = spec if spec.kind == "flat" else spec.model_copy(update={"head": head})
-        merged = merge(build_index(vectors, varied).search(asked, k))
-        for line, request in zip(merged.rows, asked, strict=True):
-            wanted = best(vectors, request, k)
-            np.testing.assert_array_equal(line[: len(wanted)], wanted)
+        merged = merge(build_index(vectors, varied).search(requests, k))
+        for ranking, request in zip(merged.rows, requests, strict=True):
+            expected = best(vectors, request, k)
+            np.testing.assert_array_equal(ranking[: len(expected)], expected)
 
 
 @settings(deadline=None, max_examples=60)
@@ -135,27 +133,29 @@ def test_exact_search_is_exact(
     # Powers of two: every product and sum is exact, so none of zero comes out as nearly zero.
     scales = 2.0 ** random.integers(-20, 20, (items, 1))
     vectors = padded(random.integers(-3, 4, (items, dim)) * scales)
-    asked = (random.integers(-3, 4, (1, count, dim)) * 2.0 ** random.integers(-20, 20)).astype(
+    requests = (random.integers(-3, 4, (1, count, dim)) * 2.0 ** random.integers(-20, 20)).astype(
         np.float32
     )
     k = data.draw(st.integers(1, items))
-    merged = merge(build_index(vectors, FLAT).search(asked, k))
-    scores = np.sort((vectors[1:] @ asked[0].T).max(axis=1))[::-1][:k]
+    merged = merge(build_index(vectors, FLAT).search(requests, k))
+    scores = np.sort((vectors[1:] @ requests[0].T).max(axis=1))[::-1][:k]
     np.testing.assert_allclose(merged.scores[0, :k], scores, rtol=1e-4, atol=0)
 
 
 @pytest.mark.usefixtures("arithmetic")
-def test_a_product_is_never_farther_off_than_said() -> None:
-    vectors, asked = clustered(500)[1:], interests(9) * np.float32(7)
-    matrix, rounded = RoundedMatrix(vectors), round_interests(asked)
-    true = np.einsum("md,bkd->bkm", vectors, asked)
-    near = matrix.products(rounded) * matrix.scale(rounded)[:, None]
+def test_the_error_bound_of_products_holds() -> None:
+    vectors, requests = clustered(500)[1:], interests(9) * np.float32(7)
+    matrix, rounded = QuantizedMatrix(vectors), quantize_interests(requests)
+    true = np.einsum("md,bkd->bkm", vectors, requests)
+    near = matrix.products(rounded) * matrix.scales(rounded)[:, None]
     off = np.abs(near - true).max(axis=(1, 2))
-    assert (off <= matrix.errors(rounded)).all()
-    assert (np.array(matrix.errors(rounded)) < 0.05 * true.max(axis=(1, 2))).all()
+    assert (off <= matrix.error_bounds(rounded)).all()
+    assert (np.array(matrix.error_bounds(rounded)) < 0.05 * true.max(axis=(1, 2))).all()
     np.testing.assert_allclose(matrix.maxima(rounded), near.max(axis=1), rtol=1e-6)
-    some = np.array([3, 77, 499])
-    np.testing.assert_allclose(matrix.maxima(rounded, some), near.max(axis=1)[:, some], rtol=1e-6)
+    subset = np.array([3, 77, 499])
+    np.testing.assert_allclose(
+        matrix.maxima(rounded, subset), near.max(axis=1)[:, subset], rtol=1e-6
+    )
 
 
 @given(
@@ -165,40 +165,40 @@ def test_a_product_is_never_farther_off_than_said() -> None:
     st.sampled_from([0.0, 0.5, 0.99, 1.0]),
     st.booleans(),
 )
-def test_leaders_are_all_that_can_be_of_the_best(
-    seed: int, size: int, k: int, struck: float, equal: bool
+def test_top_candidates_include_all_possible_best(
+    seed: int, size: int, k: int, masked: float, equal: bool
 ) -> None:
     random = np.random.default_rng(seed)
     scores = random.integers(-3, 3, size) if equal else random.standard_normal(size)
-    scores = np.where(random.random(size) < struck, -np.inf, scores).astype(np.float32)
+    scores = np.where(random.random(size) < masked, -np.inf, scores).astype(np.float32)
     error = float(random.choice([0, 0.01, 1]))
-    places, bar = top_candidates(scores, error, k)
+    positions, threshold = top_candidates(scores, error, k)
 
     ranked = np.sort(scores[scores > -np.inf])[::-1]
-    assert bar == (ranked[k - 1] if k <= len(ranked) else -np.inf)
-    least = max(bar - 2 * error, np.finfo(np.float32).min)
-    np.testing.assert_array_equal(places, np.flatnonzero(scores >= least))
+    assert threshold == (ranked[k - 1] if k <= len(ranked) else -np.inf)
+    lowest = max(threshold - 2 * error, np.finfo(np.float32).min)
+    np.testing.assert_array_equal(positions, np.flatnonzero(scores >= lowest))
 
 
 @pytest.mark.parametrize("k", [1, 10, 50, 140, 500])
 def test_an_approximate_index_finds_nearly_all(k: int) -> None:
-    vectors, asked = clustered(6000), interests(50, 4)
-    hits = build_index(vectors, IVF).search(asked, k)
-    assert_true_scores(hits, vectors, asked)
-    assert recall(build_index(vectors, IVF), vectors, asked, k) > 0.95
+    vectors, requests = clustered(6000), interests(50, 4)
+    hits = build_index(vectors, IVF).search(requests, k)
+    assert_true_scores(hits, vectors, requests)
+    assert recall(build_index(vectors, IVF), vectors, requests, k) > 0.95
 
 
 def test_a_wider_margin_finds_more() -> None:
-    vectors, asked = clustered(3000), interests(30, 2)
+    vectors, requests = clustered(3000), interests(30, 2)
     lists = build_index(vectors, IVF.model_copy(update={"head": 50}))
     assert isinstance(lists, IvfIndex)
-    found = [recall(lists.with_margin(margin), vectors, asked, 20) for margin in (-3, 0, 2, 50)]
+    found = [recall(lists.with_margin(margin), vectors, requests, 20) for margin in (-3, 0, 2, 50)]
     assert found == sorted(found)
     assert found[0] < 0.9
     assert found[-1] == 1
 
 
-def test_the_head_holds_what_is_in_demand_then_what_is_long() -> None:
+def test_the_head_holds_items_in_demand_then_the_longest() -> None:
     vectors = clustered(500)
     norms = np.linalg.norm(vectors, axis=1)
     spec = IVF.model_copy(update={"head": 20})
@@ -207,43 +207,45 @@ def test_the_head_holds_what_is_in_demand_then_what_is_long() -> None:
     assert set(longest.head) == set(np.argsort(-norms)[:20])
     demand = np.zeros(501, np.int64)
     demand[[3, 400]] = 5, 1
-    wanted = build_index(vectors, spec, demand)
-    assert isinstance(wanted, IvfIndex)
-    assert {3, 400} <= set(wanted.head)
-    assert len(set(wanted.head) & set(longest.head)) >= 18
+    by_demand = build_index(vectors, spec, demand)
+    assert isinstance(by_demand, IvfIndex)
+    assert {3, 400} <= set(by_demand.head)
+    assert len(set(by_demand.head) & set(longest.head)) >= 18
 
 
-def test_equal_items_and_zero_interests_are_borne() -> None:
+def test_equal_items_and_zero_interests_are_searched() -> None:
     vectors = padded(np.ones((700, 8)))
     for spec in (FLAT, IVF):
         built = build_index(vectors, spec)
-        for asked in (np.ones((1, 2, 8), np.float32), np.zeros((1, 2, 8), np.float32)):
-            merged = merge(built.search(asked, 10))
+        for requests in (np.ones((1, 2, 8), np.float32), np.zeros((1, 2, 8), np.float32)):
+            merged = merge(built.search(requests, 10))
             assert merged.rows[0, :10].min() > 0
-            assert (merged.scores[0, :10] == asked[0, 0].sum()).all()
+            assert (merged.scores[0, :10] == requests[0, 0].sum()).all()
 
 
-def test_memory_mapped_vectors_do(tmp_path: Path) -> None:
-    vectors, asked = clustered(800), interests(2)
+def test_vectors_may_be_memory_mapped(tmp_path: Path) -> None:
+    vectors, requests = clustered(800), interests(2)
     np.save(tmp_path / "vectors.npy", vectors)
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
     for spec in (FLAT, IVF):
-        here, there = (build_index(v, spec).search(asked, 10) for v in (vectors, mapped))
-        np.testing.assert_array_equal(here.rows, there.rows)
+        in_memory, mapped_hits = (
+            build_index(v, spec).search(requests, 10) for v in (vectors, mapped)
+        )
+        np.testing.assert_array_equal(in_memory.rows, mapped_hits.rows)
 
 
 @BOTH
 def test_many_threads_may_search_one_index(spec: IndexSpec) -> None:
-    vectors, asked = clustered(3000), interests(64, 4)
+    vectors, requests = clustered(3000), interests(64, 4)
     built = build_index(vectors, spec)
 
-    def ask(place: int) -> list[int]:
-        k = 10 + place % 3
-        return list(merge(built.search(asked[place : place + 1], k)).rows[0, :10])
+    def search_one(position: int) -> list[int]:
+        k = 10 + position % 3
+        return list(merge(built.search(requests[position : position + 1], k)).rows[0, :10])
 
-    alone = [ask(place) for place in range(64)]
+    alone = [search_one(position) for position in range(64)]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(ask, list(range(64)) * 4)) == alone * 4
+        assert list(pool.map(search_one, list(range(64)) * 4)) == alone * 4
 
 
 # --- files ---
@@ -251,39 +253,39 @@ def test_many_threads_may_search_one_index(spec: IndexSpec) -> None:
 
 @pytest.mark.parametrize("spec", [FLAT, IVF], ids=["flat", "ivf"])
 def test_an_index_is_read_as_it_was_built(spec: IndexSpec, tmp_path: Path) -> None:
-    vectors, asked = clustered(2000), interests(5)
+    vectors, requests = clustered(2000), interests(5)
     built = build_index(vectors, spec)
     built.write(tmp_path / "items.faiss")
-    hits = read_index(tmp_path / "items.faiss", vectors, spec).search(asked, 20)
-    for read, was in zip(hits, built.search(asked, 20), strict=True):
-        np.testing.assert_array_equal(read, was)
+    hits = read_index(tmp_path / "items.faiss", vectors, spec).search(requests, 20)
+    for actual, expected in zip(hits, built.search(requests, 20), strict=True):
+        np.testing.assert_array_equal(actual, expected)
 
 
-def test_nothing_is_left_to_be_made_when_somebody_waits(
+def test_no_work_is_left_for_the_first_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the lists' members twice, nor, for the first deep search, what looks at all items."""
-    vectors, path, read = clustered(2000), tmp_path / "items.faiss", Mock(wraps=_members)
+    """List members are read once, and the exact index is built when the file is read."""
+    vectors, path, read = clustered(2000), tmp_path / "items.faiss", Mock(wraps=_rows_by_list)
     build_index(vectors, IVF).write(path)
-    monkeypatch.setattr("index.ann.ivf._members", read)
-    held = read_index(path, vectors, IVF)
+    monkeypatch.setattr("index.ann.ivf._rows_by_list", read)
+    loaded = read_index(path, vectors, IVF)
     monkeypatch.setattr("index.ann.ivf.FlatIndex", None)
-    asked = interests(1)
-    merged = merge(held.search(asked, 1500))
+    requests = interests(1)
+    merged = merge(loaded.search(requests, 1500))
 
-    np.testing.assert_array_equal(merged.rows[0, :1500], best(vectors, asked[0], 1500))
+    np.testing.assert_array_equal(merged.rows[0, :1500], best(vectors, requests[0], 1500))
     assert read.call_count == 1
 
 
-def test_its_lists_stay_in_the_file_that_processes_share(tmp_path: Path) -> None:
+def test_the_lists_are_memory_mapped(tmp_path: Path) -> None:
     vectors, path = clustered(2000), tmp_path / "items.faiss"
     build_index(vectors, IVF).write(path)
-    held = read_index(path, vectors, IVF)
+    loaded = read_index(path, vectors, IVF)
     maps = Path("/proc/self/maps")
     if not maps.exists():
-        pytest.skip("no /proc/self/maps to look at")
+        pytest.skip("no /proc/self/maps")
     assert str(path) in maps.read_text()
-    assert merge(held.search(interests(1), 5)).rows.shape[1] >= 5
+    assert merge(loaded.search(interests(1), 5)).rows.shape[1] >= 5
 
 
 def change(**changes: object) -> Callable[[Vectors, IndexSpec], tuple[Vectors, IndexSpec]]:
@@ -296,19 +298,19 @@ MISMATCHES: dict[str, tuple[IndexSpec, Callable[..., tuple[Vectors, IndexSpec]],
     "another dimension": (IVF, lambda v, s: (clustered(600, 8), s), "dimension: 16 found"),
     "another kind": (FLAT, lambda v, s: (v, IVF), "kind: .*IndexFlatIP.*Scalar"),
     "another head": (IVF, change(head=301), "items: 300 found, 299 needed"),
-    "other values": (FLAT, lambda v, s: (v * 1.01, s), "vectors: others"),
+    "other values": (FLAT, lambda v, s: (v * 1.01, s), "vectors: not those of the release"),
     "other values, listed": (IVF, lambda v, s: (v * 1.01, s), "not the vectors of their rows"),
     "other lists": (IVF, change(lists=31), "lists: 32 found, 31 needed"),
 }
 
 
 @pytest.mark.parametrize("name", MISMATCHES)
-def test_a_file_of_something_else_is_refused(name: str, tmp_path: Path) -> None:
-    spec, changed, said = MISMATCHES[name]
+def test_a_file_of_another_index_is_refused(name: str, tmp_path: Path) -> None:
+    spec, change, message = MISMATCHES[name]
     vectors = clustered(600)
     build_index(vectors, spec).write(tmp_path / "items.faiss")
-    with pytest.raises(ValueError, match=said):
-        read_index(tmp_path / "items.faiss", *changed(vectors, spec))
+    with pytest.raises(ValueError, match=message):
+        read_index(tmp_path / "items.faiss", *change(vectors, spec))
 
 
 def written(index: faiss.Index, path: Path) -> Path:
@@ -316,41 +318,41 @@ def written(index: faiss.Index, path: Path) -> Path:
     return path
 
 
-def test_the_metric_and_the_rows_are_looked_at(tmp_path: Path) -> None:
+def test_the_metric_and_the_rows_are_checked(tmp_path: Path) -> None:
     vectors = clustered(600)
     euclidean = faiss.IndexFlatL2(16)
     euclidean.add(vectors[1:])
     with pytest.raises(ValueError, match="metric: 1 found, 0 needed"):
         read_index(written(euclidean, tmp_path / "l2"), vectors, FLAT)
     spec = IVF.model_copy(update={"head": 0})
-    for rows, said in ((np.arange(600), "no item"), (np.full(600, 7), "stands twice")):
+    for rows, message in ((np.arange(600), "no item"), (np.full(600, 7), "appears twice")):
         built = build_index(vectors, spec)
         assert isinstance(built, IvfIndex)
         lists = faiss.clone_index(built.faiss_index)
         lists.reset()
         lists.add_with_ids(vectors[1:], rows)
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             read_index(written(lists, tmp_path / "ivf"), vectors, spec)
 
 
-def test_the_means_are_looked_at(tmp_path: Path) -> None:
+def test_the_means_are_checked(tmp_path: Path) -> None:
     vectors = clustered(600)
-    for place, value, said in ((0, np.nan, "a mean"), (31, 0.5, "a mean"), (31, 1e-6, None)):
+    for position, value, message in ((0, np.nan, "a mean"), (31, 0.5, "a mean"), (31, 1e-6, None)):
         built = build_index(vectors, IVF)
         assert isinstance(built, IvfIndex)
         means = built.faiss_index.quantizer.reconstruct_n(0, 32)
-        means[place, 3] += value
+        means[position, 3] += value
         built.faiss_index.quantizer.reset()
         built.faiss_index.quantizer.add(means)
         built.write(tmp_path / f"{value}")
-        if said is None:
+        if message is None:
             read_index(tmp_path / f"{value}", vectors, IVF)
             continue
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             read_index(tmp_path / f"{value}", vectors, IVF)
 
 
-def test_infinite_halves_are_no_damage(tmp_path: Path) -> None:
+def test_infinite_half_precision_numbers_are_accepted(tmp_path: Path) -> None:
     vectors = clustered(600) * np.float32(1e5)
     build_index(vectors, IVF).write(tmp_path / "items.faiss")
     read_index(tmp_path / "items.faiss", vectors, IVF)
@@ -358,28 +360,28 @@ def test_infinite_halves_are_no_damage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spec", [FLAT, IVF], ids=["flat", "ivf"])
 def test_a_damaged_file_is_an_error_not_a_crash(spec: IndexSpec, tmp_path: Path) -> None:
-    """Cut anywhere, or with a byte changed: it is refused, or answers from what it has."""
-    vectors, asked, path = clustered(400), interests(1), tmp_path / "items.faiss"
+    """Truncated anywhere, or with a byte changed: refused, or searched without a crash."""
+    vectors, requests, path = clustered(400), interests(1), tmp_path / "items.faiss"
     build_index(vectors, spec).write(path)
-    whole = path.read_bytes()
-    for length in [*range(0, 200, 3), *range(200, len(whole), len(whole) // 40)]:
-        path.write_bytes(whole[:length])
+    intact = path.read_bytes()
+    for length in [*range(0, 200, 3), *range(200, len(intact), len(intact) // 40)]:
+        path.write_bytes(intact[:length])
         with pytest.raises((ValueError, RuntimeError)):
             read_index(path, vectors, spec)
     random, refused = np.random.default_rng(0), 0
-    for place in [*range(0, 160, 2), *random.integers(0, len(whole), 40)]:
-        damaged = bytearray(whole)
-        damaged[place] ^= 0xFF
-        path.unlink()  # what is mapped must not change under its readers
+    for position in [*range(0, 160, 2), *random.integers(0, len(intact), 40)]:
+        damaged = bytearray(intact)
+        damaged[position] ^= 0xFF
+        path.unlink()  # a mapped file must not change
         path.write_bytes(damaged)
         try:
-            read_index(path, vectors, spec).search(asked, 10)
+            read_index(path, vectors, spec).search(requests, 10)
         except (ValueError, RuntimeError):
             refused += 1
     assert refused > 10
 
 
-def test_a_file_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"items\.faiss"):
         read_index(tmp_path / "items.faiss", clustered(10), FLAT)
 
@@ -390,7 +392,7 @@ def test_a_file_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
         {"kind": "flat", "lists": 4},
         {"kind": "ivf", "probes": 4},
         {"kind": "ivf", "lists": 4},
-        {"kind": "ivf", "lists": 4, "probes": LIMIT + 1},
+        {"kind": "ivf", "lists": 4, "probes": GPU_LIMIT + 1},
         {"kind": "ivf", "lists": 4, "probes": 1, "head": -1},
         {"kind": "ivf", "lists": 4, "probes": 1, "margin": float("nan")},
         {"kind": "hnsw"},
@@ -398,7 +400,7 @@ def test_a_file_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_a_spec_that_makes_no_index_is_refused(fields: dict[str, object]) -> None:
+def test_an_invalid_spec_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         IndexSpec.model_validate(fields)
 
@@ -419,7 +421,7 @@ def test_torch_is_loaded_before_faiss(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "said"),
+    ("device", "message"),
     [
         ("cuda:64", "sees [0-9]+ GPUs; install the extra `gpu`"),
         ("cuda", "name one of them"),
@@ -427,51 +429,49 @@ def test_torch_is_loaded_before_faiss(module: str) -> None:
         ("tpu:0", "name one of them"),
     ],
 )
-def test_a_device_that_is_not_there_is_refused(device: str, said: str, tmp_path: Path) -> None:
+def test_a_missing_device_is_refused(device: str, message: str, tmp_path: Path) -> None:
     vectors = clustered(10)
     build_index(vectors, FLAT).write(tmp_path / "items.faiss")
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         read_index(tmp_path / "items.faiss", vectors, FLAT, device)
 
 
 @pytest.mark.parametrize("spec", [FLAT, IVF], ids=["flat", "ivf"])
-@pytest.mark.parametrize("k", [1, 10, LIMIT + 1])
-def test_what_a_gpu_is_asked_to_do_gives_the_answers_of_the_processor(
-    spec: IndexSpec, k: int
-) -> None:
-    """Rehearsed on the processor, where faiss has the same calls."""
-    vectors, asked = clustered(3000), interests(6, 4)
-    host = build_index(vectors, spec)
-    rehearsal = rehearse(host, vectors, probes=spec.lists)
-    assert_true_scores(rehearsal.search(asked, k), vectors, asked)
-    assert recall(rehearsal, vectors, asked, k) == 1
+@pytest.mark.parametrize("k", [1, 10, GPU_LIMIT + 1])
+def test_the_emulated_gpu_agrees_with_the_cpu(spec: IndexSpec, k: int) -> None:
+    """Emulated on the CPU, where faiss has the same calls."""
+    vectors, requests = clustered(3000), interests(6, 4)
+    cpu_index = build_index(vectors, spec)
+    emulated = emulate_gpu(cpu_index, vectors, probes=spec.lists)
+    assert_true_scores(emulated.search(requests, k), vectors, requests)
+    assert recall(emulated, vectors, requests, k) == 1
 
 
 @pytest.mark.parametrize("items", [1, 20])
-def test_a_rehearsal_bears_small_catalogues(items: int) -> None:
-    vectors, asked = clustered(items), interests(2)
+def test_the_emulated_gpu_searches_small_catalogues(items: int) -> None:
+    vectors, requests = clustered(items), interests(2)
     for head in (0, 300):
-        host = build_index(vectors, IVF.model_copy(update={"head": head}))
-        rehearsal = rehearse(host, vectors, probes=IVF.lists)
-        assert recall(rehearsal, vectors, asked, 5) == 1
+        cpu_index = build_index(vectors, IVF.model_copy(update={"head": head}))
+        emulated = emulate_gpu(cpu_index, vectors, probes=IVF.lists)
+        assert recall(emulated, vectors, requests, 5) == 1
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("spec", [FLAT, EVERYTHING], ids=["flat", "ivf"])
-def test_a_gpu_gives_the_answers_of_the_processor(spec: IndexSpec, tmp_path: Path) -> None:
+def test_a_gpu_agrees_with_the_cpu(spec: IndexSpec, tmp_path: Path) -> None:
     if not faiss.get_num_gpus():
         pytest.skip("faiss sees no GPU: not installed with the extra `gpu`, or none is there")
-    vectors, asked, path = clustered(3000), interests(40, 4), tmp_path / "items.faiss"
+    vectors, requests, path = clustered(3000), interests(40, 4), tmp_path / "items.faiss"
     wide = spec if spec.kind == "flat" else spec.model_copy(update={"probes": spec.lists})
-    host = build_index(vectors, wide)
-    host.write(path)
+    cpu_index = build_index(vectors, wide)
+    cpu_index.write(path)
     device = read_index(path, vectors, wide, "cuda:0")
     assert isinstance(device, GpuIndex)
-    for k in (1, 50, LIMIT):
-        on_gpu, on_cpu = (merge(i.search(asked, k)) for i in (device, host))
-        assert_true_scores(on_gpu, vectors, asked)
+    for k in (1, 50, GPU_LIMIT):
+        on_gpu, on_cpu = (merge(i.search(requests, k)) for i in (device, cpu_index))
+        assert_true_scores(on_gpu, vectors, requests)
         shared = [
             np.isin(a[:k], b[:k]).mean() for a, b in zip(on_gpu.rows, on_cpu.rows, strict=True)
         ]
         assert np.mean(shared) > 0.999
-    assert callable(cloner("cuda:0"))
+    assert callable(make_cloner("cuda:0"))

@@ -61,21 +61,21 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_small_draft_gets_exact_search_and_can_be_opened(draft: Path) -> None:
-    said: list[str] = []
-    built = build(draft, progress=said.append)
+    message: list[str] = []
+    built = build(draft, progress=message.append)
     assert built == read_manifest(draft)
     assert built.index is not None
     assert built.index.spec == IndexSpec()
     assert built.index.recall == 1
     assert (built.index.k, built.index.queries) == (50, 4)
     assert built.index.microseconds > 0
-    assert said[-1].startswith("exact: recall 1.0000")
+    assert message[-1].startswith("exact: recall 1.0000")
     assert built.files[INDEX] == digest(draft / INDEX)
     release = open_release(draft)
     assert isinstance(release.retriever.index, FlatIndex)
 
 
-def test_canaries_are_answered_by_what_was_built(draft: Path) -> None:
+def test_canaries_are_answered_by_the_new_index(draft: Path) -> None:
     before = read_manifest(draft)
     forgotten = tuple(c.model_copy(update={"items": ()}) for c in before.canaries)
     write_manifest(draft, before.model_copy(update={"canaries": forgotten}))
@@ -130,23 +130,23 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_built_is_refused_in_a_sentence(name: str, draft: Path) -> None:
-    change, said = REFUSED[name]
+def test_an_invalid_draft_is_refused_in_one_sentence(name: str, draft: Path) -> None:
+    change, message = REFUSED[name]
     change(draft)
     before = contents(draft)
-    with pytest.raises(ReleaseError, match=said) as refusal:
+    with pytest.raises(ReleaseError, match=message) as refusal:
         build(draft)
     assert "\n" not in str(refusal.value)
     assert contents(draft) == before
 
 
 @pytest.mark.parametrize("recall", [0, -0.1, 1.01, float("nan"), float("inf")])
-def test_a_recall_that_nothing_reaches_is_refused(recall: float, draft: Path) -> None:
-    with pytest.raises(ReleaseError, match="above 0 to 1 can be reached"):
+def test_an_impossible_recall_is_refused(recall: float, draft: Path) -> None:
+    with pytest.raises(ReleaseError, match="above 0 to 1 is allowed"):
         build(draft, recall=recall)
 
 
-def test_no_items_are_not_asked_for(draft: Path) -> None:
+def test_a_k_below_1_is_refused(draft: Path) -> None:
     with pytest.raises(ReleaseError, match="at least 1 item"):
         build(draft, k=0)
 
@@ -199,7 +199,7 @@ def killed_after(changes: int, draft: Path) -> bool:
 
 
 @pytest.mark.parametrize("built_before", [False, True])
-def test_killed_at_any_moment_it_leaves_a_draft_that_is_whole(
+def test_killed_at_any_moment_build_leaves_a_valid_draft(
     built_before: bool, make_draft: MakeDraft
 ) -> None:
     """Without an index, or with the one that its manifest describes; and it can be built."""
@@ -236,11 +236,11 @@ def planted(
     middles = random.standard_normal((60, DIM))
     vectors = middles[random.integers(0, 60, items)] + 0.4 * random.standard_normal((items, DIM))
     vectors *= random.lognormal(0, 0.3, (items, 1))
-    asked = middles[random.integers(0, 60, (users, 3))] + 0.3 * random.standard_normal(
+    requests = middles[random.integers(0, 60, (users, 3))] + 0.3 * random.standard_normal(
         (users, 3, DIM)
     )
     padded = np.concatenate([np.zeros((1, DIM)), vectors]).astype(np.float32)
-    return padded, asked.astype(np.float32)
+    return padded, requests.astype(np.float32)
 
 
 @pytest.fixture
@@ -254,22 +254,22 @@ def slow_exact_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index.ann.tuning, "_exact_candidate", candidate)
     monkeypatch.setattr(
         index.ann.tuning,
-        "_ranked",
+        "_rank_by_time",
         lambda candidates, tuning: sorted(candidates, key=lambda c: c.microseconds),
     )
 
 
 @pytest.mark.usefixtures("slow_exact_search")
-def test_an_approximate_index_is_chosen_where_it_is_cheaper_and_good_enough() -> None:
-    vectors, asked = planted(4000, 200)
-    said: list[str] = []
-    chosen, measured = tune(vectors, asked, 0.9, K, said.append)
+def test_an_approximate_index_is_chosen_if_it_is_cheaper_and_accurate() -> None:
+    vectors, requests = planted(4000, 200)
+    message: list[str] = []
+    chosen, measured = tune(vectors, requests, 0.9, K, message.append)
     assert isinstance(chosen, IvfIndex)
     assert measured.spec.kind == "ivf"
     assert measured.recall >= 0.9
     assert measured.queries == 50
     assert measured.spec.probes >= 1
-    assert len(measured.trials) == len(said) >= 3
+    assert len(measured.trials) == len(message) >= 3
     assert [t.microseconds for t in measured.trials] == sorted(
         t.microseconds for t in measured.trials
     )
@@ -277,27 +277,27 @@ def test_an_approximate_index_is_chosen_where_it_is_cheaper_and_good_enough() ->
 
 
 @pytest.mark.usefixtures("slow_exact_search")
-def test_the_recall_is_of_users_that_had_no_part_in_the_choice() -> None:
-    vectors, asked = planted(4000, 200)
-    chosen, measured = tune(vectors, asked, 0.9, K, lambda said: None)
-    report = index.ann.tuning._Sample.of(FlatIndex(vectors), asked[3::4], K)
-    assert measured.recall == report.ask(chosen)[0].mean()
-    asked[3::4] = -asked[3::4]  # users unlike those it is tuned on
-    _, other = tune(vectors, asked, 0.9, K, lambda said: None)
+def test_recall_is_reported_on_users_that_did_not_tune() -> None:
+    vectors, requests = planted(4000, 200)
+    chosen, measured = tune(vectors, requests, 0.9, K, lambda message: None)
+    report = index.ann.tuning._Sample.of(FlatIndex(vectors), requests[3::4], K)
+    assert measured.recall == report.measure(chosen)[0].mean()
+    requests[3::4] = -requests[3::4]  # users unlike those it is tuned on
+    _, other = tune(vectors, requests, 0.9, K, lambda message: None)
     assert other.trials != ()
     assert other.recall >= 0.9
 
 
-def test_full_recall_can_be_had() -> None:
-    vectors, asked = planted(3000, 60)
-    _, measured = tune(vectors, asked, 1.0, K, lambda said: None)
+def test_full_recall_is_possible() -> None:
+    vectors, requests = planted(3000, 60)
+    _, measured = tune(vectors, requests, 1.0, K, lambda message: None)
     assert measured.recall == 1
 
 
 @pytest.mark.parametrize("items", [1, 10, 1500])
 def test_small_catalogues_are_searched_exactly(items: int) -> None:
-    vectors, asked = planted(items, 60)
-    chosen, measured = tune(vectors, asked, 0.95, 50, lambda said: None)
+    vectors, requests = planted(items, 60)
+    chosen, measured = tune(vectors, requests, 0.95, 50, lambda message: None)
     assert isinstance(chosen, FlatIndex)
     assert measured.recall == 1
 
@@ -306,9 +306,9 @@ def test_a_draft_built_with_lists_serves(
     make_draft: MakeDraft, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draft = make_draft("first", items=4000)
-    vectors, asked = planted(4000, 200)
+    vectors, requests = planted(4000, 200)
     replace_file(draft, VECTORS, vectors)
-    replace_file(draft, INTERESTS, asked)
+    replace_file(draft, INTERESTS, requests)
     real = index.release.build.tune
     lists = IndexSpec(kind="ivf", head=512, lists=32, margin=3.0, probes=4)
 

@@ -33,12 +33,12 @@ def test_row_and_id_are_inverse() -> None:
     assert [items.id(row) for row in range(1, 5)] == list(IDS)
 
 
-def test_an_unknown_id_is_padding_and_keeps_its_place() -> None:
+def test_an_unknown_id_is_padding() -> None:
     assert catalog().rows(["b", "a", "a", "A"]) == [PADDING, 1, 1, PADDING]
     assert catalog().rows(iter(())) == []
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_a_catalogue_survives_writing_and_reading(tmp_path: Path) -> None:
     write_catalog(tmp_path / "catalog.parquet", catalog())
     read = read_catalog(tmp_path / "catalog.parquet")
     assert list(read.ids) == list(IDS)
@@ -47,7 +47,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert list(read.titles) == [None, "Title", "標題", ""]
 
 
-def test_a_folder_called_like_a_partition_adds_no_column(tmp_path: Path) -> None:
+def test_a_folder_named_like_a_partition_adds_no_column(tmp_path: Path) -> None:
     folder = tmp_path / "date=2026-01-01"
     folder.mkdir()
     write_catalog(folder / "catalog.parquet", catalog())
@@ -56,16 +56,16 @@ def test_a_folder_called_like_a_partition_adds_no_column(tmp_path: Path) -> None
 
 @REPEATABLE
 @given(st.sets(st.text(max_size=8), min_size=1, max_size=20), st.data())
-def test_rows_agree_with_a_search_of_the_list(ids: set[str], data: st.DataObject) -> None:
+def test_rows_agree_with_a_linear_search(ids: set[str], data: st.DataObject) -> None:
     ordered = sorted(ids)
     items = Catalog(ordered, np.zeros(len(ids), int), [None] * len(ids), [None] * len(ids))
-    asked = data.draw(st.lists(st.one_of(st.sampled_from(ordered), st.text(max_size=8))))
-    expected = [ordered.index(name) + 1 if name in ids else PADDING for name in asked]
-    assert items.rows(asked) == expected
+    ids_given = data.draw(st.lists(st.one_of(st.sampled_from(ordered), st.text(max_size=8))))
+    expected = [ordered.index(name) + 1 if name in ids else PADDING for name in ids_given]
+    assert items.rows(ids_given) == expected
 
 
 @pytest.mark.parametrize(
-    ("ids", "popularity", "said"),
+    ("ids", "popularity", "message"),
     [
         (("a", "b", "a"), (3, 2, 1), "an item id appears twice"),
         (("a", "b"), (1, 2), "popularity rises"),
@@ -74,10 +74,10 @@ def test_rows_agree_with_a_search_of_the_list(ids: set[str], data: st.DataObject
         ((), (), "no items"),
     ],
 )
-def test_what_is_no_catalogue_is_refused(
-    ids: tuple[str, ...], popularity: tuple[int, ...], said: str
+def test_an_invalid_catalogue_is_refused(
+    ids: tuple[str, ...], popularity: tuple[int, ...], message: str
 ) -> None:
-    with pytest.raises(CatalogError, match=said):
+    with pytest.raises(CatalogError, match=message):
         catalog(ids, popularity)
 
 
@@ -90,7 +90,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"item_id": pa.array(["a", None])}, "lacks its id"),
         ({"popularity": pa.array([2, None])}, "lacks its id or its popularity"),
@@ -100,13 +100,13 @@ FIELDS = {
         ({"title": None}, "has columns item_id string, popularity int64, category string;"),
     ],
 )
-def test_a_table_of_other_columns_is_refused(
-    tmp_path: Path, changes: dict[str, pa.Array | None], said: str
+def test_a_table_with_other_columns_is_refused(
+    tmp_path: Path, changes: dict[str, pa.Array | None], message: str
 ) -> None:
     path = tmp_path / "catalog.parquet"
     columns = {name: column for name, column in {**FIELDS, **changes}.items() if column is not None}
     pq.write_table(pa.table(columns), path)
-    with pytest.raises(CatalogError, match=said):
+    with pytest.raises(CatalogError, match=message):
         read_catalog(path)
 
 
@@ -121,13 +121,13 @@ def test_an_id_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(50) + b"PAR1", b"a,b\n1,2\n"])
-def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "catalog.parquet"
     path.write_bytes(content)
     with pytest.raises(CatalogError, match=r"catalog\.parquet cannot be read"):
         read_catalog(path)
 
 
-def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="cannot be read"):
         read_catalog(tmp_path / "catalog.parquet")

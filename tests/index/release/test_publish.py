@@ -66,7 +66,7 @@ def test_publish_makes_the_draft_current_and_leaves_it(
     assert open_release(draft).id == "first"
 
 
-def test_a_release_has_what_serving_needs_and_no_more(make_draft: MakeDraft) -> None:
+def test_a_release_has_only_the_files_that_serving_needs(make_draft: MakeDraft) -> None:
     draft = make_draft("first")
     folder = publish(draft)
     assert (draft / INTERESTS).is_file()
@@ -81,7 +81,7 @@ def test_the_parent_is_the_release_that_was_live(make_draft: MakeDraft) -> None:
     assert read_manifest(second).parent == "first"
 
 
-def test_a_relative_path_will_do(
+def test_publish_accepts_a_relative_path(
     make_draft: MakeDraft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draft = make_draft("first")
@@ -108,7 +108,7 @@ def test_publishing_an_older_draft_again_makes_it_current(
     assert read_manifest(tmp_path / "releases" / "first").parent is None
 
 
-def test_an_id_is_never_given_to_other_content(make_draft: MakeDraft, tmp_path: Path) -> None:
+def test_an_id_is_never_reused_for_other_content(make_draft: MakeDraft, tmp_path: Path) -> None:
     publish(make_draft("first"))
     publish(make_draft("second"))
     before = snapshot(tmp_path)
@@ -160,21 +160,19 @@ def test_a_second_publisher_refuses(make_draft: MakeDraft, tmp_path: Path) -> No
             lambda: rollback(tmp_path),
             lambda: prune(tmp_path),
         ):
-            with pytest.raises(ReleaseError, match="another publish, rollback or prune is at work"):
+            with pytest.raises(ReleaseError, match="another publish, rollback or prune is running"):
                 change()
     publish(draft)  # the file stays; its lock went with the one who held it
 
 
-def test_a_file_that_cannot_be_written_whole_leaves_nothing(
-    make_draft: MakeDraft, tmp_path: Path
-) -> None:
+def test_a_full_disk_leaves_no_partial_release(make_draft: MakeDraft, tmp_path: Path) -> None:
     published(make_draft, "first")
     before = snapshot(tmp_path)
     draft = make_draft("second")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(ReleaseError, match=r"File too large.*nothing half-written"):
+        with pytest.raises(ReleaseError, match=r"File too large.*no partial file is left"):
             publish(draft)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -204,7 +202,7 @@ def test_a_draft_that_changes_while_it_is_copied_is_not_published(
     assert [path.name for path in (tmp_path / "releases").iterdir()] == ["first"]
 
 
-def test_what_a_name_names_is_on_disk_before_the_name(
+def test_files_are_synced_before_they_are_renamed(
     make_draft: MakeDraft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill does not show this order; a loss of power would."""
@@ -245,7 +243,7 @@ def test_what_a_name_names_is_on_disk_before_the_name(
     ]
 
 
-def test_cut_short_anywhere_a_whole_release_is_live_and_the_next_publish_works(
+def test_after_a_crash_anywhere_a_whole_release_is_live_and_publish_works(
     make_draft: MakeDraft, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """By a kill before each change of the file system or at random, or a disk that is full."""
@@ -283,14 +281,14 @@ def test_nothing_is_compared_before_the_first_release(make_draft: MakeDraft) -> 
     publish(make_draft("first", items=3, metrics={}), Gate(ann_recall=1.0))
 
 
-def test_a_metric_may_fall_by_the_share_that_is_allowed(make_draft: MakeDraft) -> None:
+def test_a_metric_may_drop_by_the_allowed_share(make_draft: MakeDraft) -> None:
     publish(make_draft("first", metrics=metrics(recall=0.2)))
     publish(make_draft("second", metrics=metrics(recall=0.19)), Gate(metric_drop=0.0501))
     with pytest.raises(GateRefusal) as refused:
         publish(make_draft("third", metrics=metrics(recall=0.15)), Gate(metric_drop=0.1))
     assert refused.value.failures == [
-        "recall@50 (validation) is 0.1500, 0.0400 below the 0.1900 of the live second, "
-        "where 0.0190 (10.0%) may be"
+        "recall@50 (validation) is 0.1500, 0.0400 below the 0.1900 of the live second; "
+        "a drop of 0.0190 (10.0%) is allowed"
     ]
 
 
@@ -306,10 +304,11 @@ def test_each_failed_check_has_a_sentence(make_draft: MakeDraft, tmp_path: Path)
     with pytest.raises(GateRefusal) as refused:
         publish(poor)
     assert refused.value.failures == [
-        "ANN recall is 0.9000, 0.0500 below the 0.95 that is needed",
-        "recall@50 (validation) is 0.0100, 0.1900 below the 0.2000 of the live first, "
-        "where 0.0100 (5.0%) may be",
-        "the catalogue has 20 items, -50.0% from the 40 of the live first, where 20.0% may be",
+        "ANN recall is 0.9000, 0.0500 below the required 0.95",
+        "recall@50 (validation) is 0.0100, 0.1900 below the 0.2000 of the live first; "
+        "a drop of 0.0100 (5.0%) is allowed",
+        "the catalogue has 20 items, -50.0% from the 40 of the live first; "
+        "a change of 20.0% is allowed",
     ]
     assert all(sentence in str(refused.value) for sentence in refused.value.failures)
     assert snapshot(tmp_path) == before
@@ -324,7 +323,7 @@ def test_a_catalogue_may_not_grow_too_much_either(make_draft: MakeDraft) -> None
     publish(make_draft("third", items=60), Gate(size_change=0.5))
 
 
-def test_metrics_of_the_live_release_that_were_measured_anew_are_what_counts(
+def test_given_metrics_of_the_live_release_replace_those_of_its_manifest(
     make_draft: MakeDraft,
 ) -> None:
     first = read_manifest(publish(make_draft("first")))
@@ -333,14 +332,14 @@ def test_metrics_of_the_live_release_that_were_measured_anew_are_what_counts(
     today = first.model_copy(update={"metrics": {"day": {"recall@50": 0.3}}})
     with pytest.raises(GateRefusal, match=r"recall@50 \(day\) is 0.2000, 0.1000 below"):
         publish(draft, gate, against=today)
-    with pytest.raises(ReleaseError, match="compared with other, and first is live now") as told:
+    with pytest.raises(ReleaseError, match="compared with other, but first is live now") as refused:
         publish(draft, gate, against=today.model_copy(update={"id": "other"}))
-    assert not isinstance(told.value, GateRefusal), "which would be a judgement"
+    assert not isinstance(refused.value, GateRefusal), "which would be a judgement"
     worse = first.model_copy(update={"metrics": {"day": {"recall@50": 0.1}}})
     assert publish(draft, gate, against=worse).name == "second"
 
 
-def test_where_the_wanted_metric_is_missing_a_shared_one_is_compared(
+def test_without_the_configured_metric_a_shared_one_is_compared(
     make_draft: MakeDraft,
 ) -> None:
     publish(make_draft("first", metrics=metrics(ndcg=0.1)))
@@ -365,7 +364,7 @@ def test_a_damaged_live_release_needs_force_to_be_replaced(
     else:
         (tmp_path / "current").write_text("../../etc/passwd")
     draft = make_draft("second")
-    with pytest.raises(GateRefusal, match="the live release cannot be compared with"):
+    with pytest.raises(GateRefusal, match="the live release cannot be read for a comparison"):
         publish(draft)
     publish(draft, force=True)
     assert read_current(tmp_path) == "second"
@@ -395,7 +394,7 @@ def test_rollback_goes_to_the_parent_step_by_step(make_draft: MakeDraft, tmp_pat
         rollback(tmp_path)
 
 
-def test_rollback_goes_to_the_release_that_is_named(make_draft: MakeDraft, tmp_path: Path) -> None:
+def test_rollback_goes_to_a_given_release(make_draft: MakeDraft, tmp_path: Path) -> None:
     published(make_draft, "first", "second", "third")
     rollback(tmp_path, "first")
     assert read_current(tmp_path) == "first"
@@ -403,7 +402,7 @@ def test_rollback_goes_to_the_release_that_is_named(make_draft: MakeDraft, tmp_p
     assert read_current(tmp_path) == "third"
 
 
-def test_rollback_verifies_before_it_turns(make_draft: MakeDraft, tmp_path: Path) -> None:
+def test_rollback_verifies_first(make_draft: MakeDraft, tmp_path: Path) -> None:
     published(make_draft, "first", "second")
     flip(tmp_path / "releases" / "first" / VECTORS)
     with pytest.raises(ReleaseError, match="sha256"):
@@ -411,9 +410,7 @@ def test_rollback_verifies_before_it_turns(make_draft: MakeDraft, tmp_path: Path
     assert read_current(tmp_path) == "second"
 
 
-def test_rollback_leaves_a_release_that_cannot_be_read(
-    make_draft: MakeDraft, tmp_path: Path
-) -> None:
+def test_rollback_works_from_an_unreadable_release(make_draft: MakeDraft, tmp_path: Path) -> None:
     published(make_draft, "first", "second")
     (tmp_path / "releases" / "second" / MANIFEST).write_bytes(b"\0" * 100)
     rollback(tmp_path)
@@ -421,9 +418,9 @@ def test_rollback_leaves_a_release_that_cannot_be_read(
 
 
 @pytest.mark.parametrize("to", ["../drafts/first", "", "/", ".hidden", "a\n", "a" * 65])
-def test_rollback_refuses_what_is_no_id(make_draft: MakeDraft, tmp_path: Path, to: str) -> None:
+def test_rollback_refuses_an_invalid_id(make_draft: MakeDraft, tmp_path: Path, to: str) -> None:
     published(make_draft, "first", "second")
-    with pytest.raises(ReleaseError, match="no release's id"):
+    with pytest.raises(ReleaseError, match="not a release id"):
         rollback(tmp_path, to)
     assert read_current(tmp_path) == "second"
 
@@ -456,9 +453,7 @@ def test_list_gives_releases_by_creation_and_marks_the_live_one(
     assert listed[1].manifest == read_manifest(folder)
 
 
-def test_list_names_the_problem_of_a_release_that_cannot_be_read(
-    make_draft: MakeDraft, tmp_path: Path
-) -> None:
+def test_list_reports_an_unreadable_release(make_draft: MakeDraft, tmp_path: Path) -> None:
     published(make_draft, "first", "second")
     (tmp_path / "releases" / "second" / MANIFEST).unlink()
     listed = list_releases(tmp_path)
@@ -467,7 +462,7 @@ def test_list_names_the_problem_of_a_release_that_cannot_be_read(
     assert "no manifest.json" in str(listed[0].problem)
 
 
-def test_list_of_a_folder_that_is_no_root_refuses(make_draft: MakeDraft, tmp_path: Path) -> None:
+def test_list_refuses_a_folder_that_is_not_a_root(make_draft: MakeDraft, tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="has neither drafts/ nor releases/"):
         list_releases(tmp_path)
     make_draft("first")
@@ -483,11 +478,11 @@ def test_verify_opens_every_release(make_draft: MakeDraft, tmp_path: Path) -> No
     assert "catalog.parquet does not have the manifest's sha256" in str(first.problem)
     assert second.problem is None
     assert [verdict.id for verdict in verify(tmp_path, "second")] == ["second"]
-    with pytest.raises(ReleaseError, match="no release's id"):
+    with pytest.raises(ReleaseError, match="not a release id"):
         verify(tmp_path, "../first")
 
 
-def test_verify_misses_what_current_names(make_draft: MakeDraft, tmp_path: Path) -> None:
+def test_verify_reports_a_missing_current_release(make_draft: MakeDraft, tmp_path: Path) -> None:
     published(make_draft, "first")
     (tmp_path / "current").write_text("gone\n")
     problems = {verdict.id: verdict.problem for verdict in verify(tmp_path)}
@@ -495,7 +490,7 @@ def test_verify_misses_what_current_names(make_draft: MakeDraft, tmp_path: Path)
     assert "no manifest.json" in str(problems["gone"])
 
 
-def test_a_damaged_current_is_a_bad_verdict_and_hides_no_release(
+def test_verify_reports_a_damaged_current_and_all_releases(
     make_draft: MakeDraft, tmp_path: Path
 ) -> None:
     published(make_draft, "first", "second")
@@ -505,7 +500,7 @@ def test_a_damaged_current_is_a_bad_verdict_and_hides_no_release(
         ("second", False),
     ]
     assert [verdict.id for verdict in verify(tmp_path) if verdict.problem] == ["current"]
-    with pytest.raises(ReleaseError, match="rollback --to one"):
+    with pytest.raises(ReleaseError, match="rollback --to a release"):
         rollback(tmp_path)
     rollback(tmp_path, "first")
     assert all(verdict.problem is None for verdict in verify(tmp_path))
@@ -554,7 +549,7 @@ def test_prune_keeps_a_release_that_is_open(make_draft: MakeDraft, tmp_path: Pat
     assert prune(tmp_path, keep=1) == ["a"]
 
 
-def test_prune_removes_what_dead_publishers_left(make_draft: MakeDraft, tmp_path: Path) -> None:
+def test_prune_removes_leftovers_of_crashes(make_draft: MakeDraft, tmp_path: Path) -> None:
     published(make_draft, "a")
     half = tmp_path / "releases" / ".b.new"
     half.mkdir()
@@ -565,7 +560,7 @@ def test_prune_removes_what_dead_publishers_left(make_draft: MakeDraft, tmp_path
     assert not (tmp_path / ".current.123").exists()
 
 
-def test_what_cannot_be_removed_is_in_nobodys_way(
+def test_files_that_cannot_be_removed_do_no_harm(
     make_draft: MakeDraft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over NFS, or of another user. It is hidden, and tried again."""
@@ -593,7 +588,7 @@ def test_what_cannot_be_removed_is_in_nobodys_way(
     assert {path.name for path in releases.iterdir()} == {"c", "d"}
 
 
-def test_drafts_may_lie_elsewhere(make_draft: MakeDraft, tmp_path: Path) -> None:
+def test_drafts_may_be_a_symbolic_link(make_draft: MakeDraft, tmp_path: Path) -> None:
     """The root is where they are named, not where a link leads to."""
     make_draft("a")
     (tmp_path / "drafts").rename(tmp_path / "away")

@@ -27,7 +27,7 @@ from index.ann.spec import IndexSpec
 from index.release.atomic_io import replace_text
 from index.release.canaries import CANARY_K, answer_canaries
 from index.release.errors import ReleaseError
-from index.release.lock import deletable
+from index.release.lock import deletion_lock
 from index.release.manifest import (
     CATALOG,
     ENCODER,
@@ -56,11 +56,11 @@ def refusal(folder: Path) -> str:
     """What open_release says, which is one sentence that names the folder."""
     with pytest.raises(ReleaseError) as refused:
         open_release(folder)
-    said = str(refused.value)
-    assert "\n" not in said
-    assert len(said) < 700
-    assert folder.name in said
-    return said
+    message = str(refused.value)
+    assert "\n" not in message
+    assert len(message) < 700
+    assert folder.name in message
+    return message
 
 
 def reseal(folder: Path, **changes: Any) -> None:
@@ -99,7 +99,7 @@ def test_an_opened_release_answers_as_when_it_was_built(folder: Path) -> None:
     assert all(len(canary.items) == CANARY_K for canary in canaries)
 
 
-def test_weights_are_read_to_the_bit_and_need_no_gradient(folder: Path) -> None:
+def test_weights_are_bit_identical_and_need_no_gradient(folder: Path) -> None:
     encoder = open_release(folder).retriever.encoder
     written = load_file(folder / ENCODER)
     assert encoder.state_dict().keys() == written.keys()
@@ -109,19 +109,19 @@ def test_weights_are_read_to_the_bit_and_need_no_gradient(folder: Path) -> None:
     assert not encoder.training
 
 
-def test_vectors_are_mapped_so_that_workers_share_them(folder: Path) -> None:
+def test_vectors_are_memory_mapped(folder: Path) -> None:
     vectors = open_release(folder).retriever.vectors
     assert isinstance(vectors, np.memmap)
     assert not vectors.flags.writeable
 
 
-def test_opening_draws_nothing_from_the_global_generator(folder: Path) -> None:
+def test_opening_draws_no_global_random_numbers(folder: Path) -> None:
     before = torch.get_rng_state()
     open_release(folder)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_opening_loads_no_more_of_torch(folder: Path) -> None:
+def test_opening_imports_no_more_of_torch(folder: Path) -> None:
     """What it would load takes a second, and a server's memory."""
     program = (
         "import pathlib, sys; from index.release.reading import open_release; "
@@ -135,7 +135,7 @@ def test_opening_loads_no_more_of_torch(folder: Path) -> None:
     assert int(ended.stdout) < 10  # it would be more than 500
 
 
-def test_a_manifest_refuses_what_json_cannot_say(folder: Path) -> None:
+def test_a_manifest_refuses_values_without_a_json_form(folder: Path) -> None:
     fields = read_manifest(folder).model_dump()
     with pytest.raises(ValidationError, match="finite"):
         Manifest(**{**fields, "metrics": {"validation": {"recall@50": float("nan")}}})
@@ -161,35 +161,35 @@ def flip(content: bytes, at: int) -> bytes:
 
 @pytest.mark.parametrize("name", [ENCODER, VECTORS, CATALOG, INDEX])
 def test_a_flipped_byte_is_refused(folder: Path, name: str) -> None:
-    whole = (folder / name).read_bytes()
+    intact = (folder / name).read_bytes()
     for part in range(8):
-        (folder / name).write_bytes(flip(whole, part * (len(whole) - 1) // 7))
+        (folder / name).write_bytes(flip(intact, part * (len(intact) - 1) // 7))
         assert f"{name} does not have the manifest's sha256" in refusal(folder)
 
 
 def test_a_flipped_byte_anywhere_in_the_manifest_is_refused(folder: Path) -> None:
     reseal(folder, canaries=())  # they are most of its bytes, and none is special
-    whole = (folder / MANIFEST).read_bytes()
-    for at in range(len(whole) - 1):  # the last is the new line at the end
-        (folder / MANIFEST).write_bytes(flip(whole, at))
+    intact = (folder / MANIFEST).read_bytes()
+    for at in range(len(intact) - 1):  # the last is the new line at the end
+        (folder / MANIFEST).write_bytes(flip(intact, at))
         with pytest.raises(ReleaseError):
             read_manifest(folder)
 
 
 @pytest.mark.parametrize("name", [ENCODER, VECTORS, CATALOG, INDEX, MANIFEST])
 def test_a_truncated_or_zeroed_file_is_refused(folder: Path, name: str) -> None:
-    whole = (folder / name).read_bytes()
+    intact = (folder / name).read_bytes()
     for part in range(8):
-        (folder / name).write_bytes(whole[: part * (len(whole) - 2) // 7])
+        (folder / name).write_bytes(intact[: part * (len(intact) - 2) // 7])
         assert name in refusal(folder)
-    (folder / name).write_bytes(bytes(len(whole)))
+    (folder / name).write_bytes(bytes(len(intact)))
     assert name in refusal(folder)
-    (folder / name).write_bytes(whole + b"\0")
+    (folder / name).write_bytes(intact + b"\0")
     assert name in refusal(folder)
 
 
 @pytest.mark.parametrize("name", [ENCODER, VECTORS, CATALOG, INDEX, MANIFEST])
-def test_a_file_that_is_missing_or_no_file_is_refused(folder: Path, name: str) -> None:
+def test_a_missing_or_irregular_file_is_refused(folder: Path, name: str) -> None:
     (folder / name).unlink()
     assert name in refusal(folder)
     (folder / name).mkdir()
@@ -200,7 +200,7 @@ def test_a_file_that_is_missing_or_no_file_is_refused(folder: Path, name: str) -
         assert f"{name} is missing" in refusal(folder)
 
 
-def test_a_folder_that_is_not_there_is_refused(folder: Path) -> None:
+def test_a_missing_folder_is_refused(folder: Path) -> None:
     for path in (folder / "none", folder / VECTORS, folder / "a\0b"):
         with pytest.raises(ReleaseError):
             open_release(path)
@@ -245,7 +245,7 @@ BAD_MANIFESTS: dict[str, tuple[Damage, str]] = {
     "deeply nested": (raw(b'{"a":' + b"[" * 200_000), "cannot be read"),
     "nested in place": (change(training=eval("[" * 90 + "]" * 90)), "training"),
     "a number of 5,000 digits": (raw(b'{"format": ' + b"9" * 5000 + b"}"), "cannot be read"),
-    "huge": (raw(b" " * (1 << 24) + b"{}"), "at most 16,777,216"),
+    "huge": (raw(b" " * (1 << 24) + b"{}"), "at most 16,777,216 are allowed"),
     "a newer format": (change(format=2), "format 2, this program reads up to 1; upgrade"),
     "a format before the first": (change(format=0), "format"),
     "a format of no number": (change(format="new"), "format"),
@@ -287,7 +287,7 @@ BAD_MANIFESTS: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_MANIFESTS)
-def test_a_manifest_that_cannot_be_used_is_refused(folder: Path, case: str) -> None:
+def test_an_invalid_manifest_is_refused(folder: Path, case: str) -> None:
     damage, expected = BAD_MANIFESTS[case]
     damage(folder)
     assert expected in refusal(folder)
@@ -321,7 +321,7 @@ BAD_ENCODERS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_ENCODERS)
-def test_an_encoder_that_cannot_be_made_is_refused(folder: Path, case: str) -> None:
+def test_an_invalid_encoder_is_refused(folder: Path, case: str) -> None:
     changes, expected = BAD_ENCODERS[case]
     change_encoder(**changes)(folder)
     assert expected in refusal(folder)
@@ -421,7 +421,7 @@ BAD_CONTENT: dict[str, tuple[Damage, str]] = {
     "encoder: a tensor missing": (edit_weights(lambda w: w.pop("value.weight")), "no value.weight"),
     "encoder: a tensor too many": (
         edit_weights(lambda w: w.update(extra=torch.zeros(1))),
-        "extra is none of its weights",
+        "extra is not one of its weights",
     ),
     "encoder: other shape": (
         edit_weights(lambda w: w.update({"value.weight": torch.zeros(8, 9)})),
@@ -435,10 +435,10 @@ BAD_CONTENT: dict[str, tuple[Damage, str]] = {
         edit_weights(lambda w: w["value.weight"].__setitem__((0, 0), torch.nan)),
         "not finite",
     ),
-    "encoder: garbage": (write(ENCODER, b"garbage!" * 9), "encoder.safetensors does not make"),
+    "encoder: garbage": (write(ENCODER, b"garbage!" * 9), "encoder.safetensors does not fit"),
     "encoder: claimed header": (
         write(ENCODER, struct.pack("<Q", 2**62) + b"{}"),
-        "encoder.safetensors does not make",
+        "encoder.safetensors does not fit",
     ),
     "catalogue: twice an id": (with_ids(lambda ids: [ids[1], *ids[1:]]), "appears twice"),
     "catalogue: no id": (with_ids(lambda ids: [None, *ids[1:]]), "lacks its id"),
@@ -452,7 +452,7 @@ BAD_CONTENT: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_CONTENT)
-def test_content_that_cannot_be_used_is_refused(folder: Path, case: str) -> None:
+def test_invalid_content_is_refused(folder: Path, case: str) -> None:
     damage, expected = BAD_CONTENT[case]
     damage(folder)
     reseal(folder)
@@ -474,7 +474,7 @@ def test_each_kind_of_index_is_opened_as_it_was_built(make_draft: MakeDraft, kin
 
 @pytest.mark.parametrize("kind", SPECS)
 @pytest.mark.parametrize("items", [39, 41])
-def test_an_index_of_other_size_is_refused(make_draft: MakeDraft, kind: str, items: int) -> None:
+def test_an_index_of_another_size_is_refused(make_draft: MakeDraft, kind: str, items: int) -> None:
     folder = make_draft("first", spec=SPECS[kind])
     other = make_draft("second", items=items, spec=SPECS[kind])
     (folder / INDEX).write_bytes((other / INDEX).read_bytes())
@@ -482,7 +482,7 @@ def test_an_index_of_other_size_is_refused(make_draft: MakeDraft, kind: str, ite
     assert "items.faiss cannot be used" in refusal(folder)
 
 
-def test_an_index_of_other_kind_is_refused(make_draft: MakeDraft) -> None:
+def test_an_index_of_another_kind_is_refused(make_draft: MakeDraft) -> None:
     flat, ivf = (make_draft(kind, spec=spec) for kind, spec in SPECS.items())
     content = (flat / INDEX).read_bytes()
     (flat / INDEX).write_bytes((ivf / INDEX).read_bytes())
@@ -492,7 +492,7 @@ def test_an_index_of_other_kind_is_refused(make_draft: MakeDraft) -> None:
         assert "items.faiss cannot be used" in refusal(folder)
 
 
-def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
+def test_a_missing_device_is_refused(folder: Path) -> None:
     with pytest.raises(ReleaseError, match=r"items\.faiss cannot be used .*device"):
         open_release(folder, device="cuda:99")
 
@@ -526,7 +526,7 @@ def test_content_damaged_before_it_was_hashed_is_refused_or_read(folder: Path, n
 # --- canaries ---
 
 
-def test_a_canary_that_is_answered_otherwise_is_refused(folder: Path) -> None:
+def test_a_different_answer_to_a_canary_is_refused(folder: Path) -> None:
     canary = read_manifest(folder).canaries[0]
     others = tuple(f"item-{row}" for row in range(1, 41) if f"item-{row}" not in canary.items)
     some = canary.model_copy(update={"items": canary.items[:17] + others[:3]})
@@ -537,7 +537,7 @@ def test_a_canary_that_is_answered_otherwise_is_refused(folder: Path) -> None:
     open_release(folder)
 
 
-def test_a_canary_of_strange_history_is_answered(folder: Path) -> None:
+def test_a_canary_with_a_strange_history_is_answered(folder: Path) -> None:
     strange = (Canary(history=()), Canary(history=("", "\0", "item-1" * 1000) * 1000))
     answers = answer_canaries(open_release(folder).retriever, strange)
     popular = tuple(f"item-{row}" for row in range(1, CANARY_K + 1))
@@ -549,11 +549,11 @@ def test_a_canary_of_strange_history_is_answered(folder: Path) -> None:
 
 def test_opening_hashes_each_file_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
-    whole = hashlib.file_digest
+    intact = hashlib.file_digest
 
     def counted(file: Any, name: str) -> Any:
         hashed.append(Path(file.name).name)
-        return whole(file, name)
+        return intact(file, name)
 
     monkeypatch.setattr(hashlib, "file_digest", counted)
     open_release(folder)
@@ -579,20 +579,20 @@ def test_current_is_an_id(tmp_path: Path, text: str) -> None:
     [b"", b"\n", b"../first", b"/etc", b".first", b"first\n\n", b"a b", b"\xff\xfe", b"first\0",
      b"a" * 65, b"a" * 100_000, b"-first", "первый".encode()],
 )  # fmt: skip
-def test_current_that_is_no_id_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_id_in_current_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "current").write_bytes(content)
-    with pytest.raises(ReleaseError, match="not a release's id") as refused:
+    with pytest.raises(ReleaseError, match="not a release id") as refused:
         read_current(tmp_path)
     assert len(str(refused.value)) < 2000
 
 
-def test_current_that_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_a_folder_named_current_is_refused(tmp_path: Path) -> None:
     (tmp_path / "current").mkdir()
     with pytest.raises(ReleaseError, match="cannot be read"):
         read_current(tmp_path)
 
 
-def test_text_is_replaced_whole(tmp_path: Path) -> None:
+def test_replace_text_leaves_no_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "current"
     replace_text(path, "old")
     replace_text(path, "new")
@@ -603,24 +603,24 @@ def test_text_is_replaced_whole(tmp_path: Path) -> None:
 # --- a release in use ---
 
 
-def test_an_open_release_is_not_deletable_until_it_is_dropped(folder: Path) -> None:
+def test_an_open_release_cannot_be_deleted(folder: Path) -> None:
     release = open_release(folder)
     again = open_release(folder)
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert not free
     del release
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert not free
     del again
     gc.collect()
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert free
         assert "is being deleted" in refusal(folder)
     open_release(folder)
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o444])
-def test_what_cannot_be_locked_may_be_in_use(
+def test_a_release_that_cannot_be_locked_is_not_deleted(
     folder: Path, monkeypatch: pytest.MonkeyPatch, mode: int
 ) -> None:
     """On NFS an exclusive lock is refused on what is open for reading alone; elsewhere all are."""
@@ -639,22 +639,20 @@ def test_what_cannot_be_locked_may_be_in_use(
 
     monkeypatch.setattr(fcntl, "flock", as_on_nfs)
     writable = os.access(folder / MANIFEST, os.W_OK)
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert free == writable
     release = open_release(folder)
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert not free
     assert {fcntl.LOCK_SH | fcntl.LOCK_NB, fcntl.LOCK_EX | fcntl.LOCK_NB} == set(kinds)
     del release
     gc.collect()
     monkeypatch.setattr(fcntl, "flock", without_locks)
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert not free
 
 
-def test_a_manifest_that_cannot_be_written_is_asked_about_as_it_is(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_manifest_can_be_locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     really_open = os.open
 
     def read_only(path: Path, flags: int, mode: int = 0o777) -> int:
@@ -663,7 +661,7 @@ def test_a_manifest_that_cannot_be_written_is_asked_about_as_it_is(
         return really_open(path, flags, mode)
 
     monkeypatch.setattr(os, "open", read_only)
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert free
 
 
@@ -671,16 +669,16 @@ def open_descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def test_a_release_that_is_refused_is_not_held(folder: Path) -> None:
+def test_a_refused_release_is_not_locked(folder: Path) -> None:
     descriptors = open_descriptors()
     (folder / VECTORS).write_bytes(b"")
     refusal(folder)
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert free
     assert open_descriptors() == descriptors
 
 
-def test_a_deleted_release_goes_on_answering(folder: Path) -> None:
+def test_an_open_release_answers_after_its_files_are_deleted(folder: Path) -> None:
     release = open_release(folder)
     for path in folder.iterdir():
         path.unlink()
@@ -691,6 +689,6 @@ def test_a_deleted_release_goes_on_answering(folder: Path) -> None:
 # --- beside the contract ---
 
 
-def test_verify_files_reads_no_more_than_the_manifest_names(folder: Path) -> None:
+def test_verify_files_ignores_files_outside_the_manifest(folder: Path) -> None:
     (folder / "history.jsonl").write_text("{}")
     verify_files(folder, read_manifest(folder))

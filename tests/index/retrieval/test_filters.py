@@ -1,4 +1,4 @@
-"""What a filter lets through."""
+"""The rows that a filter allows."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def rows(
 
 
 @pytest.mark.parametrize(
-    ("allow", "deny", "left"),
+    ("allow", "deny", "allowed_rows"),
     [
         (None, [], [1, 2, 3, 4, 5, 6, 7, 8]),
         (["a"], [], [1, 4]),
@@ -34,11 +34,11 @@ def rows(
     ],
 )
 def test_items_without_a_category_pass_deny_and_fail_allow(
-    allow: list[str] | None, deny: list[str], left: list[int]
+    allow: list[str] | None, deny: list[str], allowed_rows: list[int]
 ) -> None:
-    assert rows(CategoryFilter(allow, deny)) == left
+    assert rows(CategoryFilter(allow, deny)) == allowed_rows
     known = Categories(NAMES)
-    assert known.size(known.passes(CategoryFilter(allow, deny))) == len(left)
+    assert known.size(known.passes(CategoryFilter(allow, deny))) == len(allowed_rows)
 
 
 def test_excluded_and_withdrawn_rows_are_left_out() -> None:
@@ -46,30 +46,30 @@ def test_excluded_and_withdrawn_rows_are_left_out() -> None:
     assert rows(CategoryFilter(["a", "b"]), frozenset({1}), frozenset({7})) == [2, 4]
 
 
-@pytest.mark.parametrize("asked", [[1, 2, 3, 4, 5, 6, 7, 8], [2, 4, 7], [8], []])
-def test_rows_that_are_asked_about_are_struck_out_as_all_are(asked: list[int]) -> None:
+@pytest.mark.parametrize("some_rows", [[1, 2, 3, 4, 5, 6, 7, 8], [2, 4, 7], [8], []])
+def test_given_rows_are_filtered_like_all_rows(some_rows: list[int]) -> None:
     known = Categories(NAMES)
     passes = known.passes(CategoryFilter(None, ["b"]))
     for excluded, withdrawn, passing in [
         (NOTHING, NOTHING, None),
         (frozenset({1, 8}), NOTHING, None),
-        (frozenset({1, 8, 99}), frozenset({2, 4, 99}), None),  # 99: of items beside the catalogue
+        (frozenset({1, 8, 99}), frozenset({2, 4, 99}), None),  # 99: an item of a delta
         (NOTHING, NOTHING, passes),
         (frozenset({4}), frozenset({5}), passes),
     ]:
-        each = Filter(known, excluded, withdrawn, passing)
-        left = set(each.rows().tolist())
-        assert each.filter_rows(np.array(asked, np.int64)).tolist() == [
-            r for r in asked if r in left
+        allowed = Filter(known, excluded, withdrawn, passing)
+        allowed_rows = set(allowed.rows().tolist())
+        assert allowed.filter_rows(np.array(some_rows, np.int64)).tolist() == [
+            r for r in some_rows if r in allowed_rows
         ]
         scores = np.arange(8, dtype=np.float32)
-        each.mask_scores(scores)
-        assert [row for row, score in enumerate(scores, 1) if score > -np.inf] == sorted(left)
-        assert (scores[[row - 1 for row in left]] == [row - 1 for row in left]).all()
-        assert bool(each) == (len(left) < 8)
+        allowed.mask_scores(scores)
+        assert (np.flatnonzero(scores > -np.inf) + 1).tolist() == sorted(allowed_rows)
+        assert (scores[[row - 1 for row in allowed_rows]] == [r - 1 for r in allowed_rows]).all()
+        assert bool(allowed) == (len(allowed_rows) < 8)
 
 
-def test_popular_items_are_the_first_rows_that_are_allowed() -> None:
+def test_popular_items_are_the_first_allowed_rows() -> None:
     known = Categories(NAMES)
     plain = Filter(known, frozenset({1}), frozenset({3}), None)
     assert plain.most_popular(3).tolist() == [2, 4, 5]

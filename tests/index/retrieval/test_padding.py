@@ -1,4 +1,4 @@
-"""One rule of order, cut and padding, by both of its functions, against the rule said slowly."""
+"""Both functions implement one rule of order, truncation and padding."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,14 @@ HISTORIES = st.lists(st.lists(st.integers(0, 5), max_size=9), max_size=6)
 LENGTHS = st.integers(1, 7)
 
 
-def slowly(histories: Sequence[Sequence[int]], length: int) -> list[list[int]]:
+def reference_padding(histories: Sequence[Sequence[int]], length: int) -> list[list[int]]:
     """The last `length` items, newest in the last column, zeros before them."""
     padded = []
     for history in histories:
-        line = [0] * length
+        padded_row = [0] * length
         for steps_back in range(1, min(length, len(history)) + 1):
-            line[length - steps_back] = history[len(history) - steps_back]
-        padded.append(line)
+            padded_row[length - steps_back] = history[len(history) - steps_back]
+        padded.append(padded_row)
     return padded
 
 
@@ -30,7 +30,7 @@ def test_a_short_history_is_padded_on_the_left_and_a_long_one_loses_its_oldest()
     assert padded.dtype == np.int64
 
 
-def test_an_unknown_item_leaves_no_gap_and_takes_no_place() -> None:
+def test_an_unknown_item_leaves_no_gap() -> None:
     assert pad_histories([[1, 0, 2, 0], [0, 0], [7, 0, 8, 9]], 3).tolist() == [
         [0, 1, 2],
         [0, 0, 0],
@@ -38,7 +38,7 @@ def test_an_unknown_item_leaves_no_gap_and_takes_no_place() -> None:
     ]
 
 
-def test_no_history_is_no_row() -> None:
+def test_no_histories_give_no_rows() -> None:
     assert pad_histories([], 3).shape == (0, 3)
     none = np.zeros(0, int)
     assert pad_slices(none, none, none, 3).shape == (0, 3)
@@ -53,15 +53,15 @@ def test_slices_may_overlap_and_stay_in_their_bounds() -> None:
 
 @REPEATABLE
 @given(HISTORIES, LENGTHS)
-def test_histories_agree_with_the_slow_rule(histories: list[list[int]], length: int) -> None:
+def test_pad_histories_agrees_with_the_reference(histories: list[list[int]], length: int) -> None:
     known = [[row for row in history if row] for history in histories]
-    assert pad_histories(histories, length).tolist() == slowly(known, length)
+    assert pad_histories(histories, length).tolist() == reference_padding(known, length)
 
 
 @REPEATABLE
 @given(HISTORIES, LENGTHS)
-def test_slices_agree_with_histories(histories: list[list[int]], length: int) -> None:
-    """What the trainer sees is what the server sees."""
+def test_pad_slices_agrees_with_pad_histories(histories: list[list[int]], length: int) -> None:
+    """Trainer and server pad in the same way."""
     known = [[row for row in history if row] for history in histories]
     ends = np.cumsum([len(history) for history in known], dtype=np.int64)
     starts = ends - [len(history) for history in known]

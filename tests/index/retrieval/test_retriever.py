@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from index.release.reading import open_release
-from index.retrieval.diversity import POOL
+from index.retrieval.diversity import POOL_FACTOR
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.retriever import Answer, Query, Retriever
 
@@ -18,13 +18,13 @@ HISTORY = ["item-3", "item-9", "item-3", "item-1"]
 
 @pytest.fixture
 def retriever(make_draft: MakeDraft) -> Retriever:
-    """Of 200 items; one in three has no category, the others are of two."""
+    """With 200 items: a third without a category, the others of two categories."""
     return open_release(make_draft(items=200)).retriever
 
 
 def ask(retriever: Retriever, *withdrawn: int, **query: object) -> Answer:
-    given = {"history": HISTORY, "k": 20, **query}
-    [answer] = retriever.recommend([Query(**given)], None, frozenset(withdrawn))
+    fields = {"history": HISTORY, "k": 20, **query}
+    [answer] = retriever.recommend([Query(**fields)], None, frozenset(withdrawn))
     return answer
 
 
@@ -36,7 +36,7 @@ def kinds(retriever: Retriever, answer: Answer) -> list[str | None]:
     return [retriever.catalog.categories[row - 1] for row in answer.rows.tolist()]
 
 
-def test_what_is_excluded_seen_or_withdrawn_makes_room_for_the_next(retriever: Retriever) -> None:
+def test_excluded_seen_and_withdrawn_items_are_replaced_by_the_next(retriever: Retriever) -> None:
     ranking = ids(retriever, ask(retriever, k=200, exclude_seen=False))
     excluded, unknown = ranking[2:8], ["unknown"]
     withdrawn = retriever.catalog.rows(ranking[10:12])
@@ -50,22 +50,20 @@ def test_what_is_excluded_seen_or_withdrawn_makes_room_for_the_next(retriever: R
 
 
 @pytest.mark.parametrize("history", [HISTORY, [], ["unknown"]])
-def test_categories_are_kept_to_whatever_the_source(
-    retriever: Retriever, history: list[str]
-) -> None:
-    everything = ask(retriever, history=history, k=200)
+def test_category_filters_apply_to_each_source(retriever: Retriever, history: list[str]) -> None:
+    unfiltered = ask(retriever, history=history, k=200)
     for chosen, passes in [
         (CategoryFilter(["category 1"]), lambda kind: kind == "category 1"),
         (CategoryFilter(None, ["category 1"]), lambda kind: kind != "category 1"),
     ]:
         answer = ask(retriever, history=history, categories=chosen)
-        names = zip(ids(retriever, everything), kinds(retriever, everything), strict=True)
+        names = zip(ids(retriever, unfiltered), kinds(retriever, unfiltered), strict=True)
         assert ids(retriever, answer) == [item for item, kind in names if passes(kind)][:20]
-        assert answer.source == everything.source
+        assert answer.source == unfiltered.source
         assert len(answer.rows) == 20
 
 
-def test_popular_items_keep_to_every_filter(retriever: Retriever) -> None:
+def test_filters_apply_to_popular_items(retriever: Retriever) -> None:
     answer = ask(
         retriever,
         *(1, 2, 7),
@@ -79,7 +77,7 @@ def test_popular_items_keep_to_every_filter(retriever: Retriever) -> None:
     assert answer.unknown == 1
 
 
-def test_no_more_are_given_than_are_allowed(retriever: Retriever) -> None:
+def test_an_answer_has_only_allowed_items(retriever: Retriever) -> None:
     for history in (HISTORY, []):
         answer = ask(retriever, history=history, k=200, categories=CategoryFilter(["category 1"]))
         assert set(kinds(retriever, answer)) == {"category 1"}
@@ -87,13 +85,13 @@ def test_no_more_are_given_than_are_allowed(retriever: Retriever) -> None:
         assert not len(ask(retriever, history=history, categories=CategoryFilter(["none"])).rows)
 
 
-def test_diversity_chooses_from_the_best_and_keeps_to_the_filters(retriever: Retriever) -> None:
-    pool = ids(retriever, ask(retriever, k=POOL * 20))
+def test_diversity_chooses_from_the_best_allowed_items(retriever: Retriever) -> None:
+    pool = ids(retriever, ask(retriever, k=POOL_FACTOR * 20))
     for history in (HISTORY, []):
         plain = ask(retriever, history=history)
         diverse = ask(retriever, history=history, diversity=1.0)
         sizes = np.unique([kind or "" for kind in kinds(retriever, diverse)], return_counts=True)[1]
-        assert sizes.max() - sizes.min() <= 1, "categories take turns"
+        assert sizes.max() - sizes.min() <= 1, "categories alternate"
         assert len(set(ids(retriever, diverse))) == 20
         assert diverse.source == plain.source
     assert set(ids(retriever, ask(retriever, diversity=0.5))) <= set(pool)
@@ -104,8 +102,8 @@ def test_diversity_chooses_from_the_best_and_keeps_to_the_filters(retriever: Ret
     )
 
 
-def test_the_scores_of_another_model_s_size_diversify_alike(retriever: Retriever) -> None:
-    """As if the encoder gave interests 64 times as long."""
+def test_diversity_does_not_depend_on_the_scale_of_scores(retriever: Retriever) -> None:
+    """As if the encoder's interests were 64 times as long."""
     weights = retriever.encoder.state_dict()
     before = ask(retriever, diversity=0.4)
     weights["value.weight"].mul_(64)
@@ -116,29 +114,29 @@ def test_the_scores_of_another_model_s_size_diversify_alike(retriever: Retriever
     assert (before.scores * 64).tolist() == pytest.approx(after.scores.tolist())
 
 
-def test_an_explanation_adds_up(retriever: Retriever) -> None:
+def test_an_explanation_is_consistent_with_the_answer(retriever: Retriever) -> None:
     answer = ask(retriever, explain=True)
-    told = answer.explanation
-    assert told is not None
+    explanation = answer.explanation
+    assert explanation is not None
 
     [interests] = retriever.encode([retriever.catalog.rows(HISTORY)])
     products = retriever.vectors[answer.rows] @ interests.T
-    np.testing.assert_allclose(told.scores, products, rtol=1e-5, atol=1e-6)
-    own = told.scores[np.arange(20), answer.interests]
+    np.testing.assert_allclose(explanation.scores, products, rtol=1e-5, atol=1e-6)
+    own = explanation.scores[np.arange(20), answer.interests]
     assert own.tolist() == answer.scores.tolist()
-    assert (own >= told.scores.max(axis=1) - 1e-6).all()
+    assert (own >= explanation.scores.max(axis=1) - 1e-6).all()
     wins = [(answer.interests == interest).mean() for interest in range(len(interests))]
-    assert told.shares.tolist() == pytest.approx(wins)
+    assert explanation.shares.tolist() == pytest.approx(wins)
     assert answer.top_interest_share == max(wins)
-    for attended in told.attended:
+    for attended in explanation.attended:
         rows, weights = zip(*attended, strict=True)
-        assert sorted(rows) == [1, 3, 9], "an item that stands there twice is told once"
+        assert sorted(rows) == [1, 3, 9], "an item that appears twice is listed once"
         assert sum(weights) == pytest.approx(1)
         assert list(weights) == sorted(weights, reverse=True)
 
 
-def test_what_is_attended_to_is_what_the_encoder_attends_to(retriever: Retriever) -> None:
-    """By a history of one item and of two, where it can be told without looking inside."""
+def test_attention_is_that_of_the_encoder(retriever: Retriever) -> None:
+    """With histories of one and two items, where attention follows from the interests."""
     alone = ask(retriever, history=["item-5"], explain=True).explanation
     assert alone is not None
     assert alone.attended == [[(5, pytest.approx(1))]] * len(alone.shares)
@@ -152,54 +150,58 @@ def test_what_is_attended_to_is_what_the_encoder_attends_to(retriever: Retriever
         np.testing.assert_allclose(pair[0, interest], mixed, rtol=1e-4, atol=1e-5)
 
 
-def test_only_what_the_encoder_sees_is_told_and_the_largest_of_it(
+def test_attention_covers_only_the_encoded_history_and_its_largest_weights(
     retriever: Retriever, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history = [f"item-{row}" for row in range(1, 30)]
-    told = ask(retriever, history=history, explain=True).explanation
-    assert told is not None
+    explanation = ask(retriever, history=history, explain=True).explanation
+    assert explanation is not None
     newest = {25, 26, 27, 28, 29}
-    assert all({row for row, _ in attended} == newest for attended in told.attended)
+    assert all({row for row, _ in attended} == newest for attended in explanation.attended)
 
-    monkeypatch.setattr("index.retrieval.explanation.ATTENDED", 2)
+    monkeypatch.setattr("index.retrieval.explanation.MAX_ATTENDED", 2)
     fewer = ask(retriever, history=history, explain=True).explanation
     assert fewer is not None
-    assert fewer.attended == [attended[:2] for attended in told.attended]
+    assert fewer.attended == [attended[:2] for attended in explanation.attended]
 
 
-def test_only_who_asks_is_told_and_where_there_is_something_to_tell(retriever: Retriever) -> None:
+def test_explanation_and_overlap_are_only_in_answers_that_ask_for_them(
+    retriever: Retriever,
+) -> None:
     queries = [
         Query(HISTORY),
         Query(HISTORY, explain=True, measure_overlap=True),
         Query([], explain=True),
     ]
-    plain, told, popular = retriever.recommend(queries)
+    plain, explained, popular = retriever.recommend(queries)
 
     assert (plain.explanation, plain.overlap) == (None, None)
-    assert told.explanation is not None
-    assert told.overlap is not None
+    assert explained.explanation is not None
+    assert explained.overlap is not None
     assert (popular.explanation, popular.overlap) == (None, None)
 
 
-def test_the_union_counts_what_each_interest_finds_alone(retriever: Retriever) -> None:
+def test_the_overlap_counts_the_items_of_each_interest(retriever: Retriever) -> None:
     interests = retriever.encode([retriever.catalog.rows(HISTORY)])[0]
     scores = retriever.vectors[1:] @ interests.T
     found = {row for column in scores.T for row in (-column).argsort()[:20].tolist()}
 
-    union = ask(retriever, measure_overlap=True, categories=CategoryFilter(["category 1"])).overlap
-    assert union == (len(found), 3 * 20), "of the interests, whatever may be in the answer"
+    overlap = ask(
+        retriever, measure_overlap=True, categories=CategoryFilter(["category 1"])
+    ).overlap
+    assert overlap == (len(found), 3 * 20), "of the interests, without filters"
     assert ask(retriever, measure_overlap=True, k=1000).overlap == (200, 3 * 200)
     assert ask(retriever, measure_overlap=True, history=["item-5"]).overlap is not None
 
 
-def test_similar_items_are_the_nearest_without_the_item(retriever: Retriever) -> None:
+def test_similar_items_are_the_nearest_without_the_item_itself(retriever: Retriever) -> None:
     vector = retriever.vectors[7] / np.linalg.norm(retriever.vectors[7])
     scores = retriever.vectors[1:] @ vector
     ranking = [row for row in (1 + (-scores).argsort()).tolist() if row != 7]
 
-    rows, told = similar(retriever, 10)
+    rows, similar_scores = similar(retriever, 10)
     assert rows.tolist() == ranking[:10]
-    np.testing.assert_allclose(told, scores[rows - 1], rtol=1e-5)
+    np.testing.assert_allclose(similar_scores, scores[rows - 1], rtol=1e-5)
     rows, _ = similar(retriever, 10, frozenset(ranking[:5]))
     assert rows.tolist() == ranking[5:15]
     assert len(similar(retriever, 1000)[0]) == 199
@@ -213,7 +215,7 @@ def similar(
     return found[:2]
 
 
-def test_queries_of_every_kind_are_answered_together_as_alone(retriever: Retriever) -> None:
+def test_a_batch_has_the_answers_of_single_queries(retriever: Retriever) -> None:
     queries = [
         Query(HISTORY, 5),
         Query([], 7, diversity=0.5),

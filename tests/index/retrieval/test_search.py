@@ -1,4 +1,4 @@
-"""The search for what is allowed is exact, whatever the index and whatever is not allowed."""
+"""Search under filters is exact, for each kind of index and filter."""
 
 import json
 import subprocess
@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from index.ann.build import build_index
-from index.ann.gpu import GpuIndex, rehearse
-from index.ann.spec import LIMIT, IndexSpec
+from index.ann.gpu import GpuIndex, emulate_gpu
+from index.ann.spec import GPU_LIMIT, IndexSpec
 from index.retrieval.filters import Categories, CategoryFilter, Filter
 from index.retrieval.merge import QueryHits
 from index.retrieval.search import ItemIndex, SearchRequest, Timings, search
@@ -24,7 +24,7 @@ EVIDENCE = Path(__file__).parents[2] / "evidence" / "filters.py"
 random = np.random.default_rng(8)
 VECTORS = random.integers(-3, 4, (ITEMS + 1, DIM)).astype(np.float32)  # products are exact, and tie
 VECTORS[0] = 0
-ASKED = random.integers(-3, 4, (5, 3, DIM)).astype(np.float32)
+INTERESTS = random.integers(-3, 4, (5, 3, DIM)).astype(np.float32)
 # Categories by direction: those of an interest's best items are few.
 NAMES = [
     f"category {kind}" for kind in (VECTORS[1:] @ random.standard_normal((DIM, KINDS))).argmax(1)
@@ -32,7 +32,7 @@ NAMES = [
 KNOWN = Categories(NAMES)
 
 
-# The same, but that no two products are equal: lists may drop one of two that are.
+# The same without equal products: lists may drop one of two equal items.
 UNEQUAL = (VECTORS + random.uniform(-0.01, 0.01, VECTORS.shape)).astype(np.float32)
 UNEQUAL[0] = 0
 ROUNDING = 0.1  # the scores are up to 60
@@ -44,7 +44,7 @@ def best(
     count: int,
     vectors: NDArray[np.float32] = VECTORS,
 ) -> list[int]:
-    """By computing all, ties to the lower row."""
+    """By brute force; ties to the lower row."""
     scores = (vectors.astype(np.float64) @ request.T.astype(np.float64)).max(axis=1)
     rows = sorted(allowed.rows().tolist(), key=lambda row: (-scores[row], row))
     return rows[:count]
@@ -61,10 +61,10 @@ def allowed(
 def ask(
     index: ItemIndex,
     interests: NDArray[np.float32],
-    *wanted: SearchRequest,
+    *requests: SearchRequest,
 ) -> list[QueryHits]:
-    found = dict(search(index, interests, wanted, Timings()))
-    return [found[place] for place in range(len(wanted))]
+    found = dict(search(index, interests, requests, Timings()))
+    return [found[position] for position in range(len(requests))]
 
 
 def head(request: NDArray[np.float32], count: int) -> frozenset[int]:
@@ -76,8 +76,8 @@ def kinds_of(rows: frozenset[int]) -> list[str]:
 
 
 def some(count: int) -> frozenset[int]:
-    drawn = np.random.default_rng(9).choice(ITEMS, count, replace=False) + 1
-    return frozenset(drawn.tolist())
+    rows = np.random.default_rng(9).choice(ITEMS, count, replace=False) + 1
+    return frozenset(rows.tolist())
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def built(spec: IndexSpec) -> ItemIndex:
 
 
 def on_gpu(spec: IndexSpec) -> GpuIndex:
-    return rehearse(build_index(UNEQUAL, spec), UNEQUAL, spec.probes)  # type: ignore[arg-type]
+    return emulate_gpu(build_index(UNEQUAL, spec), UNEQUAL, spec.probes)  # type: ignore[arg-type]
 
 
 LISTS = IndexSpec(kind="ivf", head=500, lists=32, margin=1e6, probes=32)  # probes every list
@@ -104,12 +104,12 @@ KINDS_OF_INDEX: dict[str, Callable[[], ItemIndex]] = {
 
 
 def assert_as_good_as_the_best(
-    line: QueryHits, request: NDArray[np.float32], each: Filter, count: int
+    hits: QueryHits, request: NDArray[np.float32], filter_: Filter, count: int
 ) -> None:
-    """But for rounding: of two items that are nearly equal, lists may drop the better."""
-    rows, scores, _ = line
-    expected = best(request, each, count, UNEQUAL)
-    assert set(rows.tolist()) <= set(each.rows().tolist())
+    """Up to rounding: of two nearly equal items, lists may drop the better."""
+    rows, scores, _ = hits
+    expected = best(request, filter_, count, UNEQUAL)
+    assert set(rows.tolist()) <= set(filter_.rows().tolist())
     assert len(set(rows.tolist())) == len(rows) == len(expected)
     true = (UNEQUAL[expected] @ request.T).max(axis=1)
     np.testing.assert_allclose(scores, true, atol=ROUNDING)
@@ -117,12 +117,12 @@ def assert_as_good_as_the_best(
 
 @pytest.mark.parametrize("kind", KINDS_OF_INDEX)
 @pytest.mark.parametrize("interests", [1, 3])
-def test_what_is_not_allowed_is_left_out_of_the_ranking(kind: str, interests: int) -> None:
-    """With one interest, the lists come to fewer than all items, and are probed."""
+def test_excluded_items_are_not_ranked(kind: str, interests: int) -> None:
+    """With one interest the lists hold fewer than all items, and are probed."""
     index = KINDS_OF_INDEX[kind]()
-    for request in ASKED[:2, :interests]:
+    for request in INTERESTS[:2, :interests]:
         near = head(request, 300)
-        for each in (
+        for filter_ in (
             allowed(),
             allowed(some(20)),
             allowed(some(1000)),
@@ -132,100 +132,100 @@ def test_what_is_not_allowed_is_left_out_of_the_ranking(kind: str, interests: in
             allowed(categories=CategoryFilter(None, ["category 3"])),
             allowed(categories=CategoryFilter(None, kinds_of(near))),
             allowed(categories=CategoryFilter(["category 3"])),
-            allowed(categories=CategoryFilter([f"category {at}" for at in range(12)])),
+            allowed(categories=CategoryFilter([f"category {number}" for number in range(12)])),
             allowed(near, some(400), CategoryFilter(None, kinds_of(head(request, 20)))),
             allowed(frozenset(range(1, ITEMS + 1)) - {7, 90, 2000}),
             allowed(categories=CategoryFilter([])),
         ):
             for count in (1, 20, 700):
-                [line] = ask(index, request[None], SearchRequest(count, each))
-                assert_as_good_as_the_best(line, request, each, count)
+                [hits] = ask(index, request[None], SearchRequest(count, filter_))
+                assert_as_good_as_the_best(hits, request, filter_, count)
 
 
 @pytest.mark.parametrize("count", [1, 5, 40, 1000, 10_000])
 @pytest.mark.parametrize("denied", [1, 5, 50, 400])
-def test_what_is_barred_may_be_all_that_an_interest_finds(
+def test_all_items_near_an_interest_may_be_excluded(
     flat: ItemIndex, count: int, denied: int
 ) -> None:
-    for request in ASKED:
+    for request in INTERESTS:
         near = head(request, denied)
         kinds = CategoryFilter(None, kinds_of(near))
-        for each in (
+        for filter_ in (
             allowed(withdrawn=near),
             allowed(categories=kinds),
             allowed(near, near, kinds),
         ):
-            [line] = ask(flat, request[None], SearchRequest(count, each))
-            assert line[0].tolist() == best(request, each, count)
+            [hits] = ask(flat, request[None], SearchRequest(count, filter_))
+            assert hits[0].tolist() == best(request, filter_, count)
 
 
-def test_lists_are_probed_under_filters_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is barred does not make a search of all items of it, which takes ten times as long."""
+def test_lists_are_probed_under_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Excluded items do not cause an exact search, which takes ten times as long."""
     index = built(LISTS.model_copy(update={"margin": 2.0}))
     monkeypatch.setattr("index.ann.ivf.FlatIndex", None)
-    near = head(ASKED[0], 40)
-    for each in (
+    near = head(INTERESTS[0], 40)
+    for filter_ in (
         allowed(near),
         allowed(withdrawn=some(400) | near),
-        allowed(categories=CategoryFilter(None, kinds_of(head(ASKED[0], 3)))),
-        allowed(categories=CategoryFilter([f"category {at}" for at in range(KINDS // 2)])),
+        allowed(categories=CategoryFilter(None, kinds_of(head(INTERESTS[0], 3)))),
+        allowed(categories=CategoryFilter([f"category {number}" for number in range(KINDS // 2)])),
     ):
-        [line] = ask(index, ASKED[:1], SearchRequest(20, each))
-        assert len(line[0]) == 20
+        [hits] = ask(index, INTERESTS[:1], SearchRequest(20, filter_))
+        assert len(hits[0]) == 20
 
 
-def test_a_gpu_is_asked_as_deep_as_it_goes_and_the_host_for_the_rest() -> None:
+def test_beyond_the_gpu_limit_the_cpu_searches() -> None:
     index = on_gpu(IndexSpec())
-    for count in (LIMIT // 2, LIMIT, LIMIT + 1):
-        for each in (allowed(some(50)), allowed(some(3000))):
-            [line] = ask(index, ASKED[:1], SearchRequest(count, each))
-            assert_as_good_as_the_best(line, ASKED[0], each, count)
+    for count in (GPU_LIMIT // 2, GPU_LIMIT, GPU_LIMIT + 1):
+        for filter_ in (allowed(some(50)), allowed(some(3000))):
+            [hits] = ask(index, INTERESTS[:1], SearchRequest(count, filter_))
+            assert_as_good_as_the_best(hits, INTERESTS[0], filter_, count)
 
 
-def test_requests_that_want_different_things_are_answered_together(flat: ItemIndex) -> None:
-    near = head(ASKED[1], 300)
-    wanted = [
+def test_different_requests_are_answered_together(flat: ItemIndex) -> None:
+    near = head(INTERESTS[1], 300)
+    requests = [
         SearchRequest(10, allowed()),
         SearchRequest(7, allowed(withdrawn=near)),
         SearchRequest(30, allowed(categories=CategoryFilter(["category 1"]))),
         SearchRequest(900, allowed(categories=CategoryFilter(None, ["category 2"]))),
         SearchRequest(5, allowed(categories=CategoryFilter(["unknown"]))),
     ]
-    lines = ask(flat, ASKED, *wanted)
+    results = ask(flat, INTERESTS, *requests)
 
-    for request, each, line in zip(ASKED, wanted, lines, strict=True):
-        assert line[0].tolist() == best(request, each.filter, each.count)
-        products = VECTORS[line[0]] @ request.T
-        assert line[1].tolist() == products.max(axis=1).tolist()
-        assert line[2].tolist() == products.argmax(axis=1).tolist()
+    for interests, request, hits in zip(INTERESTS, requests, results, strict=True):
+        assert hits[0].tolist() == best(interests, request.filter, request.count)
+        products = VECTORS[hits[0]] @ interests.T
+        assert hits[1].tolist() == products.max(axis=1).tolist()
+        assert hits[2].tolist() == products.argmax(axis=1).tolist()
 
 
-def test_with_an_index_of_lists_no_more_is_missed_than_without_filters() -> None:
-    drawn = np.random.default_rng(9)
-    vectors = drawn.standard_normal((ITEMS + 1, DIM)).astype(np.float32)
+def test_filters_do_not_lower_the_recall_of_lists() -> None:
+    generator = np.random.default_rng(9)
+    vectors = generator.standard_normal((ITEMS + 1, DIM)).astype(np.float32)
     vectors[0] = 0
     spec = IndexSpec(kind="ivf", head=200, lists=64, margin=2, probes=1)
     index = build_index(vectors, spec)
-    asked = drawn.standard_normal((60, 3, DIM)).astype(np.float32)
-    withdrawn = frozenset((drawn.choice(ITEMS, 600, replace=False) + 1).tolist())
+    interests = generator.standard_normal((60, 3, DIM)).astype(np.float32)
+    withdrawn = frozenset((generator.choice(ITEMS, 600, replace=False) + 1).tolist())
     kinds = CategoryFilter(None, [f"category {kind}" for kind in range(5)])
 
-    def recall(each: Filter) -> float:
-        found = ask(index, asked, *[SearchRequest(20, each)] * len(asked))
+    def recall(filter_: Filter) -> float:
+        found = ask(index, interests, *[SearchRequest(20, filter_)] * len(interests))
         shares = []
-        for request, (rows, _, _) in zip(asked, found, strict=True):
-            scores = (vectors[each.rows()] @ request.T).max(axis=1)
-            true = each.rows()[np.argsort(-scores)[:20]]
+        for request, (rows, _, _) in zip(interests, found, strict=True):
+            scores = (vectors[filter_.rows()] @ request.T).max(axis=1)
+            true = filter_.rows()[np.argsort(-scores)[:20]]
             shares.append(np.isin(true, rows).mean())
         return float(np.mean(shares))
 
     plain = recall(allowed())
-    assert 0.8 < plain < 1, "else there is nothing to compare"
+    assert 0.8 < plain < 1, "otherwise the comparison is void"
     assert recall(allowed(withdrawn=withdrawn)) >= plain - 0.01
     assert recall(allowed(categories=kinds)) >= plain - 0.01
 
 
-def test_random_requests_get_what_the_oracle_says() -> None:
+def test_random_requests_agree_with_the_oracle() -> None:
     """The short form of `make evidence-filters`."""
     ended = subprocess.run(
         [sys.executable, str(EVIDENCE), "--requests", "300", "--items", "0", "--seed", "1"],
@@ -234,5 +234,5 @@ def test_random_requests_get_what_the_oracle_says() -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    told = json.loads(ended.stdout.splitlines()[-1])
-    assert told["flat"]["identical"] + told["flat"]["as_good"] == 300
+    summary = json.loads(ended.stdout.splitlines()[-1])
+    assert summary["flat"]["identical"] + summary["flat"]["as_good"] == 300

@@ -13,7 +13,7 @@ import pytest
 
 from index.release.atomic_io import replace_text
 from index.release.errors import ReleaseError
-from index.release.lock import deletable
+from index.release.lock import deletion_lock
 from index.release.manifest import CURRENT, INDEX
 from index.release.reading import Release
 from index.retrieval.retriever import Answer, Query, Retriever
@@ -87,11 +87,11 @@ async def test_it_follows_current_forward_and_back(live: ReleaseLoader, publish:
 async def test_a_release_no_longer_in_use_is_closed(live: ReleaseLoader, publish: Publish) -> None:
     folder = publish("first")
     await live.refresh()
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert not free
     publish("second")
     await live.refresh()
-    with deletable(folder) as free:
+    with deletion_lock(folder) as free:
         assert free
 
 
