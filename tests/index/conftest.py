@@ -1,4 +1,4 @@
-"""Small drafts, complete and built, as training and build would leave them."""
+"""Small complete drafts, as training and build make them."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -44,7 +44,7 @@ def _catalog(items: int) -> Catalog:
 def make_draft(tmp_path: Path) -> MakeDraft:
     """A function that writes <root>/drafts/<id> with an index, and returns the folder.
 
-    Seeded by the id's place in the order of the calls; each draft was created a day after the last.
+    The seed is the number of the call; each draft is created a day after the one before.
     """
     made = 0
 

@@ -1,4 +1,4 @@
-"""A draft is given the index it asks for, or is left as it was."""
+"""Build gives a draft an index with the requested recall, or leaves the draft as it was."""
 
 import itertools
 import os
@@ -35,7 +35,7 @@ DIM, K = 8, 20
 
 
 def replace_file(draft: Path, name: str, array: NDArray[np.generic]) -> None:
-    """With the manifest agreeing: as a training that made it so."""
+    """Replace a file and its digest in the manifest."""
     np.save(draft / name, array, allow_pickle=False)
     manifest = read_manifest(draft)
     files = {**manifest.files, name: digest(draft / name)}
@@ -156,7 +156,7 @@ def test_a_full_disk_leaves_the_draft_as_it_was(
 ) -> None:
     def half(self: FlatIndex, path: Path) -> None:
         write(self, path)
-        os.truncate(path, path.stat().st_size // 2)  # what faiss does not report of its last bytes
+        os.truncate(path, path.stat().st_size // 2)  # faiss reports no error
 
     write = FlatIndex.write
     monkeypatch.setattr(FlatIndex, "write", half)
@@ -167,7 +167,7 @@ def test_a_full_disk_leaves_the_draft_as_it_was(
 
 
 class Killed(BaseException):
-    """In place of a kill: nothing on the disk can be changed from here on, not even to clean up."""
+    """Simulates a kill: from here on nothing on the disk can be changed, not even to clean up."""
 
 
 _changes_left: list[int] = []  # before the kill; empty outside of a test of it
@@ -187,7 +187,7 @@ sys.addaudithook(_count_changes)
 
 
 def killed_after(changes: int, draft: Path) -> bool:
-    """Build the draft; whether it was killed before it could end."""
+    """Build the draft, and return whether it was killed before its end."""
     _changes_left.append(changes)
     try:
         build(draft)
@@ -202,7 +202,7 @@ def killed_after(changes: int, draft: Path) -> bool:
 def test_killed_at_any_moment_build_leaves_a_valid_draft(
     built_before: bool, make_draft: MakeDraft
 ) -> None:
-    """Without an index, or with the one that its manifest describes; and it can be built."""
+    """Without an index or with the one of its manifest, and it can be built again."""
     made = make_draft("first", items=300)
     if not built_before:
         without_index(made)
@@ -245,7 +245,7 @@ def planted(
 
 @pytest.fixture
 def slow_exact_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the choice does not hang on the clock: exact search takes no less than a second."""
+    """Exact search takes a second, so that the choice does not depend on the clock."""
     timed = index.ann.tuning._exact_candidate
 
     def candidate(exact: FlatIndex, tuning: object) -> object:

@@ -1,4 +1,4 @@
-"""Drafts become releases: the gate, the order of steps, what a crash leaves, the way back."""
+"""Publish, gate, rollback, list, verify and prune; the state after a crash."""
 
 import fcntl
 import json
@@ -162,7 +162,7 @@ def test_a_second_publisher_refuses(make_draft: MakeDraft, tmp_path: Path) -> No
         ):
             with pytest.raises(ReleaseError, match="another publish, rollback or prune is running"):
                 change()
-    publish(draft)  # the file stays; its lock went with the one who held it
+    publish(draft)  # the file stays, but its lock is released
 
 
 def test_a_full_disk_leaves_no_partial_release(make_draft: MakeDraft, tmp_path: Path) -> None:
@@ -188,12 +188,12 @@ def test_a_draft_that_changes_while_it_is_copied_is_not_published(
     draft = make_draft("second")
     copy = shutil.copyfile
 
-    def copy_what_is_there_by_now(source: Path, target: Path) -> None:
+    def copy_damaged_file(source: Path, target: Path) -> None:
         if source.name == VECTORS:
             flip(source)
         copy(source, target)
 
-    monkeypatch.setattr(shutil, "copyfile", copy_what_is_there_by_now)
+    monkeypatch.setattr(shutil, "copyfile", copy_damaged_file)
     with pytest.raises(
         ReleaseError, match=r"item_vectors\.npy does not have the manifest's sha256"
     ):
@@ -205,17 +205,17 @@ def test_a_draft_that_changes_while_it_is_copied_is_not_published(
 def test_files_are_synced_before_they_are_renamed(
     make_draft: MakeDraft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kill does not show this order; a loss of power would."""
+    """The order matters after a power failure, which a kill does not simulate."""
     draft = make_draft("first")
     files = [name for name in read_manifest(draft).files if name != INTERESTS]
     steps: list[str] = []
 
-    def said(path: object) -> str:
+    def shorten(path: object) -> str:
         return str(path).removeprefix(f"{tmp_path}/").replace(f".{os.getpid()}", ".PID")
 
-    def recorded(call: Callable[..., None], tell: Callable[..., str]) -> Callable[..., None]:
+    def recorded(call: Callable[..., None], describe: Callable[..., str]) -> Callable[..., None]:
         def record(*arguments: Any) -> None:
-            steps.append(tell(*arguments))
+            steps.append(describe(*arguments))
             call(*arguments)
 
         return record
@@ -223,19 +223,19 @@ def test_files_are_synced_before_they_are_renamed(
     monkeypatch.setattr(
         os,
         "fsync",
-        recorded(os.fsync, lambda fd: f"fsync {said(Path(f'/proc/self/fd/{fd}').readlink())}"),
+        recorded(os.fsync, lambda fd: f"fsync {shorten(Path(f'/proc/self/fd/{fd}').readlink())}"),
     )
     for name in ("rename", "replace"):
-        moved = recorded(getattr(os, name), lambda old, new: f"{said(old)} -> {said(new)}")
+        moved = recorded(getattr(os, name), lambda old, new: f"{shorten(old)} -> {shorten(new)}")
         monkeypatch.setattr(os, name, moved)
     publish(draft)
-    aside = "releases/.first.new"
+    temporary = "releases/.first.new"
     assert steps == [
-        *[f"fsync {aside}/{name}" for name in files],
-        f"fsync {aside}/.manifest.json.PID",
-        f"{aside}/.manifest.json.PID -> {aside}/manifest.json",
-        f"fsync {aside}",
-        f"{aside} -> releases/first",
+        *[f"fsync {temporary}/{name}" for name in files],
+        f"fsync {temporary}/.manifest.json.PID",
+        f"{temporary}/.manifest.json.PID -> {temporary}/manifest.json",
+        f"fsync {temporary}",
+        f"{temporary} -> releases/first",
         "fsync releases",
         "fsync .current.PID",
         ".current.PID -> current",
@@ -246,7 +246,7 @@ def test_files_are_synced_before_they_are_renamed(
 def test_after_a_crash_anywhere_a_whole_release_is_live_and_publish_works(
     make_draft: MakeDraft, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """By a kill before each change of the file system or at random, or a disk that is full."""
+    """Kills before each file system change and at random, and a full disk."""
     template, scratch = tmp_path_factory.mktemp("template"), tmp_path_factory.mktemp("scratch")
     for name in ("first", "second", "third", "fourth"):
         make_draft(name, root=template)
@@ -260,7 +260,7 @@ def test_after_a_crash_anywhere_a_whole_release_is_live_and_publish_works(
     )
     assert ended.returncode == 0, ended.stderr
     points = json.loads(ended.stdout)
-    # Fewer would say that the points are no longer found, not that there are fewer to fear.
+    # Fewer points would mean that the program no longer finds them.
     assert points["first publish"] >= 25
     assert points["publish and prune"] >= 30
     assert points["full disk"] >= 20
@@ -334,7 +334,7 @@ def test_given_metrics_of_the_live_release_replace_those_of_its_manifest(
         publish(draft, gate, against=today)
     with pytest.raises(ReleaseError, match="compared with other, but first is live now") as refused:
         publish(draft, gate, against=today.model_copy(update={"id": "other"}))
-    assert not isinstance(refused.value, GateRefusal), "which would be a judgement"
+    assert not isinstance(refused.value, GateRefusal), "a refusal would be a result on the draft"
     worse = first.model_copy(update={"metrics": {"day": {"recall@50": 0.1}}})
     assert publish(draft, gate, against=worse).name == "second"
 
@@ -471,13 +471,13 @@ def test_list_refuses_a_folder_that_is_not_a_root(make_draft: MakeDraft, tmp_pat
 
 def test_verify_opens_every_release(make_draft: MakeDraft, tmp_path: Path) -> None:
     published(make_draft, "first", "second")
-    assert [verdict.problem for verdict in verify(tmp_path)] == [None, None]
+    assert [result.problem for result in verify(tmp_path)] == [None, None]
     flip(tmp_path / "releases" / "first" / CATALOG)
     first, second = verify(tmp_path)
     assert first.id == "first"
     assert "catalog.parquet does not have the manifest's sha256" in str(first.problem)
     assert second.problem is None
-    assert [verdict.id for verdict in verify(tmp_path, "second")] == ["second"]
+    assert [result.id for result in verify(tmp_path, "second")] == ["second"]
     with pytest.raises(ReleaseError, match="not a release id"):
         verify(tmp_path, "../first")
 
@@ -485,7 +485,7 @@ def test_verify_opens_every_release(make_draft: MakeDraft, tmp_path: Path) -> No
 def test_verify_reports_a_missing_current_release(make_draft: MakeDraft, tmp_path: Path) -> None:
     published(make_draft, "first")
     (tmp_path / "current").write_text("gone\n")
-    problems = {verdict.id: verdict.problem for verdict in verify(tmp_path)}
+    problems = {result.id: result.problem for result in verify(tmp_path)}
     assert problems["first"] is None
     assert "no manifest.json" in str(problems["gone"])
 
@@ -499,11 +499,11 @@ def test_verify_reports_a_damaged_current_and_all_releases(
         ("first", False),
         ("second", False),
     ]
-    assert [verdict.id for verdict in verify(tmp_path) if verdict.problem] == ["current"]
+    assert [result.id for result in verify(tmp_path) if result.problem] == ["current"]
     with pytest.raises(ReleaseError, match="rollback --to a release"):
         rollback(tmp_path)
     rollback(tmp_path, "first")
-    assert all(verdict.problem is None for verdict in verify(tmp_path))
+    assert all(result.problem is None for result in verify(tmp_path))
 
 
 def test_a_release_under_another_name_is_not_opened(make_draft: MakeDraft, tmp_path: Path) -> None:
@@ -563,7 +563,7 @@ def test_prune_removes_leftovers_of_crashes(make_draft: MakeDraft, tmp_path: Pat
 def test_files_that_cannot_be_removed_do_no_harm(
     make_draft: MakeDraft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over NFS, or of another user. It is hidden, and tried again."""
+    """On NFS, or of another user: they are hidden, and removal is tried again."""
     published(make_draft, "a", "b")
     releases = tmp_path / "releases"
     (releases / "b").rename(tmp_path / "elsewhere")
@@ -589,7 +589,7 @@ def test_files_that_cannot_be_removed_do_no_harm(
 
 
 def test_drafts_may_be_a_symbolic_link(make_draft: MakeDraft, tmp_path: Path) -> None:
-    """The root is where they are named, not where a link leads to."""
+    """The root is the folder in the given path, not the target of the link."""
     make_draft("a")
     (tmp_path / "drafts").rename(tmp_path / "away")
     root = tmp_path / "shop"

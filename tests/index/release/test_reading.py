@@ -1,4 +1,4 @@
-"""The release contract: what is written is read back; what is damaged is refused, and said."""
+"""A release is read as it was written; a damaged one is refused with one sentence."""
 
 import copy
 import errno
@@ -53,7 +53,7 @@ def folder(make_draft: MakeDraft) -> Path:
 
 
 def refusal(folder: Path) -> str:
-    """What open_release says, which is one sentence that names the folder."""
+    """The error of open_release: one sentence that names the folder."""
     with pytest.raises(ReleaseError) as refused:
         open_release(folder)
     message = str(refused.value)
@@ -64,7 +64,7 @@ def refusal(folder: Path) -> str:
 
 
 def reseal(folder: Path, **changes: Any) -> None:
-    """Give the folder a manifest that vouches for its files as they are now."""
+    """Write a manifest with the digests of the files as they are now."""
     manifest = read_manifest(folder)
     files = {name: digest(folder / name) for name in manifest.files}
     write_manifest(folder, manifest.model_copy(update={"files": files, **changes}))
@@ -77,12 +77,12 @@ def document_of(folder: Path) -> dict[str, Any]:
 
 
 def write_document(folder: Path, document: dict[str, Any]) -> None:
-    """Write whatever as the manifest, with the sha256 that a manifest states of itself."""
+    """Write a document as the manifest, with its own sha256."""
     seal = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     (folder / MANIFEST).write_text(json.dumps({**document, "sha256": seal}))
 
 
-# --- what is written is read back ---
+# --- reading what was written ---
 
 
 def test_a_manifest_is_read_as_it_was_written(folder: Path) -> None:
@@ -122,7 +122,7 @@ def test_opening_draws_no_global_random_numbers(folder: Path) -> None:
 
 
 def test_opening_imports_no_more_of_torch(folder: Path) -> None:
-    """What it would load takes a second, and a server's memory."""
+    """More would take a second, and memory of the server."""
     program = (
         "import pathlib, sys; from index.release.reading import open_release; "
         "before = set(sys.modules); "
@@ -152,7 +152,7 @@ def test_write_manifest_needs_the_files_it_lists(folder: Path) -> None:
     assert not (folder / MANIFEST).exists()
 
 
-# --- damage that the hashes see ---
+# --- damage that the hashes detect ---
 
 
 def flip(content: bytes, at: int) -> bytes:
@@ -206,7 +206,7 @@ def test_a_missing_folder_is_refused(folder: Path) -> None:
             open_release(path)
 
 
-# --- a manifest that vouches for itself, and is not one we can use ---
+# --- invalid manifests with a valid sha256 ---
 
 
 def change(**changes: Any) -> Damage:
@@ -327,7 +327,7 @@ def test_an_invalid_encoder_is_refused(folder: Path, case: str) -> None:
     assert expected in refusal(folder)
 
 
-# --- content that the hashes vouch for, and is none we can use ---
+# --- invalid content with valid hashes ---
 
 
 def edit_vectors(edit: Callable[[Any], Any]) -> Damage:
@@ -498,7 +498,7 @@ def test_a_missing_device_is_refused(folder: Path) -> None:
 
 
 def mutations(content: bytes, count: int) -> Iterator[bytes]:
-    """Copies of the content with a few bytes overwritten, most of them near its two ends."""
+    """Copies of the content with a few bytes overwritten, mostly near the ends."""
     generator = np.random.default_rng(5)
     for _ in range(count):
         mutated = bytearray(content)
@@ -511,7 +511,7 @@ def mutations(content: bytes, count: int) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("name", [ENCODER, VECTORS, CATALOG])
 def test_content_damaged_before_it_was_hashed_is_refused_or_read(folder: Path, name: str) -> None:
-    """A value may have become another that is allowed; all else is a ReleaseError."""
+    """A changed value may be valid; anything else is a ReleaseError."""
     manifest = read_manifest(folder)
     refused = 0
     for content in mutations((folder / name).read_bytes(), 200):
@@ -592,29 +592,21 @@ def test_a_folder_named_current_is_refused(tmp_path: Path) -> None:
         read_current(tmp_path)
 
 
-def test_replace_text_leaves_no_temporary_file(tmp_path: Path) -> None:
-    path = tmp_path / "current"
-    replace_text(path, "old")
-    replace_text(path, "new")
-    assert path.read_text() == "new"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["current"]
-
-
 # --- a release in use ---
 
 
 def test_an_open_release_cannot_be_deleted(folder: Path) -> None:
     release = open_release(folder)
     again = open_release(folder)
-    with deletion_lock(folder) as free:
-        assert not free
+    with deletion_lock(folder) as is_free:
+        assert not is_free
     del release
-    with deletion_lock(folder) as free:
-        assert not free
+    with deletion_lock(folder) as is_free:
+        assert not is_free
     del again
     gc.collect()
-    with deletion_lock(folder) as free:
-        assert free
+    with deletion_lock(folder) as is_free:
+        assert is_free
         assert "is being deleted" in refusal(folder)
     open_release(folder)
 
@@ -623,7 +615,7 @@ def test_an_open_release_cannot_be_deleted(folder: Path) -> None:
 def test_a_release_that_cannot_be_locked_is_not_deleted(
     folder: Path, monkeypatch: pytest.MonkeyPatch, mode: int
 ) -> None:
-    """On NFS an exclusive lock is refused on what is open for reading alone; elsewhere all are."""
+    """NFS refuses an exclusive lock on a read-only descriptor; other systems have no locks."""
     (folder / MANIFEST).chmod(mode)
     lock, kinds = fcntl.flock, []
 
@@ -639,17 +631,17 @@ def test_a_release_that_cannot_be_locked_is_not_deleted(
 
     monkeypatch.setattr(fcntl, "flock", as_on_nfs)
     writable = os.access(folder / MANIFEST, os.W_OK)
-    with deletion_lock(folder) as free:
-        assert free == writable
+    with deletion_lock(folder) as is_free:
+        assert is_free == writable
     release = open_release(folder)
-    with deletion_lock(folder) as free:
-        assert not free
+    with deletion_lock(folder) as is_free:
+        assert not is_free
     assert {fcntl.LOCK_SH | fcntl.LOCK_NB, fcntl.LOCK_EX | fcntl.LOCK_NB} == set(kinds)
     del release
     gc.collect()
     monkeypatch.setattr(fcntl, "flock", without_locks)
-    with deletion_lock(folder) as free:
-        assert not free
+    with deletion_lock(folder) as is_free:
+        assert not is_free
 
 
 def test_a_read_only_manifest_can_be_locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -661,8 +653,8 @@ def test_a_read_only_manifest_can_be_locked(folder: Path, monkeypatch: pytest.Mo
         return really_open(path, flags, mode)
 
     monkeypatch.setattr(os, "open", read_only)
-    with deletion_lock(folder) as free:
-        assert free
+    with deletion_lock(folder) as is_free:
+        assert is_free
 
 
 def open_descriptors() -> int:
@@ -673,8 +665,8 @@ def test_a_refused_release_is_not_locked(folder: Path) -> None:
     descriptors = open_descriptors()
     (folder / VECTORS).write_bytes(b"")
     refusal(folder)
-    with deletion_lock(folder) as free:
-        assert free
+    with deletion_lock(folder) as is_free:
+        assert is_free
     assert open_descriptors() == descriptors
 
 
@@ -686,7 +678,7 @@ def test_an_open_release_answers_after_its_files_are_deleted(folder: Path) -> No
     assert answer_canaries(release.retriever, canaries) == [canary.items for canary in canaries]
 
 
-# --- beside the contract ---
+# --- other files ---
 
 
 def test_verify_files_ignores_files_outside_the_manifest(folder: Path) -> None:

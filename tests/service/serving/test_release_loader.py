@@ -87,12 +87,12 @@ async def test_it_follows_current_forward_and_back(live: ReleaseLoader, publish:
 async def test_a_release_no_longer_in_use_is_closed(live: ReleaseLoader, publish: Publish) -> None:
     folder = publish("first")
     await live.refresh()
-    with deletion_lock(folder) as free:
-        assert not free
+    with deletion_lock(folder) as is_free:
+        assert not is_free
     publish("second")
     await live.refresh()
-    with deletion_lock(folder) as free:
-        assert free
+    with deletion_lock(folder) as is_free:
+        assert is_free
 
 
 async def test_a_broken_release_leaves_the_old_release_in_use(
