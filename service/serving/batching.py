@@ -53,7 +53,7 @@ def _no_delta(_: Release) -> None:
 class Engine:
     """Answers queries with the release that is in use when their batch starts.
 
-    queue_limit: queries that may wait. max_batch_size: queries in one batch, except for a request
+    max_queue_size: queries that may wait. max_batch_size: queries in one batch, except for a request
     that has more by itself. deadline_s: from the arrival of a query that has no deadline of its
     own; deadlines are on the clock of time.perf_counter. withdrawn: the rows of a release that must
     be in no answer; delta: the new items beside it. Both are called once for each batch.
@@ -63,7 +63,7 @@ class Engine:
         self,
         live: ReleaseLoader,
         metrics: Metrics,
-        queue_limit: int,
+        max_queue_size: int,
         max_batch_size: int,
         deadline_s: float,
         withdrawn: Callable[[Release], frozenset[int]] = _no_rows,
@@ -73,7 +73,7 @@ class Engine:
         self.withdrawn = withdrawn
         self._delta = delta
         self._metrics = metrics
-        self._queue_limit = queue_limit
+        self._queue_limit = max_queue_size
         self._max_batch_size = max_batch_size
         self._deadline_s = deadline_s
         self._queue = RequestQueue()

@@ -118,7 +118,9 @@ def test_a_training_run_at_once_equals_a_scheduled_one() -> None:
 
 def test_a_stop_waits_for_the_last_request() -> None:
     last_requests_s = int(
-        re.search(r"_LAST_ANSWERS_S = (\d+)", (ROOT / "service/serving/server.py").read_text())[1]
+        re.search(r"_SHUTDOWN_TIMEOUT_S = (\d+)", (ROOT / "service/serving/server.py").read_text())[
+            1
+        ]
     )
     drain_s = float(SERVICES["api"]["environment"]["RE4_DRAIN_S"])
     assert float(SERVICES["api"]["stop_grace_period"].removesuffix("s")) > drain_s + last_requests_s

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from click.testing import CliRunner
 
-from training.__main__ import main as training_cli
 from training.data.packed_log import prepare
 from training.data.readers import read_log
 from training.evaluation.protocols import split_log
@@ -193,8 +191,9 @@ def test_a_refused_log_is_one_sentence_and_leaves_nothing(tmp_path, content, sen
     log = tmp_path / "log.csv"
     log.write_text(content)
     root = tmp_path / "root"
-    done = CliRunner().invoke(training_cli, ["fit", str(log), "--root", str(root)])
-    assert done.exit_code != 0
+    words = [sys.executable, "-m", "training", "fit", str(log), "--root", str(root)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
     assert done.stdout == ""
     assert done.stderr.startswith("Error: ")
     assert len(done.stderr.splitlines()) == 1

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from training.data.former_names import with_current_names
 from training.data.splits import ProtocolName
 
 
@@ -40,7 +41,5 @@ class LogOptions(BaseModel):
 
         Settings that it does not have are ignored. Raises ValidationError for a value not allowed.
         """
-        former = {"events": "event_types", "min_user": "min_user_interactions"}
-        former["min_item"] = "min_item_interactions"
-        current = {former.get(name, name): value for name, value in settings.items()}
+        current = with_current_names(settings)
         return cls.model_validate({n: current[n] for n in cls.model_fields if n in current})

@@ -11,7 +11,7 @@ import pytest
 
 from index.release.reading import open_release
 from service.app import create_app
-from service.auth.api_keys import ROLES, line_of, new_key
+from service.auth.api_keys import ROLES, key_line, new_key
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.availability import WithdrawnItems
@@ -136,7 +136,7 @@ async def test_withdrawing_needs_the_role_events_if_there_are_keys(
     serve: Serve, tmp_path: Path
 ) -> None:
     keys = {role: new_key() for role in ROLES}
-    lines = [line_of(key, [role]) for role, key in keys.items()]
+    lines = [key_line(key, [role]) for role, key in keys.items()]
     (tmp_path / "keys").write_text("\n".join(lines), encoding="utf-8")
     statuses = {"read": 403, "events": 200, "admin": 200}
     async with serve(keys_file=tmp_path / "keys") as client:

@@ -13,7 +13,6 @@ from zlib import crc32
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 
 from service.__main__ import main
 from service.settings import Settings
@@ -26,6 +25,7 @@ from service.store.histories import PARTITIONS, STREAMS, UNEXPORTED, HistoryStor
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 from tests.evidence.redis_servers import ClusterServers, RedisServer, SentinelServers, running
+from tests.service.command_line import invoke
 from training.config import FitConfig
 from training.data.event_window import read_window
 
@@ -119,7 +119,7 @@ def test_every_event_is_in_the_log_once(
 def test_the_trainer_reads_the_log(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen = settings(history=redis.url)
+    chosen = settings(redis_url=redis.url)
     send(chosen, visit("anna", "a"), visit("bert", "b", 1, event_id="1"), forget="anna")
     export_events(chosen, tmp_path / "log")
     window = read_window(tmp_path / "log", None, FitConfig(), (), None, 4e9)
@@ -136,7 +136,7 @@ def test_files_of_many_batches_are_in_the_order_of_the_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(export, "_BATCH", 7)
-    chosen = settings(history=redis.url)
+    chosen = settings(redis_url=redis.url)
     send(chosen, *(visit("anna", f"{number}") for number in range(100)))
     assert export_events(chosen, tmp_path / "log") == Exported(events=100, files=15)
     assert items(tmp_path / "log") == [f"{number}" for number in range(100)]
@@ -145,7 +145,7 @@ def test_files_of_many_batches_are_in_the_order_of_the_stream(
 def test_a_timestamp_after_the_last_date_is_filed_under_the_last_date(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen = settings(history=redis.url)
+    chosen = settings(redis_url=redis.url)
     unchecked = {"user_id": "anna", "item_id": "a", "event": None, "event_id": None}
     send(chosen, Event.model_construct(**unchecked, timestamp=1e300))
     export_events(chosen, tmp_path / "log")
@@ -159,27 +159,27 @@ def test_a_timestamp_after_the_last_date_is_filed_under_the_last_date(
 def test_the_last_line_of_the_command_is_its_summary(
     settings: MakeSettings, redis: RedisServer
 ) -> None:
-    chosen = settings(history=redis.url)
+    chosen = settings(redis_url=redis.url)
     send(chosen, visit("anna", "a"))
     arguments = ["export-events", "--releases", str(chosen.releases), "--redis-url", redis.url]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
-    summary = json.loads(result.stdout.splitlines()[-1])
+    exit_code, output = invoke(main, *arguments)
+    assert exit_code == 0, output
+    summary = json.loads(output.splitlines()[-1])
     assert summary == {"events": 1, "files": 1, "duplicates": 0, "lost": 0}
     assert items(chosen.releases / "events") == ["a"]
 
 
 def test_the_command_needs_a_redis(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["export-events", "--to", str(tmp_path / "log")])
-    assert result.exit_code == 2
-    assert "--releases" in result.output
+    exit_code, output = invoke(main, "export-events", "--to", str(tmp_path / "log"))
+    assert exit_code == 2
+    assert "--releases" in output
 
 
 def test_if_redis_is_down_the_error_is_one_sentence(
     settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "_RETRIES", 0)
-    settings_without_redis = settings(history="unix:///nowhere.sock")
+    settings_without_redis = settings(redis_url="unix:///nowhere.sock")
     with pytest.raises(ExportError, match="Redis does not answer"):
         export_events(settings_without_redis, tmp_path / "log")
 
@@ -190,16 +190,16 @@ def test_a_second_export_at_the_same_time_is_refused(
     with (tmp_path / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ExportBusyError, match="an export is at work; wait until it has ended"):
-            export_events(settings(history=redis.url), tmp_path)
-    assert export_events(settings(history=redis.url), tmp_path) == Exported()
+            export_events(settings(redis_url=redis.url), tmp_path)
+    assert export_events(settings(redis_url=redis.url), tmp_path) == Exported()
 
 
 def test_an_export_does_not_stop_the_embedded_redis_of_a_running_service(
     settings: MakeSettings, tmp_path: Path
 ) -> None:
     chosen = settings()
-    assert chosen.history_folder is not None
-    embedded = EmbeddedRedis(chosen.history_folder)
+    assert chosen.embedded_redis_folder is not None
+    embedded = EmbeddedRedis(chosen.embedded_redis_folder)
     embedded.start()
     try:
         send(chosen, visit("anna", "a"))
@@ -217,7 +217,7 @@ def test_an_export_does_not_stop_the_embedded_redis_of_a_running_service(
 def test_entries_dropped_before_they_were_read_are_counted_and_logged(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chosen = settings(history=redis.url, event_stream_max_length=100 * PARTITIONS)
+    chosen = settings(redis_url=redis.url, event_stream_max_length=100 * PARTITIONS)
     folder = tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}") for number in range(1000)))
     kept = redis.execute("XLEN", stream_of(redis))
@@ -233,7 +233,7 @@ def test_entries_dropped_before_they_were_read_are_counted_and_logged(
 def test_exported_entries_may_be_dropped_while_they_are_pending(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen, folder = settings(history=redis.url), tmp_path / "log"
+    chosen, folder = settings(redis_url=redis.url), tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}") for number in range(10)))
     with monkeypatch.context() as patch:
         patch.setattr(export, "_DONE", "return redis.error_reply('cut off')")
@@ -247,7 +247,7 @@ def test_exported_entries_may_be_dropped_while_they_are_pending(
 def test_pending_entries_of_another_consumer_are_exported(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen = settings(history=redis.url)
+    chosen = settings(redis_url=redis.url)
     send(chosen, *(visit("anna", f"{number}") for number in range(10)))
     stream = stream_of(redis)
     redis.execute("XGROUP", "CREATE", stream, export.GROUP, 0)
@@ -261,7 +261,7 @@ def test_entries_whose_reading_was_not_replicated_are_not_lost(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a failover between reading and acknowledging."""
-    chosen, folder = settings(history=redis.url), tmp_path / "log"
+    chosen, folder = settings(redis_url=redis.url), tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}") for number in range(10)))
     stream = stream_of(redis)
     redis.execute("XGROUP", "CREATE", stream, export.GROUP, 0)
@@ -280,7 +280,7 @@ def test_entries_whose_reading_was_not_replicated_are_not_lost(
 def test_an_unreadable_file_does_not_block_other_partitions(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen, folder = settings(history=redis.url), tmp_path / "log"
+    chosen, folder = settings(redis_url=redis.url), tmp_path / "log"
     users = [f"user-{number}" for number in range(20)]
     send(chosen, *(visit(user, "a") for user in users))
     export_events(chosen, folder)
@@ -298,7 +298,7 @@ def test_an_unreadable_file_does_not_block_other_partitions(
 def test_a_redis_restored_from_a_backup_exports_nothing_twice(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen, folder = settings(history=redis.url), tmp_path / "log"
+    chosen, folder = settings(redis_url=redis.url), tmp_path / "log"
     send(chosen, *(visit("anna", f"{number}", number % 3) for number in range(10)))
     before = {key: redis.execute("DUMP", key) for key in redis.execute("KEYS", "*")}
     assert export_events(chosen, folder).events == 10
@@ -311,7 +311,7 @@ def test_a_redis_restored_from_a_backup_exports_nothing_twice(
 def test_another_entry_with_the_same_id_is_kept(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen, folder = settings(history=redis.url), tmp_path / "log"
+    chosen, folder = settings(redis_url=redis.url), tmp_path / "log"
     send(chosen, visit("anna", "a"))
     stream = stream_of(redis)
     [(entry, _)] = redis.execute("XRANGE", stream, "-", "+")
@@ -326,7 +326,7 @@ def test_another_entry_with_the_same_id_is_kept(
 def test_the_log_knows_an_event_id_that_expired_in_redis(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen, folder = settings(history=redis.url), tmp_path / "log"
+    chosen, folder = settings(redis_url=redis.url), tmp_path / "log"
     for users, expected in (
         (["anna"], Exported(events=1, files=1)),
         (["anna"], Exported(duplicates=1)),
@@ -344,7 +344,7 @@ def test_the_log_knows_an_event_id_that_expired_in_redis(
 def test_an_entry_that_is_not_an_event_blocks_nothing(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
-    chosen = settings(history=redis.url)
+    chosen = settings(redis_url=redis.url)
     send(chosen, visit("anna", "a"))
     stream = stream_of(redis)
     for fields in (["x", "y"], ["user_id", "u", "item_id", "i", "timestamp", "nan"]):
@@ -362,7 +362,7 @@ def test_partial_files_of_a_killed_export_are_removed(
     partial.write_bytes(b"PAR1")
     other = partial.with_name("part-0.parquet")
     other.write_bytes(b"somebody else's")
-    export_events(settings(history=redis.url), tmp_path)
+    export_events(settings(redis_url=redis.url), tmp_path)
     assert list(partial.parent.iterdir()) == [other]
 
 

@@ -414,7 +414,7 @@ async def test_a_master_may_be_replaced(
     )
     changes = {"redis_timeout_ms": 200, "breaker_cooldown_s": 0.05}
     with servers.running():
-        async with started(settings(history=servers.url, **changes)) as store:
+        async with started(settings(redis_url=servers.url, **changes)) as store:
             users = [f"user-{number}" for number in range(20)]  # on every node of the Cluster
             sent = [Event(user_id=user, item_id="a", event_id="1") for user in users]
             await retry_until_done(lambda: store.append(sent))

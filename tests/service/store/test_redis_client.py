@@ -15,11 +15,12 @@ MakeSettings = Callable[..., Settings]
 
 
 def test_the_settings_name_the_deployment(settings: MakeSettings) -> None:
-    assert type(deployment_of(settings(history="rediss://somewhere:1"))) is Standalone
+    assert type(deployment_of(settings(redis_url="rediss://somewhere:1"))) is Standalone
     assert (
-        type(deployment_of(settings(history="redis+sentinel://a:1,b/name?db=2"))) is SentinelMaster
+        type(deployment_of(settings(redis_url="redis+sentinel://a:1,b/name?db=2")))
+        is SentinelMaster
     )
-    assert type(deployment_of(settings(history="rediss+cluster://a:1,b"))) is Cluster
+    assert type(deployment_of(settings(redis_url="rediss+cluster://a:1,b"))) is Cluster
     embedded = deployment_of(Settings(releases=Path("root")))
     assert isinstance(embedded, Embedded)
     client = embedded.client()
@@ -28,7 +29,7 @@ def test_the_settings_name_the_deployment(settings: MakeSettings) -> None:
 
 
 def test_a_url_that_cannot_be_parsed_is_a_setup_error(settings: MakeSettings) -> None:
-    invalid = settings().model_copy(update={"history": SecretStr("http://:hunter2@a")})
+    invalid = settings().model_copy(update={"redis_url": SecretStr("http://:hunter2@a")})
     with pytest.raises(SetupError, match="--redis-url: the URL must start with one of") as raised:
         deployment_of(invalid)
     assert "hunter2" not in str(raised.value)

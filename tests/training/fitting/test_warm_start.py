@@ -94,7 +94,7 @@ def test_without_the_encoder_its_weights_stay_random():
     ],
 )
 def test_an_encoder_is_compatible_if_name_and_arguments_agree(changes, compatible):
-    config = FitConfig(**SMALL, recency=True)
+    config = FitConfig(**SMALL)
     live = EncoderSpec(
         name="re4", arguments=encoder_arguments(config, 500), history_length=config.history
     )
