@@ -32,7 +32,7 @@ from schemathesis import APIOperation, Case, GenerationMode
 from schemathesis.core.failures import FailureGroup
 from server import Server, serving
 
-from service.auth.api_keys import ROLES, line_of, new_key
+from service.auth.api_keys import ROLES, key_line, new_key
 from service.http.schemas.common import ErrorBody
 
 TIMEOUT_S = 30.0
@@ -164,7 +164,7 @@ def measure(root: Path, count: int, first_seed: int) -> dict[str, Any]:
     write_release(root, "fuzzed")
     point(root, "fuzzed")
     key, keys_file = new_key(), root / "keys"
-    keys_file.write_text(line_of(key, ROLES) + "\n")
+    keys_file.write_text(key_line(key, ROLES) + "\n")
     start, round_seed = time.perf_counter(), first_seed
     with serving(root, keys_file=keys_file) as server:
         fuzz, drift = Fuzz(server, key), Drift(server)

@@ -306,7 +306,7 @@ BAD_ENCODERS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "terabytes": (
         {"name": "comirec-dr", "arguments": {"dim": 1024, "interests": 64, "history": 1000}},
-        "project.weight is none of its weights",
+        "project.weight is not one of its weights",
     ),
     "beyond the bounds": ({"arguments": {"dim": 65_536}}, "dim: Input should be less than"),
     "beyond the limit": (
