@@ -55,8 +55,8 @@ class Engine:
 
     max_queue_size: queries that may wait. max_batch_size: queries in one batch, except for a
     request that has more by itself. deadline_s: from the arrival of a query that has no deadline of
-    its own; deadlines are on the clock of time.perf_counter. withdrawn: the rows of a release that must
-    be in no answer; delta: the new items beside it. Both are called once for each batch.
+    its own; deadlines are on the clock of time.perf_counter. withdrawn: the rows of a release that
+    must be in no answer; delta: the new items beside it. Both are called once for each batch.
     """
 
     def __init__(
