@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from index.release.gate import Gate
+from index.release.gate import DAY_LEAD, DAY_METRICS, Gate
 from index.release.manifest import Manifest
 from index.retrieval.retriever import Retriever
 from training.data.interactions import Interactions
@@ -16,8 +16,6 @@ from training.evaluation.metrics import measure
 from training.evaluation.protocols import EvaluationCase
 from training.evaluation.rankings import rank, rank_by_popularity
 
-# The names of a held-out day in a manifest's metrics: the metrics, and the lead over popularity.
-DAY_METRICS, DAY_LEAD = "night", "night_lead"
 _NOT_IN_LOG = -1  # the index of an item that the log does not contain
 
 UserMetrics = dict[str, NDArray[np.float64]]
