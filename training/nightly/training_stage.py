@@ -203,8 +203,7 @@ class TrainingStage:
     def _initialize_from_live(self, model: Model) -> None:
         """The weights of the live release, trained on the events that are new to it."""
         assert self.live is not None
-        manifest, live = self.live
-        log = self.data.split.train
-        initialize_from(model, self.data.catalog, live, self.is_encoder_warm, log)
-        since = float(np.nextafter(manifest.data.last, np.inf))
+        log, seen_until = self.data.split.train, self._window.get("seen_until")
+        initialize_from(model, self.data.catalog, self.live.model, self.is_encoder_warm, log)
+        since = np.inf if seen_until is None else float(np.nextafter(seen_until, np.inf))
         train_on_recent(model, self.fit_config, log, since, self._config.recent_data_passes)

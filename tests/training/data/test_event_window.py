@@ -114,6 +114,50 @@ def test_the_window_ends_before_until_and_begins_days_before_its_last_event(tmp_
     assert window.counts["after_the_window"] == window.counts["before_the_window"] == 1
 
 
+NOW = 1_767_225_600.0  # 2026-01-01
+
+
+def base_log(tmp_path: Path, moment: float) -> Path:
+    log = tmp_path / "base.csv"
+    log.write_text(f"user_id,item_id,timestamp\nu,a,{moment:.0f}\nu,b,{moment + 1:.0f}\n")
+    return log
+
+
+@pytest.mark.parametrize(
+    ("base", "events", "message"),
+    [
+        (NOW * 1000, NOW, r"base\.csv: .* in milliseconds.*in seconds.* by 1,000"),
+        (NOW * 1000, NOW * 1000, r"base\.csv: .* in milliseconds"),
+        (NOW, NOW * 1000, r"events: .* in milliseconds"),
+        (NOW, NOW * 10**6, r"events: .* in microseconds"),
+        (NOW / DAY_S, NOW, r"base\.csv: .*2045.* not .*Unix seconds"),
+        (NOW, NOW / DAY_S, r"events: .*2045.* not .*Unix seconds"),
+    ],
+)
+def test_base_log_and_events_in_different_units_are_refused(
+    tmp_path: Path, base: float, events: float, message: str
+) -> None:
+    row = ("u", "c", events / DAY_S, None, "1")
+    export(tmp_path / "events", 2, row, ("v", *row[1:]), ("w", *row[1:]))
+    with pytest.raises(LogError, match=message):
+        read(tmp_path / "events", base_log(tmp_path, base), until=NOW + 10)
+
+
+def test_a_few_events_in_the_future_are_left_out_with_a_warning(
+    tmp_path, caplog, monkeypatch
+) -> None:
+    monkeypatch.setattr("training.data.event_window.time.time", lambda: NOW + 10)
+    rows = [(f"u{n}", "c", NOW / DAY_S, None, str(n)) for n in range(8)]
+    wrong = [("v", "d", 1000 * NOW / DAY_S, None, "x"), ("w", "d", 47_117.0, None, "y")]
+    export(tmp_path / "events", 2, *rows, *wrong)
+    window = read(tmp_path / "events", base_log(tmp_path, NOW - DAY_S), until=NOW + 10)
+    assert window.counts["after_the_window"] == 2
+    assert len(window.rows) == 10
+    (message,) = caplog.messages
+    assert "2 of 10 events are later than the end of the window" in message
+    assert "milliseconds" in message
+
+
 def test_unfinished_files_are_not_read(tmp_path):
     export(tmp_path, 1, ("u", "a", 1.0, None, "1"))
     export(tmp_path, 1, ("u", "b", 1.0, None, "2"), name=".part-1.parquet")
