@@ -1,8 +1,6 @@
 """The training window: a base log and the event files after it, without deleted, duplicate,
 filtered or out-of-window rows."""
 
-import logging
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -14,15 +12,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from training.data.errors import LogError
 from training.data.event_files import FORGET, REQUIRED_COLUMNS, SCHEMA, is_in, read_event_files
 from training.data.interactions import Interactions
 from training.data.log_options import LogOptions
 from training.data.readers import read_log
-from training.data.time_units import describe, typical, unit_names, unit_of
+from training.data.window_checks import (
+    check_base,
+    check_common_items,
+    check_event_rows,
+    check_units,
+)
 
 DAY_S = timedelta(days=1).total_seconds()
-_log = logging.getLogger(__name__)
 T = TypeVar("T", np.float64, np.int64)
 
 
@@ -58,10 +59,12 @@ def read_window(
     received = read_event_files(events)
     rows = pa.concat_tables([base, received]).combine_chunks()
     times = rows["timestamp"].to_numpy()
-    _check_units(log, times[: len(base)], events, times[len(base) :])
+    check_units(log, times[: len(base)], events, times[len(base) :])
+    check_common_items(log, base, events, received)
     tombstones = is_in(rows["event"], [FORGET])
     kept = ~tombstones
     counts = {"base": len(base), "events": len(received) - int(tombstones.sum())}
+    check_event_rows(events, received, int(tombstones.sum()), event_types, until)
     for reason, mask in _left_out(rows, tombstones, len(base), event_types, until).items():
         counts[reason] = int((kept & mask).sum())
         kept &= ~mask
@@ -69,45 +72,10 @@ def read_window(
     counts["before_the_window"] = int((kept & (times < first)).sum())
     kept &= times >= first
     counts["kept"] = int(kept.sum())
-    _warn_of_the_future(events, times[len(base) :], until)
+    check_base(log, int(kept[: len(base)].sum()), len(base))
     indices = np.flatnonzero(kept)
     order = indices[np.argsort(times[indices], kind="stable")]
     return Window(rows.select(REQUIRED_COLUMNS).take(pa.array(order)), counts)
-
-
-def _check_units(
-    log: Path | None, base: NDArray[np.float64], events: Path, received: NDArray[np.float64]
-) -> None:
-    """Raises LogError if one of the two is not in Unix seconds, and the other, if there is one, is.
-
-    A few events in another unit do not stop the run: one client may have sent them.
-    """
-    moments = {path: typical(part) for path, part in ((log, base), (events, received)) if len(part)}
-    units = {path: unit_of(moment) for path, moment in moments.items()}
-    if set(units.values()) <= {"seconds"} or set(units.values()) == {None}:
-        return
-    wrong = next(path for path, unit in units.items() if unit != "seconds")
-    others = [f"{path}: {describe(moments[path])}" for path in units if path != wrong]
-    factor = {"milliseconds": 1000, "microseconds": 10**6, "nanoseconds": 10**9}.get(
-        units[wrong] or ""
-    )
-    remedy = f"divide its times by {factor:,}" if factor else "correct its times"
-    raise LogError(
-        f"{wrong}: a typical timestamp, {describe(moments[wrong])}"
-        f"{', and in ' if others else ''}{', '.join(others)}; the window is in days, so both have "
-        f"to be in Unix seconds: {remedy}"
-    )
-
-
-def _warn_of_the_future(events: Path, times: NDArray[np.float64], until: float) -> None:
-    late = times[times >= until]
-    if len(late) and until >= time.time() - DAY_S:  # not a replay of the past
-        units = ", ".join(unit_names(late))
-        _log.warning(
-            "%s: %s of %s events are later than the end of the window and left out%s; check the "
-            "clocks of those who send them",
-            *(events, f"{len(late):,}", f"{len(times):,}", f" (some are in {units})" * bool(units)),
-        )
 
 
 def write_window(window: Window, path: Path) -> None:

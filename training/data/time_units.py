@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from training.data.values import BadValueError
 
-_PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
-_UNITS = (None, *_PER_SECOND)
+PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+_UNITS = (None, *PER_SECOND)
 _BOUNDS = (1e8, 1e11, 1e14, 1e17)  # the smallest of each unit
 _TOLERANCE_S = 86_400.0  # a clock may be ahead, and a time zone be missing
 
@@ -26,7 +26,7 @@ def unit_of(moment: float) -> str | None:
 
 def to_seconds(moment: float) -> float:
     """Unix seconds; a number of no unit as it is."""
-    return moment / _PER_SECOND[unit_of(moment) or "seconds"]
+    return moment / PER_SECOND[unit_of(moment) or "seconds"]
 
 
 def describe(moment: float) -> str:
@@ -59,7 +59,7 @@ class TimeUnit:
                 f"timestamp {describe(times[record])}, and {describe(self._first)}, before it; "
                 "give all in one unit, best in Unix seconds",
             )
-        per_second = _PER_SECOND[_UNITS[self._number] or "seconds"]
+        per_second = PER_SECOND[_UNITS[self._number] or "seconds"]
         future = np.flatnonzero(times > self._latest_s * per_second)
         if len(future):
             record = int(future[0])

@@ -128,6 +128,12 @@ class NightConfig(BaseModel):
         description="largest relative drop that standard errors may allow, so that a day of few "
         "users cannot let any model through",
     )
+    popularity_drop: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="relative drop of the metric from popularity to new that is accepted",
+    )
     lead_drop: float = Field(
         0.5,
         ge=0,
