@@ -424,6 +424,8 @@ def test_metrics_of_different_protocols_are_not_compared(
         publish(draft)
     assert sentence in str(refused.value)
     assert "fit the draft again with the settings of first" in str(refused.value)
+    with pytest.raises(GateRefusal, match=r"different protocols.*metric 'ncdg@50'"):
+        publish(draft, Gate(metric="ncdg@50"))
     assert read_current(tmp_path) == "first"
     assert publish(make_draft("third", training=PROTOCOL, metrics=better)).name == "third"
 
