@@ -24,7 +24,7 @@ _NEGATIVES = 99
 
 class EvaluationCase(NamedTuple):
     """A user to evaluate on: the history that the model sees, oldest first, and the held-out rows
-    that it should retrieve.
+    that it should retrieve, each once.
 
     candidates: the rows to be ranked; None is all of them.
     """
@@ -125,6 +125,11 @@ def _temporal(log: PackedLog, items: int, test_fraction: float, seed: int) -> Da
     )
 
 
+def distinct(rows: NDArray[np.int32]) -> list[int]:
+    """Each row once, in order of its first occurrence."""
+    return list(dict.fromkeys(rows.tolist()))
+
+
 def _make_cases(
     log: PackedLog,
     starts: NDArray[np.int64],
@@ -133,7 +138,7 @@ def _make_cases(
 ) -> list[EvaluationCase]:
     """Those that have both a history and held-out items."""
     return [
-        EvaluationCase(log.rows[start:cut].tolist(), log.rows[cut:end].tolist())
+        EvaluationCase(log.rows[start:cut].tolist(), distinct(log.rows[cut:end]))
         for start, cut, end in zip(starts, cuts, ends, strict=True)
         if start < cut < end
     ]

@@ -101,14 +101,15 @@ class ExperimentRunner:
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
     def run_seeds(self, name: str, config: FitConfig, seeds: int) -> System:
+        """Runs with `seeds` seeds in a row, from that of `config` on."""
         runs = []
-        for seed in range(seeds):
+        for seed in range(config.seed, config.seed + seeds):
             self._on_message(f"{name}, seed {seed}")
             runs.append(self.run(config.model_copy(update={"seed": seed})))
         return System(name, runs)
 
     def tune(self, name: str, config: FitConfig, trials: Sequence[dict[str, Any]]) -> FitConfig:
-        """The trial with the best validation metric at seed 0; all systems get the same trials."""
+        """The trial with the best validation metric, at the seed of `config`."""
         configs = [config.model_copy(update=trial) for trial in trials] or [config]
         if len(configs) == 1:
             return configs[0]

@@ -89,3 +89,11 @@ def test_unseen_users_are_not_trained_on():
 def test_a_log_with_nothing_to_evaluate_on_is_rejected(name):
     with pytest.raises(LogError, match="leave nothing to train on"):
         split_log(name, log_of([[1], [2], [3]]), 3, 0.1, seed=0)
+
+
+@pytest.mark.parametrize("name", ["unseen-users", "temporal"])
+def test_a_held_out_item_is_held_out_once(name):
+    log = log_of([[1, 2, 3, 4, 5, 6, 7, 8, 1, 1]] * 10)
+    split = split_log(name, log, 8, 0.2, seed=0)
+    assert split.test
+    assert all(case.relevant == [1] for case in split.test)

@@ -41,6 +41,22 @@ def test_a_system_can_have_its_own_settings(runner):
         system_config("re4:interest=3", TINY, "best")
 
 
+def test_a_setting_that_would_be_ignored_is_refused(runner):
+    with pytest.raises(ConfigError, match="encoder: name it in --encoders"):
+        compare(runner, ["re4"], 1, 1, TINY | {"encoder": "mind"})
+    with pytest.raises(ConfigError, match="encoder: name it in --encoders"):
+        compare(runner, ["re4:encoder=mind"], 1, 1, TINY)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["split=temporal", "split_seed=3", "min_item_interactions=2", "test_fraction=0.2"],
+)
+def test_systems_are_compared_on_the_same_users_only(runner, setting):
+    with pytest.raises(ConfigError, match=f"{setting.partition('=')[0]} is .* for re4:{setting}"):
+        compare(runner, ["pop", f"re4:{setting}"], 1, 1, TINY)
+
+
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_the_paper_preset_is_valid_for_every_encoder(encoder):
     assert system_config(encoder, {}, "paper").encoder == encoder

@@ -29,3 +29,17 @@ def test_significance_is_paired_over_users(runner):
     better, worse = compare(runner, ["re4", "re4:learning_rate=1e-9"], 1, 1, TINY)
     assert significance(better, better, "recall@50") == 1.0
     assert 0 <= significance(better, worse, "recall@50") <= 1
+
+
+def test_the_seeds_are_counted_from_the_one_that_is_given(runner):
+    (system,) = compare(runner, ["re4"], 2, 1, TINY | {"seed": 5})
+    assert [run.config["seed"] for run in system.runs] == [5, 6]
+    (system,) = compare(runner, ["re4:seed=7"], 2, 1, TINY)
+    assert [run.config["seed"] for run in system.runs] == [7, 8]
+
+
+def test_a_trial_does_not_change_a_setting_that_is_given(runner):
+    (system,) = compare(runner, ["re4"], 1, 4, TINY | {"learning_rate": 1e-7, "dropout": 0.0})
+    assert (system.runs[0].config["learning_rate"], system.runs[0].config["dropout"]) == (1e-7, 0)
+    (system,) = compare(runner, ["re4:learning_rate=1e-7"], 1, 3, TINY)
+    assert system.runs[0].config["learning_rate"] == 1e-7
