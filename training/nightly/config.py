@@ -110,20 +110,32 @@ class NightConfig(BaseModel):
         description="metric that new and live are compared by",
     )
     metric_drop: float = Field(
-        0.05, ge=0, description="relative drop of the metric from live to new that is accepted"
+        0.05,
+        ge=0,
+        le=1,
+        description="relative drop of the metric from live to new that is accepted",
     )
     metric_standard_errors: float = Field(
         2.0,
         ge=0,
         description="standard errors of the difference that are accepted as a drop, if more",
     )
+    max_metric_drop: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="largest relative drop that standard errors may allow, so that a day of few "
+        "users cannot let any model through",
+    )
     lead_drop: float = Field(
         0.5,
         ge=0,
         description="share of its lead over popularity that live may have lost on this day",
     )
-    ann_recall: float = Field(0.95, description="minimum recall of the index")
-    size_change: float = Field(0.2, description="accepted relative change of the catalogue's size")
+    ann_recall: float = Field(0.95, ge=0, le=1, description="minimum recall of the index")
+    size_change: float = Field(
+        0.2, ge=0, description="accepted relative change of the catalogue's size"
+    )
     keep: int = Field(KEEP, ge=1, description="number of releases to keep")
 
     # the end

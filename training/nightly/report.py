@@ -148,8 +148,8 @@ def _gate(outcome: str, gate: dict[str, Any] | None) -> str:
         return f"**Gate.** {result}."
     return (
         f"**Gate.** {result}. It requires: {gate['metric']} at most {gate['metric_drop']:.1%} "
-        f"below live's, index recall of at least {gate['ann_recall']}, a catalog size within "
-        f"{gate['size_change']:.0%} of live's."
+        f"below live's and not below popularity's, index recall of at least {gate['ann_recall']}, "
+        f"a catalog size within {gate['size_change']:.0%} of live's."
     )
 
 
