@@ -27,7 +27,8 @@ _EXACT_IN_FLOAT32 = 1 << 24  # up to here float32 holds every whole number
 class Kernel(Protocol):
     """max_query_code: largest code of a query's component; 0 if floats are multiplied as they are.
 
-    min_vectors: for fewer the float32 kernel is as fast, as each call costs some microseconds.
+    min_vectors: with fewer, a whole search takes no longer in float32: a call costs microseconds,
+    and rounding leaves more candidates to score again.
     """
 
     name: KernelName
@@ -90,7 +91,7 @@ class Int8Fbgemm:
 
     name: KernelName = "int8-fbgemm"
     max_query_code = _FBGEMM_QUERY_CODE
-    min_vectors = 1536
+    min_vectors = 12288
 
     def fits(self, dim: int) -> bool:
         return 1 < dim <= _EXACT_IN_FLOAT32 // (MAX_CODE * (_FBGEMM_QUERY_CODE + 1))

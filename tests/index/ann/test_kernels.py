@@ -52,6 +52,10 @@ class Wrong(Int8Fbgemm):
         return off_by_one
 
 
+class ForFew(Int8Fbgemm):
+    min_vectors = 0
+
+
 class Missing(Int8Fbgemm):
     """As with a torch that has no such operator."""
 
@@ -91,15 +95,15 @@ def test_packing_does_not_warn(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("dim", [1, 2, 2064, 2065, 4096])
 def test_vectors_that_a_kernel_cannot_multiply_exactly_are_multiplied_in_float32(dim: int) -> None:
-    for kernel in KERNELS:
-        matrix = QuantizedMatrix(np.ones((2000, dim), np.float32), kernel)
+    for kernel in (*KERNELS[:2], ForFew()):
+        matrix = QuantizedMatrix(np.ones((20, dim), np.float32), kernel)
         assert matrix.kernel is (kernel if kernel.fits(dim) else FLOAT32)
     assert Int8Fbgemm().fits(dim) == (dim in (2, 2064))
 
 
 def test_few_vectors_are_multiplied_in_float32() -> None:
     kernel = Int8Fbgemm()
-    few = np.ones((kernel.min_vectors - 1, 64), np.float32)
+    few = np.ones((kernel.min_vectors - 1, 4), np.float32)
     assert QuantizedMatrix(few, kernel).kernel is FLOAT32
     assert QuantizedMatrix(np.concatenate([few, few]), kernel).kernel is kernel
 
@@ -174,3 +178,8 @@ def test_torch_still_has_what_the_kernels_use() -> None:
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         pytest.skip("no FBGEMM on this processor")
     assert is_exact(Int8Fbgemm())
+
+
+def test_lists_with_few_vectors_to_scan_take_no_longer_with_the_kernel_chosen() -> None:
+    """Head and means are fewer than the kernel's calls pay for: they stay in float32."""
+    assert QuantizedMatrix(np.ones((4096 + 512, 64), np.float32), Int8Fbgemm()).kernel is FLOAT32
