@@ -35,7 +35,14 @@ def test_dropout_is_for_the_encoder_and_the_losses_see_clean_items():
 def test_reconstruction_of_clean_vectors_is_asked_for_whatever_is_dropped():
     """An interest that restores an item exactly has no loss, with dropout as without."""
     config = FitConfig(
-        dim=8, hidden=8, interests=2, history=4, dropout=0.9, negatives=5, reconstruct=1.0, gamma=0.01
+        dim=8,
+        hidden=8,
+        interests=2,
+        history=4,
+        dropout=0.9,
+        negatives=5,
+        reconstruct=1.0,
+        gamma=0.01,
     )
     torch.manual_seed(0)
     model = Model(config, torch.ones(10, dtype=torch.int64)).train()
