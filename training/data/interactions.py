@@ -24,7 +24,8 @@ class Interactions:
     """A log of n interactions of U users with I items, whatever the order of its file.
 
     items (n,) int32: indices into item_ids, grouped by user, each user's in order of time; a seeded
-    hash of user and item breaks ties, not the order of the file. times (n,) float64: Unix seconds, or the unit of the log.
+    hash of user and item breaks ties, not the order of the file. times (n,) float64: Unix seconds,
+    or the unit of the log.
     offsets (U + 1,) int64: user u's interactions are offsets[u]:offsets[u + 1], at least one.
     user_ids (U,), item_ids (I,): str, in rising order, each with at least one interaction.
     duplicates: rows of the file left out because another has the same user, item and time.

@@ -33,7 +33,7 @@ def compare(
     An encoder may have its own settings, `re4:recontrast=0;interests=4`, or its own preset,
     `re4:preset=paper`; that text is the system's name. common: settings of all systems. A trial
     changes no setting that is given. Seeds are counted from the setting `seed`.
-    Raises ConfigError for an unknown setting, and if systems differ in how the log is read or split.
+    Raises ConfigError for an unknown setting, and if systems read or split the log differently.
     """
     configs = {text: system_config(text, common, preset) for text in encoders}
     _require_same_data(configs)
