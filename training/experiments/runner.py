@@ -123,10 +123,10 @@ class ExperimentRunner:
         return self._prepared[key]
 
     def run_popularity(self, config: FitConfig) -> RunResult:
-        """The trivial baseline: the most popular items for every user."""
+        """The trivial baseline: the most popular items of the training part for every user."""
         catalog, _, split = self.prepare(config)
-        validation = popularity_metrics(catalog, split.validation, split.exclude_seen)
-        test = popularity_metrics(catalog, split.test, split.exclude_seen)
+        validation = popularity_metrics(catalog, split.train, split.validation, split.exclude_seen)
+        test = popularity_metrics(catalog, split.train, split.test, split.exclude_seen)
         return RunResult(
             config=config.model_dump(mode="json"),
             validation=_means(validation),
