@@ -102,7 +102,8 @@ def _sampled(log: PackedLog, items: int, test_fraction: float, seed: int) -> Dat
 def _draw_candidates(case: EvaluationCase, items: int, random: np.random.Generator) -> list[int]:
     excluded = {*case.history, *case.relevant}
     negatives: list[int] = []
-    while len(negatives) < min(_NEGATIVES, items - len(excluded)):
+    count = min(_NEGATIVES, items - len(excluded))
+    while len(negatives) < count:
         row = int(random.integers(1, items + 1))
         if row not in excluded:
             excluded.add(row)
