@@ -29,6 +29,8 @@ class Gate:
     metric_drop: largest allowed drop of the metric, as a share of the live release's.
     ann_recall: lowest allowed share of exact search's answer that the index returns.
     size_change: largest allowed change of the number of items, as a share of the live release's.
+    popularity_drop: share of popularity's metric by which the draft's may be below it, where both
+    were measured on the same users.
     """
 
     split: str = "validation"
@@ -36,6 +38,7 @@ class Gate:
     metric_drop: float = 0.05
     ann_recall: float = 0.95
     size_change: float = 0.2
+    popularity_drop: float = 0.0
 
     def failures(
         self, draft: Manifest, live: Manifest | None, same_cases: bool = False
@@ -59,15 +62,16 @@ class Gate:
         return [f"ANN recall is {recall:.4f}, {deficit:.4f} below the required {self.ann_recall}"]
 
     def _popularity_failures(self, draft: Manifest) -> list[str]:
-        """Where popularity was measured on the same users, the model may not be below it."""
-        return [
-            f"{self.metric} ({split}) is {draft.metrics[split][self.metric]:.4f}, below the "
-            f"{draft.metrics[popularity][self.metric]:.4f} of popularity on the same users"
-            for split, popularity in _POPULARITY_OF.items()
-            if self.metric in draft.metrics.get(split, {})
-            and self.metric in draft.metrics.get(popularity, {})
-            and draft.metrics[split][self.metric] < draft.metrics[popularity][self.metric]
-        ]
+        failures = []
+        for split, baseline in _POPULARITY_OF.items():
+            new = draft.metrics.get(split, {}).get(self.metric, 0.0)
+            popular = draft.metrics.get(baseline, {}).get(self.metric, 0.0)
+            if new < popular * (1 - self.popularity_drop):
+                failures.append(
+                    f"{self.metric} ({split}) is {new:.4f}, below the {popular:.4f} of popularity "
+                    "on the same users"
+                )
+        return failures
 
     def _name_failures(self, draft: Manifest) -> list[str]:
         """Without a live release nothing is compared, but a mistyped name is refused."""

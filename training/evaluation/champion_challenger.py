@@ -28,6 +28,7 @@ class Thresholds(Protocol):
     metric: what new and live are compared by. metric_drop: share by which new may be below live;
     metric_standard_errors: standard errors of the difference by which it may be below, if more,
     up to max_metric_drop, which a day of few users would exceed.
+    popularity_drop: share by which new may be below popularity.
     lead_drop: share of its lead over popularity that live may lose on this day. ann_recall: least
     recall of the index. size_change: share by which the catalogue may grow or shrink.
     """
@@ -42,6 +43,8 @@ class Thresholds(Protocol):
     def max_metric_drop(self) -> float: ...
     @property
     def lead_drop(self) -> float: ...
+    @property
+    def popularity_drop(self) -> float: ...
     @property
     def ann_recall(self) -> float: ...
     @property
@@ -141,7 +144,14 @@ def day_gate(comparison: Comparison, thresholds: Thresholds) -> Gate:
     if comparison.live is not None and comparison.errors is not None and comparison.live[metric]:
         noise = thresholds.metric_standard_errors * comparison.errors[metric]
         drop = max(drop, min(noise / comparison.live[metric], thresholds.max_metric_drop))
-    return Gate(DAY_METRICS, metric, drop, thresholds.ann_recall, thresholds.size_change)
+    return Gate(
+        DAY_METRICS,
+        metric,
+        drop,
+        thresholds.ann_recall,
+        thresholds.size_change,
+        thresholds.popularity_drop,
+    )
 
 
 def check_day(comparison: Comparison, live: Manifest | None, thresholds: Thresholds) -> list[str]:

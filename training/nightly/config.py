@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from index.release.publish import KEEP
 from training.config import ConfigError, FitConfig, read_config, read_toml, refuse_former_names
+from training.data.time_units import describe, unit_of
 from training.evaluation.metrics import GateMetric
 from training.models.options import model_identity
 from training.presets import PresetName
@@ -127,6 +128,12 @@ class NightConfig(BaseModel):
         description="largest relative drop that standard errors may allow, so that a day of few "
         "users cannot let any model through",
     )
+    popularity_drop: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="relative drop of the metric from popularity to new that is accepted",
+    )
     lead_drop: float = Field(
         0.5,
         ge=0,
@@ -175,6 +182,13 @@ class NightConfig(BaseModel):
         if not isinstance(moment, datetime):
             return given
         return (moment if moment.tzinfo else moment.astimezone()).timestamp()
+
+    @field_validator("until")
+    @classmethod
+    def _in_seconds(cls, until: float | None) -> float | None:
+        if until is not None and unit_of(until) not in (None, "seconds"):
+            raise ValueError(f"{describe(until)}; give Unix seconds or ISO 8601")
+        return until
 
     @field_validator("root", "events", "log", "items", mode="before")
     @classmethod
