@@ -14,7 +14,7 @@ from training.data.interactions import Interactions
 from training.evaluation.holdout_day import DayCase
 from training.evaluation.metrics import measure
 from training.evaluation.protocols import EvaluationCase
-from training.evaluation.rankings import rank, rank_by_popularity
+from training.evaluation.rankings import popularity_order, rank, rank_by_popularity
 
 _CHECK_IDS = "check that the item ids of the events are right"
 _NOT_IN_LOG = -1  # the index of an item that the log does not contain
@@ -110,7 +110,7 @@ def day_metrics(log: Interactions, cases: Sequence[DayCase], retriever: Retrieve
 def day_popularity(log: Interactions, since: float, cases: Sequence[DayCase]) -> UserMetrics:
     """As day_metrics, of the popularity baseline: the most popular items before `since`."""
     counts = np.bincount(log.items[log.times < since], minlength=len(log.item_ids))
-    items = np.argsort(-counts, kind="stable").tolist()
+    items = popularity_order(counts, log.item_ids.tolist())
     relevant = [case.relevant for case in cases]
     rankings = rank_by_popularity(items, [EvaluationCase([], found) for found in relevant])
     return measure(relevant, rankings)
@@ -168,7 +168,9 @@ def check_day(comparison: Comparison, live: Manifest | None, thresholds: Thresho
     if DAY_LEAD not in live.metrics:
         return []  # it was not published by a nightly run
     then, now = live.metrics[DAY_LEAD][metric], comparison.live_lead[metric]
-    noise = min(2 * comparison.lead_errors[metric], thresholds.max_metric_drop * abs(then))
+    # Up to a ceiling as in the gate: a share of the metric, as a lead may have been near zero.
+    level = comparison.live[metric] if comparison.live is not None else 0.0
+    noise = min(2 * comparison.lead_errors[metric], thresholds.max_metric_drop * level)
     if now + noise >= then * (1 - thresholds.lead_drop):
         return []
     return [
