@@ -219,7 +219,9 @@ def open_release(folder: Path, device: str = "cpu") -> Release:
             as_release_error(f"{folder.name}: {INDEX} cannot be used"),
         ):
             index = read_index(folder / INDEX, vectors, manifest.index.spec, device)
-        retriever = Retriever(catalog, encoder, vectors, index, manifest.encoder.history_length)
+        history_length = manifest.encoder.history_length
+        exclude_seen = manifest.exclude_seen
+        retriever = Retriever(catalog, encoder, vectors, index, history_length, exclude_seen)
         with opening_stage("canaries"):
             check_canaries(folder, retriever, manifest.canaries)
         release = Release(manifest, retriever)

@@ -83,6 +83,34 @@ def prepare(
     return catalog, pack(core, catalog)
 
 
+def pack_all(interactions: Interactions, catalog: Catalog) -> PackedLog:
+    """The log as rows of the catalogue, with rows above its N for the items that it lacks.
+
+    Raises LogError if it lacks all of them.
+    """
+    item_rows = np.array(catalog.rows(interactions.item_ids), dtype=np.int32)
+    unknown = item_rows == PADDING
+    _require_known(~unknown, catalog)
+    item_rows[unknown] = len(catalog) + 1 + np.arange(np.count_nonzero(unknown))
+    rows = item_rows[interactions.items]
+    return PackedLog(
+        rows,
+        interactions.offsets,
+        interactions.times,
+        interactions.user_ids,
+        int(np.count_nonzero(rows > len(catalog))),
+    )
+
+
+def _require_known(known: NDArray[np.bool_], catalog: Catalog) -> None:
+    """Raises LogError if none of a log's items is known to the catalogue."""
+    if not known.any():
+        raise LogError(
+            f"log: none of its {len(known):,} items is among the catalogue's {len(catalog):,}; "
+            "give a log with the ids that the catalogue was made from"
+        )
+
+
 def pack(interactions: Interactions, catalog: Catalog) -> PackedLog:
     """The log as rows of the catalogue. Items that it lacks are left out and counted; users who
     have no other items are left out too.
@@ -92,11 +120,7 @@ def pack(interactions: Interactions, catalog: Catalog) -> PackedLog:
     item_rows = np.array(catalog.rows(interactions.item_ids), dtype=np.int32)
     rows = item_rows[interactions.items]
     known = rows != PADDING
-    if not known.any():
-        raise LogError(
-            f"log: none of its {len(item_rows):,} items is among the catalogue's {len(catalog):,}; "
-            "give a log with the ids that the catalogue was made from"
-        )
+    _require_known(item_rows != PADDING, catalog)
     known_before = offsets_of(known)[interactions.offsets]  # before each user's first interaction
     kept = np.diff(known_before) > 0
     return PackedLog(
