@@ -83,9 +83,9 @@ async def test_seen_items_are_excluded_by_default(serve: Serve) -> None:
 
 
 async def test_seen_items_are_kept_by_default_if_the_release_was_evaluated_so(
-    serve: Serve, root: Path
+    serve: Serve, publish: Callable[..., Path]
 ) -> None:
-    folder = root / RELEASES / "first"
+    folder = publish()
     manifest = read_manifest(folder)
     training = manifest.training | {"exclude_seen": False}
     write_manifest(folder, manifest.model_copy(update={"training": training}))
