@@ -72,6 +72,12 @@ class Publish(_DraftCommand):
         description="largest allowed change of the number of items, as a share of the live "
         "release's",
     )
+    popularity_drop: float = Field(
+        DEFAULT_GATE.popularity_drop,
+        ge=0,
+        le=1,
+        description="share of popularity's metric by which the draft's may be below it",
+    )
     keep: int = Field(KEEP, ge=1, description="newest releases to keep")
 
     def cli_cmd(self) -> None:
@@ -81,6 +87,7 @@ class Publish(_DraftCommand):
             metric_drop=self.metric_drop,
             ann_recall=self.ann_recall,
             size_change=self.size_change,
+            popularity_drop=self.popularity_drop,
         )
         print(index.release.publish.publish(self.draft, gate, self.force, self.keep))
 

@@ -124,7 +124,7 @@ def _gate_failures(root: Path, gate: Gate, draft: Manifest, against: Manifest | 
         raise ReleaseError(
             f"{draft.id}: was compared with {against.id}, but {live} is live now; compare again"
         )
-    return gate.failures(draft, against)
+    return gate.failures(draft, against, same_cases=True)
 
 
 def _as_published(folder: Path, draft: Manifest, live: str | None) -> Manifest:

@@ -16,7 +16,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from training.data.errors import LogError
+from training.data.matching import warn
 from training.data.tie_order import tie_keys
+
+_LITTLE = 0.5  # of the users or interactions; to keep less is reported
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,13 @@ class Interactions:
             )
         users, user_ids = _in_id_order(users, self.user_ids)
         items, item_ids = _in_id_order(items, self.item_ids)
+        if min(len(user_ids) / len(self.user_ids), len(kept) / len(self)) < _LITTLE:
+            warn(
+                f"log: {len(user_ids):,} of {len(self.user_ids):,} users, {len(item_ids):,} of "
+                f"{len(self.item_ids):,} items and {len(kept):,} of {len(self):,} interactions are "
+                f"left, as min_user_interactions is {min_user_interactions} and "
+                f"min_item_interactions is {min_item_interactions}; lower them to keep more"
+            )
         offsets = offsets_of(np.bincount(users))
         return Interactions(items, self.times[kept], offsets, user_ids, item_ids, self.duplicates)
 

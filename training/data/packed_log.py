@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from index.retrieval.catalog import PADDING, Catalog
 from training.data.errors import LogError
 from training.data.interactions import Interactions, offsets_of
-from training.data.item_metadata import ItemDetails
+from training.data.item_metadata import ItemDetails, check_items
+from training.data.matching import check_matches
 
 _NO_DETAILS = ItemDetails(title=None, category=None)
 
@@ -67,12 +68,14 @@ def prepare(
     """The catalogue of a log's k-core, most popular first, ties by id; and the core packed into it.
 
     items: title and category by item id; the others have neither.
-    Raises LogError if the core is empty.
+    Raises LogError if the core is empty, UnmatchedError if `items` has none of its items.
     """
     core = interactions.k_core(min_user_interactions, min_item_interactions)
     popularity = np.bincount(core.items)
     order = np.argsort(-popularity, kind="stable")  # item_ids are sorted: ties go by id
     ids: list[str] = core.item_ids[order].tolist()
+    if items:
+        check_items(items, ids)
     details = [(items or {}).get(item_id, _NO_DETAILS) for item_id in ids]
     catalog = Catalog(
         ids=ids,
@@ -90,7 +93,7 @@ def pack_all(interactions: Interactions, catalog: Catalog) -> PackedLog:
     """
     item_rows = np.array(catalog.rows(interactions.item_ids), dtype=np.int32)
     unknown = item_rows == PADDING
-    _require_known(~unknown, catalog)
+    _require_known(~unknown[interactions.items], len(item_rows), catalog)
     item_rows[unknown] = len(catalog) + 1 + np.arange(np.count_nonzero(unknown))
     rows = item_rows[interactions.items]
     return PackedLog(
@@ -102,13 +105,21 @@ def pack_all(interactions: Interactions, catalog: Catalog) -> PackedLog:
     )
 
 
-def _require_known(known: NDArray[np.bool_], catalog: Catalog) -> None:
-    """Raises LogError if none of a log's items is known to the catalogue."""
+def _require_known(known: NDArray[np.bool_], items: int, catalog: Catalog) -> None:
+    """known (n,): interactions with an item of the catalogue. Warns if they are few, and raises
+    LogError if there are none."""
     if not known.any():
         raise LogError(
-            f"log: none of its {len(known):,} items is among the catalogue's {len(catalog):,}; "
+            f"log: none of its {items:,} items is among the catalogue's {len(catalog):,}; "
             "give a log with the ids that the catalogue was made from"
         )
+    check_matches(
+        "log",
+        int(known.sum()),
+        len(known),
+        f"interactions are with one of the catalogue's {len(catalog):,} items",
+        "the release does not know the others; is it the log that the catalogue was made from?",
+    )
 
 
 def pack(interactions: Interactions, catalog: Catalog) -> PackedLog:
@@ -120,7 +131,7 @@ def pack(interactions: Interactions, catalog: Catalog) -> PackedLog:
     item_rows = np.array(catalog.rows(interactions.item_ids), dtype=np.int32)
     rows = item_rows[interactions.items]
     known = rows != PADDING
-    _require_known(item_rows != PADDING, catalog)
+    _require_known(known, len(item_rows), catalog)
     known_before = offsets_of(known)[interactions.offsets]  # before each user's first interaction
     kept = np.diff(known_before) > 0
     return PackedLog(

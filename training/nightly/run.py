@@ -34,6 +34,7 @@ from training.nightly.run_folders import (
     remove_run,
     unfinished_run,
 )
+from training.nightly.run_warnings import collected_warnings, with_warnings
 from training.nightly.step_store import StepStore
 from training.nightly.window import WINDOW, hold_out_day, read_new_window
 
@@ -70,7 +71,9 @@ def _run_locked(config: NightConfig, runs: Path, on_message: MessageCallback) ->
         _notify(config, outcome, on_message)
         return outcome
     pipeline = NightlyPipeline(config, store, on_message)
-    outcome = _run_pipeline(pipeline)
+    with collected_warnings(on_message) as warnings:
+        outcome = _run_pipeline(pipeline)
+    outcome = with_warnings(outcome, [*store.metadata.get("warnings", ()), *warnings])
     _report(pipeline, outcome, on_message)
     _notify(config, outcome, on_message)
     if outcome.outcome != "failed":
@@ -89,7 +92,9 @@ def _new_run(config: NightConfig, runs: Path, on_message: MessageCallback) -> St
     reading.mkdir()
     try:
         on_message("read")
-        metadata = read_new_window(config, reading)
+        with collected_warnings(on_message) as warnings:
+            metadata = read_new_window(config, reading)
+        metadata["warnings"] = warnings
         folder = runs / metadata["night"]
         ended = read_outcome(folder)
         if ended is not None and ended["outcome"] != ABANDONED:

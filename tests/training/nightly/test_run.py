@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,24 @@ def test_the_command_prints_the_outcome(folder, tmp_path, run_command) -> None:
     invalid = run_command("nightly", "--set", "kep=3")
     assert invalid.exit_code == 1
     assert "Error: " in invalid.stderr
+
+
+def test_the_warnings_of_a_run_are_in_its_outcome_and_its_report(folder):
+    export_beside = folder / "events" / "part-9.parquet"
+    file = next((folder / "events").glob("date=*/*.parquet"))
+    shutil.copyfile(file, export_beside)
+    messages: list[str] = []
+    outcome = run_nightly(config_of(folder), messages.append)
+    assert outcome.outcome == "published", outcome.sentence
+    (warning,) = outcome.to_json()["warnings"]
+    assert "are in date=YYYY-MM-DD folders" in warning
+    assert f"warning: {warning}" in messages
+    assert warning in read_page(folder, outcome)
+
+
+def test_an_item_file_of_other_ids_fails_the_run(folder):
+    items = folder / "items.csv"
+    items.write_text("item_id,title\nI1,One\n")
+    outcome = run_nightly(config_of(folder, items=items))
+    assert outcome.outcome == "failed"
+    assert "items of the log are in the item file" in outcome.sentence
