@@ -11,12 +11,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from index.release.gate import DAY_METRICS
 from index.release.manifest import DataWindow, Manifest
 from training.data.errors import LogError
 from training.data.log_options import LogOptions
 from training.data.packed_log import PackedLog
 from training.data.splits import ProtocolName, hold_out, split_users, user_hashes
-from training.evaluation.champion_challenger import DAY_METRICS
 from training.evaluation.holdout_day import boundaries
 from training.evaluation.protocols import (
     EvaluationCase,
