@@ -15,7 +15,7 @@ from index.cli import Program, run
 from index.release.errors import ReleaseError
 from index.release.gate import DEFAULT_GATE, Gate
 from index.release.listing import ReleaseListing
-from index.release.manifest import Manifest
+from index.release.manifest import DRAFTS, Manifest
 from index.release.publish import KEEP
 
 _LISTED_METRICS = ("recall@50", "ndcg@50")  # the manifest has all of them
@@ -96,7 +96,11 @@ class ListReleases(_RootCommand):
     """List the releases, newest last; * is the live one."""
 
     def cli_cmd(self) -> None:
-        for release in index.release.listing.list_releases(self.root):
+        releases = index.release.listing.list_releases(self.root)
+        if not releases:
+            drafts = len([*(self.root / DRAFTS).glob("[!.]*")])
+            _log(f"{self.root}: no release; publish one of {drafts} drafts")
+        for release in releases:
             mark = "*" if release.current else " "
             print(f"{mark} {release.id}  {release.problem or _summary(release)}")
 

@@ -50,8 +50,11 @@ class Gate:
         failures = self._ann_failures(draft) + self._popularity_failures(draft)
         if live is None:
             return failures + self._name_failures(draft)
-        comparable = [] if same_cases else self._protocol_failures(draft, live)
-        failures += comparable or self._metric_failures(draft, live)
+        incomparable = [] if same_cases else self._protocol_failures(draft, live)
+        if incomparable:
+            failures += incomparable + self._name_failures(draft)
+        else:
+            failures += self._metric_failures(draft, live)
         return failures + self._size_failures(draft, live)
 
     def _ann_failures(self, draft: Manifest) -> list[str]:
@@ -74,7 +77,7 @@ class Gate:
         return failures
 
     def _name_failures(self, draft: Manifest) -> list[str]:
-        """Without a live release nothing is compared, but a mistyped name is refused."""
+        """Where nothing is compared, a mistyped name is refused all the same."""
         if (self.split, self.metric) == (Gate.split, Gate.metric):
             return []
         return self._unknown_name(draft.metrics)

@@ -130,6 +130,13 @@ def test_list_prints_one_line_per_release(root: Path) -> None:
     assert second.startswith("* second  ")
 
 
+def test_a_root_without_releases_says_so(make_draft: MakeDraft, tmp_path: Path) -> None:
+    make_draft("first")
+    result = run("list", "--root", tmp_path)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no release; publish one of 1 drafts" in result.stderr
+
+
 def test_verify_prints_bad_releases_and_their_number(root: Path) -> None:
     lines = succeed("verify", "--root", root)
     assert lines == ["first: sound", "second: sound", "2 verified, 0 bad"]

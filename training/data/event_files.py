@@ -36,7 +36,7 @@ def read_event_files(folder: Path) -> pa.Table:
             f"the others are not read, such as {min(others)}; move them there",
             little=1.0,
         )
-    return pa.concat_tables([SCHEMA.empty_table(), *map(_read_file, files)])
+    return pa.concat_tables([SCHEMA.empty_table(), *map(read_event_file, files)])
 
 
 def is_in(column: pa.ChunkedArray, values: Collection[str]) -> NDArray[np.bool_]:
@@ -54,7 +54,8 @@ def _is_data(path: Path) -> bool:
     return path.name[0] not in "._" and path.is_file()
 
 
-def _read_file(path: Path) -> pa.Table:
+def read_event_file(path: Path) -> pa.Table:
+    """Raises LogError for a damaged file."""
     try:
         with pq.ParquetFile(path) as file:
             raw = file.read()

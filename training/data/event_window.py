@@ -144,6 +144,19 @@ def _deleted(
     return earlier | (numbers >= 0) & (numbers < latest(numbers, -1))
 
 
+def deleted_rows(rows: pa.Table) -> NDArray[np.bool_]:
+    """(n,): the rows that a tombstone deletes, and the repetitions of their events, which must not
+    count once the first is gone. Tombstones themselves stay."""
+    tombstones = is_in(rows["event"], [FORGET])
+    times = rows["timestamp"].to_numpy()
+    deleted = _deleted(rows["user_id"], tombstones, times, rows["entry"]) & ~tombstones
+    if not deleted.any():
+        return deleted
+    repeated = _duplicates(rows["user_id"], rows["event_id"])
+    forgotten = is_in(rows["user_id"], pc.unique(rows["user_id"].filter(pa.array(tombstones))))
+    return deleted | (repeated & forgotten & ~tombstones)
+
+
 def _duplicates(user_ids: pa.ChunkedArray, event_ids: pa.ChunkedArray) -> NDArray[np.bool_]:
     """All but the first row of each event id of a user; rows without an id are no duplicates.
 

@@ -187,7 +187,9 @@ def check_day(comparison: Comparison, live: Manifest | None, thresholds: Thresho
     if DAY_LEAD not in live.metrics:
         return []  # it was not published by a nightly run
     then, now = live.metrics[DAY_LEAD][metric], comparison.live_lead[metric]
-    noise = min(2 * comparison.lead_errors[metric], thresholds.max_metric_drop * abs(then))
+    # Up to a ceiling as in the gate: a share of the metric, as a lead may have been near zero.
+    level = comparison.live[metric] if comparison.live is not None else 0.0
+    noise = min(2 * comparison.lead_errors[metric], thresholds.max_metric_drop * level)
     if now + noise >= then * (1 - thresholds.lead_drop):
         return []
     return [

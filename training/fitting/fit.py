@@ -1,10 +1,8 @@
 """From a log to a draft: read, filter, split, train, write."""
 
 import json
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +12,6 @@ import numpy as np
 
 from index.encoders import ENCODERS
 from index.release.atomic_io import fsync
-from index.release.lock import exclusive_lock
 from index.release.manifest import Canary, DataWindow, EncoderSpec, Manifest, digest, write_manifest
 from index.release.writing import write_parts
 from index.retrieval.catalog import Catalog
@@ -27,7 +24,8 @@ from training.evaluation.protocols import DataSplit, split_log
 from training.evaluation.unseen import Unseen, unseen_by_fit
 from training.fitting.fingerprint import fingerprint
 from training.fitting.select_interests import select_interests
-from training.fitting.trainer import CHECKPOINT, FitResult, StepCallback, Trainer
+from training.fitting.trainer import FitResult, StepCallback, Trainer
+from training.fitting.working_folder import working_folder
 from training.models.model import encoder_arguments
 
 HISTORY = "history.jsonl"  # of the training: one record per epoch
@@ -75,7 +73,7 @@ def fit(
     data = prepare_log(log_path, items_path, config)
     drafts = root / "drafts"
     key = fingerprint(config, data.catalog, data.log)
-    with _working_folder(drafts / f".fit-{key}") as folder:
+    with working_folder(drafts / f".fit-{key}") as folder:
 
         def run(config: FitConfig) -> FitResult:
             run_folder = folder / f"K={config.interests}"
@@ -164,21 +162,3 @@ def code_version() -> str:
         return version("re4")
     commit = process.stdout.strip()
     return version("re4") + (f"+{commit}" if commit else "")
-
-
-@contextmanager
-def _working_folder(folder: Path) -> Iterator[Path]:
-    """A locked folder for the checkpoints of a run; it is removed when the run is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    locked = ConfigError(
-        f"{folder.name}: this very fit is running; wait for it, or change the settings"
-    )
-    with exclusive_lock(folder / "lock", locked):
-        try:
-            yield folder
-        except Exception:
-            # Without a checkpoint there is nothing to continue, so nothing is kept.
-            if not any(folder.glob(f"*/{CHECKPOINT}")):
-                shutil.rmtree(folder)
-            raise
-        shutil.rmtree(folder)

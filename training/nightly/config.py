@@ -34,6 +34,7 @@ FORMER_NAMES: Mapping[str, str] = {
 }
 # Settings without effect on the release: notifications, and how long and how fast a run works.
 _NO_EFFECT_ON_THE_RELEASE = {
+    "compact_events",
     "notification_command",
     "notification_timeout_s",
     "notify_on",
@@ -55,6 +56,10 @@ class NightConfig(BaseModel):
     events: Path = Field(description="folder of date=YYYY-MM-DD folders of Parquet files")
     log: Path | None = Field(None, description="log of the interactions before the events")
     items: Path | None = Field(None, description="file of item titles and categories")
+    compact_events: bool = Field(
+        True,
+        description="erase from the event files what users did before they were forgotten",
+    )
     event_types: tuple[str, ...] = Field(
         (), description="event types to keep; without it, all are kept"
     )

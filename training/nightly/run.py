@@ -14,6 +14,8 @@ from index.release.atomic_io import fsync, replace_text
 from index.release.errors import GateRefusal, ReleaseError
 from index.release.lock import exclusive_lock
 from index.release.reading import read_current
+from training.data.errors import LogError
+from training.data.event_compaction import compact_events
 from training.fitting.trainer import DivergedError
 from training.nightly.config import NightConfig, OutcomeName
 from training.nightly.notifications import MessageCallback, post_webhook, run_command
@@ -65,6 +67,8 @@ def _run_locked(config: NightConfig, runs: Path, on_message: MessageCallback) ->
     clean_up(config, runs)
     try:
         live = _live_release(config.root)
+        if config.compact_events:
+            _compact(config.events, on_message)
         store = unfinished_run(config, runs, live) or _new_run(config, runs, on_message)
     except NothingNewError as error:
         outcome = Outcome("nothing-new", str(error), live=_live_release(config.root))
@@ -80,6 +84,17 @@ def _run_locked(config: NightConfig, runs: Path, on_message: MessageCallback) ->
         store.update(ended=outcome.to_json())
         clean_up(config, runs)
     return outcome
+
+
+def _compact(events: Path, on_message: MessageCallback) -> None:
+    """A failure stops no run: the rows are left out of it anyway, and erased by a later one."""
+    try:
+        done = compact_events(events)
+    except (LogError, OSError) as error:
+        on_message(f"compact: nothing was erased from {events} ({error})")
+        return
+    if done.rows:
+        on_message(f"compact: {done.rows:,} rows of forgotten users erased from {events}")
 
 
 def _new_run(config: NightConfig, runs: Path, on_message: MessageCallback) -> StepStore:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from index.ann.spec import IndexMeasurement
+from index.release.build import build
 from index.release.errors import GateRefusal, ReleaseError
 from index.release.gate import Gate
 from index.release.listing import list_releases, verify
@@ -116,6 +117,34 @@ def test_an_id_is_never_reused_for_other_content(make_draft: MakeDraft, tmp_path
     with pytest.raises(ReleaseError, match="first: published before with other content"):
         publish(make_draft("first"), force=True)
     assert snapshot(tmp_path) == before
+
+
+def test_a_published_draft_that_is_built_again_becomes_a_release_of_its_own(
+    make_draft: MakeDraft, tmp_path: Path
+) -> None:
+    draft = make_draft("first")
+    publish(draft)
+    before = snapshot(tmp_path / "releases" / "first")
+    build(draft, k=5)
+    folder = publish(draft)
+    assert folder == tmp_path / "releases" / "first-2"
+    assert read_current(tmp_path) == "first-2"
+    manifest = open_release(folder).manifest
+    assert (manifest.id, manifest.parent) == ("first-2", "first")
+    assert manifest.index is not None
+    assert manifest.index.k == 5
+    assert snapshot(tmp_path / "releases" / "first") == before
+    assert publish(draft) == folder, "the same content"
+    build(draft, k=6)
+    assert publish(draft).name == "first-3"
+    assert rollback(tmp_path).name == "first-2"
+
+
+def test_the_id_of_a_release_built_again_is_not_too_long(make_draft: MakeDraft) -> None:
+    draft = make_draft("a" * 64)
+    publish(draft)
+    build(draft, k=5)
+    assert publish(draft).name == "a" * 62 + "-2"
 
 
 def test_publishing_again_repairs_a_damaged_release(make_draft: MakeDraft, tmp_path: Path) -> None:
@@ -395,6 +424,8 @@ def test_metrics_of_different_protocols_are_not_compared(
         publish(draft)
     assert sentence in str(refused.value)
     assert "fit the draft again with the settings of first" in str(refused.value)
+    with pytest.raises(GateRefusal, match=r"different protocols.*metric 'ncdg@50'"):
+        publish(draft, Gate(metric="ncdg@50"))
     assert read_current(tmp_path) == "first"
     assert publish(make_draft("third", training=PROTOCOL, metrics=better)).name == "third"
 

@@ -114,6 +114,11 @@ def test_a_day_of_few_users_is_suspect_too_where_the_lead_is_gone() -> None:
     assert "check that the item ids of the events are right" in sentence
 
 
+def test_a_lead_near_zero_may_vary_by_the_noise() -> None:
+    assert check_day(comparison(0.02, live_lead=-0.02), live_manifest(0.003), SETTINGS) == []
+    assert check_day(comparison(0.02, live_lead=-0.04), live_manifest(0.003), SETTINGS) != []
+
+
 def test_a_day_without_any_item_that_live_knows_is_suspect(log, since) -> None:
     """As where the shop has renamed all items: then there is nothing to measure a lead on."""
     new, live = retriever(["a", "b", "c", "d"], {"b": "c"}), retriever(["I1", "I2"], {"I1": "I2"})
