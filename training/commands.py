@@ -19,7 +19,8 @@ from training.config import FitConfig, given_options, read_config
 from training.data.event_compaction import compact_events
 from training.data.splits import ProtocolName
 from training.data.synthetic import write_synthetic
-from training.evaluation.evaluate import Part, evaluate_release
+from training.evaluation.evaluate import evaluate_release
+from training.evaluation.unseen import Part
 from training.experiments.compare import POP, TRIALS, compare, parse_setting
 from training.experiments.paper_sweeps import SWEEPS
 from training.experiments.runner import ExperimentRunner
@@ -102,7 +103,9 @@ class FitCommand(Command, _FitOptions):
 
 
 class EvaluateCommand(Command):
-    """Evaluate RELEASE (or a draft) on LOG. The last line is one JSON object of metrics.
+    """Evaluate RELEASE (or a draft) on what it has not seen of LOG.
+
+    The last line is one JSON object of metrics, and of what the release was trained on.
 
     A draft without an index is evaluated with exact search, anything else with the index it has.
     """
@@ -112,12 +115,20 @@ class EvaluateCommand(Command):
     split: ProtocolName | None = Field(
         None, description="evaluation protocol; none means that of the fit"
     )
-    format: str = Field("auto", description="file format of the log")
+    format: str | None = Field(
+        None, description="file format of the log; none means that of the fit"
+    )
     part: Part = Field("test", description="part of the held-out users or items to evaluate on")
+    exclude_seen: bool | None = Field(
+        None, description="leave the items of the history out of the ranking; none means as served"
+    )
 
     def cli_cmd(self) -> None:
-        metrics = evaluate_release(self.release, self.log, self.part, self.format, self.split)
-        print(json.dumps(metrics))
+        metrics, trained_on = evaluate_release(
+            self.release, self.log, self.part, self.format, self.split, self.exclude_seen
+        )
+        _log(trained_on)
+        print(json.dumps({**metrics, "trained_on": trained_on}))
 
 
 class ExperimentCommand(Command):

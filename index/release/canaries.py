@@ -26,5 +26,5 @@ def check_canaries(folder: Path, retriever: Retriever, canaries: Sequence[Canary
 
 def answer_canaries(retriever: Retriever, canaries: Sequence[Canary]) -> list[tuple[str, ...]]:
     """Item ids for each canary query, best first."""
-    answers = retriever.recommend([Query(canary.history, CANARY_K) for canary in canaries])
+    answers = retriever.recommend([Query(canary.history, CANARY_K, True) for canary in canaries])
     return [tuple(retriever.catalog.id(int(row)) for row in answer.rows) for answer in answers]

@@ -109,6 +109,14 @@ class Manifest(Record):
     canaries: tuple[Canary, ...] = ()
     files: dict[FileName, FileDigest] = Field(default_factory=dict)
 
+    @property
+    def exclude_seen(self) -> bool:
+        """Whether items of the history are left out, in evaluation and in requests that do not say.
+
+        Releases made before there was a choice leave them out.
+        """
+        return bool(self.training.get("exclude_seen", True))
+
 
 def digest(path: Path) -> FileDigest:
     with path.open("rb") as file:

@@ -225,7 +225,9 @@ def open_release(folder: Path, device: str = "cpu", kernel: str = AUTO) -> Relea
         ):
             found = find_kernel(kernel)
             index = read_index(folder / INDEX, vectors, manifest.index.spec, device, found)
-        retriever = Retriever(catalog, encoder, vectors, index, manifest.encoder.history_length)
+        history_length = manifest.encoder.history_length
+        exclude_seen = manifest.exclude_seen
+        retriever = Retriever(catalog, encoder, vectors, index, history_length, exclude_seen)
         with opening_stage("canaries"):
             check_canaries(folder, retriever, manifest.canaries)
         retriever, search = serve_faster(manifest.index, retriever, found, manifest.canaries)

@@ -27,14 +27,15 @@ _NO_ROWS: frozenset[int] = frozenset()
 class Query:
     """One request for the k best items for a history of item ids, newest last.
 
-    exclude_seen: drop every item of the given history, also those beyond the encoder's length.
+    exclude_seen: drop every item of the given history, also those beyond the encoder's length; None
+    is the retriever's default.
     exclude: further ids to drop. diversity: 0 to 1, see index/retrieval/diversity.py.
     explain, measure_overlap: add these to the answer, which takes time.
     """
 
     history: Sequence[str]
     k: int = 50
-    exclude_seen: bool = True
+    exclude_seen: bool | None = None
     exclude: Sequence[str] = ()
     categories: CategoryFilter | None = None
     diversity: float = 0.0
@@ -102,6 +103,7 @@ class Retriever:
 
     vectors (N + 1, D) float32, row 0 zero; may be memory-mapped.
     history_length: number of history items that the encoder sees.
+    exclude_seen: whether queries that do not say drop the items of their history.
     """
 
     catalog: Catalog
@@ -109,6 +111,7 @@ class Retriever:
     vectors: NDArray[np.float32]
     index: ItemIndex
     history_length: int
+    exclude_seen: bool = True
     _categories: Categories = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -195,12 +198,15 @@ class Retriever:
     ) -> ResolvedQuery:
         rows = [row for row in self._rows(query.history, delta) if row]
         known = [row for row in rows if row <= len(self.catalog)] if delta else rows
-        excluded = frozenset(known) if query.exclude_seen else _NO_ROWS
+        excluded = frozenset(known) if self._excludes_seen(query) else _NO_ROWS
         if query.exclude:
             excluded |= frozenset(self.catalog.rows(query.exclude)) - {PADDING}
         passes = self._categories.passes(query.categories) if query.categories else None
         allowed = Filter(self._categories, excluded, withdrawn, passes)
         return ResolvedQuery(query, rows, len(query.history) - len(known), allowed)
+
+    def _excludes_seen(self, query: Query) -> bool:
+        return self.exclude_seen if query.exclude_seen is None else query.exclude_seen
 
     def _rows(self, item_ids: Sequence[str], delta: Delta | None) -> list[int]:
         """The row of each id in the catalogue, or else in the delta; 0 if in neither."""
@@ -255,7 +261,7 @@ class Retriever:
         query = resolved.query
         if query.categories and query.categories.allow is not None:
             return hits
-        excluded = [*query.exclude, *(query.history if query.exclude_seen else ())]
+        excluded = [*query.exclude, *(query.history if self._excludes_seen(query) else ())]
         delta_hits = delta.search(interests, excluded, resolved.pool_size, len(self.catalog))
         return merge_delta_hits(hits, delta_hits, resolved.pool_size)
 

@@ -80,11 +80,7 @@ def test_http_gives_the_recall_that_evaluate_gives(built, served):
     hits = wanted = 0.0
     with httpx.Client(base_url=served) as client:
         for case in split.test:
-            body = {
-                "sequence": [catalog.id(row) for row in case.history],
-                "k": 20,
-                "exclude_seen": False,
-            }
+            body = {"sequence": [catalog.id(row) for row in case.history], "k": 20}
             answer = client.post("/recommend", json=body).json()
             found = {item["item_id"] for item in answer["items"]}
             relevant = {catalog.id(row) for row in case.relevant}

@@ -1,4 +1,5 @@
-"""How a log is read, filtered and split: the part of a fit's settings that the data needs."""
+"""How a log is read, filtered, split and evaluated on: the part of a fit's settings that the data
+needs."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -34,6 +35,11 @@ class LogOptions(BaseModel):
         0.1, gt=0, lt=0.5, description="share of users for test, and as many again for validation"
     )
     split_seed: int = Field(0, description="seed of the draw of test and validation users")
+    exclude_seen: bool = Field(
+        True,
+        description="leave the items of the history out of the results: in evaluation, and in the "
+        "service where a request does not say; false for shops of repeat purchases",
+    )
 
     @classmethod
     def from_stored(cls, settings: Mapping[str, Any]) -> Self:

@@ -86,6 +86,42 @@ def prepare(
     return catalog, pack(core, catalog)
 
 
+def pack_all(interactions: Interactions, catalog: Catalog) -> PackedLog:
+    """The log as rows of the catalogue, with rows above its N for the items that it lacks.
+
+    Raises LogError if it lacks all of them.
+    """
+    item_rows = np.array(catalog.rows(interactions.item_ids), dtype=np.int32)
+    unknown = item_rows == PADDING
+    _require_known(~unknown[interactions.items], len(item_rows), catalog)
+    item_rows[unknown] = len(catalog) + 1 + np.arange(np.count_nonzero(unknown))
+    rows = item_rows[interactions.items]
+    return PackedLog(
+        rows,
+        interactions.offsets,
+        interactions.times,
+        interactions.user_ids,
+        int(np.count_nonzero(rows > len(catalog))),
+    )
+
+
+def _require_known(known: NDArray[np.bool_], items: int, catalog: Catalog) -> None:
+    """known (n,): interactions with an item of the catalogue. Warns if they are few, and raises
+    LogError if there are none."""
+    if not known.any():
+        raise LogError(
+            f"log: none of its {items:,} items is among the catalogue's {len(catalog):,}; "
+            "give a log with the ids that the catalogue was made from"
+        )
+    check_matches(
+        "log",
+        int(known.sum()),
+        len(known),
+        f"interactions are with one of the catalogue's {len(catalog):,} items",
+        "the release does not know the others; is it the log that the catalogue was made from?",
+    )
+
+
 def pack(interactions: Interactions, catalog: Catalog) -> PackedLog:
     """The log as rows of the catalogue. Items that it lacks are left out and counted; users who
     have no other items are left out too.
@@ -95,18 +131,7 @@ def pack(interactions: Interactions, catalog: Catalog) -> PackedLog:
     item_rows = np.array(catalog.rows(interactions.item_ids), dtype=np.int32)
     rows = item_rows[interactions.items]
     known = rows != PADDING
-    if not known.any():
-        raise LogError(
-            f"log: none of its {len(item_rows):,} items is among the catalogue's {len(catalog):,}; "
-            "give a log with the ids that the catalogue was made from"
-        )
-    check_matches(
-        "log",
-        int(known.sum()),
-        len(known),
-        f"interactions are with one of the catalogue's {len(catalog):,} items",
-        "the others are left out; is it the log that the catalogue was made from?",
-    )
+    _require_known(known, len(item_rows), catalog)
     known_before = offsets_of(known)[interactions.offsets]  # before each user's first interaction
     kept = np.diff(known_before) > 0
     return PackedLog(

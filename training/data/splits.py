@@ -59,12 +59,17 @@ def split_users(
             f"split: {len(user_ids):,} users cannot give a test part of {test_fraction:g}, one as "
             "large for validation and one for training; give a log of more users"
         )
-    key = str(seed).encode()
-    hashes = [hashlib.blake2b(user.encode(), digest_size=16, key=key).digest() for user in user_ids]
+    hashes = user_hashes(user_ids, seed)
     order = np.array(sorted(range(len(hashes)), key=hashes.__getitem__), dtype=np.int64)
     return UserSplit(
         test=order[:count], validation=order[count : 2 * count], train=order[2 * count :]
     )
+
+
+def user_hashes(user_ids: NDArray[np.object_], seed: int) -> list[bytes]:
+    """By which split_users orders users: first those for testing, last those for training."""
+    key = str(seed).encode()
+    return [hashlib.blake2b(user.encode(), digest_size=16, key=key).digest() for user in user_ids]
 
 
 def hold_out(log: PackedLog, users: NDArray[np.integer], history_share: float = 0.8) -> HeldOut:

@@ -81,14 +81,18 @@ def compare_releases(
     cases: Sequence[DayCase],
     new: Retriever,
     live: Retriever | None,
+    exclude_seen: bool = True,
 ) -> Comparison:
     """A held-out item that a model does not know is a miss. A history without a known item gets
-    popular items, as in the service."""
-    by_new, by_popularity = day_metrics(log, cases, new), day_popularity(log, since, cases)
-    means = _means(by_new), _means(_lead(log, since, cases, new)), _means(by_popularity)
+    popular items, as in the service. exclude_seen: for both models and popularity alike."""
+    by_new = day_metrics(log, cases, new, exclude_seen)
+    by_popularity = day_popularity(log, since, cases, exclude_seen)
+    new_lead = _lead(log, since, cases, new, exclude_seen)
+    means = _means(by_new), _means(new_lead), _means(by_popularity)
     if live is None:
         return Comparison(len(cases), *means)
-    by_live, lead = day_metrics(log, cases, live), _lead(log, since, cases, live)
+    by_live = day_metrics(log, cases, live, exclude_seen)
+    lead = _lead(log, since, cases, live, exclude_seen)
     errors = {name: _standard_error(by_new[name] - by_live[name]) for name in by_live}
     lead_errors = {name: _standard_error(values) for name, values in lead.items()}
     lead_users = max(map(len, lead.values()))
@@ -97,34 +101,49 @@ def compare_releases(
     )
 
 
-def day_metrics(log: Interactions, cases: Sequence[DayCase], retriever: Retriever) -> UserMetrics:
+def day_metrics(
+    log: Interactions,
+    cases: Sequence[DayCase],
+    retriever: Retriever,
+    exclude_seen: bool = True,
+) -> UserMetrics:
     """Each metric at each cutoff, for each case (C,)."""
     index_of = {item: index for index, item in enumerate(log.item_ids)}
     rankings = (
         [index_of.get(retriever.catalog.id(row), _NOT_IN_LOG) for row in rows]
-        for rows in rank(retriever, [case.history for case in cases])
+        for rows in rank(retriever, [case.history for case in cases], exclude_seen)
     )
     return measure((case.relevant for case in cases), rankings)
 
 
-def day_popularity(log: Interactions, since: float, cases: Sequence[DayCase]) -> UserMetrics:
+def day_popularity(
+    log: Interactions, since: float, cases: Sequence[DayCase], exclude_seen: bool = True
+) -> UserMetrics:
     """As day_metrics, of the popularity baseline: the most popular items before `since`."""
     counts = np.bincount(log.items[log.times < since], minlength=len(log.item_ids))
     items = popularity_order(counts, log.item_ids.tolist())
-    relevant = [case.relevant for case in cases]
-    rankings = rank_by_popularity(items, [EvaluationCase([], found) for found in relevant])
-    return measure(relevant, rankings)
+    index_of = {item: index for index, item in enumerate(log.item_ids)}
+    in_rows = [
+        EvaluationCase([index_of[item] for item in case.history], case.relevant) for case in cases
+    ]
+    rankings = rank_by_popularity(items, in_rows, exclude_seen)
+    return measure((case.relevant for case in cases), rankings)
 
 
 def _lead(
-    log: Interactions, since: float, cases: Sequence[DayCase], retriever: Retriever
+    log: Interactions,
+    since: float,
+    cases: Sequence[DayCase],
+    retriever: Retriever,
+    exclude_seen: bool,
 ) -> UserMetrics:
     """Metrics minus those of popularity, for each case with a held-out item that the model knows,
     on these items."""
     known = np.array(retriever.catalog.rows(log.item_ids)) > 0
     reduced = [case._replace(relevant=[i for i in case.relevant if known[i]]) for case in cases]
     reduced = [case for case in reduced if case.relevant]
-    of_model, baseline = day_metrics(log, reduced, retriever), day_popularity(log, since, reduced)
+    of_model = day_metrics(log, reduced, retriever, exclude_seen)
+    baseline = day_popularity(log, since, reduced, exclude_seen)
     return {name: of_model[name] - baseline[name] for name in of_model}
 
 

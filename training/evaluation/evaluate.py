@@ -1,7 +1,7 @@
 """Evaluation through the Retriever that serves: offline metrics and interest metrics."""
 
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +13,18 @@ from index.release.manifest import Manifest, read_manifest
 from index.release.reading import open_release, read_parts, verify_files
 from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Retriever
+from training.data.errors import LogError
 from training.data.log_options import LogOptions
-from training.data.packed_log import PackedLog, pack
+from training.data.packed_log import PackedLog, pack_all
 from training.data.readers import read_log
 from training.data.splits import ProtocolName
 from training.evaluation.interest_clusters import cluster_metrics
 from training.evaluation.interest_metrics import interest_metrics
 from training.evaluation.metrics import measure
-from training.evaluation.protocols import EvaluationCase, split_log
+from training.evaluation.protocols import EvaluationCase
 from training.evaluation.rankings import popularity_order, rank_by_popularity, rank_cases
+from training.evaluation.unseen import Part, unseen_by, unseen_cases
 
-Part = Literal["test", "validation"]
 _INTEREST_USERS = 1000
 
 
@@ -49,37 +50,60 @@ def open_retriever(folder: Path) -> tuple[Manifest, Retriever]:
     return manifest, exact_retriever(catalog, encoder, vectors, manifest.encoder.history_length)
 
 
+class Evaluation(NamedTuple):
+    """Metrics of a release, and in words what it was trained on."""
+
+    metrics: dict[str, float]
+    trained_on: str
+
+
 def evaluate_release(
     folder: Path,
     log_path: Path,
-    part: Part,
-    format: str = "auto",
+    part: Part = "test",
+    format: str | None = None,
     split: ProtocolName | None = None,
-) -> dict[str, float]:
-    """Metrics on the part of a log that the release or draft was not trained on.
+    exclude_seen: bool | None = None,
+) -> Evaluation:
+    """Metrics on a part of a log that the release or draft was not trained on.
 
-    The log is filtered and split as in the fit, so the same part of the same log is held out; with
-    another split than the fit's, training data is evaluated on.
-    Raises ReleaseError or LogError.
+    The log is read and filtered as in the fit, and split so that only what the release has not seen
+    is held out: by default as in the fit. An item that the release does not know is a miss.
+    format, exclude_seen: None means that of the fit.
+    Raises ReleaseError, or LogError if nothing unseen is in the log.
     """
     manifest, retriever = open_retriever(folder)
     options = LogOptions.from_stored(manifest.training)
-    interactions = read_log(log_path, format, options.event_types or None, options.min_weight)
-    core = interactions.k_core(options.min_user_interactions, options.min_item_interactions)
-    log = pack(core, retriever.catalog)
-    data = split_log(
-        split or options.split,
-        log,
-        len(retriever.catalog),
-        options.test_fraction,
-        options.split_seed,
+    interactions = read_log(
+        log_path, format or options.format, options.event_types or None, options.min_weight
     )
-    cases = data.test if part == "test" else data.validation
-    return evaluate(retriever, cases, data.exclude_seen) | cluster_metrics(retriever, cases)
+    core = interactions.k_core(options.min_user_interactions, options.min_item_interactions)
+    log, items = pack_all(core, retriever.catalog), len(retriever.catalog)
+    unseen = unseen_by(manifest, options, log)
+    trained_on = f"{manifest.id} was {unseen.sentence(manifest.data)}"
+    try:
+        cases = unseen_cases(unseen, log, items, options, split, part)
+    except LogError as error:
+        raise LogError(f"{log_path}: {trained_on}; {error}") from error
+    excludes = manifest.exclude_seen if exclude_seen is None else exclude_seen
+    metrics = evaluate(retriever, cases, excludes)
+    return Evaluation(metrics | cluster_metrics(retriever, _known(cases, items)), trained_on)
+
+
+def _known(cases: list[EvaluationCase], items: int) -> list[EvaluationCase]:
+    """The cases without rows above those of the catalogue; those with a history left."""
+    reduced = (
+        case._replace(
+            history=[row for row in case.history if row <= items],
+            relevant=[row for row in case.relevant if row <= items],
+        )
+        for case in cases
+    )
+    return [case for case in reduced if case.history]
 
 
 def user_metrics(
-    retriever: Retriever, cases: list[EvaluationCase], exclude_seen: bool = False
+    retriever: Retriever, cases: list[EvaluationCase], exclude_seen: bool = True
 ) -> dict[str, NDArray[np.float64]]:
     """Each metric at each cutoff, such as recall@50, for each user (C,)."""
     rankings = rank_cases(retriever, cases, exclude_seen)
@@ -87,7 +111,7 @@ def user_metrics(
 
 
 def popularity_metrics(
-    catalog: Catalog, train: PackedLog, cases: list[EvaluationCase], exclude_seen: bool = False
+    catalog: Catalog, train: PackedLog, cases: list[EvaluationCase], exclude_seen: bool = True
 ) -> dict[str, NDArray[np.float64]]:
     """As user_metrics, of the popularity baseline: the most popular items of `train` for everyone.
 
@@ -100,10 +124,27 @@ def popularity_metrics(
 
 
 def evaluate(
-    retriever: Retriever, cases: list[EvaluationCase], exclude_seen: bool = False
+    retriever: Retriever, cases: list[EvaluationCase], exclude_seen: bool = True
 ) -> dict[str, float]:
-    """Each metric at each cutoff, mean over the users; their number; and the interest metrics."""
+    """Each metric at each cutoff, mean over the users; what was counted; the interest metrics.
+
+    held_out_items: distinct items, summed over users; among them unknown_items, which the catalogue
+    lacks, and repeated_items, which are in the history too: with exclude_seen both are misses.
+    """
     values = user_metrics(retriever, cases, exclude_seen)
     means = {name: float(by_user.mean()) for name, by_user in values.items()}
-    histories = [case.history for case in cases[:_INTEREST_USERS]]
-    return means | {"users": float(len(cases))} | interest_metrics(retriever, histories)
+    items = len(retriever.catalog)
+    held_out = [(case.history, set(case.relevant)) for case in cases]
+    counts = {
+        "users": len(cases),
+        "exclude_seen": exclude_seen,
+        "held_out_items": sum(len(relevant) for _, relevant in held_out),
+        "unknown_items": sum(row > items for _, relevant in held_out for row in relevant),
+        "repeated_items": sum(len(relevant & set(history)) for history, relevant in held_out),
+    }
+    histories = [case.history for case in _known(cases[:_INTEREST_USERS], items)]
+    return (
+        means
+        | {name: float(count) for name, count in counts.items()}
+        | (interest_metrics(retriever, histories) if histories else {})
+    )

@@ -27,7 +27,7 @@ def split_day(log: PackedLog, since: float) -> DataSplit:
     The test part is the other half, in the rows of this catalogue. A user without earlier
     interactions has the first half of the day as history, so that new users count too.
     """
-    train_ends, cuts = _boundaries(log.offsets, log.times, since)
+    train_ends, cuts = boundaries(log.offsets, log.times, since)
     in_test, order = _test_users(log.user_ids)
     cases: tuple[list[EvaluationCase], list[EvaluationCase]] = ([], [])
     for user in order:
@@ -44,7 +44,7 @@ def day_cases(log: Interactions, since: float, all_users: bool = False) -> list[
 
     In ids, so that releases with different catalogues can be evaluated on the same cases.
     """
-    _, cuts = _boundaries(log.offsets, log.times, since)
+    _, cuts = boundaries(log.offsets, log.times, since)
     in_test, order = _test_users(log.user_ids)
     starts, ends = log.offsets[:-1], log.offsets[1:]
     eligible = (in_test | all_users) & (starts < cuts) & (cuts < ends)
@@ -65,7 +65,7 @@ def whole_histories(log: PackedLog, count: int) -> list[EvaluationCase]:
     return [EvaluationCase(log.rows[start:end].tolist(), []) for start, end in bounds]
 
 
-def _boundaries(
+def boundaries(
     offsets: NDArray[np.int64], times: NDArray[np.float64], since: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(U,) indices: where each user's day begins, and where the history of the case ends."""

@@ -3,9 +3,12 @@
 | protocol | trained on | history of a case | held out | ranked among |
 |---|---|---|---|---|
 | unseen-users | 80 % of the users | the first 80 % of another user's items | the rest | all items |
-| leave-one-out | all but the last two of a user | all before the last | the last | all but those |
+| leave-one-out | all but the last two of a user | all before the last | the last | all items |
 | sampled-99 | all but the last two of a user | all before the last | the last | it and 99 others |
 | temporal | the time before a boundary | a user's items before it | those after it | all items |
+
+With exclude_seen, the default, the items of the history are not ranked, as in the service. A
+held-out item that is among them is a miss.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,15 +39,11 @@ class EvaluationCase(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSplit:
-    """A log divided for training, validation and test.
-
-    exclude_seen: the items of the history are left out of the ranking.
-    """
+    """A log divided for training, validation and test."""
 
     train: PackedLog
     validation: list[EvaluationCase]
     test: list[EvaluationCase]
-    exclude_seen: bool = False
 
 
 def split_log(
@@ -71,7 +70,7 @@ def _unseen_users(log: PackedLog, items: int, test_fraction: float, seed: int) -
 
 def _held_out_cases(log: PackedLog, users: NDArray[np.int64]) -> list[EvaluationCase]:
     held_out = hold_out(log, users)
-    return _make_cases(log, held_out.starts, held_out.cuts, held_out.ends)
+    return make_cases(log, held_out.starts, held_out.cuts, held_out.ends)
 
 
 def _leave_one_out(log: PackedLog, items: int, test_fraction: float, seed: int) -> DataSplit:
@@ -82,9 +81,8 @@ def _leave_one_out(log: PackedLog, items: int, test_fraction: float, seed: int) 
     train_ends[users] -= 2
     return DataSplit(
         log.truncate(train_ends),
-        _make_cases(log, starts, ends - 2, ends - 1),
-        _make_cases(log, starts, ends - 1, ends),
-        exclude_seen=True,
+        make_cases(log, starts, ends - 2, ends - 1),
+        make_cases(log, starts, ends - 1, ends),
     )
 
 
@@ -102,7 +100,7 @@ def _sampled(log: PackedLog, items: int, test_fraction: float, seed: int) -> Dat
 def _draw_candidates(case: EvaluationCase, items: int, random: np.random.Generator) -> list[int]:
     excluded = {*case.history, *case.relevant}
     negatives: list[int] = []
-    count = min(_NEGATIVES, items - len(excluded))
+    count = min(_NEGATIVES, items - sum(row <= items for row in excluded))
     while len(negatives) < count:
         row = int(random.integers(1, items + 1))
         if row not in excluded:
@@ -113,17 +111,21 @@ def _draw_candidates(case: EvaluationCase, items: int, random: np.random.Generat
 
 def _temporal(log: PackedLog, items: int, test_fraction: float, seed: int) -> DataSplit:
     """The last test_fraction of the log's time is for test, as much before it for validation."""
-    validation_start, test_start = np.quantile(
-        log.times, [1 - 2 * test_fraction, 1 - test_fraction]
-    )
+    validation_start, test_start = temporal_borders(log, test_fraction)
     train_ends, validation_ends = log.ends_before(validation_start), log.ends_before(test_start)
     users = np.random.default_rng(seed).permutation(len(log))
     starts, ends = log.offsets[:-1], log.offsets[1:]
     return DataSplit(
         log.truncate(train_ends),
-        _make_cases(log, starts[users], train_ends[users], validation_ends[users]),
-        _make_cases(log, starts[users], validation_ends[users], ends[users]),
+        make_cases(log, starts[users], train_ends[users], validation_ends[users]),
+        make_cases(log, starts[users], validation_ends[users], ends[users]),
     )
+
+
+def temporal_borders(log: PackedLog, test_fraction: float) -> tuple[float, float]:
+    """The times at which validation and test begin in the temporal protocol."""
+    validation, test = np.quantile(log.times, [1 - 2 * test_fraction, 1 - test_fraction])
+    return float(validation), float(test)
 
 
 def distinct(rows: NDArray[np.int32]) -> list[int]:
@@ -131,7 +133,7 @@ def distinct(rows: NDArray[np.int32]) -> list[int]:
     return list(dict.fromkeys(rows.tolist()))
 
 
-def _make_cases(
+def make_cases(
     log: PackedLog,
     starts: NDArray[np.int64],
     cuts: NDArray[np.int64],

@@ -15,7 +15,7 @@ _BATCH = 256
 
 
 def rank(
-    retriever: Retriever, histories: Sequence[Sequence[str]], exclude_seen: bool = False
+    retriever: Retriever, histories: Sequence[Sequence[str]], exclude_seen: bool = True
 ) -> Iterator[list[int]]:
     """For each history of item ids, oldest first, the rows of the DEPTH best items, best first."""
     for start in range(0, len(histories), _BATCH):
@@ -26,24 +26,39 @@ def rank(
 
 
 def rank_cases(
-    retriever: Retriever, cases: Sequence[EvaluationCase], exclude_seen: bool = False
+    retriever: Retriever, cases: Sequence[EvaluationCase], exclude_seen: bool = True
 ) -> Iterator[list[int]]:
-    """For each case its candidates, or else the DEPTH best items, as rows, best first."""
+    """For each case its candidates, or else the DEPTH best items, as rows, best first.
+
+    Rows above those of the catalogue are of items that it does not know: they are never ranked.
+    """
     if cases and cases[0].candidates is not None:
-        return _rank_candidates(retriever, cases)
+        return _rank_candidates(retriever, cases, exclude_seen)
     catalog = retriever.catalog
-    histories = [[catalog.id(row) for row in case.history] for case in cases]
+    histories = [[catalog.id(row) for row in case.history if row <= len(catalog)] for case in cases]
     return rank(retriever, histories, exclude_seen)
 
 
-def _rank_candidates(retriever: Retriever, cases: Sequence[EvaluationCase]) -> Iterator[list[int]]:
-    """Each case's own candidates by the served score; ties go to the less popular."""
+def _rank_candidates(
+    retriever: Retriever, cases: Sequence[EvaluationCase], exclude_seen: bool
+) -> Iterator[list[int]]:
+    """Each case's own candidates by the served score; the held-out one is the last of a tie.
+
+    Without a known item in the history, popularity is the score, as in the service.
+    """
+    size = len(retriever.catalog)
     for start in range(0, len(cases), _BATCH):
         batch = cases[start : start + _BATCH]
-        interests = retriever.encode([case.history for case in batch])
-        for case, vectors in zip(batch, interests, strict=True):
-            rows = np.array((case.candidates or [])[::-1])
-            scores = (retriever.vectors[rows] @ vectors.T).max(axis=1)
+        known = [[row for row in case.history if row <= size] for case in batch]
+        interests = iter(retriever.encode(encoded) if (encoded := [*filter(None, known)]) else ())
+        for case, history in zip(batch, known, strict=True):
+            seen = set(history) if exclude_seen else set()
+            candidates = (case.candidates or [])[::-1]
+            rows = np.array([row for row in candidates if row <= size and row not in seen], int)
+            if history:
+                scores = (retriever.vectors[rows] @ next(interests).T).max(axis=1)
+            else:
+                scores = retriever.catalog.popularity[rows - 1]
             yield rows[np.argsort(-scores, kind="stable")].tolist()
 
 
@@ -60,7 +75,7 @@ def popularity_order(counts: NDArray[np.int64], ids: Sequence[str]) -> list[int]
 
 
 def rank_by_popularity(
-    items: Sequence[int], cases: Sequence[EvaluationCase], exclude_seen: bool = False
+    items: Sequence[int], cases: Sequence[EvaluationCase], exclude_seen: bool = True
 ) -> Iterator[list[int]]:
     """For each case its candidates, or else the first of `items`, which are most popular first.
 
@@ -68,9 +83,9 @@ def rank_by_popularity(
     """
     position = {item: index for index, item in enumerate(items)}
     for case in cases:
-        if case.candidates is not None:
-            by_target = case.candidates[::-1]
-            yield sorted(by_target, key=lambda item: position.get(item, len(items)))
-            continue
         seen = set(case.history) if exclude_seen else set()
+        if case.candidates is not None:
+            allowed = [item for item in case.candidates[::-1] if item not in seen]
+            yield sorted(allowed, key=lambda item: position.get(item, len(items)))
+            continue
         yield [item for item in items[: DEPTH + len(seen)] if item not in seen]

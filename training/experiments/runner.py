@@ -125,8 +125,8 @@ class ExperimentRunner:
     def run_popularity(self, config: FitConfig) -> RunResult:
         """The trivial baseline: the most popular items of the training part for every user."""
         catalog, _, split = self.prepare(config)
-        validation = popularity_metrics(catalog, split.train, split.validation, split.exclude_seen)
-        test = popularity_metrics(catalog, split.train, split.test, split.exclude_seen)
+        validation = popularity_metrics(catalog, split.train, split.validation, config.exclude_seen)
+        test = popularity_metrics(catalog, split.train, split.test, config.exclude_seen)
         return RunResult(
             config=config.model_dump(mode="json"),
             validation=_means(validation),
@@ -142,11 +142,11 @@ class ExperimentRunner:
         folder.mkdir(exist_ok=True)
         fitted = Trainer(config, catalog, split, folder).run()
         retriever = exact_retriever(catalog, fitted.encoder, fitted.vectors, config.history)
-        users = user_metrics(retriever, split.test, split.exclude_seen)
+        users = user_metrics(retriever, split.test, config.exclude_seen)
         return RunResult(
             config=config.model_dump(mode="json"),
             validation=fitted.metrics,
-            test=evaluate(retriever, split.test, split.exclude_seen)
+            test=evaluate(retriever, split.test, config.exclude_seen)
             | cluster_metrics(retriever, split.test),
             users=_per_user(users),
             samples_per_s=float(np.mean([r["samples_per_s"] for r in fitted.history])),

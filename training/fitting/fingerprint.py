@@ -6,7 +6,6 @@ A checkpoint may be continued, and a stored result reused, only by a run of the 
 import hashlib
 from collections.abc import Iterable
 
-import numpy as np
 from pydantic import BaseModel
 
 from index.retrieval.catalog import Catalog
@@ -22,7 +21,7 @@ def fingerprint(config: BaseModel, catalog: Catalog, log: PackedLog) -> str:
     for texts in (catalog.ids, catalog.titles, catalog.categories, log.user_ids):
         sha256.update(_hash_of(texts))
     for numbers in (log.offsets, log.rows, log.times):
-        sha256.update(hashlib.sha256(np.ascontiguousarray(numbers).tobytes()).digest())
+        sha256.update(hashlib.sha256(numbers.tobytes()).digest())
     return sha256.hexdigest()[:16]
 
 

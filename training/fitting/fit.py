@@ -21,6 +21,7 @@ from training.data.packed_log import PackedLog, prepare
 from training.data.readers import read_log
 from training.evaluation.evaluate import exact_retriever
 from training.evaluation.protocols import DataSplit, split_log
+from training.evaluation.unseen import Unseen, unseen_by_fit
 from training.fitting.fingerprint import fingerprint
 from training.fitting.select_interests import select_interests
 from training.fitting.trainer import FitResult, StepCallback, Trainer
@@ -93,10 +94,12 @@ def write_draft(
     data: PreparedData,
     result: FitResult,
     metrics: Mapping[str, dict[str, float]] | None = None,
+    unseen: Unseen | None = None,
 ) -> Path:
     """Write a new folder whose name is the draft's id. It may be moved once it is complete.
 
-    metrics: by split, metrics for the manifest besides those on validation.
+    metrics: by split, metrics for the manifest besides those on validation. unseen: what was not
+    trained on; None is what the settings hold out.
     """
     sample = [case.history for case in data.split.validation[:_TUNING_USERS]]
     retriever = exact_retriever(data.catalog, result.encoder, result.vectors, config.history)
@@ -107,7 +110,8 @@ def write_draft(
     files = write_parts(folder, result.encoder, result.vectors, data.catalog, interests)
     records = "".join(json.dumps(record) + "\n" for record in result.history)
     (folder / HISTORY).write_text(records, encoding="utf-8")
-    manifest = _manifest(folder.name, config, data, result, metrics or {})
+    unseen = unseen or unseen_by_fit(config, data.log)
+    manifest = _manifest(folder.name, config, data, result, metrics or {}, unseen)
     write_manifest(
         folder,
         manifest.model_copy(update={"files": {**files, HISTORY: digest(folder / HISTORY)}}),
@@ -121,6 +125,7 @@ def _manifest(
     data: PreparedData,
     result: FitResult,
     metrics: Mapping[str, dict[str, float]],
+    unseen: Unseen,
 ) -> Manifest:
     catalog, log = data.catalog, data.log
     canary_cases = data.split.validation[:_CANARY_COUNT]
@@ -140,7 +145,7 @@ def _manifest(
             first=float(log.times.min()),
             last=float(log.times.max()),
         ),
-        training=config.model_dump(mode="json"),
+        training=config.model_dump(mode="json") | unseen.to_settings(),
         metrics={"validation": result.metrics, **metrics},
         canaries=tuple(
             Canary(history=tuple(catalog.id(row) for row in case.history)) for case in canary_cases

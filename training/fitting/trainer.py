@@ -98,7 +98,7 @@ class Trainer:
         self.epochs, self.selection_metric = config.epochs, config.selection_metric
         self._config, self._catalog = config, catalog
         self._validation = split.validation[: config.validation_users]
-        self._exclude_seen = split.exclude_seen
+        self._exclude_seen = config.exclude_seen
         torch.manual_seed(config.seed)
         counts = np.bincount(split.train.rows, minlength=len(catalog) + 1)
         self._model = Model(config, torch.from_numpy(counts))

@@ -22,6 +22,7 @@ from training.evaluation.drift import drift
 from training.evaluation.evaluate import exact_retriever
 from training.evaluation.holdout_day import day_cases, whole_histories
 from training.evaluation.protocols import DataSplit
+from training.evaluation.unseen import later_than
 from training.fitting.fit import PreparedData, write_draft
 from training.fitting.warm_start import TrainedModel
 from training.nightly.config import NightConfig
@@ -107,10 +108,11 @@ class NightlyPipeline:
         if training.live is not None:
             manifest, model = training.live
             live = _retriever(model, manifest.encoder.history_length)
-        new = _retriever(training.as_model(training.fitted), training.fit_config.history)
-        return compare_releases(
-            training.log, since, day_cases(training.log, since), new, live
-        ).to_json()
+        config = training.fit_config
+        new = _retriever(training.as_model(training.fitted), config.history)
+        cases = day_cases(training.log, since)
+        comparison = compare_releases(training.log, since, cases, new, live, config.exclude_seen)
+        return comparison.to_json()
 
     def _refit(self) -> Result:
         refitted = self._training.refitted
@@ -135,7 +137,8 @@ class NightlyPipeline:
             fitted = training.fitted
             released = replace(training.refitted, metrics=fitted.metrics, history=fitted.history)
             tmp_path = self.store.folder / DRAFT / name
-            write_draft(tmp_path, training.selected_config, data, released, metrics)
+            unseen = later_than(float(log.times.max()))
+            write_draft(tmp_path, training.selected_config, data, released, metrics, unseen)
             tmp_path.rename(draft)
             fsync(draft.parent)
         return {"draft": name}

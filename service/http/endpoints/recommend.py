@@ -110,7 +110,7 @@ def _query(body: RecommendRequest, history: Sequence[str], overlap_sample_rate: 
     return Query(
         history,
         body.k,
-        body.exclude_seen,
+        body.exclude_seen if "exclude_seen" in body.model_fields_set else None,
         body.exclude or (),
         CategoryFilter(categories.allow, categories.deny or ()) if categories else None,
         body.diversity,

@@ -67,7 +67,11 @@ class RecommendRequest(Input):
         None, description="item ids, oldest first; with user_id, appended to the stored history"
     )
     k: int = Field(50, ge=1, le=MAX_K, description="number of items")
-    exclude_seen: bool = Field(True, description="exclude the items of the history")
+    exclude_seen: bool = Field(
+        True,
+        description="exclude the items of the history; without it, as the release was evaluated: "
+        "true unless it was fitted with --exclude-seen false",
+    )
     exclude: Ids | None = Field(
         None, description="further item ids to exclude; unknown ids are ignored"
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from index.release.manifest import read_manifest, write_manifest
 from index.release.reading import open_release
 from index.retrieval.diversity import POOL_FACTOR
 from index.retrieval.filters import CategoryFilter
@@ -34,6 +35,18 @@ def ids(retriever: Retriever, answer: Answer) -> list[str]:
 
 def kinds(retriever: Retriever, answer: Answer) -> list[str | None]:
     return [retriever.catalog.categories[row - 1] for row in answer.rows.tolist()]
+
+
+def test_a_query_that_does_not_say_is_answered_as_the_release_was_evaluated(
+    make_draft: MakeDraft,
+) -> None:
+    folder = make_draft(items=200)
+    manifest = read_manifest(folder)
+    training = manifest.training | {"exclude_seen": False}
+    write_manifest(folder, manifest.model_copy(update={"training": training}))
+    repeating = open_release(folder).retriever
+    assert set(HISTORY) <= set(ids(repeating, ask(repeating, k=200)))
+    assert not set(HISTORY) & set(ids(repeating, ask(repeating, k=200, exclude_seen=True)))
 
 
 def test_excluded_seen_and_withdrawn_items_are_replaced_by_the_next(retriever: Retriever) -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from index.ann.kernel_choice import find_kernel
-from index.release.manifest import RELEASES
+from index.release.manifest import RELEASES, read_manifest, write_manifest
 from index.release.reading import open_release
 from index.retrieval.retriever import Query
 
@@ -81,6 +81,22 @@ async def test_seen_items_are_excluded_by_default(serve: Serve) -> None:
     assert len(excluded["items"]) == ITEMS - 2
     assert not {item["item_id"] for item in excluded["items"]} & set(history)
     assert len({item["item_id"] for item in included["items"]}) == ITEMS
+
+
+async def test_seen_items_are_kept_by_default_if_the_release_was_evaluated_so(
+    serve: Serve, publish: Callable[..., Path]
+) -> None:
+    folder = publish()
+    manifest = read_manifest(folder)
+    training = manifest.training | {"exclude_seen": False}
+    write_manifest(folder, manifest.model_copy(update={"training": training}))
+    history = ["item-3", "item-9"]
+    async with serve() as client:
+        kept = await recommend(client, sequence=history, k=1000)
+        excluded = await recommend(client, sequence=history, k=1000, exclude_seen=True)
+
+    assert len(kept["items"]) == ITEMS
+    assert len(excluded["items"]) == ITEMS - 2
 
 
 async def test_k_is_fifty_by_default(serve: Serve) -> None:

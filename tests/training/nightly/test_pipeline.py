@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -24,6 +25,8 @@ from tests.training.nightly.nightly_runs import (
     raise_killed,
     replace_events,
 )
+from training.data.errors import LogError
+from training.evaluation.evaluate import evaluate_release
 from training.nightly.run import run_nightly
 
 
@@ -143,3 +146,23 @@ def test_a_full_disk_fails_the_run_and_the_next_one_continues(folder, monkeypatc
     messages: list[str] = []
     assert run_nightly(config_of(folder), messages.append).outcome == "published"
     assert messages == ["build", "publish"]
+
+
+def test_a_release_that_was_trained_on_everything_is_not_measured_on_it(folder, log, tmp_path):
+    release = folder / "root" / "releases" / live_release(folder)
+    times = log["timestamp"].to_numpy()
+    own = tmp_path / "own.parquet"
+    pq.write_table(log.filter(pa.array(times < FIRST_END)), own)
+    with pytest.raises(LogError, match=r"was trained on all .*; nothing in the log is left"):
+        evaluate_release(release, own)
+    with pytest.raises(LogError, match="it would measure what was trained on"):
+        evaluate_release(release, own, split="unseen-users")
+    pq.write_table(log, own)
+    metrics = evaluate_release(release, own).metrics
+    last = read_manifest(release).data.last
+    assert 0 < metrics["held_out_items"] <= (times > last).sum()
+    # The same holds for a release that was made before manifests stated it.
+    manifest = read_manifest(release)
+    settings = {k: v for k, v in manifest.training.items() if not k.startswith("unseen_")}
+    write_manifest(release, manifest.model_copy(update={"training": settings}))
+    assert evaluate_release(release, own).metrics == metrics
