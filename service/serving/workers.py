@@ -136,8 +136,9 @@ class _Supervisor:
         self._cannot_start = False
 
     def run(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._forward)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, self._forward)
         while not self._stopping and len(self._workers) < self._settings.workers:
             self._start()
         while self._workers:
@@ -149,11 +150,16 @@ class _Supervisor:
             raise SetupError("workers: one cannot start; the log says why")
 
     def _forward(self, number: int, _: FrameType | None) -> None:
-        """Each worker drains as a single process does; a second signal ends them at once."""
+        """Each worker drains as a single process does; a second signal ends them at once.
+
+        SIGHUP comes as SIGTERM, and once: a closing terminal sends several.
+        """
+        if number == signal.SIGHUP and self._stopping:
+            return
         self._stopping = True
         for worker in self._workers:
             if worker.process.is_alive():
-                worker.process.terminate() if number == signal.SIGTERM else _interrupt(worker)
+                _interrupt(worker) if number == signal.SIGINT else worker.process.terminate()
 
     def _start(self) -> None:
         wait_for_release = bool(self._workers)
@@ -196,6 +202,7 @@ def _interrupt(worker: _Worker) -> None:
 
 def _run_worker(serve: Serve, settings: Settings, wait_for_release: bool) -> None:
     """Runs in the worker's process, which has the supervisor's environment, and no other state."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor passes it on
     configure_logs(settings.log_level)
     try:
         serve(settings, wait_for_release)

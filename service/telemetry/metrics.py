@@ -13,7 +13,10 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from service.telemetry.output import dropped_lines
+
 RejectionReason = Literal["shed", "queue_full", "wait", "deadline", "client_gone", "not_ready"]
+TaskName = Literal["engine", "releases", "withdrawals", "new items", "metrics", "redis", "workers"]
 
 _SECONDS = (
     *(0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005),
@@ -34,6 +37,7 @@ class Metrics:
         self.are_shared = shared
         self.registry = self._exposed_registry = CollectorRegistry()
         self._gauge_callbacks: list[tuple[Gauge, Callable[[], float]]] = []
+        self._counter_callbacks: list[tuple[Counter, Callable[[], float], list[float]]] = []
         if shared:
             self._exposed_registry = CollectorRegistry()
             MultiProcessCollector(self._exposed_registry)  # type: ignore[no-untyped-call]
@@ -48,6 +52,7 @@ class Metrics:
         self._create_store_metrics()
         self._create_release_metrics()
         self._create_reload_metrics()
+        self._create_process_metrics()
 
     def _create_request_metrics(self) -> None:
         self.requests = self._counter(
@@ -180,6 +185,18 @@ class Metrics:
             "re4_reload_failures", "Failed loads of a release, by failing stage.", ["stage"]
         )
 
+    def _create_process_metrics(self) -> None:
+        failures = self._counter(
+            "re4_background_task_failures",
+            "Unexpected errors of what runs in the background, all of which goes on after them.",
+            ["task"],
+        )
+        self.dropped_log_lines = self._counter(
+            "re4_dropped_log_lines", "Log lines dropped, as nothing read them fast enough."
+        )
+        self.add_counter_callback(self.dropped_log_lines, dropped_lines)
+        self.task_failures = {task: failures.labels(task) for task in get_args(TaskName)}
+
     def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
@@ -197,8 +214,16 @@ class Metrics:
         """Set the gauge to value() at each `poll`."""
         self._gauge_callbacks.append((gauge, value))
 
+    def add_counter_callback(self, counter: Counter, total: Callable[[], float]) -> None:
+        """Raise the counter by what total() has grown since, at each `poll`."""
+        self._counter_callbacks.append((counter, total, [total()]))
+
     def poll(self) -> None:
-        """Set the gauges that have a callback. Other workers can read only what was set."""
+        """Call the callbacks. Other workers can read only what was set."""
+        for counter, total, last in self._counter_callbacks:
+            now = total()
+            counter.inc(now - last[0])
+            last[0] = now
         for gauge, value in self._gauge_callbacks:
             gauge.set(value())
 

@@ -101,7 +101,10 @@ def running(root: Path, history: Path, *arguments: str) -> Iterator[Process]:
         process.kill()
 
 
-def test_it_answers_while_it_drains(root: Path, short_path: Path, publish: Publish) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGHUP])
+def test_it_answers_while_it_drains(
+    root: Path, short_path: Path, publish: Publish, signal_number: int
+) -> None:
     publish()
     event = {"user_id": "secret-user", "item_id": "secret-item"}
     with running(root, short_path, "--drain-s", "3600") as process:
@@ -113,8 +116,9 @@ def test_it_answers_while_it_drains(root: Path, short_path: Path, publish: Publi
             assert client.post("/events", json=event).status_code == 200
             assert client.post("/recommend", content="secret{").status_code == 422
 
-            process.send(signal.SIGTERM)
+            process.send(signal_number)
             process.wait_for("draining")
+            process.send(signal.SIGHUP)  # a closing terminal sends several
             not_ready = client.get("/readyz")
             assert not_ready.status_code == 503
             assert not_ready.json()["error"]["code"] == "not_ready"
@@ -131,7 +135,8 @@ def test_it_answers_while_it_drains(root: Path, short_path: Path, publish: Publi
 
 
 @pytest.mark.parametrize(
-    ("signal_number", "drain_s"), [(signal.SIGTERM, "0.01"), (signal.SIGINT, "3600")]
+    ("signal_number", "drain_s"),
+    [(signal.SIGTERM, "0.01"), (signal.SIGHUP, "0.01"), (signal.SIGINT, "3600")],
 )
 def test_it_ends_after_a_signal(
     root: Path, short_path: Path, signal_number: int, drain_s: str
@@ -139,6 +144,33 @@ def test_it_ends_after_a_signal(
     with running(root, short_path, "--drain-s", drain_s) as process:
         process.send(signal_number)
         assert process.end() == 0
+
+
+def test_a_log_that_nobody_reads_stops_nothing(
+    root: Path, short_path: Path, publish: Publish
+) -> None:
+    """A pipe holds some 280 lines of the access log."""
+    publish()
+    with running(root, short_path, "--access-log", "--drain-s", "0") as process:
+        process.wait_for("release loaded")
+        with httpx.Client(base_url=process.url, timeout=10) as client:
+            statuses = {client.get("/livez").status_code for _ in range(1000)}
+        process.send(signal.SIGTERM)
+        assert process._process.wait(30) == 0
+        assert statuses == {200}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_killed_service_leaves_no_process_behind(
+    root: Path, short_path: Path, workers: str
+) -> None:
+    with running(root, short_path, "--workers", workers, "--drain-s", "0") as process:
+        children = psutil.Process(process.pid).children(recursive=True)
+        [redis] = [child for child in children if "redis-server" in child.name()]
+        process.send(signal.SIGKILL)
+        gone, alive = psutil.wait_procs(children, timeout=30)
+        assert redis in gone
+        assert not alive
 
 
 def test_an_unusable_redis_folder_is_refused_in_one_sentence(root: Path) -> None:

@@ -1,5 +1,6 @@
 """Several workers: one address, one Redis, one set of metrics, and restarts."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -65,6 +66,23 @@ def test_the_workers_are_one_service(root: Path, short_path: Path, publish: Publ
         process.send(signal.SIGTERM)
         assert process.end() == 0
     assert not [pid for pid in process.listening if psutil.pid_exists(pid)]
+
+
+def test_the_workers_drain_when_their_terminal_is_closed(
+    root: Path, short_path: Path, publish: Publish
+) -> None:
+    """The whole process group gets SIGHUP then, and some shells send it twice."""
+    publish()
+    with running(root, short_path, "--workers", "2", "--drain-s", "3600") as process:
+        while len(process.listening) < 2:
+            process.wait_for("listening")
+        for pid in [process.pid, *process.listening, process.pid]:
+            os.kill(pid, signal.SIGHUP)
+        process.wait_for("draining")
+        process.wait_for("draining")
+        assert recommend_status(process.url) == 200
+        process.send(signal.SIGTERM)
+        assert process.end() == 0
 
 
 def redis_servers(pid: int) -> list[psutil.Process]:
