@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from index.release.errors import ReleaseError
 from service.serving.address import address_refused, listening_socket
 from service.serving.release_loader import ReleaseLoader
-from service.settings import Settings
+from service.settings import Settings, check_root
 
 # Longer than the minute for which proxies keep their connections: else one is closed just as it is
 # used.
@@ -62,6 +62,7 @@ def serve(
     Raises EmbeddedRedisError for a folder that cannot hold an embedded Redis, SetupError for other
     settings that cannot be used.
     """
+    check_root(settings.releases)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION_AFTER)
     DrainingServer(create_app(settings), settings, protocol, wait_for_release).run()

@@ -6,6 +6,7 @@ that is vectors and index, and nothing else. The supervisor only looks after the
 embedded Redis if there is one.
 """
 
+import fcntl
 import logging
 import multiprocessing
 import os
@@ -27,7 +28,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from pydantic import SecretStr
 
 from service.serving.address import address_refused, listening_socket
-from service.settings import Settings, SetupError
+from service.settings import Settings, SetupError, check_root
 from service.store.embedded_redis import SOCKET_PATH_LIMIT_BYTES, EmbeddedRedis, EmbeddedRedisError
 from service.telemetry.logs import configure_logs
 
@@ -43,6 +44,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 # Answers requests in a worker: settings, and whether to listen only once a release is loaded. It is
 # pickled, so it has to be a function of a module.
 Serve = Callable[[Settings, bool], None]
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 log = logging.getLogger(__name__)
 
 
@@ -51,12 +53,12 @@ def supervise(settings: Settings, serve: Serve) -> None:
 
     Raises EmbeddedRedisError or SetupError.
     """
+    check_root(settings.releases)  # before a Redis is started there
     with (
         _reserved_port(settings.host, settings.port) as port,
-        tempfile.TemporaryDirectory(prefix="re4-metrics-") as metrics,
+        _metrics_folder(),
         _embedded_redis(settings) as redis,
     ):
-        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", metrics)
         changes: dict[str, object] = {"port": port}
         if redis is not None:
             changes["history"] = SecretStr(_socket_url(redis.socket))
@@ -95,6 +97,33 @@ def _exclusive_socket(host: str, port: int) -> socket.socket:
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     holder.shutdown(socket.SHUT_RD)
     return holder
+
+
+@contextmanager
+def _metrics_folder() -> Iterator[None]:
+    """An empty folder for the workers' metrics: one of our own, or the one that the user names.
+
+    There, files of earlier processes would be added to the metrics for ever.
+    """
+    if not (named := os.environ.get(METRICS_FOLDER)):
+        with tempfile.TemporaryDirectory(prefix="re4-metrics-") as folder:
+            os.environ[METRICS_FOLDER] = folder
+            try:
+                yield
+            finally:
+                del os.environ[METRICS_FOLDER]
+        return
+    try:
+        Path(named).mkdir(parents=True, exist_ok=True)
+        with (Path(named) / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for file in Path(named).glob("*.db"):
+                file.unlink()
+            yield
+    except BlockingIOError as error:
+        raise SetupError(
+            f"{METRICS_FOLDER}={named}: another service uses it; give each its own, or none"
+        ) from error
 
 
 @contextmanager

@@ -5,7 +5,9 @@ PROMETHEUS_MULTIPROC_DIR names, and each worker exposes the sums over all worker
 included. Gauges, such as the queue depth, cover the running workers only.
 """
 
+import gc
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -14,6 +16,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from service.telemetry.output import dropped_lines
+from service.telemetry.processes import ServiceProcesses
 
 RejectionReason = Literal["shed", "queue_full", "wait", "deadline", "client_gone", "not_ready"]
 TaskName = Literal["engine", "releases", "withdrawals", "new items", "metrics", "redis", "workers"]
@@ -41,6 +44,7 @@ class Metrics:
         if shared:
             self._exposed_registry = CollectorRegistry()
             MultiProcessCollector(self._exposed_registry)  # type: ignore[no-untyped-call]
+            self._exposed_registry.register(ServiceProcesses())
         else:
             ProcessCollector(registry=self.registry)
             GCCollector(registry=self.registry)
@@ -53,6 +57,8 @@ class Metrics:
         self._create_release_metrics()
         self._create_reload_metrics()
         self._create_process_metrics()
+        if shared:
+            self._create_gc_metrics()
 
     def _create_request_metrics(self) -> None:
         self.requests = self._counter(
@@ -197,6 +203,21 @@ class Metrics:
         self.add_counter_callback(self.dropped_log_lines, dropped_lines)
         self.task_failures = {task: failures.labels(task) for task in get_args(TaskName)}
 
+    def _create_gc_metrics(self) -> None:
+        """Those of GCCollector, whose values only the process itself can read."""
+        for name, text in (
+            ("collected", "Objects collected during gc."),
+            ("uncollectable", "Uncollectable objects found during GC."),
+            ("collections", "Number of times this generation was collected."),
+        ):
+            metric = "python_gc_" + (name if name == "collections" else f"objects_{name}")
+            counter = self._counter(metric, text, ["generation"])
+            for generation in range(len(gc.get_stats())):
+                total = partial(_gc_total, generation, name)
+                child = counter.labels(str(generation))
+                child.inc(total())
+                self.add_counter_callback(child, total)
+
     def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
@@ -231,3 +252,7 @@ class Metrics:
         """All metrics in Prometheus's text format."""
         self.poll()
         return generate_latest(self._exposed_registry)
+
+
+def _gc_total(generation: int, name: str) -> float:
+    return gc.get_stats()[generation][name]

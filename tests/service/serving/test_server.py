@@ -18,6 +18,7 @@ import psutil
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from index.release.manifest import RELEASES
 from index.retrieval.retriever import Query
 from service.errors import ClientDisconnectedError
 from service.serving.batching import Engine
@@ -94,6 +95,7 @@ class Process:
 
 @contextmanager
 def running(root: Path, history: Path, *arguments: str) -> Iterator[Process]:
+    (root / RELEASES).mkdir(exist_ok=True)
     process = Process("--releases", str(root), "--embedded-redis-folder", str(history), *arguments)
     try:
         yield process
@@ -173,7 +175,31 @@ def test_a_killed_service_leaves_no_process_behind(
         assert not alive
 
 
+@pytest.mark.parametrize("command", [(), ("--workers", "2"), ("export-events",)])
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_that_is_no_root_is_refused_and_left_as_it_is(
+    root: Path, command: tuple[str, ...], exists: bool
+) -> None:
+    """It may be a mistyped name."""
+    folder = root / "shpo"
+    if exists:
+        folder.mkdir()
+    completed = subprocess.run(
+        [sys.executable, "-m", "service", *command, "--releases", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert completed.returncode == 1
+    assert completed.stderr.splitlines()[-1].startswith("Error: ")
+    assert f"{folder}: {'holds no releases' if exists else 'no such folder'}" in completed.stderr
+    assert "Traceback" not in completed.stderr
+    assert [*root.rglob("*")] == ([folder] if exists else [])
+
+
 def test_an_unusable_redis_folder_is_refused_in_one_sentence(root: Path) -> None:
+    (root / RELEASES).mkdir()
     arguments = ["--releases", str(root), "--embedded-redis-folder", str(root / ("x" * 200))]
     completed = subprocess.run(
         [sys.executable, "-m", "service", *arguments], capture_output=True, text=True, check=False
