@@ -20,6 +20,8 @@ from service.settings_sources import (
 )
 
 MAX_K = 1000  # the API's limit of k
+# One of these is in each folder of releases.
+_OF_A_ROOT = ("current", "releases", "drafts")
 
 
 class SetupError(Exception):
@@ -31,6 +33,19 @@ def _root(folder: Path) -> Path:
     # Names of index.release, which would load torch before its threads are limited.
     has_current = (folder.parent / "current").is_file()
     return folder.parent if has_current and folder.name == "releases" else folder
+
+
+def check_root(folder: Path) -> None:
+    """Raises SetupError unless the folder holds releases or drafts.
+
+    Otherwise a mistyped name would be created, with a Redis in it.
+    """
+    if not any((folder / name).exists() for name in _OF_A_ROOT):
+        what = "holds no releases and no drafts" if folder.is_dir() else "no such folder"
+        raise SetupError(
+            f"--releases: {folder}: {what}; give the folder that `python -m training fit` and "
+            "`python -m index publish` were given as --root"
+        )
 
 
 def _rate(text: str) -> str:
