@@ -236,10 +236,10 @@ async def test_requests_are_answered_while_a_release_is_loaded(
     opening, proceed = threading.Event(), threading.Event()
     original_open = loader_module.open_release
 
-    def open_when_told(folder: Path, device: str) -> Release:
+    def open_when_told(folder: Path, device: str, kernel: str) -> Release:
         opening.set()
         assert proceed.wait(30)
-        return original_open(folder, device)
+        return original_open(folder, device, kernel)
 
     async with serve() as client:
         monkeypatch.setattr(loader_module, "open_release", open_when_told)
