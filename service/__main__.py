@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from index.cli import Program, fail, run
 from service.auth.api_keys import Role, key_line, new_key
 from service.settings import SECRETS, Settings, SetupError, StoreSettings, check_root
-from service.settings_sources import RENAMED_OPTIONS, option_of, variable_of
+from service.settings_sources import RENAMED_OPTIONS, option_of, set_metrics_folder, variable_of
 
 _BUSY = 5  # exit code, as of a nightly run while another one runs
 
@@ -132,7 +132,7 @@ def _serve(settings: Settings) -> None:
     try:
         if settings.workers == 1:
             # Metrics stay in memory: in files they would outlive this process.
-            os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+            set_metrics_folder(None)
             run_server(settings)
         else:
             from service.serving.workers import supervise

@@ -1,5 +1,6 @@
 """Where settings come from besides the command line: RE4_ variables, a TOML file, secret files."""
 
+import os
 import tomllib
 from collections.abc import Container
 from pathlib import Path
@@ -109,3 +110,18 @@ class SecretsFolder(_NamedSource):
         if not path.is_dir():
             raise SettingsError(f"--secrets-dir: {path}: no such folder")
         return SecretsSettingsSource(self.settings_cls, path)()
+
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # of the metrics library, which knows no other way
+
+
+def metrics_folder() -> str | None:
+    """The folder through which several workers share their metrics."""
+    return os.environ.get(METRICS_FOLDER) or None
+
+
+def set_metrics_folder(folder: str | None) -> None:
+    """For this process and those that it starts; None keeps metrics in memory."""
+    os.environ.pop(METRICS_FOLDER, None)
+    if folder is not None:
+        os.environ[METRICS_FOLDER] = folder

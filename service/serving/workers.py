@@ -29,6 +29,7 @@ from pydantic import SecretStr
 
 from service.serving.address import address_refused, listening_socket
 from service.settings import Settings, SetupError, check_root
+from service.settings_sources import METRICS_FOLDER, metrics_folder, set_metrics_folder
 from service.store.embedded_redis import SOCKET_PATH_LIMIT_BYTES, EmbeddedRedis, EmbeddedRedisError
 from service.telemetry.logs import configure_logs
 
@@ -44,7 +45,6 @@ _SPAWN = multiprocessing.get_context("spawn")
 # Answers requests in a worker: settings, and whether to listen only once a release is loaded. It is
 # pickled, so it has to be a function of a module.
 Serve = Callable[[Settings, bool], None]
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 log = logging.getLogger(__name__)
 
 
@@ -105,13 +105,13 @@ def _metrics_folder() -> Iterator[None]:
 
     There, files of earlier processes would be added to the metrics for ever.
     """
-    if not (named := os.environ.get(METRICS_FOLDER)):
+    if not (named := metrics_folder()):
         with tempfile.TemporaryDirectory(prefix="re4-metrics-") as folder:
-            os.environ[METRICS_FOLDER] = folder
+            set_metrics_folder(folder)
             try:
                 yield
             finally:
-                del os.environ[METRICS_FOLDER]
+                set_metrics_folder(None)
         return
     try:
         Path(named).mkdir(parents=True, exist_ok=True)

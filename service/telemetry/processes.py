@@ -9,6 +9,8 @@ from prometheus_client import Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from service.settings_sources import metrics_folder
+
 # The limit is of each process, so what is compared with it is the process nearest to it.
 _COMBINE: dict[str, Callable[[Sequence[float]], float]] = {
     "process_start_time_seconds": min,
@@ -43,8 +45,9 @@ class ServiceProcesses(Collector):
 
 def _workers() -> Iterator[int]:
     """The running workers: each has files of gauges, which the supervisor removes after its end."""
-    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    yield from {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*.db")}
+    folder = metrics_folder()
+    assert folder is not None, "metrics are not shared; this is a bug"
+    yield from {int(path.stem.rpartition("_")[2]) for path in Path(folder).glob("gauge_live*.db")}
 
 
 def _ended_cpu_s(supervisor: int) -> float:

@@ -14,7 +14,7 @@ from training.nightly.config import read_night_config
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-STACK: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", TEXT))
+STACK: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{\w+:?-([^}]*)\}", r"\1", TEXT))
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
 OWN = {"re4-server", "re4-trainer"}
 
@@ -71,6 +71,26 @@ def test_only_services_that_need_redis_reach_it() -> None:
 def test_no_secret_is_in_the_files() -> None:
     assert not re.search(r"(?i)(password|secret|key): *['\"]?[\w-]{8,}", TEXT)
     assert SERVICES["api"]["environment"]["RE4_REDIS_PASSWORD_FILE"] == "/secrets/redis-password"
+
+
+def test_each_secret_is_for_those_who_need_it() -> None:
+    mounted = {(name, s) for name in SERVICES for s, _, _ in mounts(name) if "secrets" in s}
+    for_redis = {(name, "redis-secrets") for name in ("redis", "api", "scheduler", "nightly")}
+    provision = {("provision", s) for s in ("secrets", "redis-secrets", "grafana-secrets")}
+    assert mounted == for_redis | provision | {("grafana", "grafana-secrets")}
+    others = [mount for mount in mounted if mount[0] != "provision"]
+    assert all((s, "/secrets", "ro") in mounts(name) for name, s in others)
+    _, _, *folders = SERVICES["provision"]["command"]
+    assert folders == ["/secrets", "/volumes/redis-secrets", "/volumes/grafana-secrets"]
+
+
+def test_the_images_build_with_nothing_set() -> None:
+    """The lock has a torch that only PyTorch's index has."""
+    index = "https://download.pytorch.org/whl/cpu"
+    assert "torch==2.13.0+cpu" in (ROOT / "docker/locks/server.txt").read_text()
+    for name in ("provision", "api", "bootstrap", "scheduler"):
+        assert SERVICES[name]["build"]["args"]["PIP_EXTRA_INDEX_URL"] == index
+    assert f"ARG PIP_EXTRA_INDEX_URL={index}\n" in DOCKERFILE
 
 
 def test_only_services_that_write_releases_can() -> None:

@@ -73,6 +73,12 @@ def test_everything_that_a_pod_names_exists(name: str) -> None:
         assert container["image"] in images
 
 
+def test_a_training_run_sees_no_keys_of_the_service() -> None:
+    [nightly] = [pod for name, pod in PODS.items() if "nightly" in str(name)]
+    [secret] = [v["secret"] for v in nightly["spec"]["volumes"] if "secret" in v]
+    assert secret["items"] == [{"key": "redis-url", "path": "redis-url"}]
+
+
 @pytest.mark.parametrize("name", PODS)
 def test_a_pod_meets_the_restricted_security_standard(name: str) -> None:
     spec = PODS[name]["spec"]

@@ -14,8 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from service.serving.workers import METRICS_FOLDER, _metrics_folder, _reserved_port
+from service.serving.workers import _metrics_folder, _reserved_port
 from service.settings import SetupError
+from service.settings_sources import METRICS_FOLDER
 from tests.service.serving.test_server import running
 
 Publish = Callable[..., Path]
