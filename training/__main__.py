@@ -1,6 +1,7 @@
 """python -m training fit | evaluate | compare | reproduce | nightly | synthetic"""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ from index.cli import Program, run
 from index.release.errors import ReleaseError
 from training import commands
 from training.config import ConfigError
-from training.data.errors import LogError
+from training.data.errors import LogError, LogWarning
 from training.data.former_names import FORMER_NAMES
 from training.fitting.malloc import keep_freed_memory
 from training.fitting.trainer import DivergedError
@@ -48,6 +49,8 @@ class Training(Program, cli_prog_name="python -m training"):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = [*(sys.argv[1:] if arguments is None else arguments)]
+    warnings.simplefilter("default", LogWarning)
+    warnings.showwarning = _print_warning  # type: ignore[assignment]
     run(
         Training,
         _quote_settings(given),
@@ -68,6 +71,11 @@ def _quote_settings(arguments: list[str]) -> list[str]:
         else:
             quoted.append(word)
     return quoted
+
+
+def _print_warning(message: Warning | str, *_: object) -> None:
+    """In one sentence, as errors are."""
+    print(f"Warning: {message}", file=sys.stderr)
 
 
 def _option(name: str) -> str:

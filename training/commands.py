@@ -15,6 +15,7 @@ from pydantic_settings import CliPositionalArg, CliToggleFlag
 from index.cli import fields_given
 from index.encoders import ENCODERS
 from training.config import FitConfig, given_options, read_config
+from training.data.log_options import LogSource
 from training.data.splits import ProtocolName
 from training.data.synthetic import write_synthetic
 from training.evaluation.evaluate import Part, evaluate_release
@@ -63,8 +64,10 @@ class Command(BaseModel):
 
 if TYPE_CHECKING:
     _FitOptions = BaseModel
+    _SourceOptions = BaseModel
 else:
     _FitOptions = given_options(FitConfig)
+    _SourceOptions = given_options(LogSource)
 
 
 class FitCommand(Command, _FitOptions):
@@ -99,10 +102,17 @@ class FitCommand(Command, _FitOptions):
         print(draft)
 
 
-class EvaluateCommand(Command):
+def _source_given(command: BaseModel) -> dict[str, Any]:
+    """How LOG is read, as far as it was given."""
+    given = fields_given(command)
+    return {name: given[name] for name in LogSource.model_fields if name in given}
+
+
+class EvaluateCommand(Command, _SourceOptions):
     """Evaluate RELEASE (or a draft) on LOG. The last line is one JSON object of metrics.
 
     A draft without an index is evaluated with exact search, anything else with the index it has.
+    LOG is read as in the fit, unless options say otherwise.
     """
 
     release: CliPositionalArg[ExistingPath] = Field(description="folder of the release or draft")
@@ -110,15 +120,15 @@ class EvaluateCommand(Command):
     split: ProtocolName | None = Field(
         None, description="evaluation protocol; none means that of the fit"
     )
-    format: str = Field("auto", description="file format of the log")
     part: Part = Field("test", description="part of the held-out users or items to evaluate on")
 
     def cli_cmd(self) -> None:
-        metrics = evaluate_release(self.release, self.log, self.part, self.format, self.split)
+        source = _source_given(self)
+        metrics = evaluate_release(self.release, self.log, self.part, None, self.split, source)
         print(json.dumps(metrics))
 
 
-class ExperimentCommand(Command):
+class ExperimentCommand(Command, _SourceOptions):
     """The options of commands with several runs."""
 
     seeds: int = Field(3, ge=1, description="number of seeds of each system")
@@ -133,7 +143,7 @@ class ExperimentCommand(Command):
 
     def common(self) -> dict[str, Any]:
         """The settings of all systems. Raises ConfigError."""
-        return dict(map(parse_setting, self.settings))
+        return _source_given(self) | dict(map(parse_setting, self.settings))
 
 
 class CompareCommand(ExperimentCommand):

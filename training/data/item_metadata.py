@@ -1,7 +1,8 @@
 """Item files to titles, which people read, and categories, which filters use."""
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from training.data.compression import head_lines, magic_bytes, open_binary
 from training.data.errors import PARQUET_ERRORS, LogError, invalid_parquet, require_column
+from training.data.stray_quotes import stray_quotes
 
 _Row = tuple[str, str | None, str | None]  # id, title, category
 
@@ -130,15 +132,44 @@ def _table(path: Path, separator: str, key: str) -> Iterator[dict[str, str]]:
 
 def _rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Each line that is not blank, after its number; only comma-separated fields may be quoted."""
+    is_quoted = separator == ","
+    if is_quoted:
+        _refuse_stray_quotes(path)
     reader = csv.reader(
         _lines(path),
         delimiter=separator,
-        quoting=csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE,
+        quoting=csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE,
     )
     try:
         yield from ((reader.line_num, row) for row in reader if row)
     except csv.Error as error:
         raise LogError(f"{path}, line {reader.line_num:,}: {error}; correct the line") from error
+
+
+def _refuse_stray_quotes(path: Path) -> None:
+    """Raises LogError, naming the line, for a quote that makes one title of several items."""
+    head = [next(csv.reader([line])) for line in head_lines(path)]
+    width, key = len(head[0]), _key_position(head[0])
+    forms = {_form(fields[key]) for fields in head[1:] if len(fields) == width}
+
+    def is_record(fields: Sequence[str]) -> int | None:
+        """A line of text may have as many commas, but spaces follow them, and no id precedes."""
+        if len(fields) != width or any(field.startswith(" ") for field in fields):
+            return None
+        return key if _form(fields[key].strip('"')) in forms else None
+
+    for number, problem in stray_quotes(enumerate(_lines(path), start=1), ",", is_record):
+        raise LogError(f"{path}, line {number:,}: {problem}")
+
+
+def _key_position(header: Sequence[str]) -> int:
+    names = [name.strip() for name in header]
+    return next((names.index(name) for name in ("item_id", "movieId") if name in names), 0)
+
+
+def _form(item_id: str) -> str:
+    """Its letters as a, its digits as 0: ids of one file have few forms."""
+    return re.sub(r"\d+", "0", re.sub(r"[^\W\d_]+", "a", item_id))
 
 
 def _split(path: Path, separator: str, width: int) -> Iterator[list[str]]:

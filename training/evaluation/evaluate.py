@@ -1,7 +1,8 @@
 """Evaluation through the Retriever that serves: offline metrics and interest metrics."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,18 +54,23 @@ def evaluate_release(
     folder: Path,
     log_path: Path,
     part: Part,
-    format: str = "auto",
+    format: str | None = None,
     split: ProtocolName | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Metrics on the part of a log that the release or draft was not trained on.
 
     The log is filtered and split as in the fit, so the same part of the same log is held out; with
-    another split than the fit's, training data is evaluated on.
+    another split than the fit's, training data is evaluated on. format, source: how the log is
+    read, where that differs from the fit: settings of LogSource.
     Raises ReleaseError or LogError.
     """
     manifest, retriever = open_retriever(folder)
-    options = LogOptions.from_stored(manifest.training)
-    interactions = read_log(log_path, format, options.event_types or None, options.min_weight)
+    given = {**({"format": format} if format else {}), **(source or {})}
+    options = LogOptions.from_stored({**manifest.training, **given})
+    interactions = read_log(
+        log_path, options.format, options.event_types or None, options.min_weight, options
+    )
     core = interactions.k_core(options.min_user_interactions, options.min_item_interactions)
     log = pack(core, retriever.catalog)
     data = split_log(

@@ -16,6 +16,7 @@ from scipy import stats
 from index.release.atomic_io import replace_text
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig
+from training.data.log_options import LogOptions
 from training.evaluation.evaluate import evaluate, exact_retriever, popularity_metrics, user_metrics
 from training.evaluation.interest_clusters import cluster_metrics
 from training.evaluation.metrics import metric_names
@@ -26,11 +27,8 @@ from training.fitting.trainer import Trainer
 
 PER_USER = metric_names("per-user")  # stored for each user, for significance tests
 _TIMED_USERS = 300
-# The settings that decide how a log is filtered and split.
-_DATA_SETTINGS = {
-    *("format", "event_types", "min_weight", "min_user_interactions", "min_item_interactions"),
-    *("split", "test_fraction", "split_seed"),
-}
+# The settings that decide how a log is read, filtered and split.
+_DATA_SETTINGS = set(LogOptions.model_fields)
 
 
 @dataclass(frozen=True)
