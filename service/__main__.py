@@ -65,6 +65,8 @@ class ExportEvents(StoreSettings):
         try:
             exported = export_events(self, self.to or self.releases / "events")
         except ExportError as error:
+            if error.exported.lost:  # they are reported this once
+                print(json.dumps(asdict(error.exported)))
             fail(_BUSY if isinstance(error, ExportBusyError) else 1, str(error))
         print(json.dumps(asdict(exported)))
 

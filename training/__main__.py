@@ -1,7 +1,6 @@
-"""python -m training fit | evaluate | compare | reproduce | nightly | synthetic"""
+"""python -m training fit | evaluate | compare | reproduce | nightly | compact-events | synthetic"""
 
 import sys
-import warnings
 from collections.abc import Sequence
 from urllib.parse import quote
 
@@ -13,7 +12,7 @@ from index.cli import Program, run
 from index.release.errors import ReleaseError
 from training import commands
 from training.config import ConfigError
-from training.data.errors import LogError, LogWarning
+from training.data.errors import LogError
 from training.data.former_names import FORMER_NAMES
 from training.fitting.malloc import keep_freed_memory
 from training.fitting.trainer import DivergedError
@@ -37,6 +36,10 @@ class Training(Program, cli_prog_name="python -m training"):
     nightly: CliSubCommand[commands.NightlyCommand] = Field(
         description="train on new events, compare with the live release, publish or refuse"
     )
+    compact_events: CliSubCommand[commands.CompactEventsCommand] = Field(
+        alias="compact-events",
+        description="erase from the exported events what forgotten users did",
+    )
     synthetic: CliSubCommand[commands.SyntheticCommand] = Field(
         description="write a log with planted interests"
     )
@@ -49,8 +52,6 @@ class Training(Program, cli_prog_name="python -m training"):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = [*(sys.argv[1:] if arguments is None else arguments)]
-    warnings.simplefilter("default", LogWarning)
-    warnings.showwarning = _print_warning  # type: ignore[assignment]
     run(
         Training,
         _quote_settings(given),
@@ -71,11 +72,6 @@ def _quote_settings(arguments: list[str]) -> list[str]:
         else:
             quoted.append(word)
     return quoted
-
-
-def _print_warning(message: Warning | str, *_: object) -> None:
-    """In one sentence, as errors are."""
-    print(f"Warning: {message}", file=sys.stderr)
 
 
 def _option(name: str) -> str:

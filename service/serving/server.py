@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from socket import AF_INET, AF_INET6, create_server, socket
+from socket import socket
 from types import FrameType
 from typing import Protocol
 
@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from index.release.errors import ReleaseError
+from service.serving.address import address_refused, listening_socket
 from service.serving.release_loader import ReleaseLoader
 from service.settings import Settings
 
@@ -104,16 +105,19 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         if self._wait_for_release:
             await self._load()
-        if self._workers > 1:
-            host, port = self.config.host, self.config.port
-            family = AF_INET6 if ":" in host else AF_INET
-            sockets = [create_server((host, port), family=family, reuse_port=True)]
-        await super().startup(sockets)
+        await super().startup([self._listen()])
         self._loop = asyncio.get_running_loop()
         if parent := multiprocessing.parent_process():
             self._loop.add_reader(parent.sentinel, self._on_orphaned, parent.sentinel)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         log.info("listening", extra={"host": host, "port": port})
+
+    def _listen(self) -> socket:
+        host, port = self.config.host, self.config.port
+        try:
+            return listening_socket(host, port, shared=self._workers > 1)
+        except OSError as error:
+            raise address_refused(host, port, error) from error
 
     async def _load(self) -> None:
         live = self._service.live

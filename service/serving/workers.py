@@ -26,6 +26,7 @@ from urllib.parse import quote
 from prometheus_client.multiprocess import mark_process_dead
 from pydantic import SecretStr
 
+from service.serving.address import address_refused, listening_socket
 from service.settings import Settings, SetupError
 from service.store.embedded_redis import SOCKET_PATH_LIMIT_BYTES, EmbeddedRedis, EmbeddedRedisError
 from service.telemetry.logs import configure_logs
@@ -64,14 +65,36 @@ def supervise(settings: Settings, serve: Serve) -> None:
 
 @contextmanager
 def _reserved_port(host: str, port: int) -> Iterator[int]:
-    """A port that the workers can listen on, and no other program; a free one for 0."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            holder.bind((host, port))
-        except OSError as error:
-            raise SetupError(f"--host {host} --port {port}: cannot be used ({error})") from error
+    """A port on which only the workers started here can listen; a free one for 0."""
+    try:
+        holder = _exclusive_socket(host, port)
+    except OSError as error:
+        raise address_refused(host, port, error) from error
+    with holder:
         yield holder.getsockname()[1]
+
+
+def _exclusive_socket(host: str, port: int) -> socket.socket:
+    """A bound socket that gets no connections, and beside which others may bind from now on.
+
+    Bound with SO_REUSEPORT, it would also bind beside the workers of another service, and the two
+    would share the connections. It listens for a moment, as that fails if anything else is bound;
+    and the option is set after that. Raises OSError.
+    """
+    if port == 0:
+        with listening_socket(host, port) as free:
+            port = free.getsockname()[1]
+    holder = listening_socket(host, port)
+    if sys.platform != "linux":  # elsewhere a socket cannot stop listening and stay bound
+        holder.close()
+        holder = socket.socket(holder.family)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((host, port))
+        return holder
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    holder.shutdown(socket.SHUT_RD)
+    return holder
 
 
 @contextmanager

@@ -73,14 +73,6 @@ Entry: TypeAlias = tuple[bytes, dict[bytes, bytes]]
 log = logging.getLogger(__name__)
 
 
-class ExportError(Exception):
-    """The export failed; the text says why. The next export continues it."""
-
-
-class ExportBusyError(ExportError):
-    """Another export is running in the same folder."""
-
-
 @dataclass
 class Exported:
     """What an export did.
@@ -95,32 +87,50 @@ class Exported:
     lost: int = 0
 
 
+class ExportError(Exception):
+    """The export failed; the text says why. The next export continues it.
+
+    exported: what it did before that; its losses are reported this once.
+    """
+
+    def __init__(self, message: str, exported: Exported | None = None) -> None:
+        super().__init__(message)
+        self.exported = exported or Exported()
+
+
+class ExportBusyError(ExportError):
+    """Another export is running in the same folder."""
+
+
 def export_events(settings: StoreSettings, folder: Path) -> Exported:
     """Move all events from Redis to the log in the folder. Raises ExportError."""
     busy = ExportBusyError(f"{folder}: an export is at work; wait until it has ended")
+    exported = Exported()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         fsync(folder.parent)
         with exclusive_lock(folder / _LOCK, busy):
-            return asyncio.run(_export(deployment_of(settings), EventLog(folder)))
+            asyncio.run(_export(deployment_of(settings), EventLog(folder), exported))
+            return exported
     except (RedisError, RedisClusterException) as error:
         raise ExportError(
-            f"Redis does not answer, or refuses ({error}); try again later"
+            f"Redis does not answer, or refuses ({error}); try again later", exported
         ) from error
     except (EmbeddedRedisError, EventLogError, SetupError) as error:
-        raise ExportError(str(error)) from error
+        raise ExportError(str(error), exported) from error
     except FILE_ERRORS as error:
-        raise ExportError(f"{folder}: cannot hold the log ({error})") from error
+        raise ExportError(f"{folder}: cannot hold the log ({error})", exported) from error
 
 
-async def _export(deployment: Deployment, events: EventLog) -> Exported:
+async def _export(deployment: Deployment, events: EventLog, exported: Exported) -> None:
+    """Counts in `exported` what it does, also if it fails."""
     client = deployment.client(
         socket_timeout=_TIMEOUT_S,
         socket_connect_timeout=_TIMEOUT_S,
         retry=Retry(ExponentialBackoff(cap=2, base=0.1), _RETRIES),
         protocol=2,
     )
-    lost, failure = 0, None
+    failure = None
     try:
         await deployment.recover(client)
         for partition in range(PARTITIONS):
@@ -129,12 +139,13 @@ async def _export(deployment: Deployment, events: EventLog) -> Exported:
                 await stream.drain()
             except EventLogError as error:  # of a file of this partition; the others go on
                 failure = error
-            lost += stream.lost
+            exported.lost += stream.lost
     finally:
+        exported.events, exported.files = events.events, events.files
+        exported.duplicates = events.duplicates
         await deployment.close(client)
     if failure is not None:
         raise failure
-    return Exported(events.events, events.files, events.duplicates, lost)
 
 
 class _Stream:

@@ -1,10 +1,10 @@
 """Rows that cannot be used: the first is an error, unless some may be skipped."""
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from training.data.errors import LogError, LogWarning
+from training.data.errors import LogError
+from training.data.matching import warn
 
 _EXAMPLES = 3
 
@@ -38,9 +38,7 @@ class BadRows:
     def report(self) -> None:
         """Warn of the rows that were skipped, if any."""
         if self.count:
-            warnings.warn(
+            warn(
                 f"{self._path}: {self.count:,} bad rows skipped, of {self.allowed:,} allowed; the "
-                f"first: {'; '.join(self._examples)}",
-                LogWarning,
-                stacklevel=2,
+                f"first: {'; '.join(self._examples)}"
             )

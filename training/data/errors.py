@@ -13,8 +13,8 @@ class LogError(ValueError):
     """The log or the items file cannot be used; one sentence says why and what to do."""
 
 
-class LogWarning(UserWarning):
-    """Something about the log that a person should know, though it can be used."""
+class UnmatchedError(LogError):
+    """A filter or a join of two inputs has left nothing: one of the two is the wrong one."""
 
 
 def require_column(

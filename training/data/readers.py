@@ -1,6 +1,5 @@
 """Log files to Interactions, block by block."""
 
-import warnings
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,12 +12,13 @@ from numpy.typing import NDArray
 
 from training.data.bad_rows import BadRows
 from training.data.columns import Block, Columns
-from training.data.errors import LogError, LogWarning
+from training.data.errors import LogError
 from training.data.id_encoding import IdEncoder, encode_ids
 from training.data.interactions import Interactions
 from training.data.log_files import open_files
 from training.data.log_options import LogSource
-from training.data.unit_check import UnitCheck
+from training.data.matching import check_event_types, warn
+from training.data.time_units import TimeUnit
 from training.data.values import (
     BadColumnError,
     BadValueError,
@@ -35,11 +35,15 @@ _HEAVY_SHARE, _HEAVY_MULTIPLE = 0.01, 20
 
 
 class _Filter(NamedTuple):
-    """Of the rows to keep: one of these event types, at least this weight."""
+    """Of the rows to keep: one of these event types, at least this weight.
+
+    found: is given the event types that there are.
+    """
 
     path: Path
     events: Collection[str] | None
     min_weight: float | None
+    found: set[str]
 
 
 class _Rows(NamedTuple):
@@ -62,57 +66,56 @@ def read_log(
 
     format: a key of training.data.formats.FORMATS, or auto: detected by name and content.
     Times are numbers, kept as they are, or ISO 8601, which becomes Unix seconds; UTC where no zone
-    is given. events: keep only interactions with one of these. min_weight: keep only those of at
-    least this weight; ratings are weights, and an empty weight is 1. Ids are opaque strings of
-    1 to MAX_ID_BYTES bytes of UTF-8. source: columns, separator, unit of time, how many bad rows
-    may be skipped, and how many interactions of a user are kept; its format is not read.
-    Raises LogError, naming the line, if a value cannot be used; also if nothing is kept, or if
-    times are in several units.
+    is given; all are in one unit, and none is in the future. events: keep only interactions with
+    one of these. min_weight: keep only those of at least this weight; ratings are weights, and an
+    empty weight is 1. Ids are opaque strings of 1 to MAX_ID_BYTES bytes of UTF-8. source: columns,
+    separator, unit of time, how many bad rows may be skipped, and how many interactions of a user
+    are kept; its format is not read.
+    Raises LogError, naming the line, if a value cannot be used; also if nothing is kept.
     """
     source = (source or LogSource()).model_copy(update={"format": format})
-    users, items, units = IdEncoder(), IdEncoder(), UnitCheck(path)
+    users, items = IdEncoder(), IdEncoder()
     times: list[NDArray[np.float64]] = []
     bad, records = BadRows(path, source.skip_bad_rows), 0
-    for block, rows in _rows(path, source, _Filter(path, events, min_weight), bad):
+    selected = _Filter(path, events, min_weight, set())
+    for rows in _rows(path, source, selected, bad):
         users.add(rows.users, rows.kept)
         items.add(rows.items, rows.kept)
         if rows.times is None:
             times.append(np.arange(records, records + len(rows.kept), dtype=np.float64)[rows.kept])
         else:
-            units.add(rows.times, block.locate)
             times.append(rows.times[rows.kept])
         records += len(rows.kept)
-    units.check()
     bad.report()
     if not sum(map(len, times)):
         raise LogError(f"{path}: {_empty_reason(records, events, min_weight)}")
+    check_event_types(path, events or (), selected.found, records, "interactions")
     user_codes, user_ids = users.codes_and_ids()
     item_codes, item_ids = items.codes_and_ids()
     log = Interactions.from_rows(user_codes, item_codes, np.concatenate(times), user_ids, item_ids)
     return _without_old(path, log, source.max_user_interactions)
 
 
-def _rows(
-    path: Path, source: LogSource, selected: _Filter, bad: BadRows
-) -> Iterator[tuple[Block, _Rows]]:
-    """The blocks of all files, without bad rows, and what their values are."""
+def _rows(path: Path, source: LogSource, selected: _Filter, bad: BadRows) -> Iterator[_Rows]:
+    """The blocks of all files, without bad rows."""
+    unit = TimeUnit()
     for file, format in open_files(path, source):
         columns = format.columns
         if source.time_unit is not None:
             columns = columns.with_unit(source.time_unit)
 
         def parse(block: Block, columns: Columns = columns) -> _Rows:
-            return _parse(block, columns, selected)
+            return _parse(block, columns, selected, unit)
 
         for block in format.blocks(file, bad):
             yield _parse_good(block, parse, bad)
 
 
-def _parse_good(block: Block, parse: Callable[[Block], _Rows], bad: BadRows) -> tuple[Block, _Rows]:
+def _parse_good(block: Block, parse: Callable[[Block], _Rows], bad: BadRows) -> _Rows:
     """The block without its bad rows. Raises LogError if there are more than allowed."""
     while True:
         try:
-            return block, parse(block)
+            return parse(block)
         except BadColumnError as error:
             raise LogError(f"{block.locate(error.record)}: {error}") from None
         except BadValueError as error:
@@ -123,7 +126,7 @@ def _parse_good(block: Block, parse: Callable[[Block], _Rows], bad: BadRows) -> 
             block = block.take(np.flatnonzero(is_good))
 
 
-def _parse(block: Block, columns: Columns, selected: _Filter) -> _Rows:
+def _parse(block: Block, columns: Columns, selected: _Filter, unit: TimeUnit) -> _Rows:
     """Raises BadValueError for the first value that cannot be used."""
     kept = _selection(block, selected)
     users, items = encode_ids(block.users, "user id"), encode_ids(block.items, "item id")
@@ -132,12 +135,13 @@ def _parse(block: Block, columns: Columns, selected: _Filter) -> _Rows:
         times = parse_timestamps(block.times, columns.time_unit, columns.time_pattern)
         if block.offsets_ms is not None:
             times += parse_offsets(block.offsets_ms)
+        unit.check(times)
     return _Rows(users, items, times, kept)
 
 
 def _selection(block: Block, selected: _Filter) -> NDArray[np.bool_]:
     """(n,): the records of a block to keep. Weights are checked even if none is required."""
-    path, events, min_weight = selected
+    path, events, min_weight, found = selected
     kept = np.ones(len(block.users), dtype=bool)
     if block.clicked is not None:
         kept &= is_one(block.clicked)
@@ -150,8 +154,11 @@ def _selection(block: Block, selected: _Filter) -> NDArray[np.bool_]:
     if events is not None:
         if block.events is None:
             raise LogError(f"{path}: no event types to filter by; leave events out")
+        types = to_binary(block.events, "event")
+        names = pc.unique(types).drop_null().to_pylist()
+        found.update(name.decode("utf-8", "replace") for name in names)
         wanted = pa.array([event.encode() for event in events], pa.binary())
-        matches = pc.is_in(to_binary(block.events, "event"), value_set=wanted)
+        matches = pc.is_in(types, value_set=wanted)
         kept &= matches.to_numpy(zero_copy_only=False)
     return kept
 
@@ -165,12 +172,10 @@ def _without_old(path: Path, log: Interactions, limit: int | None) -> Interactio
     heavy = int((counts > much).sum())
     if heavy:
         most = int(counts.max())
-        warnings.warn(
+        warn(
             f"{path}: {heavy:,} of {len(counts):,} users have more than {_HEAVY_SHARE:.0%} of the "
             f"{len(log):,} interactions each, the first of them {most:,}, where the median user "
-            f"has {np.median(counts):g}; robots? --max-user-interactions keeps the newest of each",
-            LogWarning,
-            stacklevel=3,
+            f"has {np.median(counts):g}; robots? --max-user-interactions keeps the newest of each"
         )
     return log
 

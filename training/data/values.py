@@ -32,9 +32,14 @@ class BadValueError(Exception):
         super().__init__(reason)
 
     @classmethod
+    def at(cls, records: NDArray[np.integer], reason: Callable[[int], str]) -> Self:
+        """Of these records, in rising order."""
+        return cls([(record, reason(record)) for record in records.tolist()])
+
+    @classmethod
     def where(cls, bad: NDArray[np.bool_], reason: Callable[[int], str]) -> Self:
         """Of the records under the mask."""
-        return cls([(record, reason(record)) for record in np.flatnonzero(bad).tolist()])
+        return cls.at(np.flatnonzero(bad), reason)
 
 
 class BadColumnError(BadValueError):
@@ -64,16 +69,16 @@ def to_binary(values: pa.Array, name: str) -> pa.Array:
 
 
 def parse_weights(values: pa.Array) -> NDArray[np.float64]:
-    """Weights of any type as (n,) float64, finite and at least 0; an empty one is 1."""
+    """Weights of any type as (n,) float64, finite, of either sign; an empty one is 1."""
     if not _is_number(values.type):
         values = to_binary(values, "weight")
         values = pc.if_else(pc.equal(values, b""), b"1", values)
     numbers = _cast(values, pa.float64(), "weight", "a number")
     weights: NDArray[np.float64] = numbers.fill_null(1.0).to_numpy()
-    bad = ~(np.isfinite(weights) & (weights >= 0))
+    bad = ~np.isfinite(weights)
     if bad.any():
         raise BadValueError.where(
-            bad, lambda r: f"weight {weights[r]:g}; it must be 0 or more, and finite; correct it"
+            bad, lambda r: f"weight {weights[r]:g}; it must be finite; correct it"
         )
     return weights
 

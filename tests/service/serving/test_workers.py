@@ -4,12 +4,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
+from service.serving.workers import _reserved_port
+from service.settings import SetupError
 from tests.service.serving.test_server import running
 
 Publish = Callable[..., Path]
@@ -87,3 +92,47 @@ def test_an_address_in_use_is_refused_in_one_sentence(root: Path, short_path: Pa
     assert completed.returncode == 1
     assert f"--host 127.0.0.1 --port {port}: cannot be used" in completed.stderr
     assert "Traceback" not in completed.stderr
+
+
+@contextmanager
+def second_service(root: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Another installation, with a Redis of its own."""
+    with tempfile.TemporaryDirectory(prefix="re4-") as history:
+        options = ["--releases", str(root), "--embedded-redis-folder", history, *arguments]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", *options], stderr=subprocess.PIPE, text=True
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.parametrize(("first", "second"), [("2", "2"), ("1", "2"), ("2", "1")])
+def test_a_port_that_another_service_uses_is_refused(
+    root: Path, short_path: Path, publish: Publish, first: str, second: str
+) -> None:
+    """Two services on one port would answer in turn, each from its own releases."""
+    publish()
+    with running(root, short_path, "--workers", first) as process:
+        port = process.url.rpartition(":")[2]
+        with second_service(root, "--port", port, "--workers", second) as other:
+            _, log = other.communicate(timeout=60)
+        assert other.returncode == 1
+        assert f"--port {port}: cannot be used" in log
+        assert "Traceback" not in log
+        assert httpx.get(f"{process.url}/livez").status_code == 200
+
+
+def test_of_two_services_that_start_together_one_is_refused() -> None:
+    """Also before the first of them listens."""
+    with _reserved_port("127.0.0.1", 0) as port:
+        for host in ("127.0.0.1", "0.0.0.0"):
+            with pytest.raises(SetupError, match="cannot be used"), _reserved_port(host, port):
+                pass
+        workers = [socket.create_server(("127.0.0.1", port), reuse_port=True) for _ in range(2)]
+        for worker in workers:
+            worker.close()
+    with _reserved_port("127.0.0.1", port) as again:
+        assert again == port
