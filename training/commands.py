@@ -17,6 +17,7 @@ from index.cli import fields_given
 from index.encoders import ENCODERS
 from training.config import FitConfig, given_options, read_config
 from training.data.event_compaction import compact_events
+from training.data.log_options import LogSource
 from training.data.splits import ProtocolName
 from training.data.synthetic import write_synthetic
 from training.evaluation.evaluate import evaluate_release
@@ -66,8 +67,10 @@ class Command(BaseModel):
 
 if TYPE_CHECKING:
     _FitOptions = BaseModel
+    _SourceOptions = BaseModel
 else:
     _FitOptions = given_options(FitConfig)
+    _SourceOptions = given_options(LogSource)
 
 
 class FitCommand(Command, _FitOptions):
@@ -102,21 +105,25 @@ class FitCommand(Command, _FitOptions):
         print(draft)
 
 
-class EvaluateCommand(Command):
+def _source_given(command: BaseModel) -> dict[str, Any]:
+    """How LOG is read, as far as it was given."""
+    given = fields_given(command)
+    return {name: given[name] for name in LogSource.model_fields if name in given}
+
+
+class EvaluateCommand(Command, _SourceOptions):
     """Evaluate RELEASE (or a draft) on what it has not seen of LOG.
 
     The last line is one JSON object of metrics, and of what the release was trained on.
 
     A draft without an index is evaluated with exact search, anything else with the index it has.
+    LOG is read as in the fit, unless options say otherwise.
     """
 
     release: CliPositionalArg[ExistingPath] = Field(description="folder of the release or draft")
     log: CliPositionalArg[ExistingPath] = Field(description="log of interactions")
     split: ProtocolName | None = Field(
         None, description="evaluation protocol; none means that of the fit"
-    )
-    format: str | None = Field(
-        None, description="file format of the log; none means that of the fit"
     )
     part: Part = Field("test", description="part of the held-out users or items to evaluate on")
     exclude_seen: bool | None = Field(
@@ -125,13 +132,13 @@ class EvaluateCommand(Command):
 
     def cli_cmd(self) -> None:
         metrics, trained_on = evaluate_release(
-            self.release, self.log, self.part, self.format, self.split, self.exclude_seen
+            self.release, self.log, self.part, self.split, self.exclude_seen, _source_given(self)
         )
         _log(trained_on)
         print(json.dumps({**metrics, "trained_on": trained_on}))
 
 
-class ExperimentCommand(Command):
+class ExperimentCommand(Command, _SourceOptions):
     """The options of commands with several runs."""
 
     seeds: int = Field(3, ge=1, description="number of seeds of each system")
@@ -146,7 +153,7 @@ class ExperimentCommand(Command):
 
     def common(self) -> dict[str, Any]:
         """The settings of all systems. Raises ConfigError."""
-        return dict(map(parse_setting, self.settings))
+        return _source_given(self) | dict(map(parse_setting, self.settings))
 
 
 class CompareCommand(ExperimentCommand):

@@ -24,19 +24,26 @@ class Catalog:
     """N items; the item of row r is at position r - 1 of each field.
 
     popularity: interactions of each item in the training log, never rising.
-    categories, titles: None if unknown.
+    categories, titles: None if unknown. other_categories: of each item, those beside its first;
+    empty if no item has any.
     """
 
     ids: Sequence[str]
     popularity: NDArray[np.int64]
     categories: Sequence[str | None]
     titles: Sequence[str | None]
+    other_categories: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         sizes = {len(self.ids), len(self.popularity), len(self.categories), len(self.titles)}
         if len(sizes) != 1:
             raise CatalogError(
                 f"catalog: fields of {sorted(sizes)} items; all must be equally long"
+            )
+        if self.other_categories and len(self.other_categories) != len(self.ids):
+            raise CatalogError(
+                f"catalog: other categories of {len(self.other_categories)} items; give them for "
+                f"all {len(self.ids)}, or for none"
             )
         if not self.ids:
             raise CatalogError("catalog: no items; at least one is needed")

@@ -1,20 +1,23 @@
 """Filters of an answer: excluded and withdrawn items, and allowed or denied categories."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-_NO_CATEGORY = 0  # its code
+T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
 class CategoryFilter:
     """Allows items of a category in `allow`, if given, and of none in `deny`.
 
-    An item without a category passes `deny` and fails `allow`. Unknown names are no error.
+    Any category of an item counts. An item without a category passes `deny` and fails `allow`.
+    Unknown names are no error.
     """
 
     allow: Collection[str] | None = None
@@ -22,24 +25,27 @@ class CategoryFilter:
 
 
 class Categories:
-    """The category of each row as a small integer, 0 for none.
+    """The categories of each row as a small integer, 0 for none: rows with the same share one.
 
-    codes (N + 1,).
+    codes (N + 1,). first (N + 1,): the same of the first category alone.
     """
 
-    def __init__(self, names: Sequence[str | None]) -> None:
-        """names (N,): of rows 1..N."""
-        known = dict.fromkeys(names)
-        known.pop(None, None)
-        self._code_of: dict[str | None, int] = {
-            name: code for code, name in enumerate(known, start=1)
-        }
-        self.codes = np.zeros(len(names) + 1, dtype=np.int32)
-        self.codes[1:] = [self._code_of.get(name, _NO_CATEGORY) for name in names]
-        self._sizes = np.bincount(self.codes[1:], minlength=len(known) + 1)
+    def __init__(self, names: Sequence[str | None], others: Sequence[Sequence[str]] = ()) -> None:
+        """names (N,): the first category of rows 1..N. others: beside it; empty if none has any."""
+        combined = [
+            None if name is None else (name, *sorted(more))
+            for name, more in zip(names, others or repeat(()), strict=False)
+        ]
+        self.first = _codes(names)
+        self.codes = _codes(combined) if others else self.first
+        self._codes_of: dict[str, list[int]] = {}
+        for code, categories in enumerate(_known(combined), start=1):
+            for name in categories:
+                self._codes_of.setdefault(name, []).append(code)
+        self._sizes = np.bincount(self.codes[1:])
 
     def passes(self, categories: CategoryFilter) -> NDArray[np.bool_]:
-        """For each code, whether the filter allows its category."""
+        """For each code, whether the filter allows its categories."""
         passes = np.full(len(self._sizes), categories.allow is None)
         passes[self._codes(categories.allow or ())] = True
         passes[self._codes(categories.deny)] = False
@@ -50,7 +56,20 @@ class Categories:
         return int(self._sizes[passes].sum())
 
     def _codes(self, names: Iterable[str]) -> list[int]:
-        return [self._code_of[name] for name in names if name in self._code_of]
+        return [code for name in names for code in self._codes_of.get(name, ())]
+
+
+def _known(values: Sequence[T | None]) -> list[T]:
+    """The distinct values, in order of appearance."""
+    return [value for value in dict.fromkeys(values) if value is not None]
+
+
+def _codes(values: Sequence[Hashable | None]) -> NDArray[np.int32]:
+    """(N + 1,): the values of rows 1..N as numbers from 1 on; 0 for None, and for row 0."""
+    code_of = {value: code for code, value in enumerate(_known(values), start=1)}
+    codes = np.zeros(len(values) + 1, dtype=np.int32)
+    codes[1:] = [0 if value is None else code_of[value] for value in values]
+    return codes
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,11 @@ class Retriever:
     _categories: Categories = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_categories", Categories(self.catalog.categories))
+        object.__setattr__(
+            self,
+            "_categories",
+            Categories(self.catalog.categories, self.catalog.other_categories),
+        )
 
     def encode(self, histories: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Interests (B, K, D) of histories of rows, newest last, each with a known item."""
@@ -283,7 +287,7 @@ class Retriever:
         if not query.diversity:
             return pool
         rows, scores, interests = pool
-        categories = self._categories.codes[self._catalog_rows(rows)]
+        categories = self._categories.first[self._catalog_rows(rows)]
         chosen = diversify(scores, categories, query.k, query.diversity)
         return rows.take(chosen), scores.take(chosen), interests.take(chosen)
 

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
 from training.__main__ import Training
 from training.config import FitConfig
@@ -129,3 +131,50 @@ def test_the_synthetic_log_s_path_is_the_last_line(tmp_path: Path, run_command: 
     ended = run_command("synthetic", "--out", tmp_path, "--users", 20, "--items", 50, "--control")
     assert ended.exit_code == 0
     assert ended.stdout.splitlines()[-1] == str(tmp_path / "interactions.parquet")
+
+
+def test_a_log_of_any_layout_is_fitted_evaluated_and_compared(
+    planted: Path, tmp_path: Path, run_command: Run
+) -> None:
+    """The columns of the fit are those of evaluate, unless it is given others."""
+    rows = pq.read_table(planted / "interactions.parquet").select(
+        ["user_id", "item_id", "timestamp"]
+    )
+    log, moved = tmp_path / "log.csv", tmp_path / "moved.tsv"
+    unquoted = csv.WriteOptions(quoting_style="none")
+    csv.write_csv(rows.rename_columns(["visitor", "sku", "at"]), log, unquoted)
+    with log.open("a") as file:
+        file.write("half a row\n")
+    moved.write_text("".join(log.read_text().splitlines(keepends=True)[1:-1]).replace(",", "\t"))
+    layout = ["--columns", "user=visitor,item=sku,time=at", "--skip-bad-rows", 1]
+    fit = ["fit", log, "--root", tmp_path, *TINY, "--epochs", 1]
+    assert "line" in run_command(*fit, *layout[:2]).stderr
+    draft = run_command(*fit, *layout).stdout.splitlines()[-1]
+    assert settings_of(draft)["columns"] == ["user=visitor", "item=sku", "time=at"]
+    evaluated = run_command("evaluate", draft, log).stdout
+    given = ["--column-names", "visitor,sku,at", "--separator", "tab"]
+    assert evaluated == run_command("evaluate", draft, moved, *given).stdout != ""
+    compare = ["compare", log, "--encoders", "pop", "--out", tmp_path / "runs", *layout]
+    assert run_command(*compare).exit_code == 0
+    assert run_command(*compare[:-2]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--columns", "visitor"], "'visitor' is not ROLE=NAME"),
+        (["--columns", "who=visitor"], "the roles are user, item, time, event, weight"),
+        (["--separator", "::"], "'::' is not one character"),
+        (["--skip-bad-rows", "-1"], "skip_bad_rows = -1"),
+    ],
+)
+def test_a_layout_that_cannot_be_used_is_refused(
+    log: Path, tmp_path: Path, run_command: Run, words: list[str], message: str
+) -> None:
+    for command in (
+        ["fit", log, "--root", tmp_path],
+        ["compare", log, "--encoders", "pop", "--out", tmp_path],
+    ):
+        ended = run_command(*command, *words)
+        assert (ended.exit_code, ended.stdout) == (1, "")
+        assert message in ended.stderr

@@ -1,7 +1,10 @@
-"""Plain and gzipped files, told apart by their first bytes, not by their names."""
+"""Plain and compressed files, told apart by their first bytes, not by their names."""
 
+import bz2
 import gzip
+import io
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,31 +16,45 @@ import pyarrow as pa
 from training.data.errors import LogError, unreadable_file
 
 _HEAD_BYTES = 1 << 16
-_GZIP_MAGIC = b"\x1f\x8b"
+# pyarrow's name for a compression, or zip, and the first bytes of a file.
+_MAGIC = {
+    "gzip": rb"\x1f\x8b",
+    "bz2": rb"BZh[1-9](1AY&SY|\x17rE8P\x90)",
+    "zstd": rb"\x28\xb5\x2f\xfd",
+    "zip": rb"PK\x03\x04",
+}
+_MAGIC_BYTES = 10
+# What reading a damaged file raises; RuntimeError and NotImplementedError for a zip file with a
+# password or a method that Python does not have.
+READ_ERRORS = (
+    OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError,
+)  # fmt: skip
 
 
 def magic_bytes(path: Path) -> bytes:
-    """The first four bytes. Raises LogError if the file cannot be read."""
+    """The first ten bytes. Raises LogError if the file cannot be read."""
     try:
         with path.open("rb") as file:
-            return file.read(4)
+            return file.read(_MAGIC_BYTES)
     except OSError as error:
         raise unreadable_file(path, error) from error
 
 
 def open_stream(path: Path) -> pa.NativeFile:
-    """The uncompressed content, for pyarrow; reading a damaged gzip raises OSError."""
-    return pa.input_stream(path, compression="gzip" if _is_gzip(path) else None)
+    """The uncompressed content, for pyarrow; reading a damaged file raises one of READ_ERRORS."""
+    kind = _compression(path)
+    if kind == "zip":
+        return pa.PythonFile(_open_zip(path), mode="r")
+    return pa.input_stream(path, compression=kind)
 
 
 @contextmanager
 def open_binary(path: Path) -> Iterator[IO[bytes]]:
     """The uncompressed content, for Python. Raises LogError if reading fails."""
-    opener = gzip.open if _is_gzip(path) else open
     try:
-        with opener(path, "rb") as file:
-            yield cast(IO[bytes], file)
-    except (OSError, EOFError, zlib.error) as error:
+        with _open(path) as file:
+            yield file
+    except READ_ERRORS as error:
         raise unreadable_file(path, error) from error
 
 
@@ -55,5 +72,30 @@ def head_lines(path: Path) -> list[str]:
     return lines
 
 
-def _is_gzip(path: Path) -> bool:
-    return magic_bytes(path).startswith(_GZIP_MAGIC)
+def _open(path: Path) -> IO[bytes]:
+    kind = _compression(path)
+    if kind == "zip":
+        return _open_zip(path)
+    if kind == "zstd":
+        return cast(IO[bytes], io.BufferedReader(pa.input_stream(path, compression=kind)))
+    if kind == "gzip":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    return cast(IO[bytes], bz2.open(path, "rb") if kind == "bz2" else path.open("rb"))
+
+
+def _open_zip(path: Path) -> IO[bytes]:
+    """The one file in it. Raises LogError if there are none or several."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not re.search(r"(^|/)[._]|/$", name)]
+        if len(names) != 1:
+            shown = ", ".join(name[:80] for name in names[:10])
+            raise LogError(
+                f"{path}: a zip of {len(names):,} files ({shown}), where one is needed; extract it "
+                "and name the log"
+            )
+        return archive.open(names[0])
+
+
+def _compression(path: Path) -> str | None:
+    start = magic_bytes(path)
+    return next((kind for kind, magic in _MAGIC.items() if re.match(magic, start)), None)

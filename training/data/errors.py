@@ -17,19 +17,21 @@ class UnmatchedError(LogError):
     """A filter or a join of two inputs has left nothing: one of the two is the wrong one."""
 
 
-def require_column(path: Path, columns: Sequence[str], name: str) -> None:
+def require_column(
+    path: Path, columns: Sequence[str], name: str, hint: str = "add or rename it"
+) -> None:
     """Raises LogError, with the first columns of the file, if `name` is not among them."""
     if name not in columns:
         shown = ", ".join(" ".join(column[:40].split()) for column in columns[:20])
-        raise LogError(f"{path}: no column {name!r} among {shown}; add or rename it")
+        raise LogError(f"{path}: no column {name!r} among {shown}; {hint}")
 
 
 def unreadable_file(path: Path, error: Exception) -> LogError:
-    """The LogError for an error of the file system or of gzip."""
+    """The LogError for an error of the file system or of decompression."""
     if isinstance(error, FileNotFoundError):
         return LogError(f"{path}: no such file or folder; check the path")
     if isinstance(error, IsADirectoryError):
-        return LogError(f"{path}: a folder; only Parquet files are read from folders, name a file")
+        return LogError(f"{path}: a folder; name a file")
     reason = getattr(error, "strerror", None) or one_line(error)
     return LogError(f"{path}: cannot be read to its end ({reason}); copy or download it again")
 

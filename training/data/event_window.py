@@ -54,7 +54,7 @@ def read_window(
     base = SCHEMA.empty_table()
     if log is not None:
         base = _to_table(
-            read_log(log, options.format, options.event_types or None, options.min_weight)
+            read_log(log, options.format, options.event_types or None, options.min_weight, options)
         )
     received = read_event_files(events)
     rows = pa.concat_tables([base, received]).combine_chunks()

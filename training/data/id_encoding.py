@@ -20,14 +20,12 @@ class IdEncoder:
     distinct ids.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self) -> None:
         self._chunks: list[pa.DictionaryArray] = []
         self._pending = self._unified = 0
 
-    def add(self, values: pa.Array, mask: NDArray[np.bool_]) -> None:
-        """Add the values under the mask. Raises BadValueError if any value is no id."""
-        encoded = _encode(values, self._name)
+    def add(self, encoded: pa.DictionaryArray, mask: NDArray[np.bool_]) -> None:
+        """Add the ids under the mask, from encode_ids."""
         self._chunks.append(encoded if mask.all() else encoded.filter(pa.array(mask)))
         self._pending += len(encoded.dictionary)
         if self._pending > max(self._unified, _MIN_PENDING):
@@ -48,7 +46,7 @@ class IdEncoder:
         return unified
 
 
-def _encode(values: pa.Array, name: str) -> pa.DictionaryArray:
+def encode_ids(values: pa.Array, name: str) -> pa.DictionaryArray:
     """The ids as codes into a dictionary of binary. Raises BadValueError for the first bad id."""
     encoded = to_binary(require_values(values, name), name).dictionary_encode()
     dictionary = encoded.dictionary
@@ -63,10 +61,9 @@ def _encode(values: pa.Array, name: str) -> pa.DictionaryArray:
     problems = [_problem(value) for value in dictionary.to_pylist()]
     invalid = np.array([problem is not None for problem in problems])
     codes = encoded.indices.to_numpy()
-    record = int(np.argmax(invalid[codes]))
-    raise BadValueError(
-        record,
-        f"{name} {problems[codes[record]]}; it must be 1 to {MAX_ID_BYTES} bytes of UTF-8",
+    raise BadValueError.where(
+        invalid[codes],
+        lambda r: f"{name} {problems[codes[r]]}; it must be 1 to {MAX_ID_BYTES} bytes of UTF-8",
     )
 
 

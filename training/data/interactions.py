@@ -71,6 +71,19 @@ class Interactions:
         offsets = offsets_of(np.bincount(users, minlength=len(user_ids)))
         return cls(items, times, offsets, user_ids, item_ids, duplicates=len(repeated))
 
+    def newest(self, count: int | None) -> "Interactions":
+        """Each user's newest interactions, at most `count`; None keeps all."""
+        sizes = np.diff(self.offsets)
+        if count is None or not len(sizes) or sizes.max() <= count:
+            return self
+        newer = np.repeat(self.offsets[1:], sizes) - np.arange(len(self))
+        kept = newer <= count
+        items, item_ids = _in_id_order(self.items[kept], self.item_ids)
+        offsets = offsets_of(np.minimum(sizes, count))
+        return Interactions(
+            items, self.times[kept], offsets, self.user_ids, item_ids, self.duplicates
+        )
+
     def k_core(self, min_user_interactions: int, min_item_interactions: int) -> "Interactions":
         """The largest part of the log in which each user has at least min_user_interactions and
         each item at least min_item_interactions.

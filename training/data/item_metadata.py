@@ -1,8 +1,8 @@
 """Item files to titles, which people read, and categories, which filters use."""
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from training.data.compression import head_lines, magic_bytes, open_binary
 from training.data.errors import PARQUET_ERRORS, LogError, invalid_parquet, require_column
 from training.data.matching import check_matches, warn
+from training.data.stray_quotes import stray_quotes
 
-_Row = tuple[str, str | None, str | None]  # id, title, category
+_Row = tuple[str, str | None, Sequence[str | None] | None]  # id, title, categories
 
 _GENRES_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
@@ -21,29 +22,32 @@ _GENRES_100K = (
     "Thriller", "War", "Western",
 )  # fmt: skip
 _FIELDS_100K = 5 + len(_GENRES_100K)  # id, title, two dates, URL, and one flag per genre
+_CATEGORIES = ("category", "categories", "genre", "genres")
+_NO_GENRE = "(no genres listed)"
 _RECBOLE_TITLES = ("title", "movie_title", "name", "item_name")
 _RECBOLE_CATEGORIES = ("category", "categories", "class", "genre", "genres")
 
 
 class ItemDetails(NamedTuple):
-    """Title and category of an item; None where unknown."""
+    """Title and first category of an item, None where unknown; and its other categories."""
 
     title: str | None
     category: str | None
+    other_categories: tuple[str, ...] = ()
 
 
 def read_items(path: Path, format: str = "auto") -> dict[str, ItemDetails]:
     """Title and category by item id; None where the file has nothing.
 
-    format: a key of ITEM_FORMATS, or auto: detected by name and content. An item has one category,
-    so that filters and diversity have a small set to work with: the first of several genres. The
-    later of two lines with the same id wins.
+    format: a key of ITEM_FORMATS, or auto: detected by name and content. Several categories are
+    separated by |, or a list. Filters use all of them; diversity, which needs one category an item,
+    the first. The later of two lines with the same id wins.
     Raises LogError if the file does not have the format.
     """
     if format != "auto" and format not in ITEM_FORMATS:
         raise LogError(f"format: {format!r}; choose auto, {', '.join(ITEM_FORMATS)}")
     rows = ITEM_FORMATS[_detect_format(path) if format == "auto" else format](path)
-    items = {key: ItemDetails(title or None, category or None) for key, title, category in rows}
+    items = {key: _details(title, categories) for key, title, categories in rows}
     if not items:
         raise LogError(f"{path}: no items; give a file with at least one")
     if not any(item.title or item.category for item in items.values()):
@@ -52,6 +56,13 @@ def read_items(path: Path, format: str = "auto") -> dict[str, ItemDetails]:
             "item_id, title and category"
         )
     return items
+
+
+def _details(title: str | None, categories: Sequence[str | None] | None) -> ItemDetails:
+    stripped = (name.strip() for name in categories or () if name)
+    names = dict.fromkeys(name for name in stripped if name and name != _NO_GENRE)
+    first, *others = names or [None]
+    return ItemDetails(title or None, first, tuple(name for name in others if name))
 
 
 def check_items(items: Mapping[str, ItemDetails], item_ids: Sequence[str]) -> None:
@@ -77,27 +88,23 @@ def _detect_format(path: Path) -> str:
 
 def _csv(path: Path) -> Iterator[_Row]:
     for record in _table(path, ",", "item_id"):
-        yield record["item_id"], record.get("title"), record.get("category")
+        categories = next((record[name] for name in _CATEGORIES if name in record), "")
+        yield record["item_id"], record.get("title"), categories.split("|")
 
 
 def _movielens_csv(path: Path) -> Iterator[_Row]:
     for record in _table(path, ",", "movieId"):
-        yield record["movieId"], record.get("title"), _first_genre(record.get("genres", ""))
+        yield record["movieId"], record.get("title"), record.get("genres", "").split("|")
 
 
 def _movielens_dat(path: Path) -> Iterator[_Row]:
     for key, title, genres in _split(path, "::", 3):
-        yield key, title, _first_genre(genres)
+        yield key, title, genres.split("|")
 
 
 def _movielens_100k(path: Path) -> Iterator[_Row]:
     for key, title, _, _, _, *flags in _split(path, "|", _FIELDS_100K):
-        genres = (genre for genre, flag in zip(_GENRES_100K, flags, strict=True) if flag == "1")
-        yield key, title, next(genres, None)
-
-
-def _first_genre(genres: str) -> str | None:
-    return None if genres == "(no genres listed)" else genres.split("|")[0]
+        yield key, title, [g for g, flag in zip(_GENRES_100K, flags, strict=True) if flag == "1"]
 
 
 def _recbole(path: Path) -> Iterator[_Row]:
@@ -106,26 +113,32 @@ def _recbole(path: Path) -> Iterator[_Row]:
     for record in _table(path, "\t", "item_id"):
         title = next((record[name] for name in _RECBOLE_TITLES if name in record), None)
         categories = next((record[name] for name in _RECBOLE_CATEGORIES if name in record), "")
-        first = categories.partition("," if "," in categories else " ")[0]
-        yield record["item_id"], title, first.strip("'\" ")
+        names = categories.split("," if "," in categories else " ")
+        yield record["item_id"], title, [name.strip("'\" ") for name in names]
 
 
 def _parquet(path: Path) -> Iterator[_Row]:
+    """A category may be text, or a list of texts."""
     try:
         table = pq.ParquetFile(path).read()
         names = table.column_names
         require_column(path, names, "item_id")
-        return zip(
-            *(
-                table[name].cast(pa.string()).to_pylist()
-                if name in names
-                else repeat(None, len(table))
-                for name in ("item_id", "title", "category")
-            ),
-            strict=True,
-        )
+        ids = table["item_id"].cast(pa.string()).to_pylist()
+        none = [None] * len(table)
+        titles = table["title"].cast(pa.string()).to_pylist() if "title" in names else none
+        column = next((name for name in _CATEGORIES if name in names), None)
+        categories = none if column is None else _to_lists(table[column])
+        return zip(ids, titles, categories, strict=True)
     except PARQUET_ERRORS as error:
         raise invalid_parquet(path, error) from error
+
+
+def _to_lists(column: pa.ChunkedArray) -> list[Sequence[str | None] | None]:
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        lists: list[Sequence[str | None] | None] = column.cast(pa.list_(pa.string())).to_pylist()
+        return lists
+    texts = column.cast(pa.string()).to_pylist()
+    return [text and text.split("|") for text in texts]
 
 
 def _table(path: Path, separator: str, key: str) -> Iterator[dict[str, str]]:
@@ -144,15 +157,44 @@ def _table(path: Path, separator: str, key: str) -> Iterator[dict[str, str]]:
 
 def _rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Each line that is not blank, after its number; only comma-separated fields may be quoted."""
+    is_quoted = separator == ","
+    if is_quoted:
+        _refuse_stray_quotes(path)
     reader = csv.reader(
         _lines(path),
         delimiter=separator,
-        quoting=csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE,
+        quoting=csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE,
     )
     try:
         yield from ((reader.line_num, row) for row in reader if row)
     except csv.Error as error:
         raise LogError(f"{path}, line {reader.line_num:,}: {error}; correct the line") from error
+
+
+def _refuse_stray_quotes(path: Path) -> None:
+    """Raises LogError, naming the line, for a quote that makes one title of several items."""
+    head = [next(csv.reader([line])) for line in head_lines(path)]
+    width, key = len(head[0]), _key_position(head[0])
+    forms = {_form(fields[key]) for fields in head[1:] if len(fields) == width}
+
+    def is_record(fields: Sequence[str]) -> int | None:
+        """A line of text may have as many commas, but spaces follow them, and no id precedes."""
+        if len(fields) != width or any(field.startswith(" ") for field in fields):
+            return None
+        return key if _form(fields[key].strip('"')) in forms else None
+
+    for number, problem in stray_quotes(enumerate(_lines(path), start=1), ",", is_record):
+        raise LogError(f"{path}, line {number:,}: {problem}")
+
+
+def _key_position(header: Sequence[str]) -> int:
+    names = [name.strip() for name in header]
+    return next((names.index(name) for name in ("item_id", "movieId") if name in names), 0)
+
+
+def _form(item_id: str) -> str:
+    """Its letters as a, its digits as 0: ids of one file have few forms."""
+    return re.sub(r"\d+", "0", re.sub(r"[^\W\d_]+", "a", item_id))
 
 
 def _split(path: Path, separator: str, width: int) -> Iterator[list[str]]:

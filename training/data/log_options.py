@@ -2,22 +2,92 @@
 needs."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from training.data.columns import ROLES
 from training.data.former_names import with_current_names
 from training.data.splits import ProtocolName
 
+_SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 
-class LogOptions(BaseModel):
-    """The settings of a log. Descriptions are the command line's help."""
+
+class LogSource(BaseModel):
+    """How the files of a log are read. Descriptions are the command line's help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: str = Field(
         "auto", description="file format of the log; auto detects it from name and content"
     )
+    columns: tuple[str, ...] = Field(
+        (),
+        description="columns or JSON keys of the log by role, such as "
+        "user=visitorid,item=sku,time=at; also event and weight; time=# is the order of the rows",
+    )
+    column_names: tuple[str, ...] = Field(
+        (), description="names of all columns, for a file that has no header line"
+    )
+    separator: str | None = Field(
+        None, description="separator of the fields: one character, or tab, semicolon, pipe"
+    )
+    time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
+        None, description="unit of times that are numbers, which become seconds; none keeps them"
+    )
+    skip_bad_rows: int = Field(
+        0, ge=0, description="maximum number of rows that are left out because they cannot be used"
+    )
+    max_user_interactions: int | None = Field(
+        None, ge=1, description="newest interactions of a user to keep; none means all"
+    )
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _to_parts(cls, given: Any) -> Any:
+        """Also from `user=a,item=b`, or a table."""
+        if isinstance(given, str):
+            return tuple(given.split(","))
+        if isinstance(given, Mapping):
+            return tuple(f"{role}={name}" for role, name in given.items())
+        return given
+
+    @field_validator("columns")
+    @classmethod
+    def _check_roles(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        names: dict[str, str] = {}
+        for part in columns:
+            role, _, name = part.partition("=")
+            role = role.strip()
+            if role not in ROLES or not name:
+                raise ValueError(
+                    f"{part!r} is not ROLE=NAME; the roles are {', '.join(ROLES)}, separated by "
+                    "commas, such as user=visitorid,item=itemid"
+                )
+            if role in names:
+                raise ValueError(f"two columns for {role}: {names[role]} and {name}; give one")
+            names[role] = name
+        return tuple(f"{role}={names[role]}" for role in ROLES if role in names)
+
+    @property
+    def names_by_role(self) -> dict[str, str]:
+        """The columns that were named."""
+        parts = (part.partition("=") for part in self.columns)
+        return {role: name for role, _, name in parts}
+
+    @field_validator("separator")
+    @classmethod
+    def _to_character(cls, separator: str | None) -> str | None:
+        separator = _SEPARATORS.get(separator or "", separator)
+        if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
+            names = ", ".join(name for name in _SEPARATORS if name.isalpha())
+            raise ValueError(f"{separator!r} is not one character; give one, or {names}")
+        return separator
+
+
+class LogOptions(LogSource):
+    """The settings of a log."""
+
     event_types: tuple[str, ...] = Field(
         (), description="event types to keep; without it, all are kept"
     )

@@ -82,6 +82,9 @@ def prepare(
         popularity=popularity[order],
         categories=[item.category for item in details],
         titles=[item.title for item in details],
+        other_categories=[item.other_categories for item in details]
+        if any(item.other_categories for item in details)
+        else (),
     )
     return catalog, pack(core, catalog)
 

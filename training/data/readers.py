@@ -1,22 +1,58 @@
 """Log files to Interactions, block by block."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from training.data.columns import Block
+from training.data.bad_rows import BadRows
+from training.data.columns import Block, Columns
 from training.data.errors import LogError
-from training.data.format_detection import detect_format
-from training.data.formats import FORMATS
-from training.data.id_encoding import IdEncoder
+from training.data.id_encoding import IdEncoder, encode_ids
 from training.data.interactions import Interactions
-from training.data.matching import check_event_types
+from training.data.log_files import open_files
+from training.data.log_options import LogSource
+from training.data.matching import check_event_types, warn
 from training.data.time_units import TimeUnit
-from training.data.values import BadValueError, parse_timestamps, parse_weights, to_binary
+from training.data.values import (
+    BadColumnError,
+    BadValueError,
+    is_one,
+    parse_offsets,
+    parse_timestamps,
+    parse_weights,
+    to_binary,
+)
+
+# A user has suspiciously many interactions with this share of the log, and this multiple of what
+# the median user has.
+_HEAVY_SHARE, _HEAVY_MULTIPLE = 0.01, 20
+
+
+class _Filter(NamedTuple):
+    """Of the rows to keep: one of these event types, at least this weight.
+
+    found: is given the event types that there are.
+    """
+
+    path: Path
+    events: Collection[str] | None
+    min_weight: float | None
+    found: set[str]
+
+
+class _Rows(NamedTuple):
+    """The rows of a block; kept (n,): those that are interactions and pass the filter."""
+
+    users: pa.DictionaryArray
+    items: pa.DictionaryArray
+    times: NDArray[np.float64] | None
+    kept: NDArray[np.bool_]
 
 
 def read_log(
@@ -24,65 +60,132 @@ def read_log(
     format: str = "auto",
     events: Collection[str] | None = None,
     min_weight: float | None = None,
+    source: LogSource | None = None,
 ) -> Interactions:
-    """The interactions of a file, or of a folder of Parquet files.
+    """The interactions of a file, or of all files below a folder.
 
     format: a key of training.data.formats.FORMATS, or auto: detected by name and content.
     Times are numbers, kept as they are, or ISO 8601, which becomes Unix seconds; UTC where no zone
     is given; all are in one unit, and none is in the future. events: keep only interactions with
     one of these. min_weight: keep only those of at least this weight; ratings are weights, and an
-    empty weight is 1. Ids are opaque strings of 1 to MAX_ID_BYTES bytes of UTF-8.
+    empty weight is 1. Ids are opaque strings of 1 to MAX_ID_BYTES bytes of UTF-8. source: columns,
+    separator, unit of time, how many bad rows may be skipped, and how many interactions of a user
+    are kept; its format is not read.
     Raises LogError, naming the line, if a value cannot be used; also if nothing is kept.
     """
-    users, items = IdEncoder("user id"), IdEncoder("item id")
+    source = (source or LogSource()).model_copy(update={"format": format})
+    users, items = IdEncoder(), IdEncoder()
     times: list[NDArray[np.float64]] = []
-    records, unit = 0, TimeUnit()
-    found: set[bytes | None] = set()
-    for block in FORMATS[detect_format(path, format)].blocks(path):
-        try:
-            mask = _selection(path, block, events, min_weight)
-            users.add(block.users, mask)
-            items.add(block.items, mask)
-            moments = parse_timestamps(block.times)
-            unit.check(moments)
-            times.append(moments[mask])
-        except BadValueError as error:
-            raise LogError(f"{block.locate(error.record)}: {error}") from None
-        records += len(mask)
-        if events is not None and block.events is not None:
-            found.update(pc.unique(to_binary(block.events, "event")).to_pylist())
+    bad, records = BadRows(path, source.skip_bad_rows), 0
+    selected = _Filter(path, events, min_weight, set())
+    for rows in _rows(path, source, selected, bad):
+        users.add(rows.users, rows.kept)
+        items.add(rows.items, rows.kept)
+        if rows.times is None:
+            times.append(np.arange(records, records + len(rows.kept), dtype=np.float64)[rows.kept])
+        else:
+            times.append(rows.times[rows.kept])
+        records += len(rows.kept)
+    bad.report()
     if not sum(map(len, times)):
         raise LogError(f"{path}: {_empty_reason(records, events, min_weight)}")
-    names = [name.decode("utf-8", "replace") for name in found if name is not None]
-    check_event_types(path, events or (), names, records, "interactions")
+    check_event_types(path, events or (), selected.found, records, "interactions")
     user_codes, user_ids = users.codes_and_ids()
     item_codes, item_ids = items.codes_and_ids()
-    return Interactions.from_rows(user_codes, item_codes, np.concatenate(times), user_ids, item_ids)
+    log = Interactions.from_rows(user_codes, item_codes, np.concatenate(times), user_ids, item_ids)
+    return _without_old(path, log, source.max_user_interactions)
 
 
-def _selection(
-    path: Path, block: Block, events: Collection[str] | None, min_weight: float | None
-) -> NDArray[np.bool_]:
+def _rows(path: Path, source: LogSource, selected: _Filter, bad: BadRows) -> Iterator[_Rows]:
+    """The blocks of all files, without bad rows."""
+    unit = TimeUnit()
+    for file, format in open_files(path, source):
+        columns = format.columns
+        if source.time_unit is not None:
+            columns = columns.with_unit(source.time_unit)
+
+        def parse(block: Block, columns: Columns = columns) -> _Rows:
+            return _parse(block, columns, selected, unit)
+
+        for block in format.blocks(file, bad):
+            yield _parse_good(block, parse, bad)
+
+
+def _parse_good(block: Block, parse: Callable[[Block], _Rows], bad: BadRows) -> _Rows:
+    """The block without its bad rows. Raises LogError if there are more than allowed."""
+    while True:
+        try:
+            return parse(block)
+        except BadColumnError as error:
+            raise LogError(f"{block.locate(error.record)}: {error}") from None
+        except BadValueError as error:
+            is_good = np.ones(len(block.users), dtype=bool)
+            for record, reason in error.problems:
+                bad.add(partial(block.locate, record), reason)
+                is_good[record] = False
+            block = block.take(np.flatnonzero(is_good))
+
+
+def _parse(block: Block, columns: Columns, selected: _Filter, unit: TimeUnit) -> _Rows:
+    """Raises BadValueError for the first value that cannot be used."""
+    kept = _selection(block, selected)
+    users, items = encode_ids(block.users, "user id"), encode_ids(block.items, "item id")
+    times = None
+    if block.times is not None:
+        times = parse_timestamps(block.times, columns.time_unit, columns.time_pattern)
+        if block.offsets_ms is not None:
+            times += parse_offsets(block.offsets_ms)
+        unit.check(times)
+    return _Rows(users, items, times, kept)
+
+
+def _selection(block: Block, selected: _Filter) -> NDArray[np.bool_]:
     """(n,): the records of a block to keep. Weights are checked even if none is required."""
-    mask = np.ones(len(block.times), dtype=bool)
+    path, events, min_weight, found = selected
+    kept = np.ones(len(block.users), dtype=bool)
+    if block.clicked is not None:
+        kept &= is_one(block.clicked)
     if block.weights is not None:
         weights = parse_weights(block.weights)
         if min_weight is not None:
-            mask &= weights >= min_weight
+            kept &= weights >= min_weight
     elif min_weight is not None:
         raise LogError(f"{path}: no weights to filter by; leave min_weight out")
     if events is not None:
         if block.events is None:
             raise LogError(f"{path}: no event types to filter by; leave events out")
-        selected = pa.array([event.encode() for event in events], pa.binary())
-        matches = pc.is_in(to_binary(block.events, "event"), value_set=selected)
-        mask &= matches.to_numpy(zero_copy_only=False)
-    return mask
+        types = to_binary(block.events, "event")
+        names = pc.unique(types).drop_null().to_pylist()
+        found.update(name.decode("utf-8", "replace") for name in names)
+        wanted = pa.array([event.encode() for event in events], pa.binary())
+        matches = pc.is_in(types, value_set=wanted)
+        kept &= matches.to_numpy(zero_copy_only=False)
+    return kept
+
+
+def _without_old(path: Path, log: Interactions, limit: int | None) -> Interactions:
+    """Each user's newest interactions, up to the limit; a warning of users who still have much of
+    the log."""
+    log = log.newest(limit)
+    counts = np.diff(log.offsets)
+    much = max(_HEAVY_SHARE * len(log), _HEAVY_MULTIPLE * float(np.median(counts)))
+    heavy = int((counts > much).sum())
+    if heavy:
+        most = int(counts.max())
+        warn(
+            f"{path}: {heavy:,} of {len(counts):,} users have more than {_HEAVY_SHARE:.0%} of the "
+            f"{len(log):,} interactions each, the first of them {most:,}, where the median user "
+            f"has {np.median(counts):g}; robots? --max-user-interactions keeps the newest of each"
+        )
+    return log
 
 
 def _empty_reason(records: int, events: Collection[str] | None, min_weight: float | None) -> str:
     if not records:
-        return "no interactions; give a log with at least one"
+        return "no interactions; a header and interactions below it are needed"
     filters = [f"event {' or '.join(events)}"] if events is not None else []
     filters += [f"weight {min_weight:g} or more"] if min_weight is not None else []
-    return f"none of {records:,} interactions has {' and '.join(filters)}; relax the filter"
+    return (
+        f"none of {records:,} interactions has "
+        f"{' and '.join(filters) or 'been clicked'}; relax the filter"
+    )

@@ -44,7 +44,7 @@ class TimeUnit:
         self._latest_s = time.time() + _TOLERANCE_S
 
     def check(self, times: NDArray[np.float64]) -> None:
-        """Raises BadValueError for the first time of another unit, or in the future."""
+        """Raises BadValueError for the times of another unit, or in the future."""
         numbers = _unit_numbers(times)
         with_unit = np.flatnonzero(numbers)
         if not len(with_unit):
@@ -53,21 +53,25 @@ class TimeUnit:
             self._number, self._first = int(numbers[with_unit[0]]), float(times[with_unit[0]])
         others = with_unit[numbers[with_unit] != self._number]
         if len(others):
-            record = int(others[0])
-            raise BadValueError(
-                record,
-                f"timestamp {describe(times[record])}, and {describe(self._first)}, before it; "
-                "give all in one unit, best in Unix seconds",
+            first = describe(self._first)
+            raise BadValueError.at(
+                others,
+                lambda r: (
+                    f"timestamp {describe(times[r])}, and {first}, before it; give all in "
+                    "one unit, best in Unix seconds"
+                ),
             )
         per_second = PER_SECOND[_UNITS[self._number] or "seconds"]
         future = np.flatnonzero(times > self._latest_s * per_second)
         if len(future):
-            record = int(future[0])
-            raise BadValueError(
-                record,
-                f"timestamp {times[record]:.0f} is {_date(times[record])} in "
-                f"{_UNITS[self._number]}, in the future; correct or remove the record, or give "
-                "Unix seconds or ISO 8601 if it is something else",
+            unit = _UNITS[self._number]
+            raise BadValueError.at(
+                future,
+                lambda r: (
+                    f"timestamp {times[r]:.0f} is {_date(times[r])} in {unit}, in the "
+                    "future; correct or remove the record, or give Unix seconds or ISO 8601 if "
+                    "it is something else"
+                ),
             )
 
 

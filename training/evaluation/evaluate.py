@@ -1,7 +1,8 @@
 """Evaluation through the Retriever that serves: offline metrics and interest metrics."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,21 +62,22 @@ def evaluate_release(
     folder: Path,
     log_path: Path,
     part: Part = "test",
-    format: str | None = None,
     split: ProtocolName | None = None,
     exclude_seen: bool | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Metrics on a part of a log that the release or draft was not trained on.
 
     The log is read and filtered as in the fit, and split so that only what the release has not seen
     is held out: by default as in the fit. An item that the release does not know is a miss.
-    format, exclude_seen: None means that of the fit.
+    exclude_seen: None means that of the fit. source: settings of LogSource that differ from the
+    fit's.
     Raises ReleaseError, or LogError if nothing unseen is in the log.
     """
     manifest, retriever = open_retriever(folder)
-    options = LogOptions.from_stored(manifest.training)
+    options = LogOptions.from_stored({**manifest.training, **(source or {})})
     interactions = read_log(
-        log_path, format or options.format, options.event_types or None, options.min_weight
+        log_path, options.format, options.event_types or None, options.min_weight, options
     )
     core = interactions.k_core(options.min_user_interactions, options.min_item_interactions)
     log, items = pack_all(core, retriever.catalog), len(retriever.catalog)

@@ -106,7 +106,8 @@ def plot_curves(path: Path, systems: Sequence[System], metric: str = "recall@20"
         axes.plot(range(1, shortest + 1), mean, marker=".", label=system.name)
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"validation {metric}")
-    axes.legend(fontsize="small")
+    if axes.lines:
+        axes.legend(fontsize="small")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

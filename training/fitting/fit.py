@@ -44,7 +44,9 @@ class PreparedData(NamedTuple):
 
 def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> PreparedData:
     """Raises LogError if the log cannot be used or is too small to split."""
-    interactions = read_log(log_path, config.format, config.event_types or None, config.min_weight)
+    interactions = read_log(
+        log_path, config.format, config.event_types or None, config.min_weight, config
+    )
     items = read_items(items_path) if items_path else None
     catalog, log = prepare(
         interactions, config.min_user_interactions, config.min_item_interactions, items

@@ -58,7 +58,9 @@ class TrainingStage:
 
     @cached_property
     def log(self) -> Interactions:
-        return read_log(self._folder / WINDOW, "parquet")
+        return read_log(self._folder / WINDOW, "parquet").newest(
+            self.fit_config.max_user_interactions
+        )
 
     @cached_property
     def data(self) -> PreparedData:

@@ -1,6 +1,7 @@
 """Ids and rows, both ways; what is no catalogue is refused."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,19 @@ def test_a_catalogue_survives_writing_and_reading(tmp_path: Path) -> None:
     assert read.popularity.tolist() == [9, 4, 4, 0]
     assert list(read.categories) == ["x", None, "y", "x"]
     assert list(read.titles) == [None, "Title", "標題", ""]
+
+
+def test_several_categories_survive_writing_and_reading(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.parquet"
+    others = [["z"], [], ["x", "z"], []]
+    write_catalog(path, replace(catalog(), other_categories=others))
+    assert read_catalog(path).other_categories == others
+    # One category an item: the file is as it always was.
+    write_catalog(path, replace(catalog(), other_categories=[[]] * 4))
+    assert pq.read_schema(path).names == ["item_id", "popularity", "category", "title"]
+    assert not any(read_catalog(path).other_categories)
+    with pytest.raises(CatalogError, match="other categories of 1 items; give them for all 4"):
+        replace(catalog(), other_categories=[["z"]])
 
 
 def test_a_folder_named_like_a_partition_adds_no_column(tmp_path: Path) -> None:

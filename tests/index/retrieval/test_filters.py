@@ -85,3 +85,23 @@ def test_a_catalogue_without_categories_is_allowed_or_not_as_a_whole() -> None:
     assert Filter(known, NOTHING, NOTHING, denied).rows().tolist() == [1, 2, 3, 4, 5]
     allowed = known.passes(CategoryFilter(["a"]))
     assert Filter(known, NOTHING, NOTHING, allowed).rows().tolist() == []
+
+
+def test_any_of_several_categories_is_allowed_or_denied() -> None:
+    known = Categories(["a", "b", None, "a", "b"], [["b", "c"], [], [], [], ["a"]])
+    rows = np.arange(1, 6)
+
+    def allowed(**given: list[str]) -> list[int]:
+        passes = known.passes(CategoryFilter(**given))
+        left = Filter(known, frozenset(), frozenset(), passes)
+        assert left.passing == len(left.filter_rows(rows))
+        return left.filter_rows(rows).tolist()
+
+    assert allowed(allow=["a"]) == [1, 4, 5]
+    assert allowed(allow=["c"]) == [1]
+    assert allowed(allow=["b", "c"]) == [1, 2, 5]
+    assert allowed(deny=["b"]) == [3, 4]
+    assert allowed(allow=["a"], deny=["c"]) == [4, 5]
+    assert allowed(deny=["none"]) == [1, 2, 3, 4, 5]
+    # Diversity tells items by their first category.
+    assert known.first.tolist() == [0, 1, 2, 0, 1, 2]

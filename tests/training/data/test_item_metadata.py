@@ -10,7 +10,7 @@ import pytest
 from training.data.errors import LogError
 from training.data.item_metadata import ITEM_FORMATS, ItemDetails, read_items
 
-Details = dict[str, tuple[str | None, str | None]]
+Details = dict[str, tuple[str | None, str | None, tuple[str, ...]]]
 
 ANIMATED = "|0|0|0|1|1|1" + "|0" * 13
 NO_GENRE = "|0" * 19
@@ -21,23 +21,36 @@ FILES: dict[str, tuple[str, str, bytes, Details]] = {
         "items.csv",
         "csv",
         b'\xef\xbb\xbfcategory,price,item_id,title\r\nTea,3,01,"Green, loose"\r\n,,1,\r\n',
-        {"01": ("Green, loose", "Tea"), "1": (None, None)},
+        {"01": ("Green, loose", "Tea", ()), "1": (None, None, ())},
     ),
-    "csv without categories": ("items.csv", "csv", b"item_id,title\na,A\n", {"a": ("A", None)}),
+    "csv without categories": ("items.csv", "csv", b"item_id,title\na,A\n", {"a": ("A", None, ())}),
+    "csv with several categories": (
+        "items.csv",
+        "csv",
+        b"item_id,title,category\na,A,Action|Comedy| Action |\nb,B,\n",
+        {"a": ("A", "Action", ("Comedy",)), "b": ("B", None, ())},
+    ),
+    "csv with genres": ("items.csv", "csv", b"item_id,genres\na,X|Y\n", {"a": (None, "X", ("Y",))}),
     "MovieLens 1M": (
         "movies.dat",
         "movielens-dat",
         "1::Toy Story (1995)::Animation|Children's|Comedy\n2::Star Wars: Caf\xe9::Drama\n".encode(
             "latin-1"
         ),
-        {"1": ("Toy Story (1995)", "Animation"), "2": ("Star Wars: Café", "Drama")},
+        {
+            "1": ("Toy Story (1995)", "Animation", ("Children's", "Comedy")),
+            "2": ("Star Wars: Café", "Drama", ()),
+        },
     ),
     "MovieLens 20M": (
         "movies.csv",
         "movielens-csv",
         'movieId,title,genres\n11,"American President, The (1995)",Comedy|Drama\n'
         "7,Été (2001),(no genres listed)\n".encode(),
-        {"11": ("American President, The (1995)", "Comedy"), "7": ("Été (2001)", None)},
+        {
+            "11": ("American President, The (1995)", "Comedy", ("Drama",)),
+            "7": ("Été (2001)", None, ()),
+        },
     ),
     "MovieLens 100K": (
         "u.item",
@@ -45,20 +58,20 @@ FILES: dict[str, tuple[str, str, bytes, Details]] = {
         f"1|Toy Story (1995)|01-Jan-1995||http://x{ANIMATED}\n2|Caf\xe9||| {NO_GENRE}\n".encode(
             "latin-1"
         ),
-        {"1": ("Toy Story (1995)", "Animation"), "2": ("Café", None)},
+        {"1": ("Toy Story (1995)", "Animation", ("Children's", "Comedy")), "2": ("Café", None, ())},
     ),
     "RecBole films": (
         "ml-100k.item",
         "recbole",
         b"item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
         b'1\tToy "Story"\t1995\tAnimation Children\'s Comedy\n2\tUntold\t\t\n',
-        {"1": ('Toy "Story"', "Animation"), "2": ("Untold", None)},
+        {"1": ('Toy "Story"', "Animation", ("Children's", "Comedy")), "2": ("Untold", None, ())},
     ),
     "RecBole phrases": (
         "amazon.item",
         "recbole",
         b"item_id:token\tcategories:token_seq\ttitle:token\nB00\t'Make Up', 'Nails'\tRed\n",
-        {"B00": ("Red", "Make Up")},
+        {"B00": ("Red", "Make Up", ("Nails",))},
     ),
 }
 
@@ -84,6 +97,18 @@ def test_parquet_is_read(tmp_path: Path) -> None:
     titles = pa.array(["A", None]).dictionary_encode()
     pq.write_table(pa.table({"item_id": [7, 8], "title": titles, "price": [1.0, 2.0]}), path)
     assert read_items(path) == {"7": ItemDetails("A", None), "8": ItemDetails(None, None)}
+
+
+def test_parquet_lists_of_categories_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "items.parquet"
+    lists = pa.array([["Action", "Comedy"], [], None, ["Drama", None, ""]])
+    pq.write_table(pa.table({"item_id": ["a", "b", "c", "d"], "category": lists}), path)
+    assert read_items(path) == {
+        "a": ItemDetails(None, "Action", ("Comedy",)),
+        "b": ItemDetails(None, None),
+        "c": ItemDetails(None, None),
+        "d": ItemDetails(None, "Drama"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import pytest
 
 from training.data.errors import LogError
 from training.data.format_detection import detect_format
-from training.data.formats import FORMATS
 from training.data.interactions import Interactions
 from training.data.readers import read_log
 
@@ -123,10 +122,6 @@ def test_each_format_is_detected_and_read(
     assert rows_of(read_log(path, format if named else "auto")) == rows
 
 
-def test_each_format_has_a_test_file() -> None:
-    assert {format for _, format, _, _ in FILES.values()} | {"parquet"} == set(FORMATS)
-
-
 def test_gzip_is_detected_by_content_and_may_have_several_members(
     write: Write, rows_of: RowsOf
 ) -> None:
@@ -137,7 +132,7 @@ def test_gzip_is_detected_by_content_and_may_have_several_members(
 
 def test_ambiguous_amazon_ratings_need_a_named_format(write: Write, rows_of: RowsOf) -> None:
     path = write("u1,i1,5.0,100\nu2,i1,5.0,200\n", "ratings.csv")
-    with pytest.raises(LogError, match=r"neither column .* amazon-csv-2014 .* amazon-csv-2018"):
+    with pytest.raises(LogError, match=r"--format: amazon-csv-2014 .* amazon-csv-2018"):
         read_log(path)
     assert rows_of(read_log(path, "amazon-csv-2018"))[0] == ("i1", "u1", 100)
 
@@ -230,7 +225,6 @@ def test_a_missing_column_is_named_with_the_columns_found(write: Write) -> None:
     [
         ("user_id,item_id,timestamp\na,b,1\na,b\n", "line 3: 2 fields where 3 are needed"),
         ("user_id,item_id,timestamp\n\na,b,1\na,b,2,3\n", "line 4: 4 fields where 3 are needed"),
-        ('user_id,item_id,timestamp\na,b,1\n"a,b,2\na,b,3\n', "line 3: 1 fields where 3"),
         ("1::2::3::4\n1::2::3\n", "line 2: 5 fields where 7"),
     ],
 )
@@ -266,7 +260,7 @@ def test_a_missing_file_or_an_unknown_format_is_rejected(tmp_path: Path, write: 
     with pytest.raises(LogError, match="no such file or folder"):
         read_log(tmp_path / "missing.csv", "csv")
     path = write("just some words\nand more\n", "notes.txt")
-    with pytest.raises(LogError, match=r"format not recognised .* csv, parquet"):
+    with pytest.raises(LogError, match=r"format not recognised .* csv, tsv, json, parquet"):
         read_log(path)
     with pytest.raises(LogError, match="format: 'cvs'; choose auto, csv"):
         read_log(path, "cvs")

@@ -28,6 +28,25 @@ def test_command_line_settings_override_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "columns",
+    [
+        'columns = { user = "visitorid", item = "itemid" }',
+        'columns = ["item=itemid", "user=visitorid"]',
+        'columns = "user=visitorid,item=itemid"',
+    ],
+)
+def test_the_layout_of_the_log_is_a_setting_of_the_fit(tmp_path: Path, columns: str) -> None:
+    toml = tmp_path / "night.toml"
+    options = 'separator = "tab"\nskip_bad_rows = 3\nmax_user_interactions = 500\n'
+    toml.write_text(f'root = "a"\nevents = "b"\nlog = "c"\n[fit]\n{options}{columns}\n')
+    fit = read_night_config(toml, []).fit_config(warm=False)
+    assert fit.columns == ("user=visitorid", "item=itemid")
+    assert (fit.separator, fit.skip_bad_rows, fit.max_user_interactions) == ("\t", 3, 500)
+    given = read_night_config(toml, [("fit.columns", "user=who")]).fit_config(warm=True)
+    assert given.columns == ("user=who",)
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         (("kep", 3), "kep: Extra inputs are not permitted; known are"),
