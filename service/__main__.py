@@ -63,7 +63,9 @@ class ExportEvents(StoreSettings):
 
         configure_logs(self.log_level)
         try:
-            exported = export_events(self, self.to or self.releases / "events")
+            # With a Redis and --to alone there is no root, whose events they would have to be.
+            root = None if self.releases == self.to else self.releases
+            exported = export_events(self, self.to or self.releases / "events", root)
         except ExportError as error:
             fail(_BUSY if isinstance(error, ExportBusyError) else 1, str(error))
         print(json.dumps(asdict(exported)))

@@ -57,10 +57,17 @@ def _device(name: str) -> str:
     return name
 
 
+def _key_prefix(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", text):
+        raise ValueError("a prefix is 1 to 64 letters, digits and .:_-, such as re4 or shop-2")
+    return text
+
+
 Root = Annotated[Path, AfterValidator(_root)]
 Rate = Annotated[str, AfterValidator(_rate)]
 Origins = Annotated[str, AfterValidator(_origins)]
 Device = Annotated[str, AfterValidator(_device)]
+KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
 
 
 class StoreSettings(BaseSettings):
@@ -99,6 +106,10 @@ class StoreSettings(BaseSettings):
         None, description="password of Redis, if its URL holds none"
     )
     redis_password_file: Path | None = Field(None, description="file that holds redis-password")
+    redis_key_prefix: KeyPrefix = Field(
+        "re4",
+        description="first part of every key in Redis; another for each shop on one Redis",
+    )
     embedded_redis_folder: Path | None = Field(
         None, description="data folder of the embedded Redis; without one, RELEASES/history"
     )
@@ -181,6 +192,19 @@ class Settings(StoreSettings):
     history_ttl_days: float = Field(
         180, gt=0, le=36_500, description="days after its last event until a history expires"
     )
+    allowed_lateness_hours: float = Field(
+        720,
+        ge=0,
+        le=87_600,
+        description="hours by which an event may be older than its user's newest and still join "
+        "the history, in order of time; a later one is only logged for training",
+    )
+    unknown_item_ttl_days: float = Field(
+        90,
+        gt=0,
+        le=3650,
+        description="days for which an item that no release knows stays withdrawn or announced",
+    )
     redis_timeout_ms: int = Field(
         50, ge=1, description="time limit of a Redis call in milliseconds, connecting included"
     )
@@ -204,8 +228,8 @@ class Settings(StoreSettings):
         1000,
         ge=0,
         le=10_000,
-        description="most items outside the release that are recommended, those with most users; "
-        "0 turns this off",
+        description="most announced items outside the release that are recommended, those with "
+        "most users; 0 turns this off",
     )
     cold_start_min_users: int = Field(
         2, ge=1, le=50, description="users an item outside the release needs to be recommended"

@@ -10,7 +10,7 @@ from service.http.request_context import request_context_of
 from service.serving.batching import Engine
 from service.serving.release_loader import ReleaseLoader
 from service.settings import Settings
-from service.store.availability import WithdrawnItems
+from service.store.availability import ItemAvailability
 from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
 from service.store.redis_client import ResilientRedis
@@ -30,11 +30,15 @@ class ServiceState:
     engine: Engine
     redis: ResilientRedis
     histories: HistoryStore
-    withdrawn_items: WithdrawnItems
+    availability: ItemAvailability
     cold_start_items: ColdStartItems
     authorizer: Authorizer
     tracing: "Tracing | None" = None
     draining: bool = False
+
+    async def check(self) -> None:
+        """Raises SetupError if the service cannot be used with its settings."""
+        await self.redis.start()
 
     def sheds_load(self, pending_requests: int) -> bool:
         """Whether the next request to the engine is rejected before it is parsed."""

@@ -46,6 +46,10 @@ class DrainingService(Protocol):
     @property
     def live(self) -> ReleaseLoader: ...
 
+    async def check(self) -> None:
+        """Raises SetupError if the service cannot be used with its settings."""
+        ...
+
 
 def serve(
     settings: Settings,
@@ -102,6 +106,7 @@ class DrainingServer(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
+        await self._service.check()
         if self._wait_for_release:
             await self._load()
         if self._workers > 1:
