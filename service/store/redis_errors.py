@@ -90,7 +90,9 @@ _BY_TEXT = (
     ("DB index is out of range", Reason("database", "Redis has no database of that number")),
     ("Invalid Database", Reason("database", "Redis has no database of that number")),
 )
-_TIMEOUT = Reason("timeout", "no answer in time; check the host, or raise --redis-timeout-ms")
+_TIMEOUT = Reason(
+    "timeout", "no answer in time; check host, port and TLS, or raise --redis-timeout-ms"
+)
 
 
 def reason_of(error: BaseException) -> Reason:

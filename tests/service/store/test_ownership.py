@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_the_data_of_another_root_is_refused(
 ) -> None:
     own, foreign = settings(redis_url=tcp.url), settings(redis_url=tcp.url, releases=other_root)
     send(own, "anna", "a")
-    with pytest.raises(SetupError, match="--redis-key-prefix: re4: .* another root") as refused:
+    with pytest.raises(SetupError, match=r"--redis-key-prefix: re4: .* another root") as refused:
         send(foreign, "anna", "b")
     assert str(other_root / ROOT_ID) in str(refused.value)
     with pytest.raises(ExportError, match="another root"):
@@ -76,7 +77,7 @@ def test_the_data_of_another_root_is_refused(
 def test_data_of_an_earlier_version_is_claimed_by_the_first_root(
     settings: MakeSettings, tcp: RedisServer, other_root: Path
 ) -> None:
-    tcp.execute("RPUSH", "re4:{41}:history:anna", "old")  # 41: CRC-32 of anna, modulo 64
+    tcp.execute("RPUSH", f"re4:{{{crc32(b'anna') % 64}}}:history:anna", "old")
     first = settings(redis_url=tcp.url)
     assert send(first, "anna", "new") == ["old", "new"]
     with pytest.raises(SetupError):
@@ -115,9 +116,9 @@ def test_the_service_ends_with_one_sentence(
     settings: MakeSettings, tcp: RedisServer, other_root: Path
 ) -> None:
     send(settings(redis_url=tcp.url), "anna", "a")
+    options = ("--redis-url", tcp.url, "--redis-timeout-ms", "5000", "--port", "0")
     ended = subprocess.run(
-        [sys.executable, "-m", "service", "--releases", other_root]
-        + ["--redis-url", tcp.url, "--redis-timeout-ms", "5000", "--port", "0"],
+        [sys.executable, "-m", "service", "--releases", other_root, *options],
         capture_output=True,
         text=True,
         check=False,
