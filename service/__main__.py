@@ -27,8 +27,8 @@ class NewKey(Program):
 
     role: list[Role] = Field(
         min_length=1,
-        description="what the key may do: recommend and read, write events, or everything; "
-        "repeat it for several roles",
+        description="what the key may do: recommend and read, write events, withdraw items of the "
+        "catalog, erase histories, or everything (admin); repeat it for several roles",
     )
 
     def cli_cmd(self) -> None:

@@ -6,16 +6,18 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from index.ann.gpu import make_cloner
 from index.release.errors import ReleaseError
 from service.auth.authorization import Authorizer
 from service.errors import HistoryUnavailableError, ServiceError
+from service.http.cross_origin import CrossOrigin, CrossOriginMiddleware
 from service.http.docs_page import add_docs_page
+from service.http.host_check import HostCheck
 from service.http.middleware import RequestMiddleware
 from service.http.responses import error_response
 from service.http.routes import add_routes
@@ -56,20 +58,18 @@ def create_app(settings: Settings) -> FastAPI:
     app.router.route_class = DirectRoute
     add_routes(app, settings)
     add_docs_page(app)
+    if settings.checked_hosts is not None:
+        app.add_middleware(HostCheck, allowed=settings.checked_hosts)
     app.add_middleware(
         RequestMiddleware,
         metrics=state.metrics,
         access_log=settings.access_log,
         tracing=state.tracing,
     )
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins.split(","),
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after", "server-timing"],
-        )
+    if state.cross_origin is not None:
+        app.add_middleware(CrossOriginMiddleware, origins=state.cross_origin.origins)
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
     return app
 
 
@@ -106,6 +106,7 @@ def _create_state(settings: Settings) -> ServiceState:
         availability=availability,
         cold_start_items=cold_start_items,
         authorizer=Authorizer(settings),
+        cross_origin=CrossOrigin(settings.cors_origins) if settings.cors_origins else None,
         tracing=_create_tracing(settings),
     )
 

@@ -48,6 +48,26 @@ class BodyTooSlowError(ServiceError):
     """The body did not arrive in time."""
 
 
+class HeadTooSlowError(ServiceError):
+    """Request line and headers did not arrive in time."""
+
+
+class MalformedRequestError(ServiceError):
+    """What arrived is not HTTP."""
+
+
+class UnsupportedTypeError(ServiceError):
+    """The body is said to be something else than JSON."""
+
+
+class UnsupportedEncodingError(ServiceError):
+    """The body is compressed in a way that is not supported."""
+
+
+class MisdirectedError(ServiceError):
+    """The request names a host that is not allowed."""
+
+
 class UnknownItemError(ServiceError):
     """The release in use does not contain the item in the path."""
 
@@ -102,6 +122,15 @@ ERROR_SPECS: dict[type[Exception], ErrorSpec] = {
     BodyTooLargeError: ErrorSpec(413, "body_too_large", _CLOSE),
     HeadersTooLargeError: ErrorSpec(431, "headers_too_large", _CLOSE),
     BodyTooSlowError: ErrorSpec(408, "body_too_slow", _CLOSE),
+    HeadTooSlowError: ErrorSpec(408, "head_too_slow", _CLOSE),
+    MalformedRequestError: ErrorSpec(400, "malformed_request", _CLOSE),
+    UnsupportedTypeError: ErrorSpec(
+        415, "unsupported_type", (("accept-post", "application/json"),)
+    ),
+    UnsupportedEncodingError: ErrorSpec(
+        415, "unsupported_encoding", (("accept-encoding", "gzip"),)
+    ),
+    MisdirectedError: ErrorSpec(421, "misdirected"),
     UnknownItemError: ErrorSpec(404, "unknown_item"),
     UnauthorizedError: ErrorSpec(401, "unauthorized", (("www-authenticate", "Bearer"),)),
     ForbiddenError: ErrorSpec(403, "forbidden"),

@@ -3,12 +3,11 @@
 Command line, environment, TOML file, secrets and documentation are all read from it.
 """
 
-import re
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.settings_sources import (
@@ -18,56 +17,13 @@ from service.settings_sources import (
     SecretsFolder,
     option_of,
 )
+from service.settings_types import Device, Hosts, KeyPrefix, Origins, Proxies, Rate, Root
 
 MAX_K = 1000  # the API's limit of k
 
 
 class SetupError(Exception):
     """The service cannot be set up as the settings say; the text says why, and what to do."""
-
-
-def _root(folder: Path) -> Path:
-    """The folder given, or its parent if it is the releases/ folder beside `current`."""
-    # Names of index.release, which would load torch before its threads are limited.
-    has_current = (folder.parent / "current").is_file()
-    return folder.parent if has_current and folder.name == "releases" else folder
-
-
-def _rate(text: str) -> str:
-    # Not at the top: a client reads MAX_K, and has none of the server's libraries.
-    from limits import parse
-
-    try:
-        parse(text)
-    except ValueError:
-        raise ValueError("a rate is like 1000/second, 50/minute or 10/5 seconds") from None
-    return text
-
-
-def _origins(text: str) -> str:
-    for origin in text.split(","):
-        if origin != "*" and not origin.startswith(("http://", "https://")):
-            raise ValueError("each origin must be like https://shop.example, or * for all")
-    return text
-
-
-def _device(name: str) -> str:
-    if not re.fullmatch(r"cpu|cuda:\d+", name):
-        raise ValueError("a device is cpu, or cuda: and a number, such as cuda:0")
-    return name
-
-
-def _key_prefix(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", text):
-        raise ValueError("a prefix is 1 to 64 letters, digits and .:_-, such as re4 or shop-2")
-    return text
-
-
-Root = Annotated[Path, AfterValidator(_root)]
-Rate = Annotated[str, AfterValidator(_rate)]
-Origins = Annotated[str, AfterValidator(_origins)]
-Device = Annotated[str, AfterValidator(_device)]
-KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
 
 
 class StoreSettings(BaseSettings):
@@ -180,8 +136,19 @@ class Settings(StoreSettings):
     admin_key_file: Path | None = Field(None, description="file that holds admin-key")
     rate_limit: Rate | None = Field(
         None,
-        description="most requests to each worker per key, or per client address without keys, "
-        "such as 1000/second",
+        description="most requests to each worker per key, or per client address without a valid "
+        "one, such as 1000/second; each entry of a batch or list counts",
+    )
+    trusted_proxies: Proxies | None = Field(
+        None,
+        description="addresses or networks of the proxies in front, separated by commas, such as "
+        "10.0.0.0/8; only from them X-Forwarded-For names the client",
+    )
+    allowed_hosts: Hosts | None = Field(
+        None,
+        description="host names that requests may name besides localhost and addresses, separated "
+        "by commas, such as shop.example or *.shop.example; * allows all. Without it, none if a "
+        "loopback address is served without keys, else all",
     )
     cors_origins: Origins | None = Field(
         None, description="web origins whose pages may call the service, separated by commas"
@@ -276,6 +243,13 @@ class Settings(StoreSettings):
                 "required; give --keys-file, or --allow-anonymous to serve everyone"
             )
         return self
+
+    @property
+    def checked_hosts(self) -> str | None:
+        """The host names that requests may name, separated by commas; None for all."""
+        if self.allowed_hosts is not None:
+            return None if "*" in self.allowed_hosts.split(",") else self.allowed_hosts
+        return "" if self.keys_file is None and _is_loopback(self.host) else None
 
     @property
     def has_admin(self) -> bool:

@@ -20,7 +20,7 @@ from typing import Literal, get_args
 from service.errors import ForbiddenError, UnauthorizedError
 from service.settings import SetupError
 
-Role = Literal["read", "events", "admin"]
+Role = Literal["read", "events", "catalog", "erase", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 _PREFIX = "re4_"  # marks a leaked key as one of this service

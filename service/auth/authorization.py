@@ -1,10 +1,14 @@
 """Who may call what: each route asks for a permission, and each caller keeps to a rate."""
 
+from ipaddress import IPv6Address, IPv6Network
 from typing import Literal
 
 from service.auth.api_keys import KeyRing, Role
 from service.auth.rate_limit import RateLimit
+from service.errors import ForbiddenError, UnauthorizedError
 from service.settings import Settings
+
+_IPV6_PREFIX = 64  # of the network that a provider gives to one customer
 
 # What a route requires of its caller: a key with that role, any key, or nothing.
 Permission = Role | Literal["any", "open"]
@@ -23,13 +27,40 @@ class Authorizer:
             return True
         return permission != "admin" and self.keys.allows_anonymous and self._rate is None
 
-    def authorize(self, permission: Permission, authorization: bytes, client: str) -> None:
-        """authorization: that header's value. client: address, which is the caller without a key.
+    def authorize(self, permission: Permission, authorization: bytes, client: str) -> str | None:
+        """The caller to count further entries for; None if no rate is limited.
 
+        authorization: that header's value. client: address, which is the caller without a valid
+        key: so that keys cannot be guessed, or refusals be had, faster than the rate limit.
         Raises UnauthorizedError, ForbiddenError or RateLimitedError.
         """
         if permission == "open" or self.allows_all(permission):
-            return
-        caller = self.keys.caller(None if permission == "any" else permission, authorization)
+            return None
+        try:
+            caller = self.keys.caller(None if permission == "any" else permission, authorization)
+        except (UnauthorizedError, ForbiddenError):
+            self._count(_network(client))
+            raise
+        return self._count(caller or _network(client))
+
+    def _count(self, caller: str) -> str | None:
+        if self._rate is None:
+            return None
+        self._rate.count(caller)
+        return caller
+
+    def count_entries(self, caller: str, entries: int) -> None:
+        """Count the further entries of a batch: each is a request. Raises RateLimitedError."""
         if self._rate is not None:
-            self._rate.count(caller or client)
+            self._rate.count(caller, entries - 1, entries)
+
+
+def _network(address: str) -> str:
+    """What one client has: an IPv4 address, or a network of IPv6, in which it can take any."""
+    if ":" not in address:
+        return address
+    try:
+        ip = IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(ip.ipv4_mapped or IPv6Network((ip, _IPV6_PREFIX), strict=False))

@@ -110,11 +110,11 @@ class Client:
         return self._send(operations.history(user_id))
 
     def forget(self, user_id: str) -> Forgotten:
-        """Delete the user's history; the next training leaves it out as well."""
+        """Delete the user's history, for the next training too. Needs the role erase."""
         return self._send(operations.forget(user_id))
 
     def set_available(self, item_id: str, available: bool) -> AvailabilityNow:
-        """Withdraw an item from all responses, or allow it again. Needs the role events."""
+        """Withdraw an item from all responses, or allow it again. Needs the role catalog."""
         return self._send(operations.set_available(item_id, available))
 
     def set_all_available(self, items: Mapping[str, bool]) -> AvailabilitiesNow:

@@ -11,7 +11,12 @@ from typing import Any
 
 from service.errors import InvalidRequestError, OverloadedError, Problem
 
-_KEPT_HEADERS = frozenset((b"x-request-id", b"x-deadline-ms", b"authorization", b"traceparent"))
+_KEPT_HEADERS = frozenset(
+    (
+        *(b"x-request-id", b"x-deadline-ms", b"authorization", b"traceparent", b"origin"),
+        *(b"content-type", b"content-encoding", b"content-length"),
+    )
+)
 _VALID_REQUEST_ID = re.compile(rb"[\w.:/+=@-]{1,128}", re.ASCII)
 _PROCESS_ID = secrets.token_hex(6).encode()
 _REQUEST_NUMBERS = itertools.count(1)
@@ -22,8 +27,10 @@ _SCOPE_KEY = "request_context"
 
 @dataclass(slots=True)
 class RequestContext:
-    """received_at, deadline: on the clock of time.perf_counter; no deadline until one is set.
+    """received_at, complete_at, deadline: on the clock of time.perf_counter.
 
+    complete_at: when the body was complete, if that was after its head; the deadline counts from
+    then. No deadline until one is set.
     stages: (name, start, end) of each stage of the request, or None if they are not recorded.
     """
 
@@ -31,6 +38,7 @@ class RequestContext:
     headers: dict[bytes, bytes]
     request_id: bytes
     client_address: str = _UNKNOWN_CLIENT
+    complete_at: float | None = None
     deadline: float = math.inf
     stages: list[tuple[str, float, float]] | None = None
 
@@ -42,7 +50,8 @@ class RequestContext:
         requested = self.headers.get(b"x-deadline-ms")
         if requested is not None:
             timeout_s = min(timeout_s, _seconds(requested))
-        self.deadline = self.received_at + timeout_s
+        start = self.received_at if self.complete_at is None else self.complete_at
+        self.deadline = start + timeout_s
         return self.deadline
 
     def check_deadline(self) -> None:

@@ -35,12 +35,15 @@ register_url_convertor("id", IdConvertor())
 
 _ITEM = "/items/{item_id:id}"
 _HISTORY = "/users/{user_id:id}/history"
-_BODY_ERRORS = (408, 413, 422)
+_BODY_ERRORS = (408, 413, 415)
+_INVALID = 422  # at least for an unknown query parameter
 _AUTH_ERRORS: dict[Permission, tuple[int, ...]] = {
     "open": (),
     "any": (401, 429),
     "read": (401, 403, 429),
     "events": (401, 403, 429),
+    "catalog": (401, 403, 429),
+    "erase": (401, 403, 429),
     "admin": (401, 403, 429),
 }
 _METRICS_DOCS = {
@@ -54,13 +57,13 @@ def add_routes(app: FastAPI, settings: Settings) -> None:
     body_errors = (*_BODY_ERRORS, 503)
     _add(app, "POST /recommend", recommend.recommend, Recommendations, "read", *body_errors)
     _add(app, "POST /recommend/batch", recommend.batch, RecommendedBatch, "read", *body_errors)
-    _add(app, f"GET {_ITEM}/similar", items.similar, SimilarItems, "read", 404, 422, 503)
+    _add(app, f"GET {_ITEM}/similar", items.similar, SimilarItems, "read", 404, 503)
     _add(app, "POST /events", histories.events, Accepted, "events", *body_errors)
-    _add(app, f"GET {_HISTORY}", histories.history, History, "read", 422, 503)
-    _add(app, f"DELETE {_HISTORY}", histories.forget, Forgotten, "events", 422, 503)
-    _add(app, f"PUT {_ITEM}", availability.put, AvailabilityNow, "events", *body_errors)
-    _add(app, "PUT /items", availability.put_all, AvailabilitiesNow, "events", *body_errors)
-    _add(app, "GET /items", availability.withdrawn, WithdrawnPage, "read", 422)
+    _add(app, f"GET {_HISTORY}", histories.history, History, "read", 503)
+    _add(app, f"DELETE {_HISTORY}", histories.forget, Forgotten, "erase", 503)
+    _add(app, f"PUT {_ITEM}", availability.put, AvailabilityNow, "catalog", *body_errors)
+    _add(app, "PUT /items", availability.put_all, AvailabilitiesNow, "catalog", *body_errors)
+    _add(app, "GET /items", availability.withdrawn, WithdrawnPage, "read")
     _add(app, "GET /livez", operations.livez, Alive, "open")
     _add(app, "GET /readyz", operations.readyz, Ready, "open", 503)
     _add(app, "GET /release", operations.release, ReleaseState, "read")
@@ -84,7 +87,7 @@ def _add(
         endpoint,
         methods=[method],
         response_model=response,
-        responses=_error_responses(*errors, *_AUTH_ERRORS[permission], 500),
+        responses=_error_responses(*errors, _INVALID, *_AUTH_ERRORS[permission], 500),
         dependencies=_security(permission),
     )
 
@@ -95,7 +98,10 @@ def _add_metrics(app: FastAPI, permission: Permission) -> None:
         "/metrics",
         operations.metrics,
         response_class=Response,
-        responses={200: {"content": content}, **_error_responses(*_AUTH_ERRORS[permission])},
+        responses={
+            200: {"content": content},
+            **_error_responses(_INVALID, *_AUTH_ERRORS[permission]),
+        },
         dependencies=_security(permission),
     )
 

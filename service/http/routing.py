@@ -1,6 +1,5 @@
 """A route that calls its endpoint directly, after authorization and validation."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -8,22 +7,18 @@ from fastapi.dependencies.utils import request_params_to_args
 from fastapi.params import Depends, Security
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from service.auth.authorization import Permission
-from service.errors import (
-    BodyTooLargeError,
-    BodyTooSlowError,
-    ClientDisconnectedError,
-    invalid_body,
-    invalid_request,
-)
+from service.errors import InvalidRequestError, Problem, invalid_body, invalid_request
+from service.http.body import read_body
 from service.http.request_context import request_context_of
-from service.http.schemas.common import BODY_LIMIT_BYTES
 from service.http.state import state_of
 
-_BODY_TIMEOUT_S = 10.0
+_MAX_NAME_CHARACTERS = 40  # in an error message
+_MAX_PROBLEMS = 5
 
 
 class DirectRoute(APIRoute):
@@ -37,26 +32,54 @@ class DirectRoute(APIRoute):
         super().__init__(*args, **kwargs)
         body_model: Any = self.body_field and self.body_field.field_info.annotation
         self._body_adapter = TypeAdapter[Any](body_model) if body_model else None
-        self._body_limit_bytes: int = getattr(body_model, "LIMIT_BYTES", BODY_LIMIT_BYTES)
         self._has_parameters = bool(self.dependant.path_params or self.dependant.query_params)
+        self._query_names = frozenset(field.alias for field in self.dependant.query_params)
         self._permission = _permission(self.dependencies)
+        # As HTTP demands; apart from `methods`, which the documentation lists.
+        methods = self.methods or set()
+        self._allowed = methods | {"HEAD"} if "GET" in methods else methods
         self.app = self._handle
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in self._allowed:
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self._allowed))})
+        await self.app(scope, receive, send)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         context = request_context_of(scope)
         authorization = context.headers.get(b"authorization", b"")
         authorizer = state_of(request).authorizer
-        authorizer.authorize(self._permission, authorization, context.client_address)
+        caller = authorizer.authorize(self._permission, authorization, context.client_address)
+        if scope["query_string"]:
+            self._check_query(request)
         parameters = self._parameters(request) if self._has_parameters else {}
         if self._body_adapter is None:
             response = await self.endpoint(request, **parameters)
         else:
-            content = await _read_body(request, self._body_limit_bytes)
-            body = _validate(self._body_adapter, content)
+            body = _validate(self._body_adapter, await read_body(request, context))
+            if caller is not None:
+                authorizer.count_entries(caller, _entries(body))
             response = await self.endpoint(request, body, **parameters)
         context.check_deadline()
         await response(scope, receive, send)
+
+    def _check_query(self, request: Request) -> None:
+        """Raises InvalidRequestError for parameters that do not exist, or are given twice."""
+        names = [name for name, _ in request.query_params.multi_items()]
+        allowed = ", ".join(sorted(self._query_names))
+        problems = [
+            Problem(
+                name[:_MAX_NAME_CHARACTERS] or "query",
+                "given more than once; give it once"
+                if name in self._query_names
+                else f"unknown query parameter; {f'allowed: {allowed}' if allowed else 'leave it'}",
+            )
+            for name in dict.fromkeys(names)
+            if name not in self._query_names or names.count(name) > 1
+        ]
+        if problems:
+            raise InvalidRequestError(problems[:_MAX_PROBLEMS])
 
     def _parameters(self, request: Request) -> dict[str, Any]:
         """The path and query parameters, validated by FastAPI."""
@@ -84,32 +107,6 @@ def _validate(adapter: TypeAdapter[Any], body: bytes) -> Any:
         raise invalid_body(error) from None
 
 
-async def _read_body(request: Request, limit_bytes: int) -> bytes:
-    """The whole body; raises as soon as it is over the limit.
-
-    Raises BodyTooLargeError, BodyTooSlowError or ClientDisconnectedError.
-    """
-    body, more = _append(b"", await request.receive(), limit_bytes)
-    if not more:
-        return body
-    try:
-        async with asyncio.timeout(_BODY_TIMEOUT_S):
-            while more:
-                body, more = _append(body, await request.receive(), limit_bytes)
-    except TimeoutError:
-        raise BodyTooSlowError(
-            f"body: not complete after {_BODY_TIMEOUT_S:g} s; send it faster"
-        ) from None
-    return body
-
-
-def _append(body: bytes, message: Message, limit_bytes: int) -> tuple[bytes, bool]:
-    """The body with the chunk of the message, and whether more chunks follow."""
-    if message["type"] == "http.disconnect":
-        raise ClientDisconnectedError("client: disconnected before its body was complete")
-    body += message.get("body", b"")
-    if len(body) > limit_bytes:
-        raise BodyTooLargeError(
-            f"body: over {limit_bytes:,} bytes, the most that is allowed; send less at once"
-        )
-    return body, message.get("more_body", False)
+def _entries(body: Any) -> int:
+    """How many requests the body stands for: the length of a list or a batch, else 1."""
+    return len(body) if isinstance(body, list) else getattr(body, "entries", 1)

@@ -1,11 +1,12 @@
 """The state of the running service, as the endpoints access it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
 from service.auth.authorization import Authorizer
+from service.http.cross_origin import CrossOrigin
 from service.http.request_context import request_context_of
 from service.serving.batching import Engine
 from service.serving.release_loader import ReleaseLoader
@@ -33,8 +34,11 @@ class ServiceState:
     availability: ItemAvailability
     cold_start_items: ColdStartItems
     authorizer: Authorizer
+    cross_origin: CrossOrigin | None = None
     tracing: "Tracing | None" = None
     draining: bool = False
+    # For load shedding: a plain head -> length of the body that it announces, and the response.
+    plain_heads: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
 
     async def check(self) -> None:
         """Raises SetupError if the service cannot be used with its settings."""

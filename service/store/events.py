@@ -1,13 +1,16 @@
 """Events: what a user did with an item, and the word that marks a deletion in the log."""
 
-from typing import Annotated
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
 ID_LIMIT_BYTES = 512
 FORGET = "forget"
-_YEAR_10000 = 253_402_300_800  # which milliseconds of today are far beyond
+_YEAR_10000 = 253_402_300_800  # from there on a number counts milliseconds: from 1978 on
+_MAX_INTEGER = 10**ID_LIMIT_BYTES
 
 
 def check_id_length(text: str) -> str:
@@ -16,8 +19,51 @@ def check_id_length(text: str) -> str:
     return text
 
 
+def integer_as_text(value: Any) -> Any:
+    """An integer as the text of its digits; everything else as it is, to be validated."""
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if is_integer and abs(value) < _MAX_INTEGER else value
+
+
 Text = Annotated[str, Field(min_length=1, max_length=ID_LIMIT_BYTES)]
-Id = Annotated[Text, AfterValidator(check_id_length)]
+TextOrInteger = Annotated[Text | int, Field(description="an integer stands for its digits")]
+IdInPath = Annotated[Text, AfterValidator(check_id_length)]
+Id = Annotated[IdInPath, BeforeValidator(integer_as_text, json_schema_input_type=TextOrInteger)]
+
+
+def _as_seconds(value: Any) -> Any:
+    """Unix seconds of an ISO 8601 time or of milliseconds; everything else as it is."""
+    if isinstance(value, str):
+        return _seconds_of(value)
+    if isinstance(value, float | int) and value >= _YEAR_10000:
+        if value < _YEAR_10000 * 1000:
+            return value / 1000
+        raise ValueError("neither Unix seconds nor milliseconds; after the year 9999 in both")
+    return value
+
+
+def _seconds_of(text: str) -> float:
+    try:
+        if not _ISO_TIME.fullmatch(text):
+            raise ValueError
+        time = datetime.fromisoformat(text.upper())
+    except ValueError:
+        raise ValueError(
+            "not a time; allowed are Unix seconds, Unix milliseconds, and ISO 8601 such as "
+            "2026-01-31T12:00:00Z"
+        ) from None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+_ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d.*", re.ASCII)
+Time = Annotated[
+    float,
+    Field(ge=0, lt=_YEAR_10000),
+    BeforeValidator(
+        _as_seconds,
+        json_schema_input_type=Annotated[float, Field(ge=0, lt=_YEAR_10000 * 1000)] | datetime,
+    ),
+]
 
 
 def _not_forgetting(event: str) -> str:
@@ -58,8 +104,10 @@ class Event(BaseModel):
 
     user_id: Id
     item_id: Id
-    timestamp: float | None = Field(
-        None, ge=0, lt=_YEAR_10000, description="Unix seconds; without it, when the event arrived"
+    timestamp: Time | None = Field(
+        None,
+        description="Unix seconds or milliseconds, or ISO 8601, in UTC unless it says otherwise; "
+        "without it, when the event arrived",
     )
     event: Type | None = Field(None, description="its type, such as view or purchase")
     event_id: Id | None = Field(

@@ -36,7 +36,7 @@ async def post_recommend(root: Path, body: dict[str, Any]) -> Any:
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://service") as client,
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
         ):
             await app.state.service.live.refresh()
             return (await client.post("/recommend", json=body)).json()

@@ -4,6 +4,7 @@ For a server that requires keys. Each input is sent with a key for all roles, un
 otherwise.
 """
 
+import gzip
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,10 +32,12 @@ def _json(value: Any) -> bytes:
 
 # --- POST /recommend: a field with an invalid value ---
 
-_INVALID_TEXTS: list[Any] = ["", LONG_ID, WIDE_ID, 0, 7, 1.5, True, [], ["a"], {}, {"a": "b"}]
+_INVALID_TEXTS: list[Any] = [
+    "", LONG_ID, WIDE_ID, 10**512, 1.5, 7.0, True, [], ["a"], {}, {"a": "b"},
+]  # fmt: skip
 _INVALID_LISTS: list[Any] = [
-    "item-1", 5, True, {}, {"0": "a"}, [""], [None], [1], [1.5], [True], [["a"]], [{}], [LONG_ID],
-    ["a", WIDE_ID], ["a"] * 1001, ["a", 2], ["a", None],
+    "item-1", 5, True, {}, {"0": "a"}, [""], [None], [10**512], [1.5], [True], [["a"]], [{}],
+    [LONG_ID], ["a", WIDE_ID], ["a"] * 1001, [1] * 1001, ["a", 2.0], ["a", None],
 ]  # fmt: skip
 _INVALID_FLAGS: list[Any] = [0, 1, "true", "yes", "", None, [], {}, 0.0]
 _INVALID_COUNTS: list[Any] = [
@@ -71,7 +74,10 @@ _INVALID_RECOMMEND_BODIES: list[Any] = [
 # --- events ---
 
 _VALID_EVENT = {"user_id": "bad-events", "item_id": "item-1"}
-_INVALID_TIMESTAMPS: list[Any] = [-1, -0.5, 10**400, "now", "2026-01-01", "1.5", "", True, [], {}]
+_INVALID_TIMESTAMPS: list[Any] = [
+    -1, -0.5, 10**400, 1.8e15, "now", "2026-01-01", "2026-02-30T12:00:00Z", "1969-01-01T00:00:00Z",
+    "1.5", "", True, [], {},
+]  # fmt: skip
 _INVALID_EVENT_FIELDS = {
     "user_id": [*_INVALID_TEXTS, None],
     "item_id": [*_INVALID_TEXTS, None],
@@ -145,10 +151,19 @@ _INVALID_PATHS: list[BadRequest] = [
 ]
 
 _INVALID_QUERIES = ["k=0", "k=-1", "k=1001", "k=x", "k=", "k=1.5", "k=" + "9" * 400, "k=1e3",
-    "k=0x5", "k=%00", "k=null", "k=[]"]  # fmt: skip
+    "k=0x5", "k=%00", "k=null", "k=[]", "k=5&k=5", "K=5", "k=5&limit=5", "x"]  # fmt: skip
 
 _VALID = _json({"sequence": ["item-1"], "k": 1})
 _INVALID_DEADLINES = ["x", "-1", "1.5", "1e3", "", "0x5", "nan", "inf", "9" * 400, "5;", "5,5"]
+_GZIP: dict[str, str | None] = {"content-encoding": "gzip"}
+_UNSUPPORTED: list[dict[str, str | None]] = [
+    {"content-type": "text/plain"},
+    {"content-type": "application/x-www-form-urlencoded"},
+    {"content-type": "application/json; charset=utf-16"},
+    {"content-type": None, "origin": "https://evil.example"},
+    {"content-encoding": "br"},
+    {"content-encoding": "gzip, gzip"},
+]
 _INVALID_KEYS: list[str | None] = [
     None, "", "Bearer", "Bearer x", "Bearer  x y", "Basic YTpi", "bearer re4_wrong",
     "re4_wrong", "Bearer " + "k" * 5000, "Bearer \xe9",
@@ -193,7 +208,12 @@ BAD_INPUTS: list[BadRequest] = [
         BadRequest("POST", "/admin/reload", b"", 401, {"authorization": key})
         for key in _INVALID_KEYS
     ),
-    BadRequest("POST", "/recommend", b" " * (256 * 1024 + 1), 413),
-    BadRequest("POST", "/events", b" " * (256 * 1024 + 1), 413),
-    BadRequest("POST", "/recommend/batch", b" " * (4 * 1024 * 1024 + 1), 413),
+    *(
+        BadRequest("POST", path, b" " * (4 * 1024 * 1024 + 1), 413)
+        for path in ("/recommend", "/events", "/recommend/batch")
+    ),
+    *(BadRequest("POST", "/recommend", _VALID, 415, headers) for headers in _UNSUPPORTED),
+    BadRequest("POST", "/recommend", _VALID, 422, {"content-encoding": "gzip"}),
+    BadRequest("POST", "/recommend", gzip.compress(b" " * 5_000_000), 413, _GZIP),
+    BadRequest("POST", "/recommend", gzip.compress(_VALID)[:-1], 422, _GZIP),
 ]

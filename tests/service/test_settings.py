@@ -201,10 +201,59 @@ def test_secrets_can_come_from_files(served: list[Settings], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("origin", "suggested"),
+    [
+        ("https://a.example/", "https://a.example"),
+        ("https://a.example/shop", "https://a.example"),
+        ("https://A.example", "https://a.example"),
+        ("https://a.example:443", "https://a.example"),
+        ("http://a.example:80", "http://a.example"),
+        ("https://user@a.example", "https://a.example"),
+        ("https://a.example?x", "https://a.example"),
+        ("https://käse.example", "https://xn--kse-qla.example"),
+        ("https://*.a.example", None),
+        ("https://", None),
+        ("https://a.example:port", None),
+        ("ftp://a.example", None),
+        ("https://a.example,,", None),
+        ("null", None),
+        ("https://a b", None),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused(
+    served: list[Settings], origin: str, suggested: str | None
+) -> None:
+    code, output = run("--releases", "x", "--cors-origins", f"https://good.example,{origin}")
+    assert (code, served) == (2, [])
+    assert "each origin must be like https://shop.example, as browsers send it" in output
+    assert (f"; {suggested} would be one" in output) == (suggested is not None)
+
+
+def test_origins_hosts_and_proxies_that_can_match_are_taken(served: list[Settings]) -> None:
+    values = {
+        "--cors-origins": "https://a.example, http://localhost:3000,http://[::1]:81,https://b_c.d",
+        "--allowed-hosts": "api, *.Shop.example",
+        "--trusted-proxies": "10.0.0.0/8, ::1,127.0.0.1",
+    }
+    code, output = run("--releases", "x", *(word for pair in values.items() for word in pair))
+    assert code == 0, output
+    assert served[0].cors_origins == values["--cors-origins"].replace(" ", "")
+    assert served[0].allowed_hosts == "api,*.shop.example"
+    assert served[0].trusted_proxies == "10.0.0.0/8,::1,127.0.0.1"
+
+
+@pytest.mark.parametrize(
     ("option", "value", "message"),
     [
         ("--rate-limit", "fast", "a rate is like 1000/second"),
         ("--cors-origins", "shop.example", "each origin must be like https://shop.example"),
+        ("--allowed-hosts", "https://shop.example", "each host must be a name like shop.example"),
+        ("--allowed-hosts", "shop.example:8000", "without scheme, port or path"),
+        ("--allowed-hosts", "shop.*", "each host must be a name"),
+        ("--trusted-proxies", "proxy", "each proxy must be an address or a network"),
+        ("--trusted-proxies", "10.0.0.1/8", "has host bits set"),
+        ("--trusted-proxies", "*", "each proxy must be an address or a network"),
+        ("--trusted-proxies", "0.0.0.0/0", "each client could name any"),
         ("--workers", "0", "greater than or equal to 1"),
     ],
 )

@@ -1,6 +1,6 @@
 """PUT /items/{item_id}, PUT /items and GET /items: which items may be recommended."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from fastapi import Query
 from pydantic import Field, RootModel
@@ -10,7 +10,6 @@ from service.http.schemas.common import Input, Output, example
 from service.store.events import Id
 
 ITEMS_LIMIT = 1000
-_BODY_LIMIT_BYTES = 4 * 1024 * 1024  # for as many of the longest ids, escaped
 
 _AVAILABLE = Field(
     description="false: within a second, no worker recommends the item; true: that ends, and an "
@@ -43,7 +42,6 @@ class ItemAvailabilities(
 ):
     """Applied in order."""
 
-    LIMIT_BYTES: ClassVar[int] = _BODY_LIMIT_BYTES
     model_config = ConfigDict(
         strict=True,
         frozen=True,

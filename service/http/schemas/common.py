@@ -2,11 +2,18 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from service.store.events import Id, Text, check_id_length
+from service.store.events import (
+    IdInPath,
+    Text,
+    TextOrInteger,
+    check_id_length,
+    integer_as_text,
+)
 
-BODY_LIMIT_BYTES = 256 * 1024
+# Room for the longest lists of the longest ids.
+BODY_LIMIT_BYTES = 4 * 1024 * 1024
 SEQUENCE_LIMIT = 1000
 EVENTS_LIMIT = 1000
 
@@ -19,12 +26,29 @@ def _check_id_lengths(texts: list[str]) -> list[str]:
     return texts
 
 
+def _integers_as_text(values: Any) -> Any:
+    if not isinstance(values, list):
+        return values
+    try:
+        "".join(values)  # much faster than a look at each; mostly all are texts
+    except TypeError:
+        return [integer_as_text(value) for value in values]
+    return values
+
+
 _IN_PATH = "any characters, percent-encoded; slashes need no encoding"
-UserInPath = Annotated[Id, Field(description=_IN_PATH, examples=["anna"])]
-ItemInPath = Annotated[Id, Field(description=_IN_PATH, examples=["item-1"])]
-Ids = Annotated[list[Text], Field(max_length=SEQUENCE_LIMIT), AfterValidator(_check_id_lengths)]
-NonEmptyIds = Annotated[
+UserInPath = Annotated[IdInPath, Field(description=_IN_PATH, examples=["anna"])]
+ItemInPath = Annotated[IdInPath, Field(description=_IN_PATH, examples=["item-1"])]
+Names = Annotated[list[Text], Field(max_length=SEQUENCE_LIMIT), AfterValidator(_check_id_lengths)]
+NonEmptyNames = Annotated[
     list[Text], Field(min_length=1, max_length=SEQUENCE_LIMIT), AfterValidator(_check_id_lengths)
+]
+Ids = Annotated[
+    Names,
+    BeforeValidator(
+        _integers_as_text,
+        json_schema_input_type=Annotated[list[TextOrInteger], Field(max_length=SEQUENCE_LIMIT)],
+    ),
 ]
 
 

@@ -1,6 +1,6 @@
 """POST /recommend and POST /recommend/batch."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     ConfigDict,
@@ -12,7 +12,7 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
-from service.http.schemas.common import ErrorBody, Ids, Input, NonEmptyIds, Output, example
+from service.http.schemas.common import ErrorBody, Ids, Input, Names, NonEmptyNames, Output, example
 from service.settings import MAX_K
 from service.store.events import Id
 
@@ -45,8 +45,8 @@ _ERROR_EXAMPLE: JsonDict = {
 class Categories(Input):
     """Category names of the catalog. Items without a category pass `deny` and fail `allow`."""
 
-    allow: NonEmptyIds | None = Field(None, description="only items of these categories")
-    deny: Ids | None = Field(None, description="no items of these categories")
+    allow: NonEmptyNames | None = Field(None, description="only items of these categories")
+    deny: Names | None = Field(None, description="no items of these categories")
 
 
 class RecommendRequest(Input):
@@ -56,7 +56,10 @@ class RecommendRequest(Input):
         json_schema_extra={
             "examples": [_REQUEST_EXAMPLE, {"sequence": ["item-1"], "k": 2, "explain": True}],
             "anyOf": [
-                {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
+                {
+                    "required": ["user_id"],
+                    "properties": {"user_id": {"type": ["string", "integer"]}},
+                },
                 {"required": ["sequence"], "properties": {"sequence": {"type": "array"}}},
             ],
         }
@@ -157,11 +160,15 @@ class RecommendBatch(Input):
     """Requests answered together. The error of an invalid one is in its place among the answers."""
 
     model_config = example(requests=[_REQUEST_EXAMPLE, {"user_id": "ben"}, {"k": 5}])
-    LIMIT_BYTES: ClassVar[int] = 4 * 1024 * 1024
 
     requests: list[Annotated[RecommendRequest, WrapValidator(_validate_or_error)]] = Field(
         min_length=1, max_length=BATCH_LIMIT
     )
+
+    @property
+    def entries(self) -> int:
+        """How many requests the rate limit counts."""
+        return len(self.requests)
 
     @property
     def validated(self) -> list[RecommendRequest | ValidationError]:

@@ -13,8 +13,9 @@ from service.__main__ import main
 from service.auth.api_keys import ROLES, KeyRing, Role, key_line, new_key
 from service.errors import ForbiddenError, UnauthorizedError
 from service.http.schemas.common import ErrorBody
-from service.settings import SetupError
+from service.settings import Settings, SetupError
 from tests.service.command_line import invoke
+from tests.service.threaded import served_in_a_thread
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
@@ -66,7 +67,8 @@ def test_the_command_makes_a_key_that_works(tmp_path: Path) -> None:
         (["read"], {"read"}),
         (["events"], {"events"}),
         (["read", "events"], {"read", "events"}),
-        (["admin"], {"read", "events", "admin"}),
+        (["catalog", "erase"], {"catalog", "erase"}),
+        (["admin"], {"read", "events", "catalog", "erase", "admin"}),
     ],
 )
 def test_a_key_is_allowed_what_its_roles_say(
@@ -170,14 +172,15 @@ def test_the_admin_key_of_the_settings_works_beside_the_file(tmp_path: Path) -> 
 async def test_each_route_requires_its_role(
     serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    roles: dict[str, list[Role]] = {"read": ["read"], "events": ["events"], "admin": ["admin"]}
+    roles: dict[str, list[Role]] = {role: [role] for role in ROLES}
     keys = {name: new_key() for name in roles}
     write(tmp_path / "keys", *(key_line(keys[name], given) for name, given in roles.items()))
     calls = [
         ("POST", "/recommend", {"sequence": ["item-1"]}, "read"),
         ("POST", "/events", {"user_id": "secret-user", "item_id": "item-1"}, "events"),
         ("GET", "/users/secret-user/history", None, "read"),
-        ("DELETE", "/users/secret-user/history", None, "events"),
+        ("DELETE", "/users/secret-user/history", None, "erase"),
+        ("PUT", "/items/item-1", {"available": True}, "catalog"),
         ("GET", "/release", None, "read"),
         ("POST", "/admin/reload", None, "admin"),
     ]
@@ -236,6 +239,95 @@ async def test_without_keys_the_rate_limit_is_per_address(serve: Serve) -> None:
     async with serve(rate_limit="2/hour") as client:
         statuses = [(await client.get("/release")).status_code for _ in range(3)]
     assert statuses == [200, 200, 429]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("path", "entries", "body"),
+    [
+        ("/recommend/batch", 256, {"requests": [{"sequence": ["item-1"], "k": 1}] * 256}),
+        ("/recommend/batch", 3, {"requests": [{"sequence": []}, {"k": 0}, 5]}),
+        ("/events", 1000, [{"user_id": "anna", "item_id": "item-1", "event_id": "e"}] * 1000),
+        ("/events", 1, [{"user_id": "anna", "item_id": "item-1"}]),
+        ("/events", 1, {"user_id": "anna", "item_id": "item-1"}),
+    ],
+)
+async def test_each_entry_of_a_batch_counts(
+    serve: Serve, path: str, entries: int, body: object
+) -> None:
+    async with serve(rate_limit=f"{2 * entries + entries // 2}/hour") as client:
+        responses = [await client.post(path, json=body) for _ in range(3)]
+    assert [response.status_code for response in responses] == [200, 200, 429]
+    assert 1 <= int(responses[2].headers["retry-after"]) <= 3600
+
+    async with serve(rate_limit=f"{max(1, entries - 1)}/hour") as client:
+        response = await client.post(path, json=body)
+    if entries > 1:
+        assert response.status_code == 429, "it can never be answered"
+        assert f"{entries} entries at once" in response.text
+        assert f"send at most {entries - 1} at once" in response.text
+    else:
+        assert response.status_code == 200
+
+
+@pytest.mark.anyio
+async def test_refused_keys_are_limited_and_do_not_limit_others(
+    serve: Serve, tmp_path: Path
+) -> None:
+    key, events = new_key(), new_key()
+    write(tmp_path / "keys", key_line(key, ["read"]), key_line(events, ["events"]))
+    async with serve(keys_file=tmp_path / "keys", rate_limit="3/hour") as client:
+
+        async def status(key: str | None) -> int:
+            headers = {"authorization": f"Bearer {key}"} if key else {}
+            return (await client.get("/release", headers=headers)).status_code
+
+        assert [await status(sent) for sent in (new_key(), None, events)] == [401, 401, 403]
+        assert [await status(sent) for sent in (new_key(), None, events)] == [429, 429, 429]
+        assert [await status(key) for _ in range(4)] == [200, 200, 200, 429]
+    async with serve(admin_key="sesam", rate_limit="3/hour") as client:
+        headers = {"authorization": "Bearer guess"}
+        guesses = [await client.post("/admin/reload", headers=headers) for _ in range(4)]
+    assert [guess.status_code for guess in guesses] == [401, 401, 401, 429]
+
+
+async def statuses(serve: Serve, *forwarded: list[str], **settings: object) -> list[int]:
+    """The status for each request with these X-Forwarded-For headers, all from 127.0.0.1."""
+    async with serve(rate_limit="1/hour", **settings) as client:
+        responses = [
+            await client.get("/release", headers=[("x-forwarded-for", value) for value in values])
+            for values in forwarded
+        ]
+    return [response.status_code for response in responses]
+
+
+@pytest.mark.anyio
+async def test_only_trusted_proxies_name_the_client(serve: Serve) -> None:
+    invented = ["1.1.1.1"], ["2.2.2.2"], ["3.3.3.3"]
+    assert await statuses(serve, *invented) == [200, 429, 429]
+    assert await statuses(serve, *invented, trusted_proxies="10.0.0.0/8") == [200, 429, 429]
+    trusted = "127.0.0.1, 10.0.0.0/8"
+    assert await statuses(serve, *invented, trusted_proxies=trusted) == [200, 200, 200]
+    one_client = ["1.1.1.1"], ["9.9.9.9, 1.1.1.1"], ["9.9.9.9", "1.1.1.1, 10.0.0.7"]
+    assert await statuses(serve, *one_client, trusted_proxies=trusted) == [200, 429, 429]
+    one_network = ["2001:db8::1"], ["2001:db8::2"], ["[2001:db8::3]:443"]
+    assert await statuses(serve, *one_network, trusted_proxies=trusted) == [200, 429, 429]
+    one_mapped = ["::ffff:1.1.1.1"], ["1.1.1.1"], ["1.1.1.1:80"]
+    assert await statuses(serve, *one_mapped, trusted_proxies=trusted) == [200, 429, 429]
+
+
+@pytest.mark.anyio
+async def test_an_invented_address_is_not_believed_over_a_socket(
+    settings: Callable[..., Settings], publish: Callable[..., object]
+) -> None:
+    publish()
+    with served_in_a_thread(settings(port=0, rate_limit="1/hour")) as server:
+        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/release"
+        statuses = [
+            httpx.get(url, headers={"x-forwarded-for": f"1.1.1.{number}"}).status_code
+            for number in range(3)
+        ]
+    assert statuses == [200, 429, 429]
 
 
 def test_the_file_need_not_be_readable_by_others(tmp_path: Path) -> None:

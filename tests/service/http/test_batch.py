@@ -8,7 +8,6 @@ import httpx
 import pytest
 
 from index.retrieval.retriever import Query, Retriever
-from service.http.schemas.recommend import RecommendBatch
 from service.store.histories import HistoryStore
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -157,12 +156,6 @@ async def test_a_batch_may_be_longer_than_one_request(serve: Serve) -> None:
     request = {"sequence": ["item-1"], "exclude": ["x" * 20] * 600, "k": 1}
     async with serve(**SLOW) as client:
         assert len(await recommend_batch(client, [request] * 256)) == 256
-        too_long = await client.post(
-            "/recommend/batch", content=b" " * (RecommendBatch.LIMIT_BYTES + 1)
-        )
-
-    assert too_long.status_code == 413
-    assert "4,194,304 bytes" in too_long.json()["error"]["message"]
 
 
 async def test_each_answer_is_counted(serve: Serve) -> None:

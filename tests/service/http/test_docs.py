@@ -22,18 +22,18 @@ Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 AUTH_ERRORS = {"401", "403", "429"}
 ROUTES = {
-    ("post", "/recommend"): {"200", *AUTH_ERRORS, "408", "413", "422", "500", "503"},
-    ("post", "/events"): {"200", *AUTH_ERRORS, "408", "413", "422", "500", "503"},
-    ("post", "/recommend/batch"): {"200", *AUTH_ERRORS, "408", "413", "422", "500", "503"},
+    ("post", "/recommend"): {"200", *AUTH_ERRORS, "408", "413", "415", "422", "500", "503"},
+    ("post", "/events"): {"200", *AUTH_ERRORS, "408", "413", "415", "422", "500", "503"},
+    ("post", "/recommend/batch"): {"200", *AUTH_ERRORS, "408", "413", "415", "422", "500", "503"},
     ("get", "/items/{item_id}/similar"): {"200", *AUTH_ERRORS, "404", "422", "500", "503"},
     ("get", "/users/{user_id}/history"): {"200", *AUTH_ERRORS, "422", "500", "503"},
     ("delete", "/users/{user_id}/history"): {"200", *AUTH_ERRORS, "422", "500", "503"},
-    ("put", "/items/{item_id}"): {"200", *AUTH_ERRORS, "408", "413", "422", "500", "503"},
-    ("get", "/livez"): {"200", "500"},
-    ("get", "/readyz"): {"200", "500", "503"},
-    ("get", "/release"): {"200", *AUTH_ERRORS, "500"},
-    ("get", "/metrics"): {"200", "401", "429"},
-    ("post", "/admin/reload"): {"200", *AUTH_ERRORS, "409", "500", "503"},
+    ("put", "/items/{item_id}"): {"200", *AUTH_ERRORS, "408", "413", "415", "422", "500", "503"},
+    ("get", "/livez"): {"200", "422", "500"},
+    ("get", "/readyz"): {"200", "422", "500", "503"},
+    ("get", "/release"): {"200", *AUTH_ERRORS, "422", "500"},
+    ("get", "/metrics"): {"200", "401", "422", "429"},
+    ("post", "/admin/reload"): {"200", *AUTH_ERRORS, "409", "422", "500", "503"},
 }
 
 

@@ -81,7 +81,9 @@ async def test_an_id_of_any_characters_is_found(
     app = create_app(settings())
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://localhost"
+        ) as client,
     ):
         live = app.state.service.live
         await live.refresh()

@@ -1,6 +1,5 @@
 """Load shedding over a real socket: complete responses, and only for requests it may reject."""
 
-import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -10,43 +9,8 @@ from service.http.schemas.common import ErrorBody
 from service.serving.batching import Engine
 from service.serving.server import DrainingServer
 from service.settings import Settings
+from tests.service.raw_http import Connection, post
 from tests.service.threaded import served_in_a_thread
-
-BODY = b'{"sequence":["item-1"]}'
-
-
-def post(path: str = "/recommend", *headers: str, body: bytes = BODY) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "host: a", f"content-length: {len(body)}", *headers]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-class Client:
-    """One connection, from which one response after the other is read."""
-
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
-        self._file = self._socket.makefile("rb")
-
-    def send(self, data: bytes) -> None:
-        self._socket.sendall(data)
-
-    def read_response(self) -> tuple[int, dict[str, str], bytes]:
-        status = int(self._file.readline().split()[1])
-        if status == 100:  # the final response follows
-            self._file.readline()
-            return self.read_response()
-        headers: dict[str, str] = {}
-        while line := self._file.readline().decode().strip():
-            name, _, value = line.partition(": ")
-            headers[name] = value
-        return status, headers, self._file.read(int(headers["content-length"]))
-
-    def is_closed(self) -> bool:
-        return self._file.read() == b""
-
-    def close(self) -> None:
-        self._file.close()
-        self._socket.close()
 
 
 @pytest.fixture
@@ -62,8 +26,8 @@ def server(settings: Callable[..., Settings], full_engine: None) -> Iterator[Dra
 
 
 @pytest.fixture
-def client(server: DrainingServer) -> Iterator[Client]:
-    client = Client(server.servers[0].sockets[0].getsockname()[1])
+def client(server: DrainingServer) -> Iterator[Connection]:
+    client = Connection(server.servers[0].sockets[0].getsockname()[1])
     yield client
     client.close()
 
@@ -73,7 +37,7 @@ def was_shed(response: tuple[int, dict[str, str], bytes]) -> bool:
     return "x-request-id" not in response[1]
 
 
-def test_the_response_is_the_one_that_the_framework_would_send(client: Client) -> None:
+def test_the_response_is_the_one_that_the_framework_would_send(client: Connection) -> None:
     client.send(post())
     status, headers, body = client.read_response()
 
@@ -85,22 +49,22 @@ def test_the_response_is_the_one_that_the_framework_would_send(client: Client) -
     assert error.code == "overloaded"
 
 
-def test_each_request_has_its_own_response_however_it_is_split(client: Client) -> None:
+def test_each_request_has_its_own_response_however_it_is_split(client: Connection) -> None:
     for _ in range(3):
         client.send(post())
         assert client.read_response()[0] == 503
-    client.send(post() + post() + b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
+    client.send(post() + post() + b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
     assert [client.read_response()[0] for _ in range(3)] == [503, 503, 200]
     whole = post(body=b'{"sequence":["' + post() + b'"]}')
     for start in range(0, len(whole), 7):  # a body that looks like a request is not one
         client.send(whole[start : start + 7])
     assert client.read_response()[0] == 503
-    client.send(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
+    client.send(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
     assert client.read_response()[2] == b'{"status":"alive"}', "no bytes are left over"
 
 
-def test_a_cached_head_is_handled_as_the_parser_did(client: Client) -> None:
-    live = b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n"
+def test_a_cached_head_is_handled_as_the_parser_did(client: Connection) -> None:
+    live = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
     empty = post(body=b"")
     for request in (post(), empty):
         client.send(request)  # caches its head
@@ -120,6 +84,29 @@ def test_a_cached_head_is_handled_as_the_parser_did(client: Client) -> None:
     assert client.read_response()[0] == 200, "no response to empty lines"
 
 
+def test_pages_of_allowed_origins_may_read_rejections(
+    settings: Callable[..., Settings], full_engine: None
+) -> None:
+    shop, evil = "https://shop.example", "https://evil.example"
+    with (
+        served_in_a_thread(settings(port=0, cors_origins=shop)) as server,
+        served_in_a_thread(settings(port=0, cors_origins="*")) as for_all,
+        served_in_a_thread(settings(port=0)) as for_none,
+    ):
+        expected = [(server, shop, shop), (server, evil, None), (server, None, None),
+                    (for_all, evil, "*"), (for_all, None, None),
+                    (for_none, shop, None)]  # fmt: skip
+        for asked, origin, allowed in expected:
+            client = Connection(asked.servers[0].sockets[0].getsockname()[1])
+            for _ in range(2):  # parsed, then recognized
+                client.send(post("/recommend", *([f"origin: {origin}"] if origin else [])))
+                response = client.read_response()
+                assert was_shed(response)
+                assert response[1].get("access-control-allow-origin") == allowed
+                assert ("access-control-expose-headers" in response[1]) == (allowed is not None)
+            client.close()
+
+
 @pytest.mark.parametrize(
     "request_bytes",
     [
@@ -132,24 +119,24 @@ def test_a_cached_head_is_handled_as_the_parser_did(client: Client) -> None:
     ],
 )
 def test_requests_that_are_not_plain_go_through_the_framework(
-    client: Client, request_bytes: bytes
+    client: Connection, request_bytes: bytes
 ) -> None:
     client.send(request_bytes)
     assert not was_shed(client.read_response())
 
 
-def test_shed_requests_are_counted(client: Client) -> None:
+def test_shed_requests_are_counted(client: Connection) -> None:
     for _ in range(4):
         client.send(post())
         client.read_response()
-    client.send(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
+    client.send(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
     metrics = client.read_response()[2].decode()
 
     assert 're4_requests_total{route="/recommend",status="503"} 4.0' in metrics
     assert 're4_rejected_requests_total{reason="shed"} 4.0' in metrics
 
 
-def test_a_draining_server_sheds_no_requests(server: DrainingServer, client: Client) -> None:
+def test_a_draining_server_sheds_no_requests(server: DrainingServer, client: Connection) -> None:
     server._service.draining = True
     client.send(post())
     assert not was_shed(client.read_response())
@@ -157,7 +144,7 @@ def test_a_draining_server_sheds_no_requests(server: DrainingServer, client: Cli
 
 def test_a_connection_is_kept_alive_only_while_it_is_used(server: DrainingServer) -> None:
     server.config.timeout_keep_alive = 1
-    connection = Client(server.servers[0].sockets[0].getsockname()[1])
+    connection = Connection(server.servers[0].sockets[0].getsockname()[1])
     start = time.monotonic()
     while time.monotonic() < start + 2.5:
         connection.send(post())
@@ -173,14 +160,14 @@ def test_no_request_is_shed_with_an_access_log(
     settings: Callable[..., Settings], full_engine: None
 ) -> None:
     with served_in_a_thread(settings(port=0, access_log=True)) as server:
-        client = Client(server.servers[0].sockets[0].getsockname()[1])
+        client = Connection(server.servers[0].sockets[0].getsockname()[1])
         client.send(post())
         assert not was_shed(client.read_response())
         client.close()
 
 
-@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nhost: a\r\nx: "])
-def test_an_endless_head_is_cut_off(client: Client, start: bytes) -> None:
+@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nhost: localhost\r\nx: "])
+def test_an_endless_head_is_cut_off(client: Connection, start: bytes) -> None:
     client.send(post())
     assert client.read_response()[0] == 503
     client.send(start + b"a" * 40_000)
@@ -193,7 +180,7 @@ def test_an_endless_head_is_cut_off(client: Client, start: bytes) -> None:
     assert client.is_closed()
 
 
-def test_long_bodies_and_many_requests_are_not_a_long_head(client: Client) -> None:
+def test_long_bodies_and_many_requests_are_not_a_long_head(client: Connection) -> None:
     for _ in range(3):
         client.send(post(body=b" " * 200_000))
         assert client.read_response()[0] == 503

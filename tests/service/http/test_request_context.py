@@ -4,12 +4,14 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import httpx
 import pytest
 
+from service.auth.api_keys import key_line, new_key
 from service.errors import InvalidRequestError, OverloadedError
 from service.http.request_context import create_request_context
 from service.http.schemas.common import ErrorBody
@@ -89,19 +91,32 @@ async def test_the_deadline_holds_over_http(serve: Serve, monkeypatch: pytest.Mo
     assert patient.status_code == 200
 
 
+async def test_the_deadline_counts_from_the_whole_body(serve: Serve) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"user_id": "secret-user", '
+        await asyncio.sleep(0.4)
+        yield b'"sequence": ["item-1"]}'
+
+    async with serve(deadline_ms=250) as client:
+        await client.post("/recommend", json=BODY)  # the first has to load what it needs
+        for headers in ({}, {"x-deadline-ms": "200"}):
+            response = await client.post("/recommend", content=slowly(), headers=headers)
+            assert response.status_code == 200, response.text
+
+
 async def test_the_access_log_has_a_line_for_each_request(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "service")
     async with serve(access_log=True) as client:
         await client.post("/recommend", json=BODY, headers={"x-request-id": "mine-2"})
-        await client.get("/users/secret-user/history?secret=1")
+        await client.get("/users/secret-user/history?secret=secret")
         await client.get("/secret")
     records = [record for record in caplog.records if record.message == "request"]
     logged = [(record.method, record.route, record.status) for record in records]  # type: ignore[attr-defined]
 
     assert logged[0] == ("POST", "/recommend", 200)
-    assert logged[1] == ("GET", "/users/{user_id}/history", 200)
+    assert logged[1] == ("GET", "/users/{user_id}/history", 422)
     assert logged[2] == ("GET", "other", 404)
     assert records[0].request_id == "mine-2"  # type: ignore[attr-defined]
     assert "secret" not in json.dumps([vars(record) for record in records], default=str)
@@ -131,6 +146,33 @@ async def test_only_configured_origins_may_call(serve: Serve) -> None:
     assert allowed.status_code == 200
     assert response.headers["access-control-allow-origin"] == "https://shop.example"
     assert "access-control-allow-origin" not in foreign.headers
+
+
+async def test_pages_of_allowed_origins_may_read_refusals(serve: Serve, tmp_path: Path) -> None:
+    key = new_key()
+    (tmp_path / "keys").write_text(key_line(key, ["events"]))
+    shop = {"origin": "https://shop.example", "content-type": "application/json"}
+    keyed = {**shop, "authorization": f"Bearer {key}"}
+    settings = {"cors_origins": shop["origin"], "keys_file": tmp_path / "keys"}
+    async with serve(**settings, rate_limit="5/hour", allowed_hosts="api") as client:
+        responses = [
+            await client.post("/events", content=b"{}", headers=shop),
+            await client.post("/recommend", content=b"{}", headers=keyed),
+            await client.post("/events", content=b"{}", headers={**keyed, "content-type": "a/b"}),
+            await client.post("/events", content=b"{", headers=keyed),
+            await client.post("/events", content=b" " * 5_000_000, headers=keyed),
+            await client.post("/nothing", content=b"{}", headers=keyed),
+            await client.put("/events", content=b"{}", headers=keyed),
+            await client.post("/events", content=b"{}", headers={**keyed, "host": "evil.example"}),
+            await client.post("/events?x=1", content=b"{}", headers=keyed),
+            await client.post("/events", content=b"{}", headers=keyed),
+            await client.post("/events", content=b"{}", headers=keyed),
+        ]
+    statuses = [response.status_code for response in responses]
+    assert statuses == [401, 403, 415, 422, 413, 404, 405, 421, 422, 422, 429]
+    for response in responses:
+        assert response.headers["access-control-allow-origin"] == shop["origin"]
+        assert "retry-after" in response.headers["access-control-expose-headers"]
 
 
 async def test_the_page_may_load_only_files_of_this_host(serve: Serve) -> None:

@@ -110,7 +110,7 @@ async def test_an_item_stays_withdrawn_in_a_new_release_and_a_new_process(
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app):
         await app.state.service.live.refresh()
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             assert "item-5" not in await recommended(client)
             assert len(await recommended(client)) == 39
 
@@ -156,13 +156,13 @@ async def test_items_stay_withdrawn_while_redis_is_down(
         assert len(availability.withdrawn_rows(release)) == 2
 
 
-async def test_withdrawing_needs_the_role_events_if_there_are_keys(
+async def test_withdrawing_needs_the_role_catalog_if_there_are_keys(
     serve: Serve, tmp_path: Path
 ) -> None:
     keys = {role: new_key() for role in ROLES}
     lines = [key_line(key, [role]) for role, key in keys.items()]
     (tmp_path / "keys").write_text("\n".join(lines), encoding="utf-8")
-    statuses = {"read": 403, "events": 200, "admin": 200}
+    statuses = {"read": 403, "events": 403, "erase": 403, "catalog": 200, "admin": 200}
     async with serve(keys_file=tmp_path / "keys") as client:
         assert (await client.put("/items/item-5", json={"available": False})).status_code == 401
         for role, status in statuses.items():

@@ -161,7 +161,7 @@ async def served(settings: Settings) -> AsyncIterator[tuple[httpx.AsyncClient, C
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://service") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         await app.state.service.live.refresh()
         yield client, app.state.service.cold_start_items
