@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from index.release.manifest import RELEASES
 from index.release.reading import read_current
 from training.data.synthetic import write_synthetic
 from training.fitting.malloc import keep_freed_memory
@@ -25,6 +26,7 @@ def bootstrap(config_file: Path) -> int:
     if (live := read_current(config.root)) is not None:
         print(f"{live} is live")
         return 0
+    (config.root / RELEASES).mkdir(parents=True, exist_ok=True)  # the service refuses other folders
     log = config.log
     if log is not None and not log.exists() and config.root in log.parents:
         print(f"{log}: no such file; writing a synthetic log", flush=True)

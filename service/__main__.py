@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from index.cli import Program, fail, run
 from service.auth.api_keys import Role, key_line, new_key
-from service.settings import SECRETS, Settings, SetupError, StoreSettings
+from service.settings import SECRETS, Settings, SetupError, StoreSettings, check_root
 from service.settings_sources import RENAMED_OPTIONS, option_of, variable_of
 
 _BUSY = 5  # exit code, as of a nightly run while another one runs
@@ -57,6 +57,8 @@ class ExportEvents(StoreSettings):
     def cli_cmd(self) -> None:
         if not self.releases.is_dir():
             raise SetupError(f"{self.releases}: no such folder; name one that is there")
+        if not (self.redis_url or self.embedded_redis_folder):
+            check_root(self.releases)
         _check_redis_url(self)
         from service.store.event_export import ExportBusyError, ExportError, export_events
         from service.telemetry.logs import configure_logs
@@ -129,6 +131,8 @@ def _serve(settings: Settings) -> None:
         )
     try:
         if settings.workers == 1:
+            # Metrics stay in memory: in files they would outlive this process.
+            os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
             run_server(settings)
         else:
             from service.serving.workers import supervise

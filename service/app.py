@@ -1,8 +1,9 @@
 """The HTTP application: its components and background tasks."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -25,12 +26,13 @@ from service.http.routing import DirectRoute
 from service.http.state import ServiceState
 from service.serving.batching import Engine
 from service.serving.release_loader import ReleaseLoader
+from service.serving.supervision import Work, run_for_ever
 from service.settings import Settings, SetupError
 from service.store.availability import ItemAvailability
 from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
 from service.store.redis_client import ResilientRedis, deployment_of
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import Metrics, TaskName
 
 if TYPE_CHECKING:  # needs the extra `tracing`
     from service.telemetry.tracing import Tracing
@@ -140,13 +142,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with suppress(HistoryUnavailableError):  # counted and logged by ResilientRedis
         await state.availability.poll()
     tasks = [
-        asyncio.create_task(state.live.watch(state.settings.reload_interval_s)),
-        asyncio.create_task(state.redis.watch()),
-        asyncio.create_task(state.availability.watch()),
-        asyncio.create_task(state.cold_start_items.watch()),
+        asyncio.create_task(run_for_ever(name, work, state.metrics))
+        for name, work in _background_work(state)
     ]
-    if state.metrics.are_shared:
-        tasks.append(asyncio.create_task(_poll_metrics(state.metrics)))
     try:
         yield
     finally:
@@ -157,6 +155,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await state.redis.close()
         if state.tracing is not None:
             await asyncio.to_thread(state.tracing.close)
+
+
+def _background_work(state: ServiceState) -> Iterator[tuple[TaskName, Work]]:
+    """What runs for ever, by its name in the metrics."""
+    yield "releases", partial(state.live.watch, state.settings.reload_interval_s)
+    yield "redis", state.redis.watch
+    yield "withdrawals", state.availability.watch
+    if state.settings.max_cold_start_items:
+        yield "new items", state.cold_start_items.watch
+    if state.metrics.are_shared:
+        yield "metrics", partial(_poll_metrics, state.metrics)
 
 
 async def _poll_metrics(metrics: Metrics) -> None:

@@ -20,10 +20,25 @@ from service.settings_sources import (
 from service.settings_types import Device, Hosts, KeyPrefix, Origins, Proxies, Rate, Root
 
 MAX_K = 1000  # the API's limit of k
+# One of these is in each folder of releases.
+_OF_A_ROOT = ("current", "releases", "drafts")
 
 
 class SetupError(Exception):
     """The service cannot be set up as the settings say; the text says why, and what to do."""
+
+
+def check_root(folder: Path) -> None:
+    """Raises SetupError unless the folder holds releases or drafts.
+
+    Otherwise a mistyped name would be created, with a Redis in it.
+    """
+    if not any((folder / name).exists() for name in _OF_A_ROOT):
+        what = "holds no releases and no drafts" if folder.is_dir() else "no such folder"
+        raise SetupError(
+            f"--releases: {folder}: {what}; give the folder that `python -m training fit` and "
+            "`python -m index publish` were given as --root"
+        )
 
 
 class StoreSettings(BaseSettings):

@@ -8,6 +8,7 @@ parallel, and every hand-over of the interpreter's lock has to wait for the othe
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from index.retrieval.delta import Delta
 from index.retrieval.retriever import Answer, Query
 from index.retrieval.search import Timings
 from service.errors import ClientDisconnectedError, NotReadyError, OverloadedError
+from service.serving.batch_answers import answers_of
 from service.serving.outcome import Outcome, QueryResult
 from service.serving.release_loader import ReleaseLoader
 from service.serving.request_queue import QueuedRequest, RequestQueue
@@ -40,6 +42,8 @@ _ITERATIONS_WHEN_BUSY = 2
 # Largest expected wait, as a share of the time to the deadline. With all of it, the queue would be
 # so long that one pause of this process makes every request in it late.
 _MAX_WAIT_SHARE = 0.5
+
+log = logging.getLogger(__name__)
 
 
 def _no_rows(_: Release) -> frozenset[int]:
@@ -80,6 +84,7 @@ class Engine:
         self._estimate = WaitEstimate(max_batch_size)
         self._running = False
         self._batch: Iterator[None] | None = None
+        self._taken: list[QueuedRequest] = []  # from the queue, for the batch
         self._time_slice_s = _TIME_SLICE_S
         self._rejecting = False
 
@@ -157,18 +162,44 @@ class Engine:
     def _run(self, iterations: int) -> None:
         """After so many iterations of the event loop answer, and repeat until no request waits."""
         if iterations == 0:
-            if self._batch is None and not self._queue:
-                self._running = False
-                self._estimate.became_idle(time.perf_counter())
+            try:
+                iterations = self._continue()
+            except Exception as error:  # else no request would ever be answered again
+                iterations = self._recover(error)
+            if iterations == 0:
                 return
-            iterations = self._run_slice()
         asyncio.get_running_loop().call_soon(self._run, iterations - 1)
+
+    def _continue(self) -> int:
+        """The iterations of the event loop until the next time slice; 0 if no request waits."""
+        if self._batch is None and not self._queue:
+            self._running = False
+            self._estimate.became_idle(time.perf_counter())
+            return 0
+        return self._run_slice()
+
+    def _recover(self, error: Exception) -> int:
+        """Fail the requests under way, so that nobody waits for them, and go on with the rest."""
+        self._count_failure(error)
+        if not self._taken and self._queue:  # the error would come again for as long as it waits
+            self._taken.append(self._queue.pop())
+        for request in self._taken:
+            request.fail(error)
+        self._taken.clear()
+        self._batch = None
+        self._running = bool(self._queue)
+        return int(self._running)
+
+    def _count_failure(self, error: Exception) -> None:
+        self._metrics.task_failures["engine"].inc()
+        log.error("engine failed", exc_info=error)
 
     def _run_slice(self) -> int:
         """Answer for one time slice; the iterations of the event loop until the next."""
         if self._batch is None:
             self._time_slice_s = _SHORT_TIME_SLICE_S if self._rejecting else _TIME_SLICE_S
             self._rejecting = False
+            self._taken.clear()
             self._batch = self._answer(self._next_batch())
         end = time.perf_counter() + self._time_slice_s
         for _ in self._batch:
@@ -185,6 +216,7 @@ class Engine:
         size = 0
         while self._queue and (not batch or size + self._queue.next_size <= self._max_batch_size):
             request = self._queue.pop()
+            self._taken.append(request)
             # The first is answered even if it is expected to be late: else a wrong estimate would
             # never be corrected.
             if not self._drop(request, now, expected_end if batch else now):
@@ -195,7 +227,13 @@ class Engine:
 
     def _drop(self, request: QueuedRequest, now: float, expected_end: float) -> bool:
         """Fail a request that needs no answer any more; whether it was one."""
-        if request.outcomes.done() or request.is_disconnected():
+        try:
+            is_gone = request.outcomes.done() or request.is_disconnected()
+        except Exception as error:
+            self._count_failure(error)
+            request.fail(error)
+            return True
+        if is_gone:
             self._metrics.rejected_requests["client_gone"].inc()
             request.fail(
                 ClientDisconnectedError("client: disconnected before its request was answered")
@@ -219,7 +257,8 @@ class Engine:
         try:
             if batch:
                 yield from self._retrieve(batch)
-        except Exception as error:  # else no request would ever be answered again
+        except Exception as error:
+            self._count_failure(error)
             for request in batch:
                 request.fail(error)
 
@@ -229,7 +268,7 @@ class Engine:
         queries = [query for request in batch for query in request.queries]
         withdrawn, delta = self.withdrawn(release), self._delta(release)
         found: dict[int, Answer | Exception] = {}
-        for position, answer in _answers(release, queries, timings, withdrawn, delta):
+        for position, answer in answers_of(release, queries, timings, withdrawn, delta):
             found[position] = answer
             yield
         self._observe(len(queries), start - batch[0].enqueued, timings)
@@ -251,25 +290,3 @@ class Engine:
         self._metrics.encode_s.observe(timings.encode)
         self._metrics.search_s.observe(timings.search)
         self._metrics.merge_s.observe(timings.merge)
-
-
-def _answers(
-    release: Release,
-    queries: Sequence[Query],
-    timings: Timings,
-    withdrawn: frozenset[int],
-    delta: Delta | None,
-) -> Iterator[tuple[int, Answer | Exception]]:
-    """Positions and answers: of all queries together, or one by one if one of them fails."""
-    remaining = set(range(len(queries)))
-    try:
-        for position, answer in release.retriever.answers(queries, timings, withdrawn, delta):
-            remaining.remove(position)
-            yield position, answer
-    except Exception as error:
-        if len(queries) == 1:
-            yield 0, error
-            return
-    for position in remaining:
-        [(_, outcome)] = _answers(release, [queries[position]], timings, withdrawn, delta)
-        yield position, outcome

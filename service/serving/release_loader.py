@@ -74,6 +74,20 @@ class ReleaseLoader:
         self.loaded_at: datetime | None = None
         self.failure: LoadFailure | None = None
 
+    @property
+    def absence(self) -> str | None:
+        """Why no release is in use, and what to do; None if one is."""
+        if self.release is not None:
+            return None
+        if self.failure is not None:
+            return self.failure.message
+        if not (self._root / CURRENT).exists():
+            return (
+                f"{self._root / CURRENT}: no such file, so no release is published; "
+                "run: python -m index publish DRAFT"
+            )
+        return "the release is being loaded; try again in a moment"
+
     async def watch(self, interval_s: float) -> None:
         """Load each release that `current` names, for ever."""
         while True:

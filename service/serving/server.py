@@ -6,9 +6,10 @@ import logging
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from socket import AF_INET, AF_INET6, create_server, socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from socket import socket
+from threading import current_thread, main_thread
 from types import FrameType
 from typing import Protocol
 
@@ -16,8 +17,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from index.release.errors import ReleaseError
+from service.serving.address import address_refused, listening_socket
 from service.serving.release_loader import ReleaseLoader
-from service.settings import Settings
+from service.settings import Settings, check_root
 
 # Longer than the minute for which proxies keep their connections: else one is closed just as it is
 # used.
@@ -64,6 +66,7 @@ def serve(
     Raises EmbeddedRedisError for a folder that cannot hold an embedded Redis, SetupError for other
     settings that cannot be used.
     """
+    check_root(settings.releases)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION_AFTER)
     DrainingServer(create_app(settings), settings, protocol, wait_for_release).run()
@@ -72,8 +75,9 @@ def serve(
 class DrainingServer(uvicorn.Server):
     """On SIGTERM it reports that it is not ready, goes on answering for a while, then ends.
 
-    Meanwhile load balancers notice and stop sending requests. A second signal, or SIGINT, ends it
-    at once. Either way the requests under way are answered.
+    Meanwhile load balancers notice and stop sending requests. SIGHUP, which a terminal sends when
+    it is closed, does the same. A second SIGTERM, or SIGINT, ends it at once. Either way the
+    requests under way are answered.
     """
 
     def __init__(
@@ -107,19 +111,24 @@ class DrainingServer(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        await self._service.check()
+        if parent := multiprocessing.parent_process():
+            loop = asyncio.get_running_loop()
+            loop.add_reader(parent.sentinel, self._on_orphaned, parent.sentinel)
         if self._wait_for_release:
             await self._load()
-        if self._workers > 1:
-            host, port = self.config.host, self.config.port
-            family = AF_INET6 if ":" in host else AF_INET
-            sockets = [create_server((host, port), family=family, reuse_port=True)]
-        await super().startup(sockets)
+        listener = self._listen()
+        await self._service.check()
+        await super().startup([listener])
         self._loop = asyncio.get_running_loop()
-        if parent := multiprocessing.parent_process():
-            self._loop.add_reader(parent.sentinel, self._on_orphaned, parent.sentinel)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         log.info("listening", extra={"host": host, "port": port})
+
+    def _listen(self) -> socket:
+        host, port = self.config.host, self.config.port
+        try:
+            return listening_socket(host, port, shared=self._workers > 1)
+        except OSError as error:
+            raise address_refused(host, port, error) from error
 
     async def _load(self) -> None:
         live = self._service.live
@@ -131,16 +140,35 @@ class DrainingServer(uvicorn.Server):
     def _on_orphaned(self, sentinel: int) -> None:
         """End when the supervisor has died: no process is left to stop this one."""
         asyncio.get_running_loop().remove_reader(sentinel)
-        if not self._service.draining:
-            self._drain()
+        self._drain()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGHUP as well, unless it is ignored, as by nohup and in workers."""
+        with super().capture_signals():
+            if (
+                current_thread() is not main_thread()
+                or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            ):
+                yield
+                return
+            before = signal.signal(signal.SIGHUP, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGHUP, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if sig == signal.SIGTERM and self._loop and not self._service.draining:
+        drains = sig in (signal.SIGTERM, signal.SIGHUP) and self._loop is not None
+        if drains and not self._service.draining:
+            assert self._loop is not None
             self._loop.call_soon_threadsafe(self._drain)
-        else:
+        elif not drains or sig != signal.SIGHUP:  # of which a closing terminal sends several
             self.should_exit = True
 
     def _drain(self) -> None:
+        if self._service.draining:
+            return
         self._service.draining = True
         # Clients with a connection are to open their next one elsewhere. uvicorn builds the headers
         # of every response from the first of these, once a second.

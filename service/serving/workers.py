@@ -6,6 +6,7 @@ that is vectors and index, and nothing else. The supervisor only looks after the
 embedded Redis if there is one.
 """
 
+import fcntl
 import logging
 import multiprocessing
 import os
@@ -26,7 +27,8 @@ from urllib.parse import quote
 from prometheus_client.multiprocess import mark_process_dead
 from pydantic import SecretStr
 
-from service.settings import Settings, SetupError
+from service.serving.address import address_refused, listening_socket
+from service.settings import Settings, SetupError, check_root
 from service.store.embedded_redis import SOCKET_PATH_LIMIT_BYTES, EmbeddedRedis, EmbeddedRedisError
 from service.telemetry.logs import configure_logs
 
@@ -42,6 +44,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 # Answers requests in a worker: settings, and whether to listen only once a release is loaded. It is
 # pickled, so it has to be a function of a module.
 Serve = Callable[[Settings, bool], None]
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 log = logging.getLogger(__name__)
 
 
@@ -50,12 +53,12 @@ def supervise(settings: Settings, serve: Serve) -> None:
 
     Raises EmbeddedRedisError or SetupError.
     """
+    check_root(settings.releases)  # before a Redis is started there
     with (
         _reserved_port(settings.host, settings.port) as port,
-        tempfile.TemporaryDirectory(prefix="re4-metrics-") as metrics,
+        _metrics_folder(),
         _embedded_redis(settings) as redis,
     ):
-        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", metrics)
         changes: dict[str, object] = {"port": port}
         if redis is not None:
             changes["history"] = SecretStr(_socket_url(redis.socket))
@@ -64,14 +67,63 @@ def supervise(settings: Settings, serve: Serve) -> None:
 
 @contextmanager
 def _reserved_port(host: str, port: int) -> Iterator[int]:
-    """A port that the workers can listen on, and no other program; a free one for 0."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            holder.bind((host, port))
-        except OSError as error:
-            raise SetupError(f"--host {host} --port {port}: cannot be used ({error})") from error
+    """A port on which only the workers started here can listen; a free one for 0."""
+    try:
+        holder = _exclusive_socket(host, port)
+    except OSError as error:
+        raise address_refused(host, port, error) from error
+    with holder:
         yield holder.getsockname()[1]
+
+
+def _exclusive_socket(host: str, port: int) -> socket.socket:
+    """A bound socket that gets no connections, and beside which others may bind from now on.
+
+    Bound with SO_REUSEPORT, it would also bind beside the workers of another service, and the two
+    would share the connections. It listens for a moment, as that fails if anything else is bound;
+    and the option is set after that. Raises OSError.
+    """
+    if port == 0:
+        with listening_socket(host, port) as free:
+            port = free.getsockname()[1]
+    holder = listening_socket(host, port)
+    if sys.platform != "linux":  # elsewhere a socket cannot stop listening and stay bound
+        holder.close()
+        holder = socket.socket(holder.family)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((host, port))
+        return holder
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    holder.shutdown(socket.SHUT_RD)
+    return holder
+
+
+@contextmanager
+def _metrics_folder() -> Iterator[None]:
+    """An empty folder for the workers' metrics: one of our own, or the one that the user names.
+
+    There, files of earlier processes would be added to the metrics for ever.
+    """
+    if not (named := os.environ.get(METRICS_FOLDER)):
+        with tempfile.TemporaryDirectory(prefix="re4-metrics-") as folder:
+            os.environ[METRICS_FOLDER] = folder
+            try:
+                yield
+            finally:
+                del os.environ[METRICS_FOLDER]
+        return
+    try:
+        Path(named).mkdir(parents=True, exist_ok=True)
+        with (Path(named) / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for file in Path(named).glob("*.db"):
+                file.unlink()
+            yield
+    except BlockingIOError as error:
+        raise SetupError(
+            f"{METRICS_FOLDER}={named}: another service uses it; give each its own, or none"
+        ) from error
 
 
 @contextmanager
@@ -113,8 +165,9 @@ class _Supervisor:
         self._cannot_start = False
 
     def run(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._forward)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, self._forward)
         while not self._stopping and len(self._workers) < self._settings.workers:
             self._start()
         while self._workers:
@@ -126,11 +179,16 @@ class _Supervisor:
             raise SetupError("workers: one cannot start; the log says why")
 
     def _forward(self, number: int, _: FrameType | None) -> None:
-        """Each worker drains as a single process does; a second signal ends them at once."""
+        """Each worker drains as a single process does; a second signal ends them at once.
+
+        SIGHUP comes as SIGTERM, and once: a closing terminal sends several.
+        """
+        if number == signal.SIGHUP and self._stopping:
+            return
         self._stopping = True
         for worker in self._workers:
             if worker.process.is_alive():
-                worker.process.terminate() if number == signal.SIGTERM else _interrupt(worker)
+                _interrupt(worker) if number == signal.SIGINT else worker.process.terminate()
 
     def _start(self) -> None:
         wait_for_release = bool(self._workers)
@@ -173,6 +231,7 @@ def _interrupt(worker: _Worker) -> None:
 
 def _run_worker(serve: Serve, settings: Settings, wait_for_release: bool) -> None:
     """Runs in the worker's process, which has the supervisor's environment, and no other state."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor passes it on
     configure_logs(settings.log_level)
     try:
         serve(settings, wait_for_release)

@@ -9,8 +9,10 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +28,7 @@ _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 10.0
 _PING_TIMEOUT_S = 1.0
 _NO_RETRY = Retry(NoBackoff(), 0)
+_STARTER = ThreadPoolExecutor(1, "redis-starter")  # its thread lives as long as the process
 
 
 class EmbeddedRedisError(Exception):
@@ -36,7 +39,8 @@ class EmbeddedRedis:
     """redis-server over one folder, shared by every service that names the same folder.
 
     The service that needs it first starts it, and stops it when it ends; the others then find it
-    stopped and start it again. Its append-only file is synced each second.
+    stopped and start it again. It ends with a service that is killed, too. Its append-only file is
+    synced each second.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,13 +74,14 @@ class EmbeddedRedis:
             "loglevel": "warning",
         }
         flags = [word for name, value in options.items() for word in (f"--{name}", value)]
-        self._process = subprocess.Popen(
-            [redis_server(), *flags],
+        self._process = _STARTER.submit(
+            subprocess.Popen,
+            _ending_with([redis_server(), *flags]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C ends the service, which still needs Redis
-        )
+        ).result()
         self._wait_until_up(self._process)
 
     def _wait_until_up(self, process: subprocess.Popen[bytes]) -> None:
@@ -100,6 +105,26 @@ class EmbeddedRedis:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+# Run by an interpreter that then becomes the server: Linux keeps the request across that. The
+# kernel sends the signal when the thread that started this ends, hence `_STARTER`. Code between
+# fork and exec would do the same, and may deadlock where there are several threads.
+_END_WITH_PARENT = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the service has ended")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def _ending_with(command: list[str]) -> list[str]:
+    """The command, which then ends with this process, however that ends."""
+    if sys.platform != "linux":
+        return command
+    return [sys.executable, "-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid()), *command]
 
 
 def redis_server() -> str:

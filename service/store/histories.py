@@ -163,6 +163,8 @@ class HistoryStore:
                 await self._read_next()
         finally:
             self._readers -= 1
+            if self._pending and not self._readers:  # ended by an error: others still wait
+                self._start_reader()
 
     async def _read_next(self) -> None:
         batch = [self._pending.popleft() for _ in range(min(len(self._pending), _MAX_READS))]
@@ -173,8 +175,9 @@ class HistoryStore:
                 attempts=2,
                 timeout_s=_ROUND_TRIP_SHARE * self._redis.timeout_s,
             )
-        except Exception as error:  # any error, so that no caller waits for ever
-            replies = [error] * len(batch)
+        except (Exception, asyncio.CancelledError) as error:  # so that no caller waits for ever
+            cause = error if isinstance(error, Exception) else HistoryUnavailableError(UNAVAILABLE)
+            replies = [cause] * len(batch)
         for read, reply in zip(batch, replies, strict=True):
             self._resolve(read, reply)
 

@@ -199,6 +199,8 @@ class ResilientRedis:
             done, _pending = await asyncio.wait((call,), timeout=_GRACE_FACTOR * timeout_s)
         if not done:
             raise TimeoutError
+        if call.cancelled():  # not by the caller: to it this is a failed call
+            raise ConnectionError("the call was cancelled")
         return call.result()
 
     async def _attempt(self, command: Command[T], attempts: int) -> T:
@@ -221,8 +223,14 @@ class ResilientRedis:
 
     def _discard(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # retrieved, because asyncio logs exceptions that nobody retrieves
+        error = None if task.cancelled() else task.exception()
+        if error is None or isinstance(
+            error, (*_FAILURES, ForeignDataError, HistoryUnavailableError)
+        ):
+            return
+        # Nobody may be waiting for this task: unexpected errors are counted and logged here.
+        self._metrics.task_failures["redis"].inc()
+        log.error("background task failed", extra={"task": "redis"}, exc_info=error)
 
 
 async def _ping(client: Client) -> None:

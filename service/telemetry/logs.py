@@ -1,10 +1,18 @@
-"""Logs: one JSON object per line on stderr. No line contains a user id or an item id."""
+"""Logs: one JSON object per line on stderr. No line contains a user id or an item id.
+
+A log that nobody reads stops nothing: lines are dropped then, and counted.
+"""
 
 import json
 import logging
 import traceback
 from datetime import UTC, datetime
 from typing import Any
+
+from service.telemetry.output import LineWriter
+
+_STDERR = 2
+_DRAIN_S = 1.0  # at the end of the process
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
@@ -33,10 +41,25 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
+class _Handler(logging.StreamHandler[LineWriter]):
+    def close(self) -> None:
+        self.stream.drain(_DRAIN_S)
+        super().close()
+
+
 def configure_logs(level: str) -> None:
-    """Write all logs of this process to stderr, one line per event."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_JsonFormatter())
+    """Write all logs of this process to stderr, one line per event, without ever waiting for it."""
+    formatter = _JsonFormatter()
+
+    def notice(lines: int) -> str:
+        record = logging.makeLogRecord(
+            {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING"}
+            | {"msg": "log lines dropped", "lines": lines}
+        )
+        return formatter.format(record) + "\n"
+
+    handler = _Handler(LineWriter(_STDERR, notice))
+    handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # service.serving.server logs start and end itself.
     library_level = max(logging.WARNING, logging.getLevelName(level.upper()))

@@ -5,7 +5,9 @@ PROMETHEUS_MULTIPROC_DIR names, and each worker exposes the sums over all worker
 included. Gauges, such as the queue depth, cover the running workers only.
 """
 
+import gc
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,7 +15,11 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from service.telemetry.output import dropped_lines
+from service.telemetry.processes import ServiceProcesses
+
 RejectionReason = Literal["shed", "queue_full", "wait", "deadline", "client_gone", "not_ready"]
+TaskName = Literal["engine", "releases", "withdrawals", "new items", "metrics", "redis", "workers"]
 
 _SECONDS = (
     *(0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005),
@@ -34,9 +40,11 @@ class Metrics:
         self.are_shared = shared
         self.registry = self._exposed_registry = CollectorRegistry()
         self._gauge_callbacks: list[tuple[Gauge, Callable[[], float]]] = []
+        self._counter_callbacks: list[tuple[Counter, Callable[[], float], list[float]]] = []
         if shared:
             self._exposed_registry = CollectorRegistry()
             MultiProcessCollector(self._exposed_registry)  # type: ignore[no-untyped-call]
+            self._exposed_registry.register(ServiceProcesses())
         else:
             ProcessCollector(registry=self.registry)
             GCCollector(registry=self.registry)
@@ -48,6 +56,9 @@ class Metrics:
         self._create_store_metrics()
         self._create_release_metrics()
         self._create_reload_metrics()
+        self._create_process_metrics()
+        if shared:
+            self._create_gc_metrics()
 
     def _create_request_metrics(self) -> None:
         self.requests = self._counter(
@@ -192,6 +203,33 @@ class Metrics:
             "re4_reload_failures", "Failed loads of a release, by failing stage.", ["stage"]
         )
 
+    def _create_process_metrics(self) -> None:
+        failures = self._counter(
+            "re4_background_task_failures",
+            "Unexpected errors of what runs in the background, all of which goes on after them.",
+            ["task"],
+        )
+        self.dropped_log_lines = self._counter(
+            "re4_dropped_log_lines", "Log lines dropped, as nothing read them fast enough."
+        )
+        self.add_counter_callback(self.dropped_log_lines, dropped_lines)
+        self.task_failures = {task: failures.labels(task) for task in get_args(TaskName)}
+
+    def _create_gc_metrics(self) -> None:
+        """Those of GCCollector, whose values only the process itself can read."""
+        for name, text in (
+            ("collected", "Objects collected during gc."),
+            ("uncollectable", "Uncollectable objects found during GC."),
+            ("collections", "Number of times this generation was collected."),
+        ):
+            metric = "python_gc_" + (name if name == "collections" else f"objects_{name}")
+            counter = self._counter(metric, text, ["generation"])
+            for generation in range(len(gc.get_stats())):
+                total = partial(_gc_total, generation, name)
+                child = counter.labels(str(generation))
+                child.inc(total())
+                self.add_counter_callback(child, total)
+
     def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
@@ -209,8 +247,16 @@ class Metrics:
         """Set the gauge to value() at each `poll`."""
         self._gauge_callbacks.append((gauge, value))
 
+    def add_counter_callback(self, counter: Counter, total: Callable[[], float]) -> None:
+        """Raise the counter by what total() has grown since, at each `poll`."""
+        self._counter_callbacks.append((counter, total, [total()]))
+
     def poll(self) -> None:
-        """Set the gauges that have a callback. Other workers can read only what was set."""
+        """Call the callbacks. Other workers can read only what was set."""
+        for counter, total, last in self._counter_callbacks:
+            now = total()
+            counter.inc(now - last[0])
+            last[0] = now
         for gauge, value in self._gauge_callbacks:
             gauge.set(value())
 
@@ -218,3 +264,7 @@ class Metrics:
         """All metrics in Prometheus's text format."""
         self.poll()
         return generate_latest(self._exposed_registry)
+
+
+def _gc_total(generation: int, name: str) -> float:
+    return gc.get_stats()[generation][name]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import IO, Literal, Protocol, cast
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -15,7 +15,11 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from service.telemetry.output import LineWriter
+
 _SERVICE = "re4"
+_STDOUT = 1
+_DRAIN_S = 1.0
 _FIRST_ERROR_STATUS = 500
 
 
@@ -41,7 +45,8 @@ class Tracing:
     def __init__(self, exporter: Literal["otlp", "console"]) -> None:
         resource = Resource.create({"service.name": _SERVICE})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(_processor(exporter))
+        self._stdout = LineWriter(_STDOUT)
+        self._provider.add_span_processor(_processor(exporter, self._stdout))
         self._tracer = self._provider.get_tracer(_SERVICE)
         self._propagator = TraceContextTextMapPropagator()
 
@@ -69,11 +74,12 @@ class Tracing:
     def close(self) -> None:
         """Send the remaining spans. Blocks."""
         self._provider.shutdown()
+        self._stdout.drain(_DRAIN_S)
 
 
-def _processor(exporter: Literal["otlp", "console"]) -> SpanProcessor:
+def _processor(exporter: Literal["otlp", "console"], stdout: LineWriter) -> SpanProcessor:
     if exporter == "console":
-        return SimpleSpanProcessor(ConsoleSpanExporter())
+        return SimpleSpanProcessor(ConsoleSpanExporter(out=cast(IO[str], stdout)))
     return BatchSpanProcessor(OTLPSpanExporter())
 
 

@@ -52,6 +52,7 @@ async def release(request: Request) -> Response:
         {
             "release": _release_info(live.release, live) if live.release else None,
             "last_reload_error": _failure_info(live.failure) if live.failure else None,
+            "why_none": live.absence,
         }
     )
 

@@ -78,6 +78,9 @@ class ReleaseState(Output):
 
     release: ReleaseFacts | None
     last_reload_error: ReloadFailure | None
+    why_none: str | None = Field(
+        None, description="if `release` is null, why, and what to do; null otherwise"
+    )
 
 
 class Reloaded(Output):

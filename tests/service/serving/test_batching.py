@@ -291,6 +291,57 @@ async def test_after_an_error_of_a_whole_batch_the_next_is_answered(live: Releas
     assert len((await engine.answer(query(2), connected)).answer.rows) == 2
 
 
+def engine_failures(live: ReleaseLoader) -> float:
+    return float(live._metrics.task_failures["engine"]._value.get())
+
+
+async def test_a_broken_connection_check_fails_that_request_only(live: ReleaseLoader) -> None:
+    def raises() -> bool:
+        raise ZeroDivisionError
+
+    engine = engine_of(live)
+    async with asyncio.timeout(10):
+        outcomes = await asyncio.gather(
+            engine.answer(query(1), connected),
+            engine.answer(query(2), raises),
+            engine.answer(query(3), connected),
+            return_exceptions=True,
+        )
+        after = await engine.answer(query(4), connected)
+
+    assert [type(outcome) for outcome in outcomes] == [QueryResult, ZeroDivisionError, QueryResult]
+    assert len(after.answer.rows) == 4
+    assert engine_failures(live) == 1
+
+
+@pytest.mark.parametrize(
+    "broken", ["_next_batch", "_run_slice", "_observe", "_drop", "_estimate", "withdrawn"]
+)
+async def test_the_engine_goes_on_after_an_error_anywhere(
+    live: ReleaseLoader, broken: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Every request has an outcome, and the next one its answer."""
+    engine = engine_of(live)
+
+    def raises(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        if broken == "_estimate":
+            patch.setattr(engine._estimate, "batch_began", raises)
+        else:
+            patch.setattr(engine, broken, raises)
+        async with asyncio.timeout(10):
+            outcomes = await answer_many(engine, 6)
+    assert {type(outcome) for outcome in outcomes} == {ZeroDivisionError}
+    async with asyncio.timeout(10):
+        while engine._running:
+            await asyncio.sleep(0)
+        assert len((await engine.answer(query(2), connected)).answer.rows) == 2
+    assert engine_failures(live) >= 1
+    assert "engine failed" in caplog.text
+
+
 @pytest.mark.usefixtures("slow")
 async def test_a_batch_is_answered_by_one_release(live: ReleaseLoader) -> None:
     """By the newest at its start, even if a newer one is loaded in the middle of it."""

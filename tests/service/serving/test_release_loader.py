@@ -332,10 +332,10 @@ async def test_without_a_release_it_is_alive_and_not_ready(
             assert response.status_code == 503
             assert response.headers["retry-after"] == "1"
             assert response.json()["error"]["code"] == "not_ready"
-        assert (await client.get("/release")).json() == {
-            "release": None,
-            "last_reload_error": None,
-        }
+        state = (await client.get("/release")).json()
+        assert (state["release"], state["last_reload_error"]) == (None, None)
+        assert "current: no such file" in state["why_none"]
+        assert "run: python -m index publish DRAFT" in state["why_none"]
         publish()
         async with asyncio.timeout(30):
             while (await client.get("/readyz")).status_code != 200:
@@ -354,6 +354,7 @@ async def test_get_release_shows_the_release_in_use_and_the_last_failure(
         metrics = (await client.get("/metrics")).text
 
     assert state["release"]["id"] == "first"
+    assert state["why_none"] is None
     assert state["release"]["items"] == 40
     assert state["release"]["interests"] == 3
     assert state["release"]["encoder"] == "re4"

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from index.release.manifest import RELEASES
 from index.retrieval.retriever import Query
 from service.errors import ClientDisconnectedError
 from service.serving.batching import Engine
@@ -94,6 +95,7 @@ class Process:
 
 @contextmanager
 def running(root: Path, history: Path, *arguments: str) -> Iterator[Process]:
+    (root / RELEASES).mkdir(exist_ok=True)
     process = Process("--releases", str(root), "--embedded-redis-folder", str(history), *arguments)
     try:
         yield process
@@ -101,7 +103,10 @@ def running(root: Path, history: Path, *arguments: str) -> Iterator[Process]:
         process.kill()
 
 
-def test_it_answers_while_it_drains(root: Path, short_path: Path, publish: Publish) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGHUP])
+def test_it_answers_while_it_drains(
+    root: Path, short_path: Path, publish: Publish, signal_number: int
+) -> None:
     publish()
     event = {"user_id": "secret-user", "item_id": "secret-item"}
     with running(root, short_path, "--drain-s", "3600") as process:
@@ -113,8 +118,9 @@ def test_it_answers_while_it_drains(root: Path, short_path: Path, publish: Publi
             assert client.post("/events", json=event).status_code == 200
             assert client.post("/recommend", content="secret{").status_code == 422
 
-            process.send(signal.SIGTERM)
+            process.send(signal_number)
             process.wait_for("draining")
+            process.send(signal.SIGHUP)  # a closing terminal sends several
             not_ready = client.get("/readyz")
             assert not_ready.status_code == 503
             assert not_ready.json()["error"]["code"] == "not_ready"
@@ -131,7 +137,8 @@ def test_it_answers_while_it_drains(root: Path, short_path: Path, publish: Publi
 
 
 @pytest.mark.parametrize(
-    ("signal_number", "drain_s"), [(signal.SIGTERM, "0.01"), (signal.SIGINT, "3600")]
+    ("signal_number", "drain_s"),
+    [(signal.SIGTERM, "0.01"), (signal.SIGHUP, "0.01"), (signal.SIGINT, "3600")],
 )
 def test_it_ends_after_a_signal(
     root: Path, short_path: Path, signal_number: int, drain_s: str
@@ -141,7 +148,58 @@ def test_it_ends_after_a_signal(
         assert process.end() == 0
 
 
+def test_a_log_that_nobody_reads_stops_nothing(
+    root: Path, short_path: Path, publish: Publish
+) -> None:
+    """A pipe holds some 280 lines of the access log."""
+    publish()
+    with running(root, short_path, "--access-log", "--drain-s", "0") as process:
+        process.wait_for("release loaded")
+        with httpx.Client(base_url=process.url, timeout=10) as client:
+            statuses = {client.get("/livez").status_code for _ in range(1000)}
+        process.send(signal.SIGTERM)
+        assert process._process.wait(30) == 0
+        assert statuses == {200}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_killed_service_leaves_no_process_behind(
+    root: Path, short_path: Path, workers: str
+) -> None:
+    with running(root, short_path, "--workers", workers, "--drain-s", "0") as process:
+        children = psutil.Process(process.pid).children(recursive=True)
+        [redis] = [child for child in children if "redis-server" in child.name()]
+        process.send(signal.SIGKILL)
+        gone, alive = psutil.wait_procs(children, timeout=30)
+        assert redis in gone
+        assert not alive
+
+
+@pytest.mark.parametrize("command", [(), ("--workers", "2"), ("export-events",)])
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_that_is_no_root_is_refused_and_left_as_it_is(
+    root: Path, command: tuple[str, ...], exists: bool
+) -> None:
+    """It may be a mistyped name."""
+    folder = root / "shpo"
+    if exists:
+        folder.mkdir()
+    completed = subprocess.run(
+        [sys.executable, "-m", "service", *command, "--releases", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert completed.returncode == 1
+    assert completed.stderr.splitlines()[-1].startswith("Error: ")
+    assert f"{folder}: {'holds no releases' if exists else 'no such folder'}" in completed.stderr
+    assert "Traceback" not in completed.stderr
+    assert [*root.rglob("*")] == ([folder] if exists else [])
+
+
 def test_an_unusable_redis_folder_is_refused_in_one_sentence(root: Path) -> None:
+    (root / RELEASES).mkdir()
     arguments = ["--releases", str(root), "--embedded-redis-folder", str(root / ("x" * 200))]
     completed = subprocess.run(
         [sys.executable, "-m", "service", *arguments], capture_output=True, text=True, check=False

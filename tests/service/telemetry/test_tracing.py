@@ -31,16 +31,15 @@ def parse(text: str) -> list[dict[str, Any]]:
 
 @pytest.mark.anyio
 async def test_a_request_and_its_stages_are_traced(
-    serve: Serve, capsys: pytest.CaptureFixture[str]
+    serve: Serve, capfd: pytest.CaptureFixture[str]
 ) -> None:
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "mine"}
     async with serve(tracing="console") as client:
-        capsys.readouterr()
         assert (await client.post("/recommend", json=BODY, headers=headers)).status_code == 200
-        output = capsys.readouterr().out
-        spans = {span["name"]: span for span in parse(output)}
         await client.get("/livez", headers={"traceparent": "nonsense"})
-        [livez] = parse(capsys.readouterr().out)
+    output = capfd.readouterr().out
+    *traced, livez = parse(output)
+    spans = {span["name"]: span for span in traced}
 
     assert set(spans) == {"POST /recommend", "history", "queue", "encode", "search", "merge"}
     request = spans.pop("POST /recommend")
