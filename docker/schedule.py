@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from datetime import time as time_of_day
@@ -36,8 +36,9 @@ MAX_ATTEMPTS = 3
 RETRY_DELAY_S = 600.0
 _MAX_SLEEP_S = 60.0  # so that a changed clock is noticed
 
-# Outcomes of attempts that do not count as runs: another one was running, or a retry follows.
-RUNNING, RETRIED = "running", "retried"
+# Records that do not count as runs: another one was running, a retry follows, or only the export
+# has ended. The last has the lost events, which are counted whatever becomes of the run.
+RUNNING, RETRIED, EXPORTED = "running", "retried", "exported"
 NEVER = "never"
 
 Outcome = dict[str, Any]
@@ -57,10 +58,18 @@ def first_run_s(at: time_of_day, outcomes: Sequence[Outcome], now_s: float) -> f
     return max(now_s, next_run_s(at, outcomes[-1]["ended"] if outcomes else now_s))
 
 
-def run_once(export: Sequence[str], train: Sequence[str]) -> Outcome:
-    """Export, then train if the export succeeded; the outcome is the last line of the training."""
+def run_once(
+    export: Sequence[str],
+    train: Sequence[str],
+    on_export: Callable[[Outcome], None] = lambda _: None,
+) -> Outcome:
+    """Export, then train if the export succeeded; the outcome is the last line of the training.
+
+    on_export gets the last line of the export, also if it failed, before the training begins.
+    """
     started_s = time.time()
     code, exported = _run(export)
+    on_export(exported)
     outcome: Outcome = {"outcome": "failed", "sentence": f"the export ended with {code}"}
     if code == EXIT_BUSY:
         outcome = {"outcome": RUNNING, "sentence": "another export is running"}
@@ -91,17 +100,35 @@ def append_outcome(outcome: Outcome, path: Path) -> None:
         file.write(f"\n{json.dumps(outcome)}\n")
 
 
+def recorded_run() -> Outcome:
+    """One attempt. The events that its export lost are on record before it trains."""
+    outcome = run_once(EXPORT, TRAIN, _record_export)
+    lost = outcome["exported"].pop("lost", 0)
+    return {**outcome, "lost_events": lost}
+
+
+def _record_export(exported: Outcome) -> None:
+    if exported.get("lost"):
+        append_outcome({"outcome": EXPORTED, "exported": exported, "ended": time.time()}, OUTCOMES)
+
+
 def read_outcomes(path: Path) -> list[Outcome]:
-    """All outcomes except those that do not count as runs, or that a crash has cut short."""
+    """The outcomes of runs."""
+    no_runs = (RUNNING, RETRIED, EXPORTED)
+    return [record for record in read_records(path) if record["outcome"] not in no_runs]
+
+
+def read_records(path: Path) -> list[Outcome]:
+    """Everything in the file except what a crash has cut short."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-    outcomes = []
+    records = []
     for line in filter(None, lines):
         with suppress(ValueError):
-            outcomes.append(json.loads(line))
-    return [outcome for outcome in outcomes if outcome["outcome"] not in (RUNNING, RETRIED)]
+            records.append(json.loads(line))
+    return records
 
 
 class TrainingRuns(Collector):
@@ -116,7 +143,8 @@ class TrainingRuns(Collector):
         lost = CounterMetricFamily(
             "re4_training_run_lost_events", "Events dropped from Redis before they were exported."
         )
-        lost.add_metric([], sum(outcome["exported"].get("lost", 0) for outcome in outcomes))
+        exports = (record.get("exported", {}) for record in read_records(self._path))
+        lost.add_metric([], sum(export.get("lost", 0) for export in exports))
         yield lost
         last = GaugeMetricFamily(
             "re4_training_run_last", "1 for the outcome of the last run.", labels=["outcome"]
@@ -164,7 +192,7 @@ def _gauge(name: str, meaning: str, outcomes: list[Outcome], key: str) -> GaugeM
 def run_with_retries() -> Outcome:
     """One training run, retried if it failed."""
     for left in reversed(range(MAX_ATTEMPTS)):
-        outcome = run_once(EXPORT, TRAIN)
+        outcome = recorded_run()
         retry = left > 0 and outcome["outcome"] == "failed"
         append_outcome({**outcome, "outcome": RETRIED} if retry else outcome, OUTCOMES)
         if not retry:
@@ -199,7 +227,7 @@ def _end(*_: object) -> None:
 def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, _end)
     if arguments == ["now"]:
-        outcome = run_once(EXPORT, TRAIN)
+        outcome = recorded_run()
         append_outcome(outcome, OUTCOMES)
         raise SystemExit(outcome["code"])
     value = os.environ.get("NIGHTLY_AT", "03:00")

@@ -15,7 +15,7 @@ from index.cli import Program, run
 from index.release.errors import ReleaseError
 from index.release.gate import DEFAULT_GATE, Gate
 from index.release.listing import ReleaseListing
-from index.release.manifest import Manifest
+from index.release.manifest import DRAFTS, Manifest
 from index.release.publish import KEEP
 
 _LISTED_METRICS = ("recall@50", "ndcg@50")  # the manifest has all of them
@@ -72,6 +72,12 @@ class Publish(_DraftCommand):
         description="largest allowed change of the number of items, as a share of the live "
         "release's",
     )
+    popularity_drop: float = Field(
+        DEFAULT_GATE.popularity_drop,
+        ge=0,
+        le=1,
+        description="share of popularity's metric by which the draft's may be below it",
+    )
     keep: int = Field(KEEP, ge=1, description="newest releases to keep")
 
     def cli_cmd(self) -> None:
@@ -81,6 +87,7 @@ class Publish(_DraftCommand):
             metric_drop=self.metric_drop,
             ann_recall=self.ann_recall,
             size_change=self.size_change,
+            popularity_drop=self.popularity_drop,
         )
         print(index.release.publish.publish(self.draft, gate, self.force, self.keep))
 
@@ -89,7 +96,11 @@ class ListReleases(_RootCommand):
     """List the releases, newest last; * is the live one."""
 
     def cli_cmd(self) -> None:
-        for release in index.release.listing.list_releases(self.root):
+        releases = index.release.listing.list_releases(self.root)
+        if not releases:
+            drafts = len([*(self.root / DRAFTS).glob("[!.]*")])
+            _log(f"{self.root}: no release; publish one of {drafts} drafts")
+        for release in releases:
             mark = "*" if release.current else " "
             print(f"{mark} {release.id}  {release.problem or _summary(release)}")
 

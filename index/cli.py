@@ -85,8 +85,9 @@ def run(
     Exit code 2 for arguments that cannot be used.
     """
     words = [*sys.argv[1:]] if arguments is None else [*arguments]
+    options = _options(program, words) if renamed else ()
     for option in (word.split("=", 1)[0] for word in words):
-        if renamed and option in renamed:
+        if renamed and option in renamed and option not in options:
             fail(2, f"{option}: renamed; use {renamed[option]}")
     _set_descriptions(program)
     try:

@@ -69,6 +69,8 @@ class ExportEvents(StoreSettings):
             root = None if self.releases == self.to else self.releases
             exported = export_events(self, self.to or self.releases / "events", root)
         except ExportError as error:
+            if error.exported.lost:  # they are reported this once
+                print(json.dumps(asdict(error.exported)))
             fail(_BUSY if isinstance(error, ExportBusyError) else 1, str(error))
         print(json.dumps(asdict(exported)))
 

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from index.ann.gpu import make_cloner
+from index.ann.kernel_choice import find_kernel
 from index.release.errors import ReleaseError
 from service.auth.authorization import Authorizer
 from service.errors import HistoryUnavailableError, ServiceError
@@ -79,8 +80,8 @@ def _create_state(settings: Settings) -> ServiceState:
     metrics = Metrics(shared=settings.workers > 1)
     redis = ResilientRedis(deployment_of(settings), settings, metrics)
     histories = HistoryStore(redis, settings, metrics)
-    _check_device(settings.device)
-    live = ReleaseLoader(settings.releases, metrics, device=settings.device)
+    _check_search(settings)
+    live = ReleaseLoader(settings.releases, metrics, device=settings.device, kernel=settings.kernel)
     availability = ItemAvailability(redis, live, settings, metrics)
     cold_start_items = ColdStartItems(redis, histories, live, availability, settings)
     engine = Engine(
@@ -113,12 +114,15 @@ def _create_state(settings: Settings) -> ServiceState:
     )
 
 
-def _check_device(device: str) -> None:
-    """Raises SetupError at start if the device does not exist, not when a release is loaded."""
-    if device == "cpu":
-        return
+def _check_search(settings: Settings) -> None:
+    """Raises SetupError if the device does not exist, or the kernel does not work.
+
+    At the start, not when a release is loaded.
+    """
     try:
-        make_cloner(device)
+        find_kernel(settings.kernel)
+        if settings.device != "cpu":
+            make_cloner(settings.device)
     except ValueError as error:
         raise SetupError(f"--{error}") from error
 

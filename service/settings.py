@@ -226,6 +226,10 @@ class Settings(StoreSettings):
         "cpu",
         description="device of the item search: cpu, or a GPU such as cuda:0 (needs the extra gpu)",
     )
+    kernel: Literal["auto", "int8-vnni", "int8-fbgemm", "float32"] = Field(
+        "auto",
+        description="kernel of the item search on the CPU; auto measures which is fastest, once",
+    )
     max_queue_size: int = Field(
         256, ge=1, description="requests that may wait for the engine; more get 503"
     )

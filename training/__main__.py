@@ -1,4 +1,4 @@
-"""python -m training fit | evaluate | compare | reproduce | nightly | synthetic"""
+"""python -m training fit | evaluate | compare | reproduce | nightly | compact-events | synthetic"""
 
 import sys
 from collections.abc import Sequence
@@ -35,6 +35,10 @@ class Training(Program, cli_prog_name="python -m training"):
     )
     nightly: CliSubCommand[commands.NightlyCommand] = Field(
         description="train on new events, compare with the live release, publish or refuse"
+    )
+    compact_events: CliSubCommand[commands.CompactEventsCommand] = Field(
+        alias="compact-events",
+        description="erase from the exported events what forgotten users did",
     )
     synthetic: CliSubCommand[commands.SyntheticCommand] = Field(
         description="write a log with planted interests"

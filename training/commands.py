@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import ExitStack
+from dataclasses import asdict
 from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,6 +16,7 @@ from pydantic_settings import CliPositionalArg, CliToggleFlag
 from index.cli import fields_given
 from index.encoders import ENCODERS
 from training.config import FitConfig, given_options, read_config
+from training.data.event_compaction import compact_events
 from training.data.splits import ProtocolName
 from training.data.synthetic import write_synthetic
 from training.evaluation.evaluate import Part, evaluate_release
@@ -212,6 +214,19 @@ class NightlyCommand(Command):
         _log(outcome.sentence)
         print(json.dumps(outcome.to_json()))
         sys.exit(outcome.exit_code)
+
+
+class CompactEventsCommand(Command):
+    """Erase from the exported events what forgotten users did before they were forgotten.
+
+    The last line is one JSON object: rows erased, files rewritten and removed. Killed and started
+    again, it ends with the same files. Nightly runs do this, too.
+    """
+
+    events: ExistingPath = Field(description="folder of date=YYYY-MM-DD folders of Parquet files")
+
+    def cli_cmd(self) -> None:
+        print(json.dumps(asdict(compact_events(self.events))))
 
 
 class SyntheticCommand(Command):

@@ -12,11 +12,12 @@ PresetName = Literal["best", "paper"]
 _SOFTMAX = {"objective": "softmax", "dropout": 0.0, "weight_decay": 1e-6}
 _COMIREC = _SOFTMAX | {"sampler": "log-uniform", "negatives": 1280, "learning_rate": 0.001}
 
-_PAPER: Mapping[str, Mapping[str, Any]] = {
+_PAPER: Mapping[str, dict[str, Any]] = {
     "re4": _SOFTMAX
     | {
         "negatives": 5000,
         "learning_rate": 0.003,
+        "weight_decay": 1e-5,
         "recontrast": 0.1,
         "reattend": 0.1,
         "reconstruct": 0.1,
@@ -31,7 +32,7 @@ _PAPER: Mapping[str, Mapping[str, Any]] = {
         "objective": "target-interest",
         "hidden": 8,
         "interests": 4,
-        "learning_rate": 0.001,
+        "learning_rate": 1e-4,
         "weight_decay": 1e-6,
         "dropout": 0.0,
         "batch_size": 256,
@@ -43,7 +44,7 @@ _PAPER: Mapping[str, Mapping[str, Any]] = {
 _BEST: Mapping[str, Mapping[str, Any]] = {
     # interests None: two values are tried, see training.fitting.select_interests.
     "re4": {"interests": None, "recency": True, "score_temperature": 0.15},
-    "timirec": _PAPER["timirec"],
+    "timirec": _PAPER["timirec"] | {"learning_rate": 0.001},
 }
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from index.ann.flat import FlatIndex
 from index.ann.ivf import IvfIndex
+from index.ann.kernels import Kernel
 
 _KMEANS_ITERATIONS = 10
 _KMEANS_VECTORS_PER_LIST = 64  # of the training sample
@@ -20,21 +21,24 @@ def build_index(
     spec: IndexSpec,
     demand: NDArray[np.int64] | None = None,
     list_ids: NDArray[np.int64] | None = None,
+    kernel: Kernel | None = None,
 ) -> FlatIndex | IvfIndex:
     """The index over vectors (N + 1, D), row 0 padding. Head and lists are cut to the N items.
 
     demand (N + 1,): how often each row is in the answer to a request. The head holds the items with
     the highest demand; ties, and items of unknown demand, are ordered by norm, longest first.
     list_ids (N,): the result of assign_lists, for a caller that has it already.
+    kernel: of its products; by default the fastest on this processor.
     """
     if spec.kind == "flat":
-        return FlatIndex(vectors)
+        return FlatIndex(vectors, kernel)
     norms = np.linalg.norm(vectors[1:], axis=1)
     priority = norms if demand is None else demand[1:]
     head = np.lexsort((-norms, -priority))[: spec.head] + 1
     if list_ids is None:
         list_ids = assign_lists(vectors, spec.lists)
-    return IvfIndex(build_lists(vectors, list_ids, spec.lists, head), vectors, spec.margin)
+    lists = build_lists(vectors, list_ids, spec.lists, head)
+    return IvfIndex(lists, vectors, spec.margin, kernel=kernel)
 
 
 def assign_lists(vectors: NDArray[np.float32], lists: int) -> NDArray[np.int64]:

@@ -8,7 +8,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann.quantization import QuantizedMatrix, quantize_interests
+from index.ann.kernel_choice import find_kernel
+from index.ann.kernels import Kernel
+from index.ann.quantization import QuantizedMatrix
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, stack_hits
 
@@ -21,10 +23,14 @@ _BLOCKS = 32  # of scores, whose maxima give a lower bound of the k-th best
 class FlatIndex:
     """Compares every item with every interest. Any number of threads may search."""
 
-    def __init__(self, vectors: NDArray[np.float32]) -> None:
-        """vectors (N + 1, D), row 0 padding; may be memory-mapped."""
+    def __init__(self, vectors: NDArray[np.float32], kernel: Kernel | None = None) -> None:
+        """vectors (N + 1, D), row 0 padding; may be memory-mapped.
+
+        kernel: of the products; by default the fastest on this processor.
+        """
         self._vectors = np.asarray(vectors)
-        self._items = QuantizedMatrix(self._vectors[1:])
+        self.kernel = kernel or find_kernel()
+        self._items = QuantizedMatrix(self._vectors[1:], self.kernel)
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
         return stack_hits([*self.iter_search(interests, k, filters)])
@@ -56,7 +62,7 @@ class FlatIndex:
     def _scan(self, interests: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.float32], float]]:
         """For each request, the approximate scores of all items and a bound on their error."""
         if len(interests):
-            quantized = quantize_interests(interests)
+            quantized = self._items.quantize(interests)
             maxima, errors = self._items.maxima(quantized), self._items.error_bounds(quantized)
             yield from zip(maxima, errors, strict=True)
 
@@ -64,8 +70,8 @@ class FlatIndex:
         """Search that scores only the allowed items."""
         rows = allowed.rows()
         if len(rows) > k:
-            quantized = quantize_interests(interests[None])
-            [scores] = self._items.maxima(quantized, rows - 1)
+            quantized = self._items.quantize(interests[None])
+            [scores] = self._items.maxima_at(quantized, rows - 1)
             [error] = self._items.error_bounds(quantized)
             rows = rows.take(top_candidates(scores, error, k)[0])
         return score_rows(self._vectors, rows, interests)

@@ -17,16 +17,21 @@ from numpy.typing import NDArray
 from index.ann.flat import FlatIndex
 from index.ann.gpu import GpuIndex, make_cloner
 from index.ann.ivf import IvfIndex
+from index.ann.kernels import Kernel
 
 _READ_LOCK = Lock()  # faiss's limits are global
 
 
 def read_index(
-    path: Path, vectors: NDArray[np.float32], spec: IndexSpec, device: str = "cpu"
+    path: Path,
+    vectors: NDArray[np.float32],
+    spec: IndexSpec,
+    device: str = "cpu",
+    kernel: Kernel | None = None,
 ) -> ItemIndex:
     """The index that was built over these vectors with this spec. The file is memory-mapped.
 
-    device: "cpu" or "cuda:<number>".
+    device: "cpu" or "cuda:<number>". kernel: of its products on the CPU; by default the fastest.
     Raises ValueError or RuntimeError if the file is damaged or has other vectors or another spec,
     or the device does not exist.
     """
@@ -35,11 +40,11 @@ def read_index(
     _check_parameters(index, vectors, spec)
     cpu_index: FlatIndex | IvfIndex
     if isinstance(index, faiss.IndexIVF):
-        cpu_index = IvfIndex(index, vectors, spec.margin, check=True)
+        cpu_index = IvfIndex(index, vectors, spec.margin, check=True, kernel=kernel)
         cpu_index.exact()  # built now, so that no request waits for it
     else:
         _check_vectors(index, vectors)
-        cpu_index = FlatIndex(vectors)
+        cpu_index = FlatIndex(vectors, kernel)
     return cpu_index if clone is None else GpuIndex(cpu_index, vectors, spec.probes, clone)
 
 

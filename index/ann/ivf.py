@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.ann.flat import MAX_BATCH, FlatIndex, score_rows, top_candidates
-from index.ann.quantization import QuantizedMatrix, quantize_interests
+from index.ann.kernel_choice import find_kernel
+from index.ann.kernels import Kernel
+from index.ann.quantization import QuantizedMatrix
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, stack_hits
 
@@ -41,12 +43,14 @@ class IvfIndex:
         vectors: NDArray[np.float32],
         margin: float,
         check: bool = False,
+        kernel: Kernel | None = None,
     ) -> None:
         """vectors (N + 1, D), row 0 padding; may be memory-mapped.
 
         margin: assumed gap between a list's mean and its best item for an interest, in standard
         deviations of its items; a larger margin probes more lists.
         check: verify that the lists hold these vectors of their rows.
+        kernel: of the products; by default the fastest on this processor.
         Raises ValueError if the lists do not fit these vectors.
         """
         self.faiss_index = lists
@@ -58,7 +62,9 @@ class IvfIndex:
         means = lists.quantizer.reconstruct_n(0, lists.nlist)
         if check:
             _check(lists, np.split(rows, np.cumsum(self._list_sizes)[:-1]), means, self._vectors)
-        self._head_and_means = QuantizedMatrix(np.concatenate([self._vectors[self.head], means]))
+        self.kernel = kernel or find_kernel()
+        scanned = np.concatenate([self._vectors[self.head], means])
+        self._head_and_means = QuantizedMatrix(scanned, self.kernel, block_size=len(scanned))
         squared_norms = np.vecdot(self._vectors, self._vectors).take(rows)
         self._deviations = _standard_deviations(squared_norms, self._list_sizes, means)
         self._probe_margin = np.float32(margin) * self._deviations
@@ -73,7 +79,7 @@ class IvfIndex:
     def exact(self) -> FlatIndex:
         """An exact index over the same vectors. The first call builds it, which takes long."""
         if self._exact is None:
-            self._exact = FlatIndex(self._vectors)
+            self._exact = FlatIndex(self._vectors, self.kernel)
         return self._exact
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
@@ -91,7 +97,7 @@ class IvfIndex:
     def _iter_search_batch(
         self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
     ) -> Iterator[QueryHits]:
-        quantized = quantize_interests(interests)
+        quantized = self._head_and_means.quantize(interests)
         head, lists = slice(len(self.head)), slice(len(self.head), None)
         products = self._head_and_means.products(quantized)
         head_scores = products[:, :, head].max(axis=1) * self._head_and_means.scales(

@@ -57,4 +57,7 @@ class IndexMeasurement(Record):
     microseconds: float = Field(
         description="per request of K interests, one thread, on the building machine"
     )
+    kernel: str | None = Field(
+        None, description="kernel of the products when it was tuned; what is cheapest depends on it"
+    )
     trials: tuple[TuningTrial, ...] = Field((), description="all candidates, the cheapest first")

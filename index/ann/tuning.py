@@ -13,6 +13,7 @@ from index.ann.build import assign_lists, build_index
 from index.ann.flat import FlatIndex
 from index.ann.gpu import emulate_gpu
 from index.ann.ivf import IvfIndex
+from index.ann.kernels import Kernel
 from index.ann.spec import GPU_LIMIT, IndexMeasurement, IndexSpec, TuningTrial
 from index.retrieval.merge import merge
 from index.retrieval.search import ItemIndex
@@ -76,14 +77,16 @@ def tune(
     recall: float,
     k: int,
     progress: Progress,
+    kernel: Kernel | None = None,
 ) -> tuple[FlatIndex | IvfIndex, IndexMeasurement]:
     """The cheapest index over vectors (N + 1, D) that reaches the recall; flat always does.
 
     interests (Q, K, D): of users who were not trained on. Half of them give the demand for each
     item, a quarter tunes the index, and the last quarter, used for neither, is reported on.
+    kernel: of the products; by default the fastest on this processor.
     """
     with _one_thread():
-        exact = FlatIndex(vectors)
+        exact = FlatIndex(vectors, kernel)
         if len(interests) < _MIN_USERS:
             all_users = _Sample.of(exact, interests, k)
             progress(_exact_candidate(exact, all_users).summary)
@@ -120,7 +123,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _measure(
-    index: ItemIndex, spec: IndexSpec, report: _Sample, trials: tuple[TuningTrial, ...]
+    index: FlatIndex | IvfIndex, spec: IndexSpec, report: _Sample, trials: tuple[TuningTrial, ...]
 ) -> IndexMeasurement:
     recalls, microseconds = report.measure(index)
     return IndexMeasurement(
@@ -129,6 +132,7 @@ def _measure(
         k=report.k,
         queries=len(recalls),
         microseconds=float(np.median(microseconds)),
+        kernel=index.kernel.name,
         trials=trials,
     )
 
@@ -156,7 +160,7 @@ def _ivf_candidates(
         list_ids = assign_lists(vectors, lists)
         for head in heads:
             spec = IndexSpec(kind="ivf", head=head, lists=lists, probes=1)
-            index = build_index(vectors, spec, demand, list_ids)
+            index = build_index(vectors, spec, demand, list_ids, exact.index.kernel)
             assert isinstance(index, IvfIndex)
             candidate = _with_margin(index, spec, tuning, recall, exact.microseconds)
             if candidate:

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from index.release.atomic_io import discard, fsync, replace_text
@@ -25,6 +26,7 @@ from index.release.lock import deletion_lock, exclusive_lock
 from index.release.manifest import (
     CURRENT,
     DRAFTS,
+    INDEX,
     INTERESTS,
     RELEASES,
     Manifest,
@@ -35,6 +37,7 @@ from index.release.reading import open_release, read_current, verify_files
 
 KEEP = 5
 _LOCK = ".lock"
+_MAX_ID = 64  # characters
 
 
 def publish(
@@ -46,7 +49,8 @@ def publish(
 ) -> Path:
     """Make <root>/drafts/<id> the live release <root>/releases/<id>, and prune to `keep` releases.
 
-    The draft stays. A draft that was published before only becomes current again. `force` overrides
+    The draft stays. A draft that was published before only becomes current again; if it was built
+    again since, it becomes a release of its own, <id>-2. `force` overrides
     the gate, but never verification. against: the live release's manifest with metrics measured
     again, on the same users as the draft's metrics.
     Raises GateRefusal; ReleaseError if the draft cannot be opened, another release is live than the
@@ -64,9 +68,10 @@ def publish(
         if failures:
             raise GateRefusal(manifest.id, failures)
         _remove_leftovers(root)
-        folder = root / RELEASES / manifest.id
-        _install(draft, folder, _as_published(folder, manifest, live_release_id(root)))
-        replace_text(root / CURRENT, f"{manifest.id}\n")
+        published = _as_published(root / RELEASES, manifest, live_release_id(root))
+        folder = root / RELEASES / published.id
+        _install(draft, folder, published)
+        replace_text(root / CURRENT, f"{published.id}\n")
         _prune(root, keep)
     return folder
 
@@ -124,30 +129,40 @@ def _gate_failures(root: Path, gate: Gate, draft: Manifest, against: Manifest | 
         raise ReleaseError(
             f"{draft.id}: was compared with {against.id}, but {live} is live now; compare again"
         )
-    return gate.failures(draft, against)
+    return gate.failures(draft, against, same_cases=True)
 
 
-def _as_published(folder: Path, draft: Manifest, live: str | None) -> Manifest:
+def _as_published(releases: Path, draft: Manifest, live: str | None) -> Manifest:
     """The manifest of the draft's release: without files that only `build` needs, with a parent.
 
-    Raises ReleaseError if the folder holds a release with other content.
+    It has the draft's id, or <id>-2, <id>-3 if the draft was built again after it was published.
+    Raises ReleaseError if the id was published with other content than another index.
     """
-    published = draft.model_copy(
-        update={
-            "files": {name: file for name, file in draft.files.items() if name != INTERESTS},
-            "parent": live if live != draft.id else None,
-        }
-    )
-    if not folder.exists():
-        return published
-    existing = read_manifest(folder)
-    published = published.model_copy(update={"parent": existing.parent})
-    if existing != published:
-        raise ReleaseError(
-            f"{draft.id}: published before with other content, and a release never changes; "
-            "fit again to get a new id"
-        )
-    return published
+    kept = {name: file for name, file in draft.files.items() if name != INTERESTS}
+    for number in count(1):
+        suffix = f"-{number}" if number > 1 else ""
+        name = draft.id[: _MAX_ID - len(suffix)] + suffix
+        parent = live if live != name else None
+        published = draft.model_copy(update={"id": name, "files": kept, "parent": parent})
+        if not (releases / name).exists():
+            return published
+        existing = read_manifest(releases / name)
+        published = published.model_copy(update={"parent": existing.parent})
+        if existing == published:
+            return published
+        if _without_index(existing) != _without_index(published):
+            raise ReleaseError(
+                f"{name}: published before with other content, and a release never changes; "
+                "fit again to get a new id"
+            )
+    raise AssertionError("count() does not end")
+
+
+def _without_index(manifest: Manifest) -> Manifest:
+    """All but what `build` has made."""
+    canaries = tuple(canary.model_copy(update={"items": ()}) for canary in manifest.canaries)
+    files = {name: file for name, file in manifest.files.items() if name != INDEX}
+    return manifest.model_copy(update={"index": None, "canaries": canaries, "files": files})
 
 
 def _install(draft: Path, folder: Path, manifest: Manifest) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from index.ann.index import read_index
+from index.ann.kernel_choice import AUTO, find_kernel
 from index.encoders import Encoder, build_encoder
 from index.release.canaries import check_canaries
 from index.release.catalog import read_catalog
@@ -40,6 +41,7 @@ from index.release.manifest import (
     is_release_id,
     read_manifest,
 )
+from index.release.served_search import ServedSearch, serve_faster
 from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Retriever
 
@@ -55,6 +57,7 @@ class Release:
 
     manifest: Manifest
     retriever: Retriever
+    search: ServedSearch
 
     @property
     def id(self) -> str:
@@ -195,10 +198,12 @@ def _check_shapes(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) 
             )
 
 
-def open_release(folder: Path, device: str = "cpu") -> Release:
+def open_release(folder: Path, device: str = "cpu", kernel: str = AUTO) -> Release:
     """Verify and load a built draft or a release, and check its answers to its canary queries.
 
-    device: where the index is searched, "cpu" or "cuda:<number>".
+    device: where the index is searched, "cpu" or "cuda:<number>". kernel: of its products on the
+    CPU, by name; "auto" is the fastest here. If the index was tuned with another one, and exact
+    search is faster here, that is served.
     Raises ReleaseError for any fault, different answers to the canary queries included.
     """
     manifest = read_manifest(folder)
@@ -218,10 +223,12 @@ def open_release(folder: Path, device: str = "cpu") -> Release:
             opening_stage("index"),
             as_release_error(f"{folder.name}: {INDEX} cannot be used"),
         ):
-            index = read_index(folder / INDEX, vectors, manifest.index.spec, device)
+            found = find_kernel(kernel)
+            index = read_index(folder / INDEX, vectors, manifest.index.spec, device, found)
         retriever = Retriever(catalog, encoder, vectors, index, manifest.encoder.history_length)
         with opening_stage("canaries"):
             check_canaries(folder, retriever, manifest.canaries)
-        release = Release(manifest, retriever)
+        retriever, search = serve_faster(manifest.index, retriever, found, manifest.canaries)
+        release = Release(manifest, retriever, search)
         weakref.finalize(release, stack.pop_all().close)
     return release

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from index.ann.kernel_choice import AUTO
 from index.release.errors import ReleaseError
 from index.release.manifest import CURRENT, RELEASES
 from index.release.reading import Release, open_release, read_current
@@ -54,7 +55,7 @@ class ReleaseLoader:
 
     A request reads `release` once, so that its encoder and its index are of the same release. If a
     new release cannot be loaded, the old one stays in use. clock: monotonic seconds. device: of the
-    index, "cpu" or "cuda:<number>".
+    index, "cpu" or "cuda:<number>". kernel: of its products on the CPU, by name.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class ReleaseLoader:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         device: str = "cpu",
+        kernel: str = AUTO,
     ) -> None:
         self._root = root
         self._metrics = metrics
         self._clock = clock
         self._device = device
+        self._kernel = kernel
         self._lock = asyncio.Lock()
         self._executor = ThreadPoolExecutor(1, "loader", initializer=_lower_priority)
         self.release: Release | None = None
@@ -123,15 +126,17 @@ class ReleaseLoader:
         start = self._clock()
         folder = self._root / RELEASES / pointer.id
         release = await asyncio.get_running_loop().run_in_executor(
-            self._executor, _open_and_warm_up, folder, self._device
+            self._executor, _open_and_warm_up, folder, self._device, self._kernel
         )
         if self.release is not None:
             # The files that workers share keep a label for ever, so it is set to 0 as well.
             self._metrics.release.labels(self.release.id).set(0)
             self._metrics.release.remove(self.release.id)
+            self._metrics.kernel.labels(self.release.search.kernel).set(0)
         self.release = release
         self.loaded_at = datetime.now(UTC)
         self._metrics.release.labels(release.id).set(1)
+        self._metrics.kernel.labels(release.search.kernel).set(1)
         self._metrics.release_created.set(release.manifest.created.timestamp())
         self._metrics.release_loaded.set(self.loaded_at.timestamp())
         self._metrics.reloads["loaded"].inc()
@@ -141,6 +146,7 @@ class ReleaseLoader:
             extra={
                 "release": release.id,
                 "items": len(release.retriever.catalog),
+                **release.search.log_fields(),
                 "seconds": round(self._clock() - start, 3),
             },
         )
@@ -192,13 +198,13 @@ def _lower_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOADING_NICENESS)
 
 
-def _open_and_warm_up(folder: Path, device: str) -> Release:
+def _open_and_warm_up(folder: Path, device: str, kernel: str) -> Release:
     """Verify, load, and warm up with queries for 1 item and for the most items allowed.
 
     So the first requests neither wait nor fail.
     """
     try:
-        release = open_release(folder, device)
+        release = open_release(folder, device, kernel)
         most_popular = release.retriever.catalog.id(1)
         for k in (1, MAX_K):
             release.retriever.recommend([Query([most_popular], k)])

@@ -75,14 +75,6 @@ Entry: TypeAlias = tuple[bytes, dict[bytes, bytes]]
 log = logging.getLogger(__name__)
 
 
-class ExportError(Exception):
-    """The export failed; the text says why. The next export continues it."""
-
-
-class ExportBusyError(ExportError):
-    """Another export is running in the same folder."""
-
-
 @dataclass
 class Exported:
     """What an export did.
@@ -97,28 +89,49 @@ class Exported:
     lost: int = 0
 
 
+class ExportError(Exception):
+    """The export failed; the text says why. The next export continues it.
+
+    exported: what it did before that; its losses are reported this once.
+    """
+
+    def __init__(self, message: str, exported: Exported | None = None) -> None:
+        super().__init__(message)
+        self.exported = exported or Exported()
+
+
+class ExportBusyError(ExportError):
+    """Another export is running in the same folder."""
+
+
 def export_events(settings: StoreSettings, folder: Path, root: Path | None = None) -> Exported:
     """Move all events from Redis to the log in the folder. Raises ExportError.
 
     root: whose events these must be; with None, of whichever root.
     """
     busy = ExportBusyError(f"{folder}: an export is at work; wait until it has ended")
+    exported = Exported()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         fsync(folder.parent)
         with exclusive_lock(folder / _LOCK, busy):
-            return asyncio.run(_export(settings, root, EventLog(folder)))
+            asyncio.run(_export(settings, root, EventLog(folder), exported))
+            return exported
     except (RedisError, RedisClusterException) as error:
+        why = f"{reason_of(error).text} ({error})"
         raise ExportError(
-            f"Redis does not answer, or refuses: {reason_of(error).text} ({error}); try again later"
+            f"Redis does not answer, or refuses: {why}; try again later", exported
         ) from error
     except (EmbeddedRedisError, EventLogError, ForeignDataError, SetupError) as error:
-        raise ExportError(str(error)) from error
+        raise ExportError(str(error), exported) from error
     except FILE_ERRORS as error:
-        raise ExportError(f"{folder}: cannot hold the log ({error})") from error
+        raise ExportError(f"{folder}: cannot hold the log ({error})", exported) from error
 
 
-async def _export(settings: StoreSettings, root: Path | None, events: EventLog) -> Exported:
+async def _export(
+    settings: StoreSettings, root: Path | None, events: EventLog, exported: Exported
+) -> None:
+    """Counts in `exported` what it does, also if it fails."""
     deployment, keys = deployment_of(settings), Keys(settings.redis_key_prefix)
     client = deployment.client(
         socket_timeout=_TIMEOUT_S,
@@ -127,7 +140,7 @@ async def _export(settings: StoreSettings, root: Path | None, events: EventLog) 
         decode_responses=False,
         protocol=2,
     )
-    lost, failure = 0, None
+    failure = None
     try:
         await deployment.recover(client)
         await _exists(client, keys.owner)
@@ -138,12 +151,13 @@ async def _export(settings: StoreSettings, root: Path | None, events: EventLog) 
                 await stream.drain()
             except EventLogError as error:  # of a file of this partition; the others go on
                 failure = error
-            lost += stream.lost
+            exported.lost += stream.lost
     finally:
+        exported.events, exported.files = events.events, events.files
+        exported.duplicates = events.duplicates
         await deployment.close(client)
     if failure is not None:
         raise failure
-    return Exported(events.events, events.files, events.duplicates, lost)
 
 
 async def _exists(client: Client, key: str) -> bool:

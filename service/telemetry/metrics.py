@@ -182,6 +182,9 @@ class Metrics:
         self.release = self._gauge(
             "re4_release_info", "1 for the release in use.", "livemax", ["release"]
         )
+        self.kernel = self._gauge(
+            "re4_kernel_info", "1 for the kernel of the item search in use.", "livemax", ["kernel"]
+        )
         self.release_created = self._gauge(
             "re4_release_created_timestamp_seconds",
             "When the release in use was created.",

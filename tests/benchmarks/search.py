@@ -1,6 +1,6 @@
 """Recall and latency on one core: our index, faiss's default IVF, hnswlib, ScaNN, exact search.
 
-    python tests/benchmarks/search.py [--items 368000] [--draft DIR] [--requests 300] [--rounds 5]
+    python tests/benchmarks/search.py [--items 368000] [--draft DIR] [--kernel auto] [--rounds 5]
 
 A request is K interests; its answer is one list of k items. The time of each contender includes the
 merge, and its recall is that of the list, computed here from the raw vectors. Contenders are timed
@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from numpy.typing import NDArray
 from index.ann.build import assign_lists, build_index
 from index.ann.flat import FlatIndex
 from index.ann.ivf import IvfIndex
+from index.ann.kernel_choice import AUTO, find_kernel
+from index.ann.kernels import Kernel
 from index.ann.spec import IndexSpec
 from index.ann.tuning import tune
 from index.release.manifest import INTERESTS, VECTORS
@@ -119,15 +122,20 @@ def merged(found: Any, scores: Any) -> NDArray[np.int64]:
     return merge(hits).rows[0]
 
 
-def ours(data: Data, k: int) -> Iterator[Contender]:
+def ours(data: Data, k: int, kernel: Kernel) -> Iterator[Contender]:
     def contender(setting: str, index: FlatIndex | IvfIndex) -> Contender:
         return Contender("ours", setting, lambda x: merge(index.search(x[None], k)).rows[0])
 
     built, measured = tune(
-        data.vectors, data.tuning, RECALL, k, lambda text: print("  ", text, file=sys.stderr)
+        data.vectors,
+        data.tuning,
+        RECALL,
+        k,
+        lambda text: print("  ", text, file=sys.stderr),
+        kernel,
     )
     yield contender(f"as built for {RECALL}: {named(measured.spec)}", built)
-    exact = FlatIndex(data.vectors)
+    exact = FlatIndex(data.vectors, kernel)
     yield contender("flat", exact)
     items = len(data.vectors) - 1
     rows = merge(exact.search(data.tuning[::2], k)).rows[:, :k]
@@ -138,7 +146,7 @@ def ours(data: Data, k: int) -> Iterator[Contender]:
         assigned = assign_lists(data.vectors, lists)
         for head, known in itertools.product(heads, (True, False)):
             spec = IndexSpec(kind="ivf", head=head, lists=lists, probes=1)
-            index = build_index(data.vectors, spec, demand if known else None, assigned)
+            index = build_index(data.vectors, spec, demand if known else None, assigned, kernel)
             assert isinstance(index, IvfIndex)
             for margin in (2.5, 3.0, 3.5):
                 setting = named(spec.model_copy(update={"margin": margin}))
@@ -328,6 +336,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--families", nargs="+", choices=FAMILIES, default=list(FAMILIES), help="contenders"
     )
+    parser.add_argument(
+        "--kernel", default=AUTO, help="kernel of our index: auto, or the name of one"
+    )
     parser.add_argument("--all", action="store_true", help="print all rows, not the Pareto front")
     return parser.parse_args()
 
@@ -335,25 +346,27 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     data = read_draft(options.draft, options.requests) if options.draft else synthetic(options)
+    torch.set_num_threads(1)  # as in a server, when the kernel is chosen
+    kernel = find_kernel(options.kernel)
+    families = {**FAMILIES, "ours": partial(ours, kernel=kernel)}
     contenders = [
-        contender for family in options.families for contender in FAMILIES[family](data, options.k)
+        contender for family in options.families for contender in families[family](data, options.k)
     ]
     one_core()
     rows = measure(contenders, data, options.k, options.rounds)
-    families = list(dict.fromkeys(row.family for row in rows))
     items, dim = len(data.vectors) - 1, data.vectors.shape[1]
     print(
         f"{data.name}: {items:,} items, D {dim}, K {data.report.shape[1]}, k {options.k}; ", end=""
     )
-    print(f"{len(data.report)} requests, one core of {processor()}\n")
-    for family in families:
+    print(f"{len(data.report)} requests, one core of {processor()}; kernel {kernel.name}\n")
+    for family in dict.fromkeys(row.family for row in rows):
         of = [row for row in rows if row.family == family]
         for row in sorted(of, key=lambda row: row.microseconds) if options.all else best(of):
             print(f"{family:10} {row.setting:50} {row.recall:.4f} {row.microseconds:8,.0f} us")
-    report(rows, data, options)
+    report(rows, data, options, kernel)
 
 
-def report(rows: list[Row], data: Data, options: argparse.Namespace) -> None:
+def report(rows: list[Row], data: Data, options: argparse.Namespace, kernel: Kernel) -> None:
     ours_row, scann_row = fastest_at(rows, "ours"), fastest_at(rows, "ScaNN")
     ratio = ours_row.microseconds / scann_row.microseconds if ours_row and scann_row else None
     for name, row in (("ours", ours_row), ("ScaNN", scann_row)):
@@ -372,6 +385,7 @@ def report(rows: list[Row], data: Data, options: argparse.Namespace) -> None:
                 "requests": len(data.report),
                 "norms": None if options.draft else options.norms,
                 "cpu": processor(),
+                "kernel": kernel.name,
                 "machine": platform.node(),
                 "date": datetime.date.today().isoformat(),
                 "recall": RECALL,

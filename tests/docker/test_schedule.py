@@ -130,6 +130,78 @@ def test_a_failed_run_is_retried_and_a_refused_one_is_not(
     assert outcomes_in(path)[3:] == ["refused"]
 
 
+def lost_events(schedule: ModuleType, path: Path) -> float:
+    families = list(schedule.TrainingRuns(path).collect())
+    values = {sample.name: sample.value for family in families for sample in family.samples}
+    return values["re4_training_run_lost_events_total"]
+
+
+@pytest.fixture
+def outcomes(schedule: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "nights.jsonl"
+    monkeypatch.setattr(schedule, "OUTCOMES", path)
+    monkeypatch.setattr(schedule, "RETRY_DELAY_S", 0.0)
+    return path
+
+
+ONCE = """
+import json, pathlib, sys
+first = not pathlib.Path(sys.argv[1]).exists()
+pathlib.Path(sys.argv[1]).touch()
+print(json.dumps({"events": 7, "lost": 5000 if first else 0}))
+sys.exit(int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("train", "outcome"),
+    [
+        (printing("died", code=1), "failed"),
+        (printing('{"outcome": "running", "sentence": ""}', code=5), "running"),
+        (printing('{"outcome": "published", "sentence": ""}'), "published"),
+    ],
+)
+def test_lost_events_are_counted_once_whatever_becomes_of_the_run(
+    schedule: ModuleType,
+    outcomes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    train: list[str],
+    outcome: str,
+) -> None:
+    export = [sys.executable, "-c", ONCE, str(outcomes.with_name("exported")), "0"]
+    monkeypatch.setattr(schedule, "EXPORT", export)
+    monkeypatch.setattr(schedule, "TRAIN", train)
+    assert schedule.run_with_retries()["outcome"] == outcome
+    assert lost_events(schedule, outcomes) == 5000
+
+
+def test_events_lost_by_an_export_that_failed_are_counted(
+    schedule: ModuleType, outcomes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = [sys.executable, "-c", ONCE, str(outcomes.with_name("exported")), "1"]
+    monkeypatch.setattr(schedule, "EXPORT", export)
+    with pytest.raises(SystemExit):
+        schedule.main(["now"])
+    assert lost_events(schedule, outcomes) == 5000
+
+
+def test_lost_events_are_counted_although_the_run_was_killed(
+    schedule: ModuleType, outcomes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = [sys.executable, "-c", ONCE, str(outcomes.with_name("exported")), "0"]
+    monkeypatch.setattr(schedule, "EXPORT", export)
+    kill = "import os, signal; os.kill(os.getppid(), signal.SIGTERM); signal.pause()"
+    monkeypatch.setattr(schedule, "TRAIN", [sys.executable, "-c", kill])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit):
+            schedule.main(["now"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert schedule.read_outcomes(outcomes) == []
+    assert lost_events(schedule, outcomes) == 5000
+
+
 def test_the_metrics_of_the_runs(training_runs: CollectorRegistry) -> None:
     value = training_runs.get_sample_value
     assert value("re4_training_runs_total", {"outcome": "published"}) == 1

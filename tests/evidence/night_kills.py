@@ -199,7 +199,8 @@ def prepare(scratch: Path) -> tuple[NightConfig, Path]:
         metric="recall@10",
         holdout_days=20,
         min_holdout_users=5,
-        metric_drop=1,  # the gate must pass on this small log
+        metric_drop=1,
+        popularity_drop=1,  # the gate must pass on this small log
         lead_drop=9,
         plots=False,
         fit=FIT,

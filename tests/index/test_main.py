@@ -101,8 +101,19 @@ def test_options_configure_the_gate(make_draft: MakeDraft, root: Path) -> None:
     poorer = make_draft("fourth", items=20, metrics={"test": {"recall@20": 0.04, "recall@50": 0.2}})
     succeed("publish", poorer, *options)
     assert "recall@20 (test) is 0.0100" in fail(
-        "publish", make_draft("fifth", items=20, metrics={"test": {"recall@20": 0.01}}), *options
+        "publish",
+        make_draft("fifth", items=20, metrics={"test": {"recall@20": 0.01}}),
+        *options,
+        "--metric",
+        "recall@20",
     )
+
+
+def test_a_mistyped_metric_is_named_with_those_there_are(make_draft: MakeDraft, root: Path) -> None:
+    sentence = fail("publish", make_draft("third"), "--metric", "ncdg@50")
+    assert "metric 'ncdg@50': not measured on validation" in sentence
+    assert "choose one of recall@50" in sentence
+    assert read_current(root) == "second"
 
 
 def test_publish_keeps_the_number_of_releases_of_the_option(
@@ -117,6 +128,13 @@ def test_list_prints_one_line_per_release(root: Path) -> None:
     assert first.startswith("  first  2026-01-02 00:00 UTC  40 items  ")
     assert first.endswith("flat ANN recall@50 1.0000  validation recall@50 0.2000")
     assert second.startswith("* second  ")
+
+
+def test_a_root_without_releases_says_so(make_draft: MakeDraft, tmp_path: Path) -> None:
+    make_draft("first")
+    result = run("list", "--root", tmp_path)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no release; publish one of 1 drafts" in result.stderr
 
 
 def test_verify_prints_bad_releases_and_their_number(root: Path) -> None:

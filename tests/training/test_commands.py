@@ -30,7 +30,8 @@ def settings_of(draft: str) -> dict[str, Any]:
 
 
 def test_every_command_has_help(run_command: Run) -> None:
-    for command in Training.model_fields:
+    for name, field in Training.model_fields.items():
+        command = field.alias or name
         ended = run_command(command, "--help")
         assert ended.exit_code == 0
         assert f"usage: python -m training {command} " in ended.stdout

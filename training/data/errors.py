@@ -13,6 +13,10 @@ class LogError(ValueError):
     """The log or the items file cannot be used; one sentence says why and what to do."""
 
 
+class UnmatchedError(LogError):
+    """A filter or a join of two inputs has left nothing: one of the two is the wrong one."""
+
+
 def require_column(path: Path, columns: Sequence[str], name: str) -> None:
     """Raises LogError, with the first columns of the file, if `name` is not among them."""
     if name not in columns:

@@ -1,6 +1,6 @@
 """The exported event files, read into tables of one schema and checked."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from training.data.errors import PARQUET_ERRORS, LogError, invalid_parquet, require_column
 from training.data.id_encoding import MAX_ID_BYTES
+from training.data.matching import check_matches
 
 FORGET = "forget"  # the event of a tombstone: all earlier rows of its user are deleted
 REQUIRED_COLUMNS = ["user_id", "item_id", "timestamp"]
@@ -21,9 +22,21 @@ SCHEMA = pa.schema([*((name, pa.string()) for name in _TEXT_COLUMNS), ("timestam
 def read_event_files(folder: Path) -> pa.Table:
     """The rows of all files, in order of date, then file name.
 
-    Raises LogError for a damaged file.
+    Warns of files that lie elsewhere in the folder and are not read. Raises LogError for a damaged
+    file, or if all files lie elsewhere.
     """
-    return pa.concat_tables([SCHEMA.empty_table(), *map(_read_file, _event_files(folder))])
+    files = event_files(folder)
+    others = {*filter(_is_data, folder.rglob("*"))} - {*files}
+    if others:
+        check_matches(
+            folder,
+            len(files),
+            len(files) + len(others),
+            "files are in date=YYYY-MM-DD folders and Parquet",
+            f"the others are not read, such as {min(others)}; move them there",
+            little=1.0,
+        )
+    return pa.concat_tables([SCHEMA.empty_table(), *map(read_event_file, files)])
 
 
 def is_in(column: pa.ChunkedArray, values: Collection[str]) -> NDArray[np.bool_]:
@@ -32,14 +45,17 @@ def is_in(column: pa.ChunkedArray, values: Collection[str]) -> NDArray[np.bool_]
     return matches
 
 
-def _event_files(folder: Path) -> Iterator[Path]:
+def event_files(folder: Path) -> list[Path]:
     """In order of date, then name; files that begin with a dot or an underscore are unfinished."""
-    for path in sorted(folder.glob("date=*/*.parquet")):
-        if path.name[0] not in "._":
-            yield path
+    return [path for path in sorted(folder.glob("date=*/*.parquet")) if _is_data(path)]
 
 
-def _read_file(path: Path) -> pa.Table:
+def _is_data(path: Path) -> bool:
+    return path.name[0] not in "._" and path.is_file()
+
+
+def read_event_file(path: Path) -> pa.Table:
+    """Raises LogError for a damaged file."""
     try:
         with pq.ParquetFile(path) as file:
             raw = file.read()

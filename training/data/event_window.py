@@ -16,6 +16,12 @@ from training.data.event_files import FORGET, REQUIRED_COLUMNS, SCHEMA, is_in, r
 from training.data.interactions import Interactions
 from training.data.log_options import LogOptions
 from training.data.readers import read_log
+from training.data.window_checks import (
+    check_base,
+    check_common_items,
+    check_event_rows,
+    check_units,
+)
 
 DAY_S = timedelta(days=1).total_seconds()
 T = TypeVar("T", np.float64, np.int64)
@@ -53,9 +59,12 @@ def read_window(
     received = read_event_files(events)
     rows = pa.concat_tables([base, received]).combine_chunks()
     times = rows["timestamp"].to_numpy()
+    check_units(log, times[: len(base)], events, times[len(base) :])
+    check_common_items(log, base, events, received)
     tombstones = is_in(rows["event"], [FORGET])
     kept = ~tombstones
     counts = {"base": len(base), "events": len(received) - int(tombstones.sum())}
+    check_event_rows(events, received, int(tombstones.sum()), event_types, until)
     for reason, mask in _left_out(rows, tombstones, len(base), event_types, until).items():
         counts[reason] = int((kept & mask).sum())
         kept &= ~mask
@@ -63,6 +72,7 @@ def read_window(
     counts["before_the_window"] = int((kept & (times < first)).sum())
     kept &= times >= first
     counts["kept"] = int(kept.sum())
+    check_base(log, int(kept[: len(base)].sum()), len(base))
     indices = np.flatnonzero(kept)
     order = indices[np.argsort(times[indices], kind="stable")]
     return Window(rows.select(REQUIRED_COLUMNS).take(pa.array(order)), counts)
@@ -132,6 +142,19 @@ def _deleted(
 
     earlier = (times <= latest(times, -np.inf)) | (positions < latest(positions, -1))
     return earlier | (numbers >= 0) & (numbers < latest(numbers, -1))
+
+
+def deleted_rows(rows: pa.Table) -> NDArray[np.bool_]:
+    """(n,): the rows that a tombstone deletes, and the repetitions of their events, which must not
+    count once the first is gone. Tombstones themselves stay."""
+    tombstones = is_in(rows["event"], [FORGET])
+    times = rows["timestamp"].to_numpy()
+    deleted = _deleted(rows["user_id"], tombstones, times, rows["entry"]) & ~tombstones
+    if not deleted.any():
+        return deleted
+    repeated = _duplicates(rows["user_id"], rows["event_id"])
+    forgotten = is_in(rows["user_id"], pc.unique(rows["user_id"].filter(pa.array(tombstones))))
+    return deleted | (repeated & forgotten & ~tombstones)
 
 
 def _duplicates(user_ids: pa.ChunkedArray, event_ids: pa.ChunkedArray) -> NDArray[np.bool_]:

@@ -16,14 +16,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from training.data.errors import LogError
+from training.data.matching import warn
+from training.data.tie_order import tie_keys
+
+_LITTLE = 0.5  # of the users or interactions; to keep less is reported
 
 
 @dataclass(frozen=True)
 class Interactions:
     """A log of n interactions of U users with I items, whatever the order of its file.
 
-    items (n,) int32: indices into item_ids, grouped by user, each user's in order of time; the
-    file's order breaks ties. times (n,) float64: Unix seconds, or the unit of the log.
+    items (n,) int32: indices into item_ids, grouped by user, each user's in order of time; a seeded
+    hash of user and item breaks ties, not the order of the file. times (n,) float64: Unix seconds,
+    or the unit of the log.
     offsets (U + 1,) int64: user u's interactions are offsets[u]:offsets[u + 1], at least one.
     user_ids (U,), item_ids (I,): str, in rising order, each with at least one interaction.
     duplicates: rows of the file left out because another has the same user, item and time.
@@ -57,7 +62,7 @@ class Interactions:
         in any order, and some of which may have no row."""
         users, user_ids = _in_id_order(users, user_ids)
         items, item_ids = _in_id_order(items, item_ids)
-        order = np.lexsort((times, users))  # stable: the file's order breaks ties
+        order = np.lexsort((tie_keys(users, items, user_ids, item_ids), times, users))
         users, items, times = users[order], items[order], times[order]
         repeated = _repeated_rows(users, items, times)
         if len(repeated):
@@ -88,6 +93,13 @@ class Interactions:
             )
         users, user_ids = _in_id_order(users, self.user_ids)
         items, item_ids = _in_id_order(items, self.item_ids)
+        if min(len(user_ids) / len(self.user_ids), len(kept) / len(self)) < _LITTLE:
+            warn(
+                f"log: {len(user_ids):,} of {len(self.user_ids):,} users, {len(item_ids):,} of "
+                f"{len(self.item_ids):,} items and {len(kept):,} of {len(self):,} interactions are "
+                f"left, as min_user_interactions is {min_user_interactions} and "
+                f"min_item_interactions is {min_item_interactions}; lower them to keep more"
+            )
         offsets = offsets_of(np.bincount(users))
         return Interactions(items, self.times[kept], offsets, user_ids, item_ids, self.duplicates)
 

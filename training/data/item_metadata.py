@@ -1,7 +1,7 @@
 """Item files to titles, which people read, and categories, which filters use."""
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from training.data.compression import head_lines, magic_bytes, open_binary
 from training.data.errors import PARQUET_ERRORS, LogError, invalid_parquet, require_column
+from training.data.matching import check_matches, warn
 
 _Row = tuple[str, str | None, str | None]  # id, title, category
 
@@ -45,7 +46,20 @@ def read_items(path: Path, format: str = "auto") -> dict[str, ItemDetails]:
     items = {key: ItemDetails(title or None, category or None) for key, title, category in rows}
     if not items:
         raise LogError(f"{path}: no items; give a file with at least one")
+    if not any(item.title or item.category for item in items.values()):
+        warn(
+            f"{path}: 0 of {len(items):,} items have a title or category; name the columns "
+            "item_id, title and category"
+        )
     return items
+
+
+def check_items(items: Mapping[str, ItemDetails], item_ids: Sequence[str]) -> None:
+    """Warn if the item file has few of the log's items. Raises UnmatchedError if it has none."""
+    known = sum(item_id in items for item_id in item_ids)
+    first, other = min(item_ids), min(items)
+    remedy = f"both need the same ids, where the log has such as {first!r} and the file {other!r}"
+    check_matches("items", known, len(item_ids), "items of the log are in the item file", remedy)
 
 
 def _detect_format(path: Path) -> str:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from index.retrieval.catalog import PADDING, Catalog
 from training.data.errors import LogError
 from training.data.interactions import Interactions, offsets_of
-from training.data.item_metadata import ItemDetails
+from training.data.item_metadata import ItemDetails, check_items
+from training.data.matching import check_matches
 
 _NO_DETAILS = ItemDetails(title=None, category=None)
 
@@ -67,12 +68,14 @@ def prepare(
     """The catalogue of a log's k-core, most popular first, ties by id; and the core packed into it.
 
     items: title and category by item id; the others have neither.
-    Raises LogError if the core is empty.
+    Raises LogError if the core is empty, UnmatchedError if `items` has none of its items.
     """
     core = interactions.k_core(min_user_interactions, min_item_interactions)
     popularity = np.bincount(core.items)
     order = np.argsort(-popularity, kind="stable")  # item_ids are sorted: ties go by id
     ids: list[str] = core.item_ids[order].tolist()
+    if items:
+        check_items(items, ids)
     details = [(items or {}).get(item_id, _NO_DETAILS) for item_id in ids]
     catalog = Catalog(
         ids=ids,
@@ -97,6 +100,13 @@ def pack(interactions: Interactions, catalog: Catalog) -> PackedLog:
             f"log: none of its {len(item_rows):,} items is among the catalogue's {len(catalog):,}; "
             "give a log with the ids that the catalogue was made from"
         )
+    check_matches(
+        "log",
+        int(known.sum()),
+        len(known),
+        f"interactions are with one of the catalogue's {len(catalog):,} items",
+        "the others are left out; is it the log that the catalogue was made from?",
+    )
     known_before = offsets_of(known)[interactions.offsets]  # before each user's first interaction
     kept = np.diff(known_before) > 0
     return PackedLog(

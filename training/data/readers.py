@@ -14,6 +14,8 @@ from training.data.format_detection import detect_format
 from training.data.formats import FORMATS
 from training.data.id_encoding import IdEncoder
 from training.data.interactions import Interactions
+from training.data.matching import check_event_types
+from training.data.time_units import TimeUnit
 from training.data.values import BadValueError, parse_timestamps, parse_weights, to_binary
 
 
@@ -27,25 +29,32 @@ def read_log(
 
     format: a key of training.data.formats.FORMATS, or auto: detected by name and content.
     Times are numbers, kept as they are, or ISO 8601, which becomes Unix seconds; UTC where no zone
-    is given. events: keep only interactions with one of these. min_weight: keep only those of at
-    least this weight; ratings are weights, and an empty weight is 1. Ids are opaque strings of
-    1 to MAX_ID_BYTES bytes of UTF-8.
+    is given; all are in one unit, and none is in the future. events: keep only interactions with
+    one of these. min_weight: keep only those of at least this weight; ratings are weights, and an
+    empty weight is 1. Ids are opaque strings of 1 to MAX_ID_BYTES bytes of UTF-8.
     Raises LogError, naming the line, if a value cannot be used; also if nothing is kept.
     """
     users, items = IdEncoder("user id"), IdEncoder("item id")
     times: list[NDArray[np.float64]] = []
-    records = 0
+    records, unit = 0, TimeUnit()
+    found: set[bytes | None] = set()
     for block in FORMATS[detect_format(path, format)].blocks(path):
         try:
             mask = _selection(path, block, events, min_weight)
             users.add(block.users, mask)
             items.add(block.items, mask)
-            times.append(parse_timestamps(block.times)[mask])
+            moments = parse_timestamps(block.times)
+            unit.check(moments)
+            times.append(moments[mask])
         except BadValueError as error:
             raise LogError(f"{block.locate(error.record)}: {error}") from None
         records += len(mask)
+        if events is not None and block.events is not None:
+            found.update(pc.unique(to_binary(block.events, "event")).to_pylist())
     if not sum(map(len, times)):
         raise LogError(f"{path}: {_empty_reason(records, events, min_weight)}")
+    names = [name.decode("utf-8", "replace") for name in found if name is not None]
+    check_event_types(path, events or (), names, records, "interactions")
     user_codes, user_ids = users.codes_and_ids()
     item_codes, item_ids = items.codes_and_ids()
     return Interactions.from_rows(user_codes, item_codes, np.concatenate(times), user_ids, item_ids)

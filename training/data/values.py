@@ -41,18 +41,16 @@ def to_binary(values: pa.Array, name: str) -> pa.Array:
 
 
 def parse_weights(values: pa.Array) -> NDArray[np.float64]:
-    """Weights of any type as (n,) float64, finite and at least 0; an empty one is 1."""
+    """Weights of any type as (n,) float64, finite, of either sign; an empty one is 1."""
     if not _is_number(values.type):
         values = to_binary(values, "weight")
         values = pc.if_else(pc.equal(values, b""), b"1", values)
     numbers = _cast(values, pa.float64(), "weight", "a number")
     weights: NDArray[np.float64] = numbers.fill_null(1.0).to_numpy()
-    bad = ~(np.isfinite(weights) & (weights >= 0))
+    bad = ~np.isfinite(weights)
     if bad.any():
         record = int(np.argmax(bad))
-        raise BadValueError(
-            record, f"weight {weights[record]:g}; it must be 0 or more, and finite; correct it"
-        )
+        raise BadValueError(record, f"weight {weights[record]:g}; it must be finite; correct it")
     return weights
 
 

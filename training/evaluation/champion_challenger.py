@@ -7,17 +7,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from index.release.gate import Gate
+from index.release.gate import DAY_LEAD, DAY_METRICS, Gate
 from index.release.manifest import Manifest
 from index.retrieval.retriever import Retriever
 from training.data.interactions import Interactions
 from training.evaluation.holdout_day import DayCase
 from training.evaluation.metrics import measure
 from training.evaluation.protocols import EvaluationCase
-from training.evaluation.rankings import rank, rank_by_popularity
+from training.evaluation.rankings import popularity_order, rank, rank_by_popularity
 
-# The names of a held-out day in a manifest's metrics: the metrics, and the lead over popularity.
-DAY_METRICS, DAY_LEAD = "night", "night_lead"
+_CHECK_IDS = "check that the item ids of the events are right"
 _NOT_IN_LOG = -1  # the index of an item that the log does not contain
 
 UserMetrics = dict[str, NDArray[np.float64]]
@@ -27,7 +26,9 @@ class Thresholds(Protocol):
     """What a new model must reach to be published; settings of a nightly run are one.
 
     metric: what new and live are compared by. metric_drop: share by which new may be below live;
-    metric_standard_errors: standard errors of the difference by which it may be below, if more.
+    metric_standard_errors: standard errors of the difference by which it may be below, if more,
+    up to max_metric_drop, which a day of few users would exceed.
+    popularity_drop: share by which new may be below popularity.
     lead_drop: share of its lead over popularity that live may lose on this day. ann_recall: least
     recall of the index. size_change: share by which the catalogue may grow or shrink.
     """
@@ -39,7 +40,11 @@ class Thresholds(Protocol):
     @property
     def metric_standard_errors(self) -> float: ...
     @property
+    def max_metric_drop(self) -> float: ...
+    @property
     def lead_drop(self) -> float: ...
+    @property
+    def popularity_drop(self) -> float: ...
     @property
     def ann_recall(self) -> float: ...
     @property
@@ -53,7 +58,7 @@ class Comparison:
     errors: for each metric, the standard error of the difference between new and live.
     new_lead, live_lead: the metrics minus those of popularity, on the items that the model knows:
     what it has learnt about users, apart from new items. lead_errors: the standard errors of
-    live_lead.
+    live_lead. lead_users: those with a held-out item that live knows.
     """
 
     users: int
@@ -64,6 +69,7 @@ class Comparison:
     live_lead: dict[str, float] | None = None
     errors: dict[str, float] | None = None
     lead_errors: dict[str, float] | None = None
+    lead_users: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -85,7 +91,10 @@ def compare_releases(
     by_live, lead = day_metrics(log, cases, live), _lead(log, since, cases, live)
     errors = {name: _standard_error(by_new[name] - by_live[name]) for name in by_live}
     lead_errors = {name: _standard_error(values) for name, values in lead.items()}
-    return Comparison(len(cases), *means, _means(by_live), _means(lead), errors, lead_errors)
+    lead_users = max(map(len, lead.values()))
+    return Comparison(
+        len(cases), *means, _means(by_live), _means(lead), errors, lead_errors, lead_users
+    )
 
 
 def day_metrics(log: Interactions, cases: Sequence[DayCase], retriever: Retriever) -> UserMetrics:
@@ -101,7 +110,7 @@ def day_metrics(log: Interactions, cases: Sequence[DayCase], retriever: Retrieve
 def day_popularity(log: Interactions, since: float, cases: Sequence[DayCase]) -> UserMetrics:
     """As day_metrics, of the popularity baseline: the most popular items before `since`."""
     counts = np.bincount(log.items[log.times < since], minlength=len(log.item_ids))
-    items = np.argsort(-counts, kind="stable").tolist()
+    items = popularity_order(counts, log.item_ids.tolist())
     relevant = [case.relevant for case in cases]
     rankings = rank_by_popularity(items, [EvaluationCase([], found) for found in relevant])
     return measure(relevant, rankings)
@@ -130,30 +139,42 @@ def _standard_error(values: NDArray[np.float64]) -> float:
 
 
 def day_gate(comparison: Comparison, thresholds: Thresholds) -> Gate:
-    """The gate for a day: a drop within the noise of its users is allowed."""
+    """The gate for a day: a drop within the noise of its users is allowed, up to a ceiling."""
     drop, metric = thresholds.metric_drop, thresholds.metric
     if comparison.live is not None and comparison.errors is not None and comparison.live[metric]:
         noise = thresholds.metric_standard_errors * comparison.errors[metric]
-        drop = max(drop, noise / comparison.live[metric])
-    return Gate(DAY_METRICS, metric, drop, thresholds.ann_recall, thresholds.size_change)
+        drop = max(drop, min(noise / comparison.live[metric], thresholds.max_metric_drop))
+    return Gate(
+        DAY_METRICS,
+        metric,
+        drop,
+        thresholds.ann_recall,
+        thresholds.size_change,
+        thresholds.popularity_drop,
+    )
 
 
 def check_day(comparison: Comparison, live: Manifest | None, thresholds: Thresholds) -> list[str]:
     """One sentence if the live release's lead over popularity, on the items that it knows, is much
-    smaller than on the day on which it was published.
+    smaller than on the day on which it was published; or if it knows none of the day's items.
 
     Then the day's data is suspect, and a model that fits it would be wrong.
     """
     metric = thresholds.metric
     if live is None or comparison.live_lead is None or comparison.lead_errors is None:
         return []
+    if comparison.lead_users == 0:
+        return [f"none of the day's users took an item that the live {live.id} knows: {_CHECK_IDS}"]
     if DAY_LEAD not in live.metrics:
         return []  # it was not published by a nightly run
     then, now = live.metrics[DAY_LEAD][metric], comparison.live_lead[metric]
-    if now + 2 * comparison.lead_errors[metric] >= then * (1 - thresholds.lead_drop):
+    # Up to a ceiling as in the gate: a share of the metric, as a lead may have been near zero.
+    level = comparison.live[metric] if comparison.live is not None else 0.0
+    noise = min(2 * comparison.lead_errors[metric], thresholds.max_metric_drop * level)
+    if now + noise >= then * (1 - thresholds.lead_drop):
         return []
     return [
         f"{metric} of the live {live.id} is {now:+.4f} from popularity's on this day, and was "
         f"{then:+.4f} on the day it was published on; it may lose {thresholds.lead_drop:.1%} of "
-        "that: check that the item ids of the events are right"
+        f"that: {_CHECK_IDS}"
     ]

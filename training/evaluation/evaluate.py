@@ -14,14 +14,14 @@ from index.release.reading import open_release, read_parts, verify_files
 from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Retriever
 from training.data.log_options import LogOptions
-from training.data.packed_log import pack
+from training.data.packed_log import PackedLog, pack
 from training.data.readers import read_log
 from training.data.splits import ProtocolName
 from training.evaluation.interest_clusters import cluster_metrics
 from training.evaluation.interest_metrics import interest_metrics
 from training.evaluation.metrics import measure
 from training.evaluation.protocols import EvaluationCase, split_log
-from training.evaluation.rankings import rank_by_popularity, rank_cases
+from training.evaluation.rankings import popularity_order, rank_by_popularity, rank_cases
 
 Part = Literal["test", "validation"]
 _INTEREST_USERS = 1000
@@ -87,10 +87,14 @@ def user_metrics(
 
 
 def popularity_metrics(
-    catalog: Catalog, cases: list[EvaluationCase], exclude_seen: bool = False
+    catalog: Catalog, train: PackedLog, cases: list[EvaluationCase], exclude_seen: bool = False
 ) -> dict[str, NDArray[np.float64]]:
-    """As user_metrics, of the popularity baseline: the most popular items for everyone."""
-    rows = range(1, len(catalog) + 1)
+    """As user_metrics, of the popularity baseline: the most popular items of `train` for everyone.
+
+    train: what models are trained on, in rows of the catalogue.
+    """
+    counts = np.bincount(train.rows, minlength=len(catalog) + 1)[1:]
+    rows = [index + 1 for index in popularity_order(counts, catalog.ids)]
     rankings = rank_by_popularity(rows, cases, exclude_seen)
     return measure((case.relevant for case in cases), rankings)
 

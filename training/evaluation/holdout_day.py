@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from training.data.interactions import Interactions
 from training.data.packed_log import PackedLog
-from training.evaluation.protocols import DataSplit, EvaluationCase
+from training.evaluation.protocols import DataSplit, EvaluationCase, distinct
 
 MAX_DAY_CASES = 5000
 
@@ -33,7 +33,7 @@ def split_day(log: PackedLog, since: float) -> DataSplit:
     for user in order:
         start, cut, end = log.offsets[user], cuts[user], log.offsets[user + 1]
         if start < cut < end:
-            case = EvaluationCase(log.rows[start:cut].tolist(), log.rows[cut:end].tolist())
+            case = EvaluationCase(log.rows[start:cut].tolist(), distinct(log.rows[cut:end]))
             cases[int(in_test[user])].append(case)
     return DataSplit(log.truncate(train_ends), *cases)
 

@@ -1,7 +1,8 @@
 """Offline metrics of one ranking, and the registry that every list of metric names derives from.
 
 To add one, register a function of (ranked, relevant, n): `ranked` is best first, without repeats;
-`relevant` is in order of time, not empty; n is the cutoff. Its name is the function's, `recall@50`
+`relevant` is in order of time, not empty, and an item that occurs in it twice counts once; n is the
+cutoff. Its name is the function's, `recall@50`
 with a cutoff. Every metric is measured at all CUTOFFS; the registration says where else it is used.
 """
 
@@ -57,7 +58,8 @@ def measure(
 ) -> dict[str, NDArray[np.float64]]:
     """Each metric at each cutoff, by name: (C,), one value for each case."""
     values: dict[str, list[float]] = {name: [] for name in METRIC_NAMES}
-    for items, ranked in zip(relevant, rankings, strict=True):
+    for repeated, ranked in zip(relevant, rankings, strict=True):
+        items = [*dict.fromkeys(repeated)]
         for metric in METRICS.values():
             for n in CUTOFFS:
                 values[f"{metric.name}@{n}"].append(metric.function(ranked, items, n))
@@ -76,7 +78,7 @@ def measure(
 )
 def recall(ranked: Sequence[int], relevant: Collection[int], n: int) -> float:
     """Share of the relevant items that are among the first n."""
-    return _hits(ranked, relevant, n) / len(relevant)
+    return _hits(ranked, relevant, n) / len(set(relevant))
 
 
 @register(
@@ -90,7 +92,7 @@ def recall(ranked: Sequence[int], relevant: Collection[int], n: int) -> float:
 )
 def ndcg(ranked: Sequence[int], relevant: Collection[int], n: int) -> float:
     """DCG of the first n over that of an ideal ranking of min(|relevant|, n) relevant items."""
-    return _gain(ranked, relevant, n) / _ideal_gain(min(len(relevant), n))
+    return _gain(ranked, relevant, n) / _ideal_gain(min(len(set(relevant)), n))
 
 
 @register()
@@ -105,9 +107,9 @@ def ndcg_gt_order(ranked: Sequence[int], relevant: Sequence[int], n: int) -> flo
     """The ComiRec and Re4 papers', to compare with their tables: a hit is discounted by its rank
     among the *relevant* items, in order of time, and the ideal has as many items as hits.
     """
-    top = set(ranked[:n])
-    gain = sum(1 / math.log2(index + 2) for index, item in enumerate(relevant) if item in top)
-    hits = sum(item in top for item in relevant)
+    top, distinct = set(ranked[:n]), dict.fromkeys(relevant)
+    gain = sum(1 / math.log2(index + 2) for index, item in enumerate(distinct) if item in top)
+    hits = len(top & distinct.keys())
     return gain / _ideal_gain(hits) if hits else 0.0
 
 

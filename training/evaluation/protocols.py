@@ -24,7 +24,7 @@ _NEGATIVES = 99
 
 class EvaluationCase(NamedTuple):
     """A user to evaluate on: the history that the model sees, oldest first, and the held-out rows
-    that it should retrieve.
+    that it should retrieve, each once.
 
     candidates: the rows to be ranked; None is all of them.
     """
@@ -102,7 +102,8 @@ def _sampled(log: PackedLog, items: int, test_fraction: float, seed: int) -> Dat
 def _draw_candidates(case: EvaluationCase, items: int, random: np.random.Generator) -> list[int]:
     excluded = {*case.history, *case.relevant}
     negatives: list[int] = []
-    while len(negatives) < min(_NEGATIVES, items - len(excluded)):
+    count = min(_NEGATIVES, items - len(excluded))
+    while len(negatives) < count:
         row = int(random.integers(1, items + 1))
         if row not in excluded:
             excluded.add(row)
@@ -125,6 +126,11 @@ def _temporal(log: PackedLog, items: int, test_fraction: float, seed: int) -> Da
     )
 
 
+def distinct(rows: NDArray[np.int32]) -> list[int]:
+    """Each row once, in order of its first occurrence."""
+    return list(dict.fromkeys(rows.tolist()))
+
+
 def _make_cases(
     log: PackedLog,
     starts: NDArray[np.int64],
@@ -133,7 +139,7 @@ def _make_cases(
 ) -> list[EvaluationCase]:
     """Those that have both a history and held-out items."""
     return [
-        EvaluationCase(log.rows[start:cut].tolist(), log.rows[cut:end].tolist())
+        EvaluationCase(log.rows[start:cut].tolist(), distinct(log.rows[cut:end]))
         for start, cut, end in zip(starts, cuts, ends, strict=True)
         if start < cut < end
     ]

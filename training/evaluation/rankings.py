@@ -1,8 +1,10 @@
 """What a retriever, and the popularity baseline, rank for each case."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from index.retrieval.retriever import Query, Retriever
 from training.evaluation.metrics import CUTOFFS
@@ -45,13 +47,30 @@ def _rank_candidates(retriever: Retriever, cases: Sequence[EvaluationCase]) -> I
             yield rows[np.argsort(-scores, kind="stable")].tolist()
 
 
+def popularity_order(counts: NDArray[np.int64], ids: Sequence[str]) -> list[int]:
+    """Indices of the items that occur at all, most popular first; a hash of the id breaks ties.
+
+    counts (n,): interactions in what a model may be trained on. Those of the whole log would tell
+    what is taken later.
+    """
+    hashes = np.array([hashlib.blake2b(item.encode(), digest_size=8).digest() for item in ids])
+    order = np.lexsort((hashes, -counts))
+    indices: list[int] = order[counts[order] > 0].tolist()
+    return indices
+
+
 def rank_by_popularity(
     items: Sequence[int], cases: Sequence[EvaluationCase], exclude_seen: bool = False
 ) -> Iterator[list[int]]:
-    """For each case its candidates, or else the first of `items`, which are most popular first."""
+    """For each case its candidates, or else the first of `items`, which are most popular first.
+
+    Candidates that are not among them come last, the held-out one at the very end.
+    """
+    position = {item: index for index, item in enumerate(items)}
     for case in cases:
         if case.candidates is not None:
-            yield sorted(case.candidates)
+            by_target = case.candidates[::-1]
+            yield sorted(by_target, key=lambda item: position.get(item, len(items)))
             continue
         seen = set(case.history) if exclude_seen else set()
         yield [item for item in items[: DEPTH + len(seen)] if item not in seen]

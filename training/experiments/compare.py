@@ -1,10 +1,11 @@
 """Comparison of encoders on one log, with equal tuning and several seeds."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from training.config import ConfigError, FitConfig, read_config
+from training.data.log_options import LogOptions
 from training.experiments.runner import ExperimentRunner, System
 from training.presets import PresetName
 
@@ -30,29 +31,51 @@ def compare(
     """Select each encoder's best trial on validation, then train it with each seed.
 
     An encoder may have its own settings, `re4:recontrast=0;interests=4`, or its own preset,
-    `re4:preset=paper`; that text is the system's name. common: settings of all systems.
-    Raises ConfigError for an unknown setting.
+    `re4:preset=paper`; that text is the system's name. common: settings of all systems. A trial
+    changes no setting that is given. Seeds are counted from the setting `seed`.
+    Raises ConfigError for an unknown setting, and if systems read or split the log differently.
     """
+    configs = {text: system_config(text, common, preset) for text in encoders}
+    _require_same_data(configs)
     systems = []
-    for text in encoders:
-        config = system_config(text, common, preset)
+    for text, config in configs.items():
         if text == POP:
             systems.append(System(POP, [runner.run_popularity(config)]))
             continue
-        best = runner.tune(text, config, TRIALS[:trials])
-        systems.append(runner.run_seeds(text, best, seeds))
+        given = common.keys() | _own_settings(text).keys()
+        fair = [trial for trial in TRIALS[:trials] if not trial.keys() & given]
+        systems.append(runner.run_seeds(text, runner.tune(text, config, fair), seeds))
     return systems
 
 
 def system_config(text: str, common: dict[str, Any], preset: PresetName) -> FitConfig:
     """The settings of a system such as `re4:recontrast=0;interests=4`. Raises ConfigError."""
-    name, _, settings = text.partition(":")
+    name, overrides = text.partition(":")[0], _own_settings(text)
+    if "encoder" in common.keys() | overrides.keys():
+        raise ConfigError("encoder: name it in --encoders, not as a setting")
     encoder = {} if name == POP else {"encoder": name}
-    overrides = dict(parse_setting(part) for part in settings.split(";") if part)
     preset_name = overrides.pop("preset", preset)
     if preset_name not in get_args(PresetName):
         raise ConfigError(f"preset: {preset_name!r}; choose {' or '.join(get_args(PresetName))}")
     return read_config(None, {**common, **encoder, **overrides}, preset_name)
+
+
+def _own_settings(text: str) -> dict[str, Any]:
+    return dict(parse_setting(part) for part in text.partition(":")[2].split(";") if part)
+
+
+def _require_same_data(configs: Mapping[str, FitConfig]) -> None:
+    """Raises ConfigError unless all systems are trained and judged on the same users and items."""
+    (first, reference), *others = configs.items()
+    for text, config in others:
+        for name in LogOptions.model_fields:
+            expected, given = getattr(reference, name), getattr(config, name)
+            if given != expected:
+                raise ConfigError(
+                    f"{name} is {given!r} for {text} and {expected!r} for {first}: systems are "
+                    f"compared on the same users; give it to all, --set {name}=VALUE, or compare "
+                    "them apart"
+                )
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

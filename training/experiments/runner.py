@@ -1,6 +1,5 @@
 """Training runs on one log: cached results, tuning with equal budgets, several seeds."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,21 +15,18 @@ from scipy import stats
 from index.release.atomic_io import replace_text
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig
+from training.data.log_options import LogOptions
 from training.evaluation.evaluate import evaluate, exact_retriever, popularity_metrics, user_metrics
 from training.evaluation.interest_clusters import cluster_metrics
 from training.evaluation.metrics import metric_names
 from training.evaluation.protocols import EvaluationCase
+from training.fitting.fingerprint import fingerprint
 from training.fitting.fit import PreparedData, prepare_log
 from training.fitting.select_interests import select_interests
 from training.fitting.trainer import Trainer
 
 PER_USER = metric_names("per-user")  # stored for each user, for significance tests
 _TIMED_USERS = 300
-# The settings that decide how a log is filtered and split.
-_DATA_SETTINGS = {
-    *("format", "event_types", "min_weight", "min_user_interactions", "min_item_interactions"),
-    *("split", "test_fraction", "split_seed"),
-}
 
 
 @dataclass(frozen=True)
@@ -68,8 +64,8 @@ class System:
 
 
 class ExperimentRunner:
-    """Training runs on one log. Results are cached in a folder: no run is repeated, and an
-    interrupted run continues from its checkpoint."""
+    """Training runs on one log. Results are cached in a folder, by the content of the log and the
+    settings: no run is repeated, and an interrupted run continues from its checkpoint."""
 
     def __init__(
         self, log: Path, folder: Path, on_message: Callable[[str], None], items: Path | None = None
@@ -97,18 +93,19 @@ class ExperimentRunner:
         return exact_retriever(data.catalog, fitted.encoder, fitted.vectors, config.history)
 
     def _path(self, config: FitConfig) -> Path:
-        key = f"{self.log.name} {config.model_dump_json()}"
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+        data = self.prepare(config)
+        return self.folder / f"{fingerprint(config, data.catalog, data.log)}.json"
 
     def run_seeds(self, name: str, config: FitConfig, seeds: int) -> System:
+        """Runs with `seeds` seeds in a row, from that of `config` on."""
         runs = []
-        for seed in range(seeds):
+        for seed in range(config.seed, config.seed + seeds):
             self._on_message(f"{name}, seed {seed}")
             runs.append(self.run(config.model_copy(update={"seed": seed})))
         return System(name, runs)
 
     def tune(self, name: str, config: FitConfig, trials: Sequence[dict[str, Any]]) -> FitConfig:
-        """The trial with the best validation metric at seed 0; all systems get the same trials."""
+        """The trial with the best validation metric, at the seed of `config`."""
         configs = [config.model_copy(update=trial) for trial in trials] or [config]
         if len(configs) == 1:
             return configs[0]
@@ -120,16 +117,16 @@ class ExperimentRunner:
 
     def prepare(self, config: FitConfig) -> PreparedData:
         """The log as `config` filters and splits it; read once for equal settings."""
-        key = config.model_dump_json(include=_DATA_SETTINGS)
+        key = config.model_dump_json(include=set(LogOptions.model_fields))
         if key not in self._prepared:
             self._prepared[key] = prepare_log(self.log, self._items, config)
         return self._prepared[key]
 
     def run_popularity(self, config: FitConfig) -> RunResult:
-        """The trivial baseline: the most popular items for every user."""
+        """The trivial baseline: the most popular items of the training part for every user."""
         catalog, _, split = self.prepare(config)
-        validation = popularity_metrics(catalog, split.validation, split.exclude_seen)
-        test = popularity_metrics(catalog, split.test, split.exclude_seen)
+        validation = popularity_metrics(catalog, split.train, split.validation, split.exclude_seen)
+        test = popularity_metrics(catalog, split.train, split.test, split.exclude_seen)
         return RunResult(
             config=config.model_dump(mode="json"),
             validation=_means(validation),

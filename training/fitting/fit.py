@@ -1,11 +1,8 @@
 """From a log to a draft: read, filter, split, train, write."""
 
-import hashlib
 import json
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +12,6 @@ import numpy as np
 
 from index.encoders import ENCODERS
 from index.release.atomic_io import fsync
-from index.release.lock import exclusive_lock
 from index.release.manifest import Canary, DataWindow, EncoderSpec, Manifest, digest, write_manifest
 from index.release.writing import write_parts
 from index.retrieval.catalog import Catalog
@@ -25,8 +21,10 @@ from training.data.packed_log import PackedLog, prepare
 from training.data.readers import read_log
 from training.evaluation.evaluate import exact_retriever
 from training.evaluation.protocols import DataSplit, split_log
+from training.fitting.fingerprint import fingerprint
 from training.fitting.select_interests import select_interests
-from training.fitting.trainer import CHECKPOINT, FitResult, StepCallback, Trainer
+from training.fitting.trainer import FitResult, StepCallback, Trainer
+from training.fitting.working_folder import working_folder
 from training.models.model import encoder_arguments
 
 HISTORY = "history.jsonl"  # of the training: one record per epoch
@@ -63,7 +61,8 @@ def fit(
 ) -> Path:
     """Train on a log and write the draft <root>/drafts/<id>; returns that folder.
 
-    After a run was killed, the same call continues it and ends with the same metrics.
+    After a run was killed, the same call over the same users, items and times continues it and ends
+    with the same metrics.
     step_callback: makes the function that is called after each step, once for each training run;
     there are several runs if K is open.
     Raises LogError, ConfigError, or DivergedError; then it leaves no draft.
@@ -72,8 +71,8 @@ def fit(
         raise ConfigError(f"encoder: no {config.encoder!r}; choose one of {', '.join(ENCODERS)}")
     data = prepare_log(log_path, items_path, config)
     drafts = root / "drafts"
-    fingerprint = _fingerprint(config, data)
-    with _working_folder(drafts / f".fit-{fingerprint}") as folder:
+    key = fingerprint(config, data.catalog, data.log)
+    with working_folder(drafts / f".fit-{key}") as folder:
 
         def run(config: FitConfig) -> FitResult:
             run_folder = folder / f"K={config.interests}"
@@ -82,7 +81,7 @@ def fit(
             return trainer.run(step_callback(trainer))
 
         config, result = select_interests(config, run, lambda result: result.metrics)
-        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{config.encoder}-{fingerprint[:6]}"
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{config.encoder}-{key[:6]}"
         draft = write_draft(folder / name, config, data, result).rename(drafts / name)
         fsync(drafts)
         return draft
@@ -158,29 +157,3 @@ def code_version() -> str:
         return version("re4")
     commit = process.stdout.strip()
     return version("re4") + (f"+{commit}" if commit else "")
-
-
-def _fingerprint(config: FitConfig, data: PreparedData) -> str:
-    """Hash of what identifies a run: settings and data."""
-    sha256 = hashlib.sha256(config.model_dump_json().encode())
-    sha256.update("\0".join(data.catalog.ids).encode())
-    sha256.update(data.log.offsets.tobytes() + data.log.rows.tobytes())
-    return sha256.hexdigest()[:16]
-
-
-@contextmanager
-def _working_folder(folder: Path) -> Iterator[Path]:
-    """A locked folder for the checkpoints of a run; it is removed when the run is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
-    locked = ConfigError(
-        f"{folder.name}: this very fit is running; wait for it, or change the settings"
-    )
-    with exclusive_lock(folder / "lock", locked):
-        try:
-            yield folder
-        except Exception:
-            # Without a checkpoint there is nothing to continue, so nothing is kept.
-            if not any(folder.glob(f"*/{CHECKPOINT}")):
-                shutil.rmtree(folder)
-            raise
-        shutil.rmtree(folder)

@@ -65,11 +65,12 @@ class Model(nn.Module):
         history_vectors, target_vectors, negative_vectors = torch.split(
             self._served_vectors(looked_up), [rows.numel(), len(targets), len(negatives.rows)]
         )
-        vectors = F.dropout(history_vectors.view(*rows.shape, -1), self._dropout, self.training)
-        history = History(rows, vectors, rows > 0)
+        history = History(rows, history_vectors.view(*rows.shape, -1), rows > 0)
+        # Dropout makes the encoder's task harder. The losses compare with the items as they are.
+        dropped = F.dropout(history.vectors, self._dropout, self.training)
         inputs = LossInputs(
             history,
-            self.encoder(history),
+            self.encoder(history._replace(vectors=dropped)),
             targets,
             target_vectors,
             negatives.rows,

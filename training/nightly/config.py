@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from index.release.publish import KEEP
 from training.config import ConfigError, FitConfig, read_config, read_toml, refuse_former_names
+from training.data.time_units import describe, unit_of
 from training.evaluation.metrics import GateMetric
 from training.models.options import model_identity
 from training.presets import PresetName
@@ -33,6 +34,7 @@ FORMER_NAMES: Mapping[str, str] = {
 }
 # Settings without effect on the release: notifications, and how long and how fast a run works.
 _NO_EFFECT_ON_THE_RELEASE = {
+    "compact_events",
     "notification_command",
     "notification_timeout_s",
     "notify_on",
@@ -54,6 +56,10 @@ class NightConfig(BaseModel):
     events: Path = Field(description="folder of date=YYYY-MM-DD folders of Parquet files")
     log: Path | None = Field(None, description="log of the interactions before the events")
     items: Path | None = Field(None, description="file of item titles and categories")
+    compact_events: bool = Field(
+        True,
+        description="erase from the event files what users did before they were forgotten",
+    )
     event_types: tuple[str, ...] = Field(
         (), description="event types to keep; without it, all are kept"
     )
@@ -110,20 +116,38 @@ class NightConfig(BaseModel):
         description="metric that new and live are compared by",
     )
     metric_drop: float = Field(
-        0.05, ge=0, description="relative drop of the metric from live to new that is accepted"
+        0.05,
+        ge=0,
+        le=1,
+        description="relative drop of the metric from live to new that is accepted",
     )
     metric_standard_errors: float = Field(
         2.0,
         ge=0,
         description="standard errors of the difference that are accepted as a drop, if more",
     )
+    max_metric_drop: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="largest relative drop that standard errors may allow, so that a day of few "
+        "users cannot let any model through",
+    )
+    popularity_drop: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="relative drop of the metric from popularity to new that is accepted",
+    )
     lead_drop: float = Field(
         0.5,
         ge=0,
         description="share of its lead over popularity that live may have lost on this day",
     )
-    ann_recall: float = Field(0.95, description="minimum recall of the index")
-    size_change: float = Field(0.2, description="accepted relative change of the catalogue's size")
+    ann_recall: float = Field(0.95, ge=0, le=1, description="minimum recall of the index")
+    size_change: float = Field(
+        0.2, ge=0, description="accepted relative change of the catalogue's size"
+    )
     keep: int = Field(KEEP, ge=1, description="number of releases to keep")
 
     # the end
@@ -163,6 +187,13 @@ class NightConfig(BaseModel):
         if not isinstance(moment, datetime):
             return given
         return (moment if moment.tzinfo else moment.astimezone()).timestamp()
+
+    @field_validator("until")
+    @classmethod
+    def _in_seconds(cls, until: float | None) -> float | None:
+        if until is not None and unit_of(until) not in (None, "seconds"):
+            raise ValueError(f"{describe(until)}; give Unix seconds or ISO 8601")
+        return until
 
     @field_validator("root", "events", "log", "items", mode="before")
     @classmethod

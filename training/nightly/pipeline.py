@@ -7,13 +7,12 @@ from pathlib import Path
 from index.release.atomic_io import fsync
 from index.release.build import build
 from index.release.errors import GateRefusal, ReleaseError
+from index.release.gate import DAY_LEAD, DAY_METRICS, DAY_POPULARITY
 from index.release.manifest import CURRENT, DRAFTS, MANIFEST, RELEASES, Manifest, read_manifest
 from index.release.publish import publish
 from index.release.reading import read_current
 from index.retrieval.retriever import Retriever
 from training.evaluation.champion_challenger import (
-    DAY_LEAD,
-    DAY_METRICS,
     Comparison,
     check_day,
     compare_releases,
@@ -124,7 +123,11 @@ class NightlyPipeline:
             draft.parent.mkdir(exist_ok=True)
             training, comparison = self._training, self.comparison
             catalog, log, split = training.data
-            metrics = {DAY_METRICS: comparison.new, DAY_LEAD: comparison.new_lead}
+            metrics = {
+                DAY_METRICS: comparison.new,
+                DAY_LEAD: comparison.new_lead,
+                DAY_POPULARITY: comparison.popular,
+            }
             # The index is tuned on users of the whole log: the day alone may have too few.
             tuning_split = DataSplit(split.train, whole_histories(log, _TUNING_USERS), split.test)
             data = PreparedData(catalog, log, tuning_split)
@@ -156,7 +159,10 @@ class NightlyPipeline:
             manifest = release.manifest if release is not None else None
             failures = check_day(self.comparison, manifest, config)
             if failures:
-                raise GateRefusal(draft.name, failures + gate.failures(read_manifest(draft), live))
+                raise GateRefusal(
+                    draft.name,
+                    failures + gate.failures(read_manifest(draft), live, same_cases=True),
+                )
             publish(draft, gate, keep=config.keep, against=live)
         return {"release": draft.name}
 

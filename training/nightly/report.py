@@ -14,6 +14,7 @@ from training.evaluation.champion_challenger import day_gate
 from training.evaluation.interest_metrics import CATEGORY_DIVERSITY, INTEREST_METRICS
 from training.nightly.pipeline import NightlyPipeline
 from training.nightly.plots import MODELS, SHOWN_METRICS, write_plots
+from training.nightly.run_warnings import WARNINGS
 
 _INTEREST_METRICS = (*INTEREST_METRICS, CATEGORY_DIVERSITY)
 
@@ -48,6 +49,7 @@ def _markdown(report: dict[str, Any], plots: list[str]) -> str:
     sentence = f"{report['sentence']}. Live now: {report['serves'] or 'no release'}."
     title = f"# Nightly run {report['night']}: {report['outcome']}"
     parts = [title, sentence, _window(report["window"])]
+    parts += [f"**Warning.** {sentence}" for sentence in report.get(WARNINGS, ())]
     if fit := steps.get("fit"):
         parts += [_training(fit, steps.get("refit"), report["catch_up"]), _drift(fit["drift"])]
     if comparison := steps.get("judge"):
@@ -148,8 +150,8 @@ def _gate(outcome: str, gate: dict[str, Any] | None) -> str:
         return f"**Gate.** {result}."
     return (
         f"**Gate.** {result}. It requires: {gate['metric']} at most {gate['metric_drop']:.1%} "
-        f"below live's, index recall of at least {gate['ann_recall']}, a catalog size within "
-        f"{gate['size_change']:.0%} of live's."
+        f"below live's and not below popularity's, index recall of at least {gate['ann_recall']}, "
+        f"a catalog size within {gate['size_change']:.0%} of live's."
     )
 
 

@@ -14,6 +14,8 @@ from index.release.atomic_io import fsync, replace_text
 from index.release.errors import GateRefusal, ReleaseError
 from index.release.lock import exclusive_lock
 from index.release.reading import read_current
+from training.data.errors import LogError
+from training.data.event_compaction import compact_events
 from training.fitting.trainer import DivergedError
 from training.nightly.config import NightConfig, OutcomeName
 from training.nightly.notifications import MessageCallback, post_webhook, run_command
@@ -34,6 +36,7 @@ from training.nightly.run_folders import (
     remove_run,
     unfinished_run,
 )
+from training.nightly.run_warnings import collected_warnings, with_warnings
 from training.nightly.step_store import StepStore
 from training.nightly.window import WINDOW, hold_out_day, read_new_window
 
@@ -64,19 +67,34 @@ def _run_locked(config: NightConfig, runs: Path, on_message: MessageCallback) ->
     clean_up(config, runs)
     try:
         live = _live_release(config.root)
+        if config.compact_events:
+            _compact(config.events, on_message)
         store = unfinished_run(config, runs, live) or _new_run(config, runs, on_message)
     except NothingNewError as error:
         outcome = Outcome("nothing-new", str(error), live=_live_release(config.root))
         _notify(config, outcome, on_message)
         return outcome
     pipeline = NightlyPipeline(config, store, on_message)
-    outcome = _run_pipeline(pipeline)
+    with collected_warnings(on_message) as warnings:
+        outcome = _run_pipeline(pipeline)
+    outcome = with_warnings(outcome, [*store.metadata.get("warnings", ()), *warnings])
     _report(pipeline, outcome, on_message)
     _notify(config, outcome, on_message)
     if outcome.outcome != "failed":
         store.update(ended=outcome.to_json())
         clean_up(config, runs)
     return outcome
+
+
+def _compact(events: Path, on_message: MessageCallback) -> None:
+    """A failure stops no run: the rows are left out of it anyway, and erased by a later one."""
+    try:
+        done = compact_events(events)
+    except (LogError, OSError) as error:
+        on_message(f"compact: nothing was erased from {events} ({error})")
+        return
+    if done.rows:
+        on_message(f"compact: {done.rows:,} rows of forgotten users erased from {events}")
 
 
 def _new_run(config: NightConfig, runs: Path, on_message: MessageCallback) -> StepStore:
@@ -89,7 +107,9 @@ def _new_run(config: NightConfig, runs: Path, on_message: MessageCallback) -> St
     reading.mkdir()
     try:
         on_message("read")
-        metadata = read_new_window(config, reading)
+        with collected_warnings(on_message) as warnings:
+            metadata = read_new_window(config, reading)
+        metadata["warnings"] = warnings
         folder = runs / metadata["night"]
         ended = read_outcome(folder)
         if ended is not None and ended["outcome"] != ABANDONED:

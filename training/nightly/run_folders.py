@@ -13,6 +13,7 @@ from pathlib import Path
 
 from index.release.atomic_io import discard
 from index.release.manifest import DRAFTS
+from training.fitting.working_folder import remove_abandoned_fits
 from training.nightly.config import NightConfig
 from training.nightly.step_store import STATE, Result, StepStore
 from training.nightly.window import WINDOW
@@ -72,8 +73,9 @@ def remove_run(config: NightConfig, folder: Path) -> None:
 
 
 def clean_up(config: NightConfig, runs: Path) -> None:
-    """Remove the intermediate files of ended runs, published drafts, and the oldest runs with their
-    rejected drafts."""
+    """Remove the intermediate files of ended runs, published drafts, the oldest runs with their
+    rejected drafts, and fits that nobody continues."""
+    remove_abandoned_fits(config.root / DRAFTS)
     ended = [store for store in _all_runs(runs) if "ended" in store.metadata]
     for age, store in enumerate(ended):
         for name in INTERMEDIATE_FILES:

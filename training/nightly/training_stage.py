@@ -12,7 +12,7 @@ import torch
 from index.release.manifest import RELEASES, Manifest, read_manifest
 from index.release.reading import read_parts, verify_files
 from training.config import FitConfig
-from training.data.errors import LogError
+from training.data.errors import LogError, UnmatchedError
 from training.data.interactions import Interactions
 from training.data.item_metadata import read_items
 from training.data.packed_log import prepare
@@ -73,6 +73,8 @@ class TrainingStage:
             catalog, packed = prepare(
                 log, fit.min_user_interactions, fit.min_item_interactions, items
             )
+        except UnmatchedError:  # the item file is another one's, which says nothing about the model
+            raise
         except LogError as error:  # a retry would read the same window
             raise RejectedError(f"{self._run_id}: {error}") from error
         split = split_day(packed, self._window["since"])
@@ -203,8 +205,7 @@ class TrainingStage:
     def _initialize_from_live(self, model: Model) -> None:
         """The weights of the live release, trained on the events that are new to it."""
         assert self.live is not None
-        manifest, live = self.live
-        log = self.data.split.train
-        initialize_from(model, self.data.catalog, live, self.is_encoder_warm, log)
-        since = float(np.nextafter(manifest.data.last, np.inf))
+        log, seen_until = self.data.split.train, self._window.get("seen_until")
+        initialize_from(model, self.data.catalog, self.live.model, self.is_encoder_warm, log)
+        since = np.inf if seen_until is None else float(np.nextafter(seen_until, np.inf))
         train_on_recent(model, self.fit_config, log, since, self._config.recent_data_passes)

@@ -73,6 +73,8 @@ def _release_info(release: Release, live: ReleaseLoader) -> dict[str, Any]:
         "index": manifest.index.model_dump(mode="json", include=_INDEX_FIELDS)
         if manifest.index
         else None,
+        "kernel": release.search.kernel,
+        "searched_by": release.search.kind,
         "data": manifest.data.model_dump(mode="json"),
         "metrics": manifest.metrics,
     }

@@ -44,6 +44,10 @@ class ReleaseFacts(Output):
     interests: int
     items: int
     index: dict[str, object] = Field(description="kind, parameters and measurements")
+    kernel: str = Field(description="kernel of the item search on this processor")
+    searched_by: Literal["flat", "ivf"] = Field(
+        description="the kind of index in use: flat, if the tuned one is slower on this processor"
+    )
     data: dict[str, float] = Field(description="size and time range of the training log")
     metrics: dict[str, dict[str, float]] = Field(description="split -> metric -> value")
 
@@ -59,6 +63,8 @@ class ReleaseState(Output):
             "interests": 8,
             "items": 12_101,
             "index": {"spec": {"kind": "flat"}, "recall": 1.0, "k": 50, "microseconds": 108.0},
+            "kernel": "int8-fbgemm",
+            "searched_by": "flat",
             "data": {
                 "interactions": 198_502,
                 "users": 22_363,

@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-import index.ann.quantization
+import index
 from index.ann.build import build_index
 from index.ann.flat import top_candidates
 from index.ann.gpu import GpuIndex, emulate_gpu, make_cloner
 from index.ann.index import read_index
 from index.ann.ivf import IvfIndex, _rows_by_list
-from index.ann.quantization import QuantizedMatrix, quantize_interests
+from index.ann.kernel_choice import is_exact
+from index.ann.kernels import Float32, Int8Fbgemm, Int8Vnni, Kernel
+from index.ann.quantization import QuantizedMatrix
 from index.ann.spec import GPU_LIMIT, IndexSpec
+from index.retrieval.filters import Categories, CategoryFilter, Filter
 from index.retrieval.merge import Hits, merge
 from index.retrieval.search import ItemIndex
 
@@ -80,14 +83,19 @@ def assert_true_scores(hits: Hits, vectors: Vectors, requests: Vectors) -> None:
         assert rows.max(initial=0) < len(vectors)
 
 
-@pytest.fixture(params=["bytes", "floats"])
-def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Search by integer products, and as on processors without fast ones."""
-    if request.param == "floats":
-        monkeypatch.setattr(index.ann.quantization, "_USE_INT8", False)
-    elif not index.ann.quantization._USE_INT8:
-        pytest.skip(f"no integer products on {platform.machine()}")
-    return str(request.param)
+class SmallFbgemm(Int8Fbgemm):
+    """For a test's few vectors too."""
+
+    min_vectors = 0
+
+
+@pytest.fixture(params=[Float32(), Int8Vnni(), SmallFbgemm()], ids=lambda kernel: kernel.name)
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    """Each that is right on this processor, however slow."""
+    chosen: Kernel = request.param
+    if not is_exact(chosen):
+        pytest.skip(f"{chosen.name} does not work on {platform.processor()}")
+    return chosen
 
 
 # --- answers ---
@@ -97,13 +105,12 @@ def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("requests", [1, 2, 70])
 @pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize("k", [1, 10, 120])
-@pytest.mark.usefixtures("arithmetic")
 def test_the_answer_is_the_best_of_all_items(
-    spec: IndexSpec, requests: int, count: int, k: int
+    spec: IndexSpec, kernel: Kernel, requests: int, count: int, k: int
 ) -> None:
     """With four interests, an index that would probe every list four times searches exactly."""
     vectors, batch = clustered(2000), interests(requests, count)
-    hits = build_index(vectors, spec).search(batch, k)
+    hits = build_index(vectors, spec, kernel=kernel).search(batch, k)
     assert_true_scores(hits, vectors, batch)
     rows = merge(hits).rows
     for ranking, request in zip(rows, batch, strict=True):
@@ -113,22 +120,27 @@ def test_the_answer_is_the_best_of_all_items(
 @BOTH
 @pytest.mark.parametrize("items", [1, 2, 5, 33])
 @pytest.mark.parametrize("k", [1, 5, 40, 2048])
-def test_a_small_catalogue_is_searched_exactly(spec: IndexSpec, items: int, k: int) -> None:
+def test_a_small_catalogue_is_searched_exactly(
+    spec: IndexSpec, kernel: Kernel, items: int, k: int
+) -> None:
     vectors, requests = clustered(items), interests(2)
     for head in (0, 3, 300):
         varied = spec if spec.kind == "flat" else spec.model_copy(update={"head": head})
-        merged = merge(build_index(vectors, varied).search(requests, k))
+        merged = merge(build_index(vectors, varied, kernel=kernel).search(requests, k))
         for ranking, request in zip(merged.rows, requests, strict=True):
             expected = best(vectors, request, k)
             np.testing.assert_array_equal(ranking[: len(expected)], expected)
 
 
+@pytest.mark.parametrize("kernel", [Float32(), Int8Vnni(), SmallFbgemm()], ids=lambda k: k.name)
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32), st.integers(1, 60), st.integers(1, 9), st.integers(1, 5), st.data())
 def test_exact_search_is_exact(
-    seed: int, items: int, dim: int, count: int, data: st.DataObject
+    kernel: Kernel, seed: int, items: int, dim: int, count: int, data: st.DataObject
 ) -> None:
     """Whatever the scale of vectors and interests, with components and whole vectors of zero."""
+    if not is_exact(kernel):
+        pytest.skip(f"{kernel.name} does not work on {platform.processor()}")
     random = np.random.default_rng(seed)
     # Powers of two: every product and sum is exact, so none of zero comes out as nearly zero.
     scales = 2.0 ** random.integers(-20, 20, (items, 1))
@@ -137,25 +149,45 @@ def test_exact_search_is_exact(
         np.float32
     )
     k = data.draw(st.integers(1, items))
-    merged = merge(build_index(vectors, FLAT).search(requests, k))
+    merged = merge(build_index(vectors, FLAT, kernel=kernel).search(requests, k))
     scores = np.sort((vectors[1:] @ requests[0].T).max(axis=1))[::-1][:k]
     np.testing.assert_allclose(merged.scores[0, :k], scores, rtol=1e-4, atol=0)
 
 
-@pytest.mark.usefixtures("arithmetic")
-def test_the_error_bound_of_products_holds() -> None:
+@pytest.mark.parametrize("block_size", [64, 500, 501])
+def test_the_error_bound_of_products_holds(kernel: Kernel, block_size: int) -> None:
     vectors, requests = clustered(500)[1:], interests(9) * np.float32(7)
-    matrix, rounded = QuantizedMatrix(vectors), quantize_interests(requests)
+    matrix = QuantizedMatrix(vectors, kernel, block_size)
+    assert matrix.kernel is kernel
+    rounded = matrix.quantize(requests)
     true = np.einsum("md,bkd->bkm", vectors, requests)
     near = matrix.products(rounded) * matrix.scales(rounded)[:, None]
     off = np.abs(near - true).max(axis=(1, 2))
     assert (off <= matrix.error_bounds(rounded)).all()
-    assert (np.array(matrix.error_bounds(rounded)) < 0.05 * true.max(axis=(1, 2))).all()
+    share = 0.05 if kernel.max_query_code != 63 else 0.08
+    assert (np.array(matrix.error_bounds(rounded)) < share * true.max(axis=(1, 2))).all()
     np.testing.assert_allclose(matrix.maxima(rounded), near.max(axis=1), rtol=1e-6)
     subset = np.array([3, 77, 499])
     np.testing.assert_allclose(
-        matrix.maxima(rounded, subset), near.max(axis=1)[:, subset], rtol=1e-6
+        matrix.maxima_at(rounded, subset), true.max(axis=1)[:, subset], rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("spec", [FLAT, EVERYTHING], ids=["flat", "ivf"])
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.6])
+def test_the_filtered_answer_is_the_best_of_the_allowed(
+    spec: IndexSpec, kernel: Kernel, share: float
+) -> None:
+    vectors, batch = clustered(2000), interests(3, 4)
+    random = np.random.default_rng(5)
+    categories = Categories(["kept" if random.random() < share else "not" for _ in range(2000)])
+    passes = categories.passes(CategoryFilter(["kept"]))
+    allowed = Filter(categories, frozenset(range(1, 40)), frozenset(), passes)
+    hits = build_index(vectors, spec, kernel=kernel).search(batch, 10, [allowed] * 3)
+    rows = allowed.rows()
+    for ranking, request in zip(merge(hits).rows, batch, strict=True):
+        expected = [row for row in best(vectors, request, 2000) if row in set(rows)][:10]
+        np.testing.assert_array_equal(ranking[: len(expected)], expected)
 
 
 @given(

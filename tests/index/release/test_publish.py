@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from index.ann.spec import IndexMeasurement
+from index.release.build import build
 from index.release.errors import GateRefusal, ReleaseError
 from index.release.gate import Gate
 from index.release.listing import list_releases, verify
@@ -115,6 +117,34 @@ def test_an_id_is_never_reused_for_other_content(make_draft: MakeDraft, tmp_path
     with pytest.raises(ReleaseError, match="first: published before with other content"):
         publish(make_draft("first"), force=True)
     assert snapshot(tmp_path) == before
+
+
+def test_a_published_draft_that_is_built_again_becomes_a_release_of_its_own(
+    make_draft: MakeDraft, tmp_path: Path
+) -> None:
+    draft = make_draft("first")
+    publish(draft)
+    before = snapshot(tmp_path / "releases" / "first")
+    build(draft, k=5)
+    folder = publish(draft)
+    assert folder == tmp_path / "releases" / "first-2"
+    assert read_current(tmp_path) == "first-2"
+    manifest = open_release(folder).manifest
+    assert (manifest.id, manifest.parent) == ("first-2", "first")
+    assert manifest.index is not None
+    assert manifest.index.k == 5
+    assert snapshot(tmp_path / "releases" / "first") == before
+    assert publish(draft) == folder, "the same content"
+    build(draft, k=6)
+    assert publish(draft).name == "first-3"
+    assert rollback(tmp_path).name == "first-2"
+
+
+def test_the_id_of_a_release_built_again_is_not_too_long(make_draft: MakeDraft) -> None:
+    draft = make_draft("a" * 64)
+    publish(draft)
+    build(draft, k=5)
+    assert publish(draft).name == "a" * 62 + "-2"
 
 
 def test_publishing_again_repairs_a_damaged_release(make_draft: MakeDraft, tmp_path: Path) -> None:
@@ -339,13 +369,91 @@ def test_given_metrics_of_the_live_release_replace_those_of_its_manifest(
     assert publish(draft, gate, against=worse).name == "second"
 
 
-def test_without_the_configured_metric_a_shared_one_is_compared(
+def test_a_metric_that_the_manifests_do_not_have_is_refused_by_name(
+    make_draft: MakeDraft, tmp_path: Path
+) -> None:
+    publish(make_draft("first", metrics=metrics(recall=0.2, ndcg=0.1)))
+    draft = make_draft("second", metrics=metrics(recall=0.2, ndcg=0.1))
+    before = snapshot(tmp_path)
+    whose = "in both its manifest and that of the live first"
+    for gate, sentence in (
+        (Gate(metric="ncdg@50"), f"metric 'ncdg@50': not measured on validation {whose}"),
+        (Gate(metric="ncdg@50"), "; choose one of ndcg@50, recall@50;"),
+        (Gate(split="validatoin"), f"split 'validatoin': no metrics {whose}"),
+        (Gate(split="validatoin"), "; choose one of validation;"),
+    ):
+        with pytest.raises(GateRefusal, match=re.escape(sentence)):
+            publish(draft, gate)
+    assert snapshot(tmp_path) == before
+    assert publish(draft, Gate(metric="ndcg@50")).name == "second"
+
+
+def test_a_metric_of_one_manifest_alone_is_not_replaced_by_another(make_draft: MakeDraft) -> None:
+    publish(make_draft("first", metrics=metrics(ndcg=0.1)))
+    draft = make_draft("second", metrics=metrics(ndcg=0.1, recall=0.3))
+    with pytest.raises(GateRefusal, match=r"'recall@50'.*the live first.*choose one of ndcg@50;"):
+        publish(draft)
+    assert publish(draft, Gate(metric="ndcg@50")).name == "second"
+
+
+def test_a_mistyped_metric_is_refused_before_there_is_a_live_release(make_draft: MakeDraft) -> None:
+    draft = make_draft("first")
+    with pytest.raises(GateRefusal, match=r"metric 'ncdg@50'.*choose one of recall@50"):
+        publish(draft, Gate(metric="ncdg@50"))
+
+
+PROTOCOL: dict[str, Any] = {"split": "unseen-users", "min_weight": None, "event_types": ["view"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"split": "sampled-99"}, "split = sampled-99, and unseen-users"),
+        ({"split": None}, "split = unknown, and unseen-users"),
+        ({"min_weight": 4.0}, "min_weight = 4.0, and none"),
+        ({"event_types": ["buy"]}, "event_types = buy, and view"),
+    ],
+)
+def test_metrics_of_different_protocols_are_not_compared(
+    make_draft: MakeDraft, tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    publish(make_draft("first", training=PROTOCOL))
+    better = {"validation": {"recall@50": 0.9}}
+    draft = make_draft("second", training=PROTOCOL | changes, metrics=better)
+    with pytest.raises(GateRefusal, match="measured by different protocols") as refused:
+        publish(draft)
+    assert sentence in str(refused.value)
+    assert "fit the draft again with the settings of first" in str(refused.value)
+    with pytest.raises(GateRefusal, match=r"different protocols.*metric 'ncdg@50'"):
+        publish(draft, Gate(metric="ncdg@50"))
+    assert read_current(tmp_path) == "first"
+    assert publish(make_draft("third", training=PROTOCOL, metrics=better)).name == "third"
+
+
+def test_a_fit_and_a_nightly_run_are_measured_by_different_protocols(
     make_draft: MakeDraft,
 ) -> None:
-    publish(make_draft("first", metrics=metrics(ndcg=0.1)))
-    publish(make_draft("second", metrics=metrics(ndcg=0.1, recall=0.3)))
-    with pytest.raises(GateRefusal, match=r"ndcg@50 \(validation\) is 0\.0500"):
-        publish(make_draft("third", metrics=metrics(ndcg=0.05)))
+    temporal = {"split": "temporal", "test_fraction": 0.1}
+    day = {"validation": {"recall@50": 0.2}, "night": {"recall@50": 0.2}}
+    publish(make_draft("first", training=temporal))
+    with pytest.raises(GateRefusal, match="split = held-out day, and temporal"):
+        publish(make_draft("second", training=temporal, metrics=day))
+
+
+def test_the_part_of_the_time_that_is_held_out_belongs_to_the_protocol(
+    make_draft: MakeDraft,
+) -> None:
+    publish(make_draft("first", training={"split": "temporal", "test_fraction": 0.1}))
+    with pytest.raises(GateRefusal, match=r"test_fraction = 0\.3, and 0\.1"):
+        publish(make_draft("second", training={"split": "temporal", "test_fraction": 0.3}))
+
+
+def test_metrics_on_the_same_cases_are_compared_whatever_the_fits_protocol(
+    make_draft: MakeDraft,
+) -> None:
+    live = read_manifest(publish(make_draft("first", training={"split": "unseen-users"})))
+    draft = make_draft("second", training={"split": "temporal"})
+    assert publish(draft, against=live).name == "second"
 
 
 def test_without_a_shared_metric_the_gate_refuses(make_draft: MakeDraft) -> None:

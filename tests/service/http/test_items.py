@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from index.release.manifest import RELEASES
-from index.release.reading import Release, open_release
+from index.release.reading import open_release
 from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Retriever
 from service.app import create_app
@@ -87,7 +87,7 @@ async def test_an_id_of_any_characters_is_found(
     ):
         live = app.state.service.live
         await live.refresh()
-        live.release = Release(live.release.manifest, renamed(live.release.retriever))
+        live.release = replace(live.release, retriever=renamed(live.release.retriever))
         for item in UNUSUAL_IDS:
             response = await client.get(f"/items/{quote(item, safe='')}/similar?k=3")
             assert response.status_code == 200, item

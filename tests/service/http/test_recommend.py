@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from index.ann.kernel_choice import find_kernel
 from index.release.manifest import RELEASES
 from index.release.reading import open_release
 from index.retrieval.retriever import Query
@@ -164,6 +165,7 @@ async def test_metrics_count_requests_without_ids(serve: Serve) -> None:
     assert 're4_responses_total{source="popular"} 1.0' in text
     assert "re4_history_oov_items_total 1.0" in text
     assert 're4_release_info{release="first"} 1.0' in text
+    assert f're4_kernel_info{{kernel="{find_kernel().name}"}} 1.0' in text
     assert "re4_redis_up 1.0" in text
     for stage in REQUEST_STAGES:
         assert f're4_request_seconds_count{{stage="{stage}"}} 2.0' in text

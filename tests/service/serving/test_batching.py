@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -349,7 +350,7 @@ async def test_a_batch_is_answered_by_one_release(live: ReleaseLoader) -> None:
     def load(release_id: str) -> None:
         assert live.release is not None
         manifest = live.release.manifest.model_copy(update={"id": release_id})
-        live.release = Release(manifest, live.release.retriever)
+        live.release = replace(live.release, manifest=manifest)
 
     engine = engine_of(live)
     waiting = [asyncio.ensure_future(engine.answer(query(k), connected)) for k in (1, 2)]

@@ -25,7 +25,7 @@ async def test_the_device_reaches_the_index(
     settings: Callable[..., Settings], publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The index refuses a missing device."""
-    monkeypatch.setattr(app_module, "_check_device", lambda device: None)
+    monkeypatch.setattr(app_module, "_check_search", lambda settings: None)
     publish()
     live = create_app(settings(device=MISSING)).state.service.live
     with pytest.raises(ReleaseError, match=f"device: {MISSING}, but faiss sees"):

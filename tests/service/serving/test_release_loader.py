@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from index.ann.kernel_choice import find_kernel
 from index.release.atomic_io import replace_text
 from index.release.errors import ReleaseError
 from index.release.lock import deletion_lock
@@ -116,9 +117,9 @@ def openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     opened: list[str] = []
     original_open = loader_module.open_release
 
-    def open_release(folder: Path, device: str) -> Release:
+    def open_release(folder: Path, device: str, kernel: str) -> Release:
         opened.append(folder.name)
-        return original_open(folder, device)
+        return original_open(folder, device, kernel)
 
     monkeypatch.setattr(loader_module, "open_release", open_release)
     return opened
@@ -359,6 +360,8 @@ async def test_get_release_shows_the_release_in_use_and_the_last_failure(
     assert state["release"]["interests"] == 3
     assert state["release"]["encoder"] == "re4"
     assert state["release"]["index"]["recall"] == 1.0
+    assert state["release"]["kernel"] == find_kernel().name
+    assert state["release"]["searched_by"] == "flat"
     assert state["release"]["metrics"] == {"validation": {"recall@50": 0.2}}
     assert state["last_reload_error"]["release"] == "second"
     assert "sha256" in state["last_reload_error"]["message"]

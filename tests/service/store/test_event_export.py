@@ -299,6 +299,26 @@ def test_an_unreadable_file_does_not_block_other_partitions(
     assert export_events(chosen, folder).events == len(unexported) > 0
 
 
+def test_the_losses_of_an_export_that_fails_are_in_its_last_line(
+    settings: MakeSettings, redis: RedisServer
+) -> None:
+    chosen = settings(redis_url=redis.url, event_stream_max_length=100 * PARTITIONS)
+    folder = chosen.releases / "events"
+    users = [user for user in "bcdefgh" if crc32(user.encode()) != crc32(b"anna")]
+    send(chosen, *(visit(user, "a") for user in users))
+    export_events(chosen, folder)
+    for damaged in folder.glob("date=*/*.parquet"):
+        damaged.write_bytes(b"")
+    send(chosen, *(visit("anna", f"{number}") for number in range(1000)))
+    kept = redis.execute("XLEN", STREAMS[crc32(b"anna") % PARTITIONS])
+    send(chosen, *(visit(user, "b") for user in users))
+    arguments = ["export-events", "--releases", str(chosen.releases), "--redis-url", redis.url]
+    exit_code, output = invoke(main, *arguments)
+    assert exit_code == 1
+    summary = next(line for line in output.splitlines() if line.startswith('{"events"'))
+    assert json.loads(summary)["lost"] == 1000 - kept > 0
+
+
 def test_a_redis_restored_from_a_backup_exports_nothing_twice(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:

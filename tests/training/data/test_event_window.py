@@ -1,5 +1,6 @@
 """The training window: which rows it has, and which are left out for which reason."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,48 @@ def test_event_types_filter_only_the_event_files(tmp_path):
     assert window.counts["of_other_kinds"] == 2
 
 
+def test_event_types_that_no_event_has_are_refused(tmp_path, caplog) -> None:
+    log = tmp_path / "base.csv"
+    log.write_text("user_id,item_id,timestamp\nu,a,86400\n")
+    events = tmp_path / "events"
+    export(events, 2, ("u", "b", 2.0, "view", "1"), ("u", "c", 2.0, "purchase", "2"))
+    with pytest.raises(LogError, match=r"0 of 2 events .*purchse.*they are purchase, view"):
+        read(events, log, event_types=("purchse",))
+    assert kept(read(events, log, event_types=("purchse", "view"))) == [("u", "a"), ("u", "b")]
+    (message,) = caplog.messages
+    assert "event type 'purchse': none of 2 events has it" in message
+
+
+def test_files_beside_their_date_folders_are_refused_or_reported(tmp_path, caplog) -> None:
+    export(tmp_path, 1, ("u", "a", 1.0, None, "1"))
+    stray = export(tmp_path, 2, ("u", "b", 2.0, None, "2")).rename(tmp_path / "part-1.parquet")
+    assert kept(read(tmp_path)) == [("u", "a")]
+    (message,) = caplog.messages
+    assert "1 of 2 files are in date=YYYY-MM-DD folders and Parquet" in message
+    assert str(stray) in message
+    shutil.rmtree(tmp_path / "date=1970-01-02")
+    with pytest.raises(LogError, match="0 of 1 files are in date=YYYY-MM-DD folders and Parquet"):
+        read(tmp_path)
+
+
+def test_a_base_log_that_lies_before_the_window_is_reported(tmp_path, caplog) -> None:
+    log = tmp_path / "base.csv"
+    log.write_text("user_id,item_id,timestamp\nu,a,86400\nu,b,86400\n")
+    export(tmp_path / "events", 50, ("u", "c", 50.0, None, "1"))
+    assert kept(read(tmp_path / "events", log, days=10)) == [("u", "c")]
+    (message,) = caplog.messages
+    assert "0 of 2 interactions of the log are in the window" in message
+
+
+def test_events_of_other_items_than_the_base_log_are_refused(tmp_path) -> None:
+    log = tmp_path / "base.csv"
+    rows = "".join(f"u,i{n},{86400 + n}\n" for n in range(30))
+    log.write_text(f"user_id,item_id,timestamp\n{rows}")
+    export(tmp_path / "events", 2, *(("u", f"I{n}", 2.0, None, str(n)) for n in range(30)))
+    with pytest.raises(LogError, match=r"0 of 30 items .*'I0'"):
+        read(tmp_path / "events", log)
+
+
 def test_the_window_ends_before_until_and_begins_days_before_its_last_event(tmp_path):
     days = {"a": 1.0, "b": 4.0, "c": 6.0, "d": 7.0}
     rows = [("u", name, day, None, name) for name, day in days.items()]
@@ -112,6 +155,50 @@ def test_the_window_ends_before_until_and_begins_days_before_its_last_event(tmp_
     window = read(tmp_path, days=2, until=7 * DAY_S)
     assert kept(window) == [("u", "b"), ("u", "c")]
     assert window.counts["after_the_window"] == window.counts["before_the_window"] == 1
+
+
+NOW = 1_767_225_600.0  # 2026-01-01
+
+
+def base_log(tmp_path: Path, moment: float) -> Path:
+    log = tmp_path / "base.csv"
+    log.write_text(f"user_id,item_id,timestamp\nu,a,{moment:.0f}\nu,b,{moment + 1:.0f}\n")
+    return log
+
+
+@pytest.mark.parametrize(
+    ("base", "events", "message"),
+    [
+        (NOW * 1000, NOW, r"base\.csv: .* in milliseconds.*in seconds.* by 1,000"),
+        (NOW * 1000, NOW * 1000, r"base\.csv: .* in milliseconds"),
+        (NOW, NOW * 1000, r"events: .* in milliseconds"),
+        (NOW, NOW * 10**6, r"events: .* in microseconds"),
+        (NOW / DAY_S, NOW, r"base\.csv: .*2045.* not .*Unix seconds"),
+        (NOW, NOW / DAY_S, r"events: .*2045.* not .*Unix seconds"),
+    ],
+)
+def test_base_log_and_events_in_different_units_are_refused(
+    tmp_path: Path, base: float, events: float, message: str
+) -> None:
+    row = ("u", "c", events / DAY_S, None, "1")
+    export(tmp_path / "events", 2, row, ("v", *row[1:]), ("w", *row[1:]))
+    with pytest.raises(LogError, match=message):
+        read(tmp_path / "events", base_log(tmp_path, base), until=NOW + 10)
+
+
+def test_a_few_events_in_the_future_are_left_out_with_a_warning(
+    tmp_path, caplog, monkeypatch
+) -> None:
+    monkeypatch.setattr("training.data.window_checks.time.time", lambda: NOW + 10)
+    rows = [(f"u{n}", "c", NOW / DAY_S, None, str(n)) for n in range(8)]
+    wrong = [("v", "d", 1000 * NOW / DAY_S, None, "x"), ("w", "d", 47_117.0, None, "y")]
+    export(tmp_path / "events", 2, *rows, *wrong)
+    window = read(tmp_path / "events", base_log(tmp_path, NOW - DAY_S), until=NOW + 10)
+    assert window.counts["after_the_window"] == 2
+    assert len(window.rows) == 10
+    (message,) = caplog.messages
+    assert "2 of 10 events are later than the end of the window" in message
+    assert "milliseconds" in message
 
 
 def test_unfinished_files_are_not_read(tmp_path):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from random import Random
 
 import numpy as np
 import pytest
@@ -34,10 +35,38 @@ def test_rows_are_sorted_by_user_then_time_and_duplicates_are_counted(
 ) -> None:
     log = log_of(rows)
     distinct = list(dict.fromkeys(rows))
-    assert rows_of(log) == sorted(distinct, key=lambda row: (row[0], row[2]))
+    result = rows_of(log)
+    assert sorted(result) == sorted(distinct)
+    assert [(row[0], row[2]) for row in result] == sorted((row[0], row[2]) for row in distinct)
     assert log.duplicates == len(rows) - len(distinct)
     assert list(log.user_ids) == sorted({row[0] for row in rows})
     assert list(log.item_ids) == sorted({row[1] for row in rows})
+
+
+@settings(deadline=None, derandomize=True)
+@given(rows=log_rows, random=st.randoms(use_true_random=False))
+def test_the_order_of_the_file_changes_nothing(
+    log_of: LogOf, rows_of: RowsOf, rows: list[Row], random: Random
+) -> None:
+    shuffled = random.sample(rows, len(rows))
+    assert rows_of(log_of(shuffled)) == rows_of(log_of(rows))
+
+
+def test_ties_of_time_are_in_an_order_of_chance(log_of: LogOf, rows_of: RowsOf) -> None:
+    """A file sorted by item, with one time a user: the last item must say nothing about itself."""
+    items = [f"{item:02d}" for item in range(20)]
+    rows = rows_of(log_of([(f"u{user}", item, 0.0) for user in range(400) for item in items]))
+    orders = [[row[1] for row in rows[start : start + 20]] for start in range(0, len(rows), 20)]
+    assert len({tuple(order) for order in orders}) == 400
+    for position in (0, 19):
+        counts = Counter(order[position] for order in orders)
+        assert len(counts) == 20
+        assert max(counts.values()) < 45  # 20 are expected, with a deviation of 4.4
+
+
+def test_a_later_interaction_stays_later(log_of: LogOf, rows_of: RowsOf) -> None:
+    rows = [("u", f"{item}", float(item // 3)) for item in range(30)]
+    assert [row[2] for row in rows_of(log_of(rows[::-1]))] == [row[2] for row in rows]
 
 
 def test_a_log_takes_at_most_16_bytes_an_interaction_beside_its_ids() -> None:

@@ -29,7 +29,10 @@ GOOD = '{"reviewerID": "a", "asin": "b", "unixReviewTime": 1, "overall": 5}\n'
         ('{"reviewerID": "a", "unixReviewTime": 1}', "no item id"),
         ('{"reviewerID": "a", "asin": "b"}', "no timestamp"),
         ('{"reviewerID": "a", "asin": "", "unixReviewTime": 1}', "item id is empty"),
-        ('{"reviewerID": "a", "asin": "b", "unixReviewTime": 1, "overall": -1}', "weight -1"),
+        (
+            '{"reviewerID": "a", "asin": "b", "unixReviewTime": 1, "overall": NaN}',
+            "weight nan; it must be finite",
+        ),
     ],
 )
 def test_a_bad_line_is_located(write: Write, line: str, message: str) -> None:

@@ -90,7 +90,6 @@ def test_bad_timestamps_are_rejected(write: Write, text: str, message: str) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("-1", "weight -1; it must be 0 or more"),
         ("nan", "weight nan; it must be"),
         ("inf", "weight inf; it must be"),
         ("much", "weight 'much' is not a number"),
@@ -100,3 +99,10 @@ def test_bad_weights_are_rejected(write: Write, text: str, message: str) -> None
     path = write(f"user_id,item_id,timestamp,weight\na,x,1,2\na,x,1,{text}\n")
     with pytest.raises(LogError, match=f"line 3: {message}"):
         read_log(path)
+
+
+def test_weights_may_be_negative(write: Write) -> None:
+    text = "user_id,item_id,timestamp,weight\na,x,1,2\na,y,1,-3.5\na,z,1,0\n"
+    assert list(read_log(write(text), min_weight=1).item_ids) == ["x"]
+    assert list(read_log(write(text), min_weight=-3.5).item_ids) == ["x", "y", "z"]
+    assert len(read_log(write(text))) == 3

@@ -40,6 +40,21 @@ def test_recall_and_hit():
     assert (hit([X, A], [A], 1), hit([X, A], [A], 2)) == (0.0, 1.0)
 
 
+def test_an_item_that_was_taken_twice_counts_once():
+    ranked, relevant = [X, A], [X, X, Y]
+    assert recall(ranked, relevant, 5) == 0.5
+    assert ndcg(ranked, relevant, 5) == pytest.approx(1 / (1 + 1 / math.log2(3)))
+    assert ndcg_hits(ranked, relevant, 5) == 1.0
+    assert ndcg_gt_order([Y], relevant, 5) == pytest.approx(1 / math.log2(3))
+    assert recall([X, Y], relevant, 5) == ndcg([X, Y], relevant, 5) == 1.0
+
+
+@pytest.mark.parametrize("metric", [metric.function for metric in METRICS.values()])
+def test_no_metric_gains_or_loses_by_repetition(metric):
+    once = metric([A, X, B], [A, B, C], 3)
+    assert metric([A, X, B], [A, A, B, A, C, C], 3) == once
+
+
 @pytest.mark.parametrize("metric", [metric.function for metric in METRICS.values()])
 def test_perfect_and_empty_rankings(metric):
     assert metric([A, B, C], [A, B, C], 3) == 1.0

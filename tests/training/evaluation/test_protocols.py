@@ -62,6 +62,11 @@ def test_sampled_99_ranks_the_target_among_items_the_user_never_interacted_with(
     assert split_log("sampled-99", log, 300, 0.1, seed=0).test == split.test
 
 
+def test_sampled_99_takes_all_other_items_of_a_small_catalogue():
+    split = split_log("sampled-99", log_of([list(range(1, 8)), list(range(3, 9))]), 100, 0.1, 0)
+    assert {len(case.candidates or ()) for case in split.test} == {100 - 6, 100 - 5}
+
+
 def test_temporal_trains_only_on_the_past():
     split = split_log("temporal", log_of(), 6, 0.2, seed=0)
     # times are 0, 10, 20, ... within each user; a fifth of the interactions is after 30 or so
@@ -89,3 +94,11 @@ def test_unseen_users_are_not_trained_on():
 def test_a_log_with_nothing_to_evaluate_on_is_rejected(name):
     with pytest.raises(LogError, match="leave nothing to train on"):
         split_log(name, log_of([[1], [2], [3]]), 3, 0.1, seed=0)
+
+
+@pytest.mark.parametrize("name", ["unseen-users", "temporal"])
+def test_a_held_out_item_is_held_out_once(name):
+    log = log_of([[1, 2, 3, 4, 5, 6, 7, 8, 1, 1]] * 10)
+    split = split_log(name, log, 8, 0.2, seed=0)
+    assert split.test
+    assert all(case.relevant == [1] for case in split.test)

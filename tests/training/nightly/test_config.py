@@ -45,6 +45,12 @@ def test_command_line_settings_override_the_file(tmp_path):
         (("webhook", ""), "webhook"),
         (("root", ""), "root: Value error, name a file or folder"),
         (("until", float("nan")), "until"),
+        (("until", 1_767_312_000_000), "until: .*milliseconds"),
+        (("metric_drop", 5), "metric_drop: Input should be less than or equal to 1"),
+        (("max_metric_drop", 1.4), "max_metric_drop: Input should be less than or equal to 1"),
+        (("ann_recall", -1), "ann_recall: Input should be greater than or equal to 0"),
+        (("ann_recall", 95), "ann_recall: Input should be less than or equal to 1"),
+        (("size_change", -0.2), "size_change: Input should be greater than or equal to 0"),
     ],
 )
 def test_an_invalid_setting_is_rejected(tmp_path, override, message):

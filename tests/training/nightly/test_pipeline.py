@@ -9,12 +9,16 @@ import pyarrow as pa
 import pytest
 from safetensors.torch import load_file, save_file
 
+from index.release.errors import GateRefusal
+from index.release.gate import Gate
 from index.release.manifest import ENCODER, digest, read_manifest, write_manifest
-from index.release.publish import rollback
+from index.release.publish import publish, rollback
 from tests.training.nightly.nightly_runs import (
+    FIRST_END,
     Killed,
     assert_rejected,
     config_of,
+    export,
     kill_before,
     live_release,
     raise_killed,
@@ -53,6 +57,19 @@ def test_a_worse_model_is_rejected(folder):
         folder, outcome, before, "recall@20 (night) is 0.", f"of the live {before}", "is allowed"
     )
     assert run_nightly(config_of(folder, cold=True, fit=slow, refit_epochs=0)).exit_code == 4
+
+
+def test_a_model_below_popularity_is_rejected_without_a_live_release_too(tmp_path, log):
+    export(log, tmp_path / "events")
+    slow = {"learning_rate": 1e-9, "epochs": 1}
+    outcome = run_nightly(config_of(tmp_path, until=FIRST_END, fit=slow, refit_epochs=0))
+    assert outcome.outcome == "refused", outcome.sentence
+    assert "of popularity on the same users" in outcome.sentence
+    root = tmp_path / "root"
+    assert not (root / "current").exists()
+    (draft,) = (root / "drafts").iterdir()
+    with pytest.raises(GateRefusal, match="of popularity on the same users"):
+        publish(draft, Gate(metric="recall@20"))
 
 
 def test_a_catalog_of_half_the_size_is_rejected(folder, log):

@@ -2,10 +2,13 @@
 
 import fcntl
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from index.release.manifest import ENCODER, read_manifest
@@ -119,3 +122,53 @@ def test_the_command_prints_the_outcome(folder, tmp_path, run_command) -> None:
     invalid = run_command("nightly", "--set", "kep=3")
     assert invalid.exit_code == 1
     assert "Error: " in invalid.stderr
+
+
+def test_the_warnings_of_a_run_are_in_its_outcome_and_its_report(folder):
+    export_beside = folder / "events" / "part-9.parquet"
+    file = next((folder / "events").glob("date=*/*.parquet"))
+    shutil.copyfile(file, export_beside)
+    messages: list[str] = []
+    outcome = run_nightly(config_of(folder), messages.append)
+    assert outcome.outcome == "published", outcome.sentence
+    (warning,) = outcome.to_json()["warnings"]
+    assert "are in date=YYYY-MM-DD folders" in warning
+    assert f"warning: {warning}" in messages
+    assert warning in read_page(folder, outcome)
+
+
+def test_an_item_file_of_other_ids_fails_the_run(folder):
+    items = folder / "items.csv"
+    items.write_text("item_id,title\nI1,One\n")
+    outcome = run_nightly(config_of(folder, items=items))
+    assert outcome.outcome == "failed"
+    assert "items of the log are in the item file" in outcome.sentence
+
+
+def test_a_run_erases_the_events_of_forgotten_users(folder, log):
+    user = log["user_id"][0].as_py()
+    late = folder / "events" / "date=2025-04-20"
+    late.mkdir(exist_ok=True)
+    tombstone = {
+        "user_id": [user],
+        "item_id": pa.array([None], pa.string()),
+        "timestamp": [float(SECOND_END)],
+        "event": ["forget"],
+    }
+    pq.write_table(pa.table(tombstone), late / "part-9.parquet")
+    messages: list[str] = []
+    outcome = run_nightly(config_of(folder), messages.append)
+    assert outcome.outcome == "published", outcome.sentence
+    assert any(message.startswith("compact: ") and "erased" in message for message in messages)
+    files = (folder / "events").glob("date=*/*.parquet")
+    rows = [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+    assert [row["event"] for row in rows if row["user_id"] == user] == ["forget"]
+
+
+def test_a_run_goes_on_where_the_events_cannot_be_compacted(folder):
+    with (folder / "events" / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        messages: list[str] = []
+        outcome = run_nightly(config_of(folder), messages.append)
+    assert outcome.outcome == "published", outcome.sentence
+    assert "an export or a compaction is at work" in messages[0]

@@ -1,7 +1,11 @@
 """A window with too few events."""
 
 import shutil
+from pathlib import Path
 
+import pytest
+
+from index.release.manifest import read_manifest, write_manifest
 from tests.training.nightly.nightly_runs import FIRST_END, config_of, live_release
 from training.data.event_window import DAY_S
 from training.nightly.run import run_nightly
@@ -16,3 +20,30 @@ def test_an_empty_day_is_nothing_new(folder):
     outcome = run_nightly(config_of(folder))
     assert "no event is in the window" in outcome.sentence
     assert live_release(folder) == before
+
+
+def set_last(folder: Path, last: float) -> None:
+    """Let the live release say that it was trained on events up to then."""
+    release = folder / "root" / "releases" / live_release(folder)
+    manifest = read_manifest(release)
+    data = manifest.data.model_copy(update={"last": last})
+    write_manifest(release, manifest.model_copy(update={"data": data}))
+
+
+@pytest.mark.parametrize("last", [4_070_908_800.0, 1000 * (FIRST_END - 1), 1e17])
+def test_what_live_has_seen_is_not_spoilt_by_one_time_in_the_future(folder, last):
+    """Of a row dated 2099 in its log, or of a log in another unit."""
+    before = live_release(folder)
+    set_last(folder, last)
+    outcome = run_nightly(config_of(folder))
+    assert outcome.live == before
+    assert outcome.outcome in ("published", "refused"), outcome.sentence
+    assert "nothing-new" not in outcome.sentence
+
+
+def test_a_live_release_in_another_unit_is_continued_where_it_ended(folder):
+    set_last(folder, 1000 * (FIRST_END - 1))
+    outcome = run_nightly(config_of(folder))
+    assert outcome.outcome == "published", outcome.sentence
+    manifest = read_manifest(folder / "root" / "releases" / live_release(folder))
+    assert manifest.data.last < 1e11

@@ -12,6 +12,7 @@ from index.encoders import History, Interests
 class LossInputs(NamedTuple):
     """The inputs of the loss terms for a batch of B examples.
 
+    history: with the item vectors as they are served; those that the encoder read have dropout.
     targets (B,) rows, target_vectors (B, D); negatives (S,) rows shared by the batch,
     negative_vectors (S, D). target_log_q (B,), negative_log_q (S,): log of how often each is drawn,
     None where all are drawn equally often.

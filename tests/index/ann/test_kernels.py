@@ -1,0 +1,185 @@
+"""The kernels against 64-bit integers, and the choice of one for this processor."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from index.ann.kernel_choice import choose_kernel, find_kernel, is_exact, measure_kernels
+from index.ann.kernels import (
+    FLOAT32,
+    KERNELS,
+    MAX_CODE,
+    Codes,
+    Float32,
+    Int8Fbgemm,
+    Kernel,
+    KernelName,
+    Multiply,
+)
+from index.ann.quantization import QuantizedMatrix
+from service.settings import Settings
+
+NAMES: list[KernelName] = [kernel.name for kernel in KERNELS]
+
+
+@pytest.fixture(params=KERNELS, ids=NAMES)
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    chosen: Kernel = request.param
+    if not is_exact(chosen):
+        pytest.skip(f"{chosen.name} does not work on this processor")
+    return chosen
+
+
+def timing(**seconds: float) -> Callable[[Sequence[Kernel]], Mapping[KernelName, float]]:
+    """Times by name, with _ in place of -."""
+    return lambda kernels: {k.name: seconds[k.name.replace("-", "_")] for k in kernels}
+
+
+class Wrong(Int8Fbgemm):
+    """Off by one in the last product."""
+
+    def pack(self, codes: Codes) -> Multiply:
+        multiply = super().pack(codes)
+
+        def off_by_one(queries: Codes) -> Codes:
+            products = multiply(queries)
+            products[-1, -1] += 1
+            return products
+
+        return off_by_one
+
+
+class ForFew(Int8Fbgemm):
+    min_vectors = 0
+
+
+class Missing(Int8Fbgemm):
+    """As with a torch that has no such operator."""
+
+    def pack(self, codes: Codes) -> Multiply:
+        raise AttributeError("'_OpNamespace' 'quantized' object has no attribute")
+
+
+# --- products ---
+
+
+@pytest.mark.parametrize("queries", [1, 8, 33])
+@pytest.mark.parametrize("vectors", [1, 7, 2000])
+@pytest.mark.parametrize("dim", [2, 3, 64, 100, 1024])
+def test_products_are_those_of_64_bit_integers(
+    kernel: Kernel, queries: int, vectors: int, dim: int
+) -> None:
+    random = np.random.default_rng(dim)
+    limit = kernel.max_query_code or MAX_CODE
+    for largest in (False, True):
+        left = random.integers(-limit, limit + 1, (queries, dim))
+        right = random.integers(-MAX_CODE, MAX_CODE + 1, (vectors, dim))
+        if largest:
+            left, right = np.full_like(left, -limit), np.full_like(right, MAX_CODE)
+        stored = right.astype(np.int8 if kernel.max_query_code else np.float32)
+        products = kernel.pack(stored)(left.astype(np.float32))
+        if kernel.max_query_code:
+            np.testing.assert_array_equal(products, left @ right.T)
+        else:
+            np.testing.assert_allclose(products, left @ right.T, rtol=1e-5, atol=1e-2)
+
+
+def test_packing_does_not_warn(kernel: Kernel) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kernel.pack(np.ones((3, 4), np.int8 if kernel.max_query_code else np.float32))
+
+
+@pytest.mark.parametrize("dim", [1, 2, 2064, 2065, 4096])
+def test_vectors_that_a_kernel_cannot_multiply_exactly_are_multiplied_in_float32(dim: int) -> None:
+    for kernel in (*KERNELS[:2], ForFew()):
+        matrix = QuantizedMatrix(np.ones((20, dim), np.float32), kernel)
+        assert matrix.kernel is (kernel if kernel.fits(dim) else FLOAT32)
+    assert Int8Fbgemm().fits(dim) == (dim in (2, 2064))
+
+
+def test_few_vectors_are_multiplied_in_float32() -> None:
+    kernel = Int8Fbgemm()
+    few = np.ones((kernel.min_vectors - 1, 4), np.float32)
+    assert QuantizedMatrix(few, kernel).kernel is FLOAT32
+    assert QuantizedMatrix(np.concatenate([few, few]), kernel).kernel is kernel
+
+
+# --- choice ---
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({"float32": 1.0, "int8_vnni": 8.0, "int8_fbgemm": 0.5}, "int8-fbgemm"),
+        ({"float32": 1.0, "int8_vnni": 0.3, "int8_fbgemm": 0.5}, "int8-vnni"),
+        ({"float32": 1.0, "int8_vnni": 1.1, "int8_fbgemm": 1.1}, "float32"),
+        ({"float32": 1.0, "int8_vnni": 1.0, "int8_fbgemm": 0.97}, "float32"),
+        ({"float32": 1.0, "int8_vnni": 1e9, "int8_fbgemm": float("inf")}, "float32"),
+    ],
+    ids=str,
+)
+def test_a_kernel_that_is_slower_than_float32_is_never_chosen(
+    seconds: dict[str, float], chosen: KernelName
+) -> None:
+    if not all(is_exact(kernel) for kernel in KERNELS):
+        pytest.skip("a kernel does not work on this processor")
+    assert choose_kernel(KERNELS, timing(**seconds)).name == chosen
+
+
+def test_the_kernel_chosen_here_is_not_slower_than_float32() -> None:
+    """Measured again, with some room for other load on the machine."""
+    chosen = find_kernel()
+    seconds = measure_kernels([FLOAT32, chosen])
+    assert seconds[chosen.name] < 1.3 * seconds["float32"]
+
+
+@pytest.mark.parametrize("broken", [Wrong(), Missing()], ids=["wrong", "missing"])
+def test_a_kernel_that_is_wrong_or_missing_is_never_chosen(broken: Kernel) -> None:
+    assert not is_exact(broken)
+    fastest = timing(float32=1.0, int8_fbgemm=0.1)
+    assert choose_kernel([Float32(), broken], fastest) is FLOAT32
+
+
+def test_it_is_measured_once_and_in_milliseconds() -> None:
+    assert find_kernel() is find_kernel("auto")
+    seconds = measure_kernels(KERNELS)
+    assert set(seconds) == set(NAMES)
+    assert all(0 < s < 1 for s in seconds.values())
+
+
+def test_a_named_kernel_is_honoured(kernel: Kernel) -> None:
+    assert find_kernel(kernel.name) is kernel
+
+
+def test_an_unknown_kernel_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="'int4' is unknown; choose one of auto, float32") as error:
+        find_kernel("int4")
+    assert all(name in str(error.value) for name in NAMES)
+
+
+def test_a_named_kernel_that_does_not_work_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.ann.kernel_choice.KERNELS", (FLOAT32, Missing()))
+    with pytest.raises(ValueError, match=r"int8-fbgemm gives wrong products .* or torch lacks it"):
+        find_kernel("int8-fbgemm")
+
+
+def test_the_service_knows_the_same_kernels() -> None:
+    """Its settings name them again, as they load no torch."""
+    known = Settings.model_json_schema()["properties"]["kernel"]["enum"]
+    assert sorted(known) == sorted(["auto", *NAMES])
+
+
+def test_torch_still_has_what_the_kernels_use() -> None:
+    """Else this fails with a new torch, and the next person learns why search became slower."""
+    if "fbgemm" not in torch.backends.quantized.supported_engines:
+        pytest.skip("no FBGEMM on this processor")
+    assert is_exact(Int8Fbgemm())
+
+
+def test_lists_with_few_vectors_to_scan_take_no_longer_with_the_kernel_chosen() -> None:
+    """Head and means are fewer than the kernel's calls pay for: they stay in float32."""
+    assert QuantizedMatrix(np.ones((4096 + 512, 64), np.float32), Int8Fbgemm()).kernel is FLOAT32

@@ -1,0 +1,56 @@
+"""What the losses see of a batch."""
+
+import numpy as np
+import torch
+
+from training.config import FitConfig
+from training.data.examples import Examples
+from training.models.model import Model
+from training.models.objectives import LossInputs
+
+
+def inputs_of(model: Model, examples: Examples) -> LossInputs:
+    """What the objective of a model is called with."""
+    seen: list[LossInputs] = []
+    model.objective.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(examples)
+    return seen[0]
+
+
+def test_dropout_is_for_the_encoder_and_the_losses_see_clean_items():
+    config = FitConfig(dim=8, hidden=8, interests=2, history=4, dropout=0.5, negatives=5)
+    torch.manual_seed(0)
+    model = Model(config, torch.ones(10, dtype=torch.int64)).train()
+    examples = Examples(np.array([[0, 1, 2, 3], [4, 5, 6, 7]]), np.array([8, 9]))
+    given = []
+    model.encoder.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0].vectors))
+    batch = inputs_of(model, examples)
+    clean = model.table(batch.history.rows)
+    torch.testing.assert_close(batch.history.vectors, clean)
+    dropped = given[0] == 0
+    assert dropped[batch.history.mask].any()
+    torch.testing.assert_close(given[0][~dropped], 2 * clean[~dropped])
+
+
+def test_reconstruction_of_clean_vectors_is_asked_for_whatever_is_dropped():
+    """An interest that restores an item exactly has no loss, with dropout as without."""
+    config = FitConfig(
+        dim=8,
+        hidden=8,
+        interests=2,
+        history=4,
+        dropout=0.9,
+        negatives=5,
+        reconstruct=1.0,
+        gamma=0.01,
+    )
+    torch.manual_seed(0)
+    model = Model(config, torch.ones(10, dtype=torch.int64)).train()
+    examples = Examples(np.array([[0, 1, 2, 3], [4, 5, 6, 7]]), np.array([8, 9]))
+    batch = inputs_of(model, examples)
+    zeros = batch._replace(
+        interests=batch.interests._replace(raw=torch.zeros_like(batch.interests.raw))
+    )
+    loss = model.objective._terms["reconstruct"](zeros)
+    squares = model.table(batch.history.rows).square().sum(dim=2)[batch.history.mask]
+    torch.testing.assert_close(loss, squares.mean())

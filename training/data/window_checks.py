@@ -1,0 +1,93 @@
+"""Whether the base log and the events of a window fit each other, and its settings fit them."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from training.data.errors import LogError, UnmatchedError
+from training.data.matching import check_event_types, check_matches, examples, warn
+from training.data.time_units import PER_SECOND, describe, typical, unit_names, unit_of
+
+_REPLAY_S = 86_400.0  # a window that ends earlier than this ago is of the past on purpose
+_FEW_ITEMS = 20  # so few may all be new
+_LITTLE_COMMON = 0.1
+
+
+def check_units(
+    log: Path | None, base: NDArray[np.float64], events: Path, received: NDArray[np.float64]
+) -> None:
+    """Raises LogError if one of the two is in another unit than seconds, or only one in none.
+
+    A few events in another unit do not stop the run: one client may have sent them.
+    """
+    moments = {path: typical(part) for path, part in ((log, base), (events, received)) if len(part)}
+    units = {path: unit_of(moment) for path, moment in moments.items()}
+    if set(units.values()) <= {"seconds"} or set(units.values()) == {None}:
+        return
+    wrong = next(path for path, unit in units.items() if unit != "seconds")
+    others = [f", and in {path} {describe(moments[path])}" for path in units if path != wrong]
+    per_second = PER_SECOND.get(units[wrong] or "")
+    remedy = f"divide its times by {per_second:,}" if per_second else "correct its times"
+    raise LogError(
+        f"{wrong}: a typical timestamp, {describe(moments[wrong])}{''.join(others)}; the window is "
+        f"in days, so both have to be in Unix seconds: {remedy}"
+    )
+
+
+def check_common_items(log: Path | None, base: pa.Table, events: Path, received: pa.Table) -> None:
+    """Raises UnmatchedError if the log has none of the events' items, warns if it has few."""
+    known = pc.unique(base["item_id"])
+    ids = pc.unique(received["item_id"]).drop_null()
+    if not len(known) or len(ids) < _FEW_ITEMS:
+        return
+    check_matches(
+        events,
+        pc.sum(pc.is_in(ids, known)).as_py() or 0,
+        len(ids),
+        f"items of the events are in {log}",
+        f"both need the same ids, where the events have such as {pc.min(ids).as_py()!r} and the "
+        f"log {pc.min(known).as_py()!r}",
+        _LITTLE_COMMON,
+    )
+
+
+def check_event_rows(
+    events: Path, received: pa.Table, tombstones: int, event_types: Sequence[str], until: float
+) -> None:
+    """Raises UnmatchedError if no event has one of the types; warns of types that none has, and of
+    events in the future."""
+    total = len(received) - tombstones
+    if event_types and total:
+        counts = {
+            row["values"]: row["counts"] for row in pc.value_counts(received["event"]).to_pylist()
+        }
+        found = sorted(name for name in counts if name is not None)
+        if not set(event_types) & set(found):
+            raise UnmatchedError(
+                f"{events}: 0 of {total:,} events have an event type of {', '.join(event_types)}; "
+                f"they are {examples(found)}; correct event_types"
+            )
+        check_event_types(events, event_types, found, total, "events")
+    times = received["timestamp"].to_numpy()
+    late = times[times >= until]
+    if len(late) and until >= time.time() - _REPLAY_S:
+        units = ", ".join(unit_names(late))
+        warn(
+            f"{events}: {len(late):,} of {len(times):,} events are later than the end of the "
+            f"window and left out{f' (some are in {units})' if units else ''}; check the clocks of "
+            "those who send them"
+        )
+
+
+def check_base(log: Path | None, kept: int, total: int) -> None:
+    """Warn if the whole base log is left out, which a short window may be meant to do."""
+    if total and not kept:
+        warn(
+            f"{log}: 0 of {total:,} interactions of the log are in the window; lengthen "
+            "window_days, or remove the log from the settings"
+        )
