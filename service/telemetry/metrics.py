@@ -270,4 +270,4 @@ class Metrics:
 
 
 def _gc_total(generation: int, name: str) -> float:
-    return gc.get_stats()[generation][name]
+    return float(gc.get_stats()[generation][name])

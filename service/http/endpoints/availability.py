@@ -1,18 +1,24 @@
 """PUT /items/{item_id}, PUT /items and GET /items."""
 
+from typing import Annotated, Literal
+
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.http.responses import json_response
-from service.http.schemas.availability import (
-    After,
-    Availability,
-    ItemAvailabilities,
-    Limit,
-    OnlyWithdrawn,
-)
+from service.http.schemas.availability import Availability, ItemAvailabilities
 from service.http.schemas.common import ItemInPath
 from service.http.state import state_of
+
+OnlyWithdrawn = Annotated[
+    Literal["false"],
+    Query(description="false: the withdrawn items, which alone are listed", examples=["false"]),
+]
+After = Annotated[
+    str, Query(max_length=512, description="only ids after this one", examples=["item-0"])
+]
+Limit = Annotated[int, Query(ge=1, le=10_000, description="most ids in one page", examples=[100])]
 
 
 async def put(request: Request, body: Availability, item_id: ItemInPath) -> Response:

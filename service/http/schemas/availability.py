@@ -1,8 +1,7 @@
 """PUT /items/{item_id}, PUT /items and GET /items: which items may be recommended."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import Query
 from pydantic import Field, RootModel
 from pydantic.config import ConfigDict
 
@@ -48,6 +47,11 @@ class ItemAvailabilities(
         json_schema_extra={"examples": [[{"item_id": "item-1", "available": False}]]},
     )
 
+    @property
+    def entries(self) -> int:
+        """What the rate limit counts."""
+        return len(self.root)
+
 
 class ItemAvailabilityNow(AvailabilityNow):
     model_config = example(item_id="item-1", available=False, changed=True, known=True)
@@ -68,17 +72,7 @@ class AvailabilitiesNow(Output):
 class WithdrawnPage(Output):
     """Withdrawn items, in order of their ids."""
 
-    model_config = example(items=["item-1"], next=None)
+    model_config = example(items=["item-1"], next="item-1")
 
     items: list[str]
     next: str | None = Field(description="the `after` of the next page; null on the last")
-
-
-OnlyWithdrawn = Annotated[
-    Literal["false"],
-    Query(description="false: the withdrawn items, which alone are listed", examples=["false"]),
-]
-After = Annotated[
-    str, Query(max_length=512, description="only ids after this one", examples=["item-0"])
-]
-Limit = Annotated[int, Query(ge=1, le=10_000, description="most ids in one page", examples=[100])]

@@ -131,6 +131,21 @@ def test_the_trainer_reads_the_log(
     assert window.counts["forgotten"] == 1
 
 
+def test_a_history_and_the_trainer_have_late_events_in_the_same_order(
+    settings: MakeSettings, redis: RedisServer, tmp_path: Path
+) -> None:
+    chosen = settings(redis_url=redis.url)
+    days = (3, 1, 2, 1, 0, 5, 4, 2)
+    send(chosen, *(visit("anna", f"{number}", day) for number, day in enumerate(days)))
+    send(chosen, visit("anna", "last", 1))
+    history = redis.execute("LRANGE", f"re4:{{{crc32(b'anna') % PARTITIONS}}}:history:anna", 0, -1)
+    export_events(chosen, tmp_path / "log")
+    window = read_window(tmp_path / "log", None, FitConfig(), (), None, 4e9)
+    trained_on = window.rows["item_id"].to_pylist()
+    assert [item.decode() for item in history] == trained_on
+    assert trained_on == ["4", "1", "3", "last", "2", "7", "0", "6", "5"]
+
+
 def test_files_of_many_batches_are_in_the_order_of_the_stream(
     settings: MakeSettings,
     redis: RedisServer,
