@@ -65,7 +65,9 @@ class ExportEvents(StoreSettings):
 
         configure_logs(self.log_level)
         try:
-            exported = export_events(self, self.to or self.releases / "events")
+            # With a Redis and --to alone there is no root, whose events they would have to be.
+            root = None if self.releases == self.to else self.releases
+            exported = export_events(self, self.to or self.releases / "events", root)
         except ExportError as error:
             if error.exported.lost:  # they are reported this once
                 print(json.dumps(asdict(error.exported)))

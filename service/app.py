@@ -29,7 +29,7 @@ from service.serving.batching import Engine
 from service.serving.release_loader import ReleaseLoader
 from service.serving.supervision import Work, run_for_ever
 from service.settings import Settings, SetupError
-from service.store.availability import WithdrawnItems
+from service.store.availability import ItemAvailability
 from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
 from service.store.redis_client import ResilientRedis, deployment_of
@@ -79,23 +79,25 @@ def create_app(settings: Settings) -> FastAPI:
 def _create_state(settings: Settings) -> ServiceState:
     metrics = Metrics(shared=settings.workers > 1)
     redis = ResilientRedis(deployment_of(settings), settings, metrics)
-    histories, withdrawn_items = HistoryStore(redis, settings, metrics), WithdrawnItems(redis)
+    histories = HistoryStore(redis, settings, metrics)
     _check_search(settings)
     live = ReleaseLoader(settings.releases, metrics, device=settings.device, kernel=settings.kernel)
-    cold_start_items = ColdStartItems(redis, histories, live, withdrawn_items, settings)
+    availability = ItemAvailability(redis, live, settings, metrics)
+    cold_start_items = ColdStartItems(redis, histories, live, availability, settings)
     engine = Engine(
         live,
         metrics,
         settings.max_queue_size,
         settings.max_batch_size,
         settings.deadline_ms / 1000,
-        withdrawn_items.rows,
+        availability.withdrawn_rows,
         cold_start_items.delta,
     )
     metrics.add_gauge_callback(metrics.queue_depth, lambda: engine.depth)
     metrics.add_gauge_callback(metrics.queue_age, lambda: engine.age_s)
     metrics.add_gauge_callback(metrics.redis_circuit_open, lambda: redis.circuit_open)
-    metrics.add_gauge_callback(metrics.withdrawn_items, lambda: len(withdrawn_items))
+    metrics.add_gauge_callback(metrics.withdrawn_items, lambda: len(availability.withdrawn))
+    metrics.add_gauge_callback(metrics.announced_items, lambda: len(availability.announced))
     metrics.add_gauge_callback(metrics.cold_start_items, lambda: len(cold_start_items))
     return ServiceState(
         settings=settings,
@@ -104,7 +106,7 @@ def _create_state(settings: Settings) -> ServiceState:
         engine=engine,
         redis=redis,
         histories=histories,
-        withdrawn_items=withdrawn_items,
+        availability=availability,
         cold_start_items=cold_start_items,
         authorizer=Authorizer(settings),
         cross_origin=CrossOrigin(settings.cors_origins) if settings.cors_origins else None,
@@ -142,7 +144,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state: ServiceState = app.state.service
     await state.redis.start()
     with suppress(HistoryUnavailableError):  # counted and logged by ResilientRedis
-        await state.withdrawn_items.poll()
+        await state.availability.poll()
     tasks = [
         asyncio.create_task(run_for_ever(name, work, state.metrics))
         for name, work in _background_work(state)
@@ -162,7 +164,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _background_work(state: ServiceState) -> Iterator[tuple[TaskName, Work]]:
     """What runs for ever, by its name in the metrics."""
     yield "releases", partial(state.live.watch, state.settings.reload_interval_s)
-    yield "withdrawals", state.withdrawn_items.watch
+    yield "redis", state.redis.watch
+    yield "withdrawals", state.availability.watch
     if state.settings.max_cold_start_items:
         yield "new items", state.cold_start_items.watch
     if state.metrics.are_shared:

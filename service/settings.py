@@ -17,7 +17,7 @@ from service.settings_sources import (
     SecretsFolder,
     option_of,
 )
-from service.settings_types import Device, Hosts, Origins, Proxies, Rate, Root
+from service.settings_types import Device, Hosts, KeyPrefix, Origins, Proxies, Rate, Root
 
 MAX_K = 1000  # the API's limit of k
 # One of these is in each folder of releases.
@@ -77,6 +77,10 @@ class StoreSettings(BaseSettings):
         None, description="password of Redis, if its URL holds none"
     )
     redis_password_file: Path | None = Field(None, description="file that holds redis-password")
+    redis_key_prefix: KeyPrefix = Field(
+        "re4",
+        description="first part of every key in Redis; another for each shop on one Redis",
+    )
     embedded_redis_folder: Path | None = Field(
         None, description="data folder of the embedded Redis; without one, RELEASES/history"
     )
@@ -170,6 +174,19 @@ class Settings(StoreSettings):
     history_ttl_days: float = Field(
         180, gt=0, le=36_500, description="days after its last event until a history expires"
     )
+    allowed_lateness_hours: float = Field(
+        720,
+        ge=0,
+        le=87_600,
+        description="hours by which an event may be older than its user's newest and still join "
+        "the history, in order of time; a later one is only logged for training",
+    )
+    unknown_item_ttl_days: float = Field(
+        90,
+        gt=0,
+        le=3650,
+        description="days for which an item that no release knows stays withdrawn or announced",
+    )
     redis_timeout_ms: int = Field(
         50, ge=1, description="time limit of a Redis call in milliseconds, connecting included"
     )
@@ -193,8 +210,8 @@ class Settings(StoreSettings):
         1000,
         ge=0,
         le=10_000,
-        description="most items outside the release that are recommended, those with most users; "
-        "0 turns this off",
+        description="most announced items outside the release that are recommended, those with "
+        "most users; 0 turns this off",
     )
     cold_start_min_users: int = Field(
         2, ge=1, le=50, description="users an item outside the release needs to be recommended"

@@ -94,9 +94,16 @@ def _device(name: str) -> str:
     return name
 
 
+def _key_prefix(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", text):
+        raise ValueError("a prefix is 1 to 64 letters, digits and .:_-, such as re4 or shop-2")
+    return text
+
+
 Root = Annotated[Path, AfterValidator(_root)]
 Rate = Annotated[str, AfterValidator(_rate)]
 Origins = Annotated[str, AfterValidator(_origins)]
 Hosts = Annotated[str, AfterValidator(_hosts)]
 Proxies = Annotated[str, AfterValidator(_proxies)]
 Device = Annotated[str, AfterValidator(_device)]
+KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]

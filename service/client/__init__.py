@@ -8,7 +8,7 @@ idempotent call is retried if the service is unavailable or the connection break
 that the service asks for, if any, and an exponential backoff with jitter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import httpx
@@ -35,7 +35,7 @@ from service.client.operations import (
     UnauthorizedError,
     UnavailableError,
 )
-from service.http.schemas.availability import AvailabilityNow
+from service.http.schemas.availability import AvailabilitiesNow, AvailabilityNow, WithdrawnPage
 from service.http.schemas.histories import Accepted, Forgotten, History
 from service.http.schemas.items import SimilarItems
 from service.http.schemas.operations import Ready, ReleaseState, Reloaded
@@ -117,6 +117,14 @@ class Client:
         """Withdraw an item from all responses, or allow it again. Needs the role catalog."""
         return self._send(operations.set_available(item_id, available))
 
+    def set_all_available(self, items: Mapping[str, bool]) -> AvailabilitiesNow:
+        """As set_available, for 1 to 1,000 items: id -> whether it is available."""
+        return self._send(operations.set_all_available(items))
+
+    def withdrawn(self, after: str = "", limit: int = 1000) -> WithdrawnPage:
+        """Withdrawn items after an id; `next` of the page is the `after` of the next page."""
+        return self._send(operations.withdrawn(after, limit))
+
     def ready(self) -> Ready:
         """Whether the service accepts requests. Raises UnavailableError if it does not."""
         return self._send(operations.ready())
@@ -188,6 +196,14 @@ class AsyncClient:
 
     async def set_available(self, item_id: str, available: bool) -> AvailabilityNow:
         return await self._send(operations.set_available(item_id, available))
+
+    async def set_all_available(self, items: Mapping[str, bool]) -> AvailabilitiesNow:
+        """As set_available, for 1 to 1,000 items: id -> whether it is available."""
+        return await self._send(operations.set_all_available(items))
+
+    async def withdrawn(self, after: str = "", limit: int = 1000) -> WithdrawnPage:
+        """Withdrawn items after an id; `next` of the page is the `after` of the next page."""
+        return await self._send(operations.withdrawn(after, limit))
 
     async def ready(self) -> Ready:
         return await self._send(operations.ready())

@@ -8,7 +8,13 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from service.http.schemas.availability import Availability, AvailabilityNow
+from service.http.schemas.availability import (
+    AvailabilitiesNow,
+    Availability,
+    AvailabilityNow,
+    ItemAvailabilities,
+    WithdrawnPage,
+)
 from service.http.schemas.common import ErrorBody, ProblemDetail
 from service.http.schemas.histories import Accepted, Forgotten, History
 from service.http.schemas.items import SimilarItems
@@ -97,7 +103,7 @@ class Call(Generic[Result]):
     path: str
     result: type[Result]
     body: bytes | None = None
-    params: Mapping[str, int] | None = None
+    params: Mapping[str, int | str] | None = None
     idempotent: bool = True
 
     def parse(self, response: httpx.Response) -> Result:
@@ -157,6 +163,18 @@ def forget(user_id: str) -> Call[Forgotten]:
 def set_available(item_id: str, available: bool) -> Call[AvailabilityNow]:
     body = _json(Availability(available=available))
     return Call("PUT", f"/items/{_path_segment(item_id)}", AvailabilityNow, body)
+
+
+def set_all_available(items: Mapping[str, bool]) -> Call[AvailabilitiesNow]:
+    body = ItemAvailabilities.model_validate(
+        [{"item_id": item_id, "available": available} for item_id, available in items.items()]
+    )
+    return Call("PUT", "/items", AvailabilitiesNow, _json(body))
+
+
+def withdrawn(after: str, limit: int) -> Call[WithdrawnPage]:
+    params: dict[str, int | str] = {"available": "false", "after": after, "limit": limit}
+    return Call("GET", "/items", WithdrawnPage, params=params)
 
 
 def ready() -> Call[Ready]:

@@ -12,7 +12,11 @@ from starlette.responses import Response
 
 from service.auth.authorization import Permission
 from service.http.endpoints import availability, histories, items, operations, recommend
-from service.http.schemas.availability import AvailabilityNow
+from service.http.schemas.availability import (
+    AvailabilitiesNow,
+    AvailabilityNow,
+    WithdrawnPage,
+)
 from service.http.schemas.common import ErrorBody
 from service.http.schemas.histories import Accepted, Forgotten, History
 from service.http.schemas.items import SimilarItems
@@ -58,6 +62,8 @@ def add_routes(app: FastAPI, settings: Settings) -> None:
     _add(app, f"GET {_HISTORY}", histories.history, History, "read", 503)
     _add(app, f"DELETE {_HISTORY}", histories.forget, Forgotten, "erase", 503)
     _add(app, f"PUT {_ITEM}", availability.put, AvailabilityNow, "catalog", *body_errors)
+    _add(app, "PUT /items", availability.put_all, AvailabilitiesNow, "catalog", *body_errors)
+    _add(app, "GET /items", availability.withdrawn, WithdrawnPage, "read")
     _add(app, "GET /livez", operations.livez, Alive, "open")
     _add(app, "GET /readyz", operations.readyz, Ready, "open", 503)
     _add(app, "GET /release", operations.release, ReleaseState, "read")

@@ -11,7 +11,7 @@ from service.http.request_context import request_context_of
 from service.serving.batching import Engine
 from service.serving.release_loader import ReleaseLoader
 from service.settings import Settings
-from service.store.availability import WithdrawnItems
+from service.store.availability import ItemAvailability
 from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
 from service.store.redis_client import ResilientRedis
@@ -31,7 +31,7 @@ class ServiceState:
     engine: Engine
     redis: ResilientRedis
     histories: HistoryStore
-    withdrawn_items: WithdrawnItems
+    availability: ItemAvailability
     cold_start_items: ColdStartItems
     authorizer: Authorizer
     cross_origin: CrossOrigin | None = None
@@ -39,6 +39,10 @@ class ServiceState:
     draining: bool = False
     # For load shedding: a plain head -> length of the body that it announces, and the response.
     plain_heads: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
+
+    async def check(self) -> None:
+        """Raises SetupError if the service cannot be used with its settings."""
+        await self.redis.start()
 
     def sheds_load(self, pending_requests: int) -> bool:
         """Whether the next request to the engine is rejected before it is parsed."""

@@ -48,6 +48,10 @@ class DrainingService(Protocol):
     @property
     def live(self) -> ReleaseLoader: ...
 
+    async def check(self) -> None:
+        """Raises SetupError if the service cannot be used with its settings."""
+        ...
+
 
 def serve(
     settings: Settings,
@@ -112,7 +116,9 @@ class DrainingServer(uvicorn.Server):
             loop.add_reader(parent.sentinel, self._on_orphaned, parent.sentinel)
         if self._wait_for_release:
             await self._load()
-        await super().startup([self._listen()])
+        listener = self._listen()
+        await self._service.check()
+        await super().startup([listener])
         self._loop = asyncio.get_running_loop()
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         log.info("listening", extra={"host": host, "port": port})

@@ -24,9 +24,11 @@ from index.release.lock import exclusive_lock
 from service.settings import SetupError, StoreSettings
 from service.store.embedded_redis import EmbeddedRedisError
 from service.store.event_log import FILE_ERRORS, EventLog, EventLogError, parse_entry
-from service.store.histories import PARTITIONS, STREAMS, UNEXPORTED
+from service.store.keys import PARTITIONS, Keys
+from service.store.ownership import ForeignDataError, Ownership
 from service.store.redis_client import deployment_of
-from service.store.redis_url import Client, Deployment
+from service.store.redis_errors import reason_of
+from service.store.redis_url import Client
 
 GROUP = "export"
 
@@ -102,39 +104,49 @@ class ExportBusyError(ExportError):
     """Another export is running in the same folder."""
 
 
-def export_events(settings: StoreSettings, folder: Path) -> Exported:
-    """Move all events from Redis to the log in the folder. Raises ExportError."""
+def export_events(settings: StoreSettings, folder: Path, root: Path | None = None) -> Exported:
+    """Move all events from Redis to the log in the folder. Raises ExportError.
+
+    root: whose events these must be; with None, of whichever root.
+    """
     busy = ExportBusyError(f"{folder}: an export is at work; wait until it has ended")
     exported = Exported()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         fsync(folder.parent)
         with exclusive_lock(folder / _LOCK, busy):
-            asyncio.run(_export(deployment_of(settings), EventLog(folder), exported))
+            asyncio.run(_export(settings, root, EventLog(folder), exported))
             return exported
     except (RedisError, RedisClusterException) as error:
+        why = f"{reason_of(error).text} ({error})"
         raise ExportError(
-            f"Redis does not answer, or refuses ({error}); try again later", exported
+            f"Redis does not answer, or refuses: {why}; try again later", exported
         ) from error
-    except (EmbeddedRedisError, EventLogError, SetupError) as error:
+    except (EmbeddedRedisError, EventLogError, ForeignDataError, SetupError) as error:
         raise ExportError(str(error), exported) from error
     except FILE_ERRORS as error:
         raise ExportError(f"{folder}: cannot hold the log ({error})", exported) from error
 
 
-async def _export(deployment: Deployment, events: EventLog, exported: Exported) -> None:
+async def _export(
+    settings: StoreSettings, root: Path | None, events: EventLog, exported: Exported
+) -> None:
     """Counts in `exported` what it does, also if it fails."""
+    deployment, keys = deployment_of(settings), Keys(settings.redis_key_prefix)
     client = deployment.client(
         socket_timeout=_TIMEOUT_S,
         socket_connect_timeout=_TIMEOUT_S,
         retry=Retry(ExponentialBackoff(cap=2, base=0.1), _RETRIES),
+        decode_responses=False,
         protocol=2,
     )
     failure = None
     try:
         await deployment.recover(client)
+        await _exists(client, keys.owner)
+        await Ownership(settings, root).check(client)
         for partition in range(PARTITIONS):
-            stream = _Stream(client, partition, events)
+            stream = _Stream(client, keys, partition, events)
             try:
                 await stream.drain()
             except EventLogError as error:  # of a file of this partition; the others go on
@@ -148,22 +160,34 @@ async def _export(deployment: Deployment, events: EventLog, exported: Exported) 
         raise failure
 
 
+async def _exists(client: Client, key: str) -> bool:
+    """Waits while a server that was just started loads its data."""
+    deadline = time.monotonic() + _LOADING_TIMEOUT_S
+    while True:
+        try:
+            return bool(await client.exists(key))
+        except BusyLoadingError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_LOADING_POLL_S)
+
+
 class _Stream:
     """One partition's stream, read by the consumer group. Every call may be made twice.
 
     lost: entries found to be lost.
     """
 
-    def __init__(self, client: Client, partition: int, events: EventLog) -> None:
+    def __init__(self, client: Client, keys: Keys, partition: int, events: EventLog) -> None:
         self.lost = 0
         self._client = client
         self._partition = partition
-        self._keys = (STREAMS[partition], UNEXPORTED[partition])
+        self._keys = (keys.streams[partition], keys.unexported[partition])
         self._log = events
 
     async def drain(self) -> None:
         """Move all entries to the log. Raises EventLogError."""
-        if await self._exists():
+        if await _exists(self._client, self._keys[0]):
             await self._create_group()
             for source in (self._pending, self._unread):
                 size = _BATCH
@@ -172,17 +196,6 @@ class _Stream:
                     await self._move(entries)
                     size = len(entries)
         await self._report_losses()
-
-    async def _exists(self) -> bool:
-        """Waits while a server that was just started loads its data."""
-        deadline = time.monotonic() + _LOADING_TIMEOUT_S
-        while True:
-            try:
-                return bool(await self._client.exists(self._keys[0]))
-            except BusyLoadingError:
-                if time.monotonic() > deadline:
-                    raise
-            await asyncio.sleep(_LOADING_POLL_S)
 
     async def _create_group(self) -> None:
         try:

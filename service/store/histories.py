@@ -1,13 +1,13 @@
 """Recent histories and the event stream, in Redis; the same on one server and in a Cluster.
 
-Users are divided among 64 partitions by CRC-32 of their id. The keys of a partition have its number
-as their hash tag: they are on one server, and one script changes all of them or none.
+Keys by partition of the users, see service.store.keys; re4 is the setting redis-key-prefix:
 
 re4:{N}:events         stream of the partition's events, capped: user_id, item_id, timestamp (Unix
                        seconds), and event and event_id where given; until exported
 re4:{N}:waiting        number of entries that were added and not exported, dropped ones included
-re4:{N}:history:USER   list of item ids, newest last; capped, and expired after history-ttl-days
-                       without an event
+re4:{N}:history:USER   list of item ids in order of their events' time, newest last; capped, and
+                       expired after history-ttl-days without an event
+re4:{N}:times:USER     list of these times, in Unix seconds; 0 if unknown
 re4:{N}:seen:USER      sorted set of the ids of the user's events by time of arrival, for
                        event-dedup-ttl-hours: an event whose id is in it is a duplicate
 re4:{N}:forgotten:USER when the user was last forgotten, in whole Unix seconds, for as long: an
@@ -27,23 +27,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from zlib import crc32
 
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.events import FORGET, Event
+from service.store.history_scripts import APPEND
+from service.store.history_scripts import FORGET as FORGET_USER
+from service.store.keys import PARTITIONS
 from service.store.redis_client import UNAVAILABLE, ResilientRedis
 from service.store.redis_url import Client
 from service.telemetry.metrics import Metrics
 
-PARTITIONS = 64
-STREAMS = tuple(f"re4:{{{partition}}}:events" for partition in range(PARTITIONS))
-UNEXPORTED = tuple(f"re4:{{{partition}}}:waiting" for partition in range(PARTITIONS))
-
-_APPEND_KEYS = ("events", "waiting", "history", "seen", "forgotten")
-_APPEND_COUNTS = 3  # in the script's reply
+_APPEND_KEYS = ("events", "waiting", "history", "times", "seen", "forgotten")
+_FORGET_KEYS = ("events", "waiting", "history", "times", "forgotten")
+_APPEND_COUNTS = 4  # in the script's reply
 _MAX_READS = 64  # in one round trip
 _MAX_EVENTS = 100  # in one round trip: they block the server for a few milliseconds
 # Shares of the timeout. A read that has waited for the first share behind another round trip starts
@@ -51,60 +50,13 @@ _MAX_EVENTS = 100  # in one round trip: they block the server for a few millisec
 # second share; what remains is for timers, which are late.
 _MAX_QUEUE_SHARE, _ROUND_TRIP_SHARE = 0.1, 0.85
 
-# A full Redis rejects a script's first write, and with it the whole script.
-_APPEND = """
-local stream, waiting, history, seen, forgotten = unpack(KEYS)
-local now, max_length, history_ttl_s, dedup_ttl_s, stream_length = unpack(ARGV, 1, 5)
-local since = tonumber(redis.call('GET', forgotten) or 0)
-local accepted, duplicates, outdated = 0, 0, 0
-for i = 6, #ARGV, 5 do
-  local user, item, timestamp, event, id = unpack(ARGV, i, i + 4)
-  if tonumber(timestamp) < since then
-    outdated = outdated + 1
-  elseif id ~= '' and redis.call('ZSCORE', seen, id) then
-    duplicates = duplicates + 1
-  else
-    local entry = {'user_id', user, 'item_id', item, 'timestamp', timestamp}
-    for name, value in pairs({event = event, event_id = id}) do
-      if value ~= '' then
-        entry[#entry + 1] = name
-        entry[#entry + 1] = value
-      end
-    end
-    redis.call('RPUSH', history, item)
-    redis.call('XADD', stream, 'MAXLEN', '~', stream_length, '*', unpack(entry))
-    if id ~= '' then
-      redis.call('ZADD', seen, now, id)
-    end
-    accepted = accepted + 1
-  end
-end
-redis.call('INCRBY', waiting, accepted)
-redis.call('LTRIM', history, -max_length, -1)
-redis.call('EXPIRE', history, history_ttl_s)
-redis.call('ZREMRANGEBYSCORE', seen, '-inf', '(' .. (now - dedup_ttl_s))
-redis.call('EXPIRE', seen, dedup_ttl_s)
-return {accepted, duplicates, outdated}
-"""
-
-_FORGET = """
-local stream, waiting, history, forgotten = unpack(KEYS)
-local user, event, now, dedup_ttl_s, stream_length = unpack(ARGV)
-redis.call('SET', forgotten, now, 'EX', dedup_ttl_s)
-redis.call('XADD', stream, 'MAXLEN', '~', stream_length, '*',
-  'user_id', user, 'timestamp', now, 'event', event)
-redis.call('INCR', waiting)
-local items = redis.call('LLEN', history)
-redis.call('DEL', history)
-return items
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Appended:
     """Counts of events.
 
-    duplicates: sent before, by their id. outdated: from before their user was forgotten.
+    accepted: in the event stream, and in the history unless they are too late for it. duplicates:
+    sent before, by their id. outdated: from before their user was forgotten.
     """
 
     accepted: int = 0
@@ -123,6 +75,7 @@ class HistoryStore:
         self._metrics = metrics
         self._max_length = settings.history_max_length
         self._history_ttl_s = math.ceil(settings.history_ttl_days * 86_400)
+        self._lateness_s = settings.allowed_lateness_hours * 3600
         self._dedup_ttl_s = math.ceil(settings.event_dedup_ttl_hours * 3600)
         self._stream_length = math.ceil(settings.event_stream_max_length / PARTITIONS)
         self._pending: deque[_PendingRead] = deque()
@@ -151,17 +104,18 @@ class HistoryStore:
             batch = events[first : first + _MAX_EVENTS]
             replies = await self._redis.call("append", partial(self._append_batch, batch))
             self._metrics.events.inc(sum(accepted for accepted, *_ in replies))
-            counts += replies
+            self._metrics.late_events.inc(sum(late for *_, late in replies))
+            counts += [reply[:-1] for reply in replies]
         return Appended(*map(sum, zip(*counts, strict=True)))
 
     async def forget(self, user_id: str) -> int:
         """Delete the user's history, and add that to the stream. Returns the items that it had."""
-        keys = [_key(user_id, name) for name in ("events", "waiting", "history", "forgotten")]
+        keys = self._keys_of(user_id, _FORGET_KEYS)
         now = int(time.time())
         arguments: list[Any] = [user_id, FORGET, now, self._dedup_ttl_s, self._stream_length]
 
         async def run(client: Client) -> int:
-            items: int = await client.eval(_FORGET, len(keys), *keys, *arguments)
+            items: int = await client.eval(FORGET_USER, len(keys), *keys, *arguments)
             return items
 
         return await self._redis.call("forget", run)
@@ -170,7 +124,7 @@ class HistoryStore:
         now = time.time()
         fields_of: dict[str, list[Any]] = defaultdict(list)
         for event in events:
-            at = now if event.timestamp is None else event.timestamp
+            at = now if event.timestamp is None else min(event.timestamp, now)
             fields = (event.user_id, event.item_id, at, event.event or "", event.event_id or "")
             fields_of[event.user_id] += fields
         limits = (
@@ -178,16 +132,20 @@ class HistoryStore:
             self._max_length,
             self._history_ttl_s,
             self._dedup_ttl_s,
+            self._lateness_s,
             self._stream_length,
         )
         pipeline = client.pipeline(transaction=False)
         for user_id, arguments in fields_of.items():
-            keys = [_key(user_id, name) for name in _APPEND_KEYS]
-            pipeline.eval(_APPEND, len(keys), *keys, *limits, *arguments)
+            keys = self._keys_of(user_id, _APPEND_KEYS)
+            pipeline.eval(APPEND, len(keys), *keys, *limits, *arguments)
         replies: list[list[int]] = await pipeline.execute()
         if not all(isinstance(reply, list) and len(reply) == _APPEND_COUNTS for reply in replies):
             raise InvalidResponse("not the counts that the script returns")
         return replies
+
+    def _keys_of(self, user_id: str, names: Sequence[str]) -> list[str]:
+        return [self._redis.keys.of_user(user_id, name) for name in names]
 
     # --- reading in batches ---
 
@@ -226,7 +184,8 @@ class HistoryStore:
     async def _read_batch(self, batch: Sequence["_PendingRead"], client: Client) -> list[Any]:
         pipeline = client.pipeline(transaction=False)
         for read in batch:
-            pipeline.lrange(_key(read.user_id, "history"), -self._max_length, -1)
+            key = self._redis.keys.of_user(read.user_id, "history")
+            pipeline.lrange(key, -self._max_length, -1)
         replies = await pipeline.execute(raise_on_error=False)
         for reply in replies:
             if isinstance(reply, RedisError) and not isinstance(reply, ResponseError):
@@ -252,8 +211,3 @@ class HistoryStore:
 class _PendingRead:
     user_id: str
     items: asyncio.Future[list[bytes]]
-
-
-def _key(user_id: str, name: str) -> str:
-    key = f"re4:{{{crc32(user_id.encode()) % PARTITIONS}}}:{name}"
-    return key if name in ("events", "waiting") else f"{key}:{user_id}"

@@ -13,10 +13,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     ConnectionError,
     InvalidResponse,
-    OutOfMemoryError,
     RedisClusterException,
     RedisError,
-    ResponseError,
     TimeoutError,
 )
 
@@ -24,6 +22,10 @@ from service.errors import HistoryUnavailableError
 from service.settings import Settings, SetupError, StoreSettings
 from service.store.circuit_breaker import CircuitBreaker
 from service.store.embedded_redis import EmbeddedRedisError
+from service.store.eviction import EvictionPolicy
+from service.store.keys import Keys
+from service.store.ownership import ForeignDataError, Ownership
+from service.store.redis_health import RedisHealth
 from service.store.redis_url import Client, Deployment, redis_at
 from service.telemetry.metrics import Metrics
 
@@ -37,7 +39,8 @@ _SOCKET_TIMEOUT_FACTOR = 3
 # As multiples of the timeout: when a timer counts as late, and how long to wait then for a reply
 # that may have arrived meanwhile.
 _LATE_FACTOR, _GRACE_FACTOR = 1.5, 0.2
-_REJECTION_LOG_INTERVAL_S = 60.0
+_PROBE_INTERVAL_S = 5.0
+_PROBE_TTL_S = 60
 
 _FAILURES = (RedisError, RedisClusterException, OSError, EmbeddedRedisError)
 
@@ -74,28 +77,53 @@ class ResilientRedis:
 
     def __init__(self, deployment: Deployment, settings: Settings, metrics: Metrics) -> None:
         self.timeout_s = settings.redis_timeout_ms / 1000
-        self.up = False
+        self.keys = Keys(settings.redis_key_prefix)
         self._deployment = deployment
         self._metrics = metrics
+        self._health = RedisHealth(metrics)
+        self._ownership = Ownership(settings, settings.releases)
+        self._is_own = False
+        self._eviction = EvictionPolicy(metrics)
         self._breaker = CircuitBreaker(settings.breaker_threshold, settings.breaker_cooldown_s)
         self._client = deployment.client(**_options(_SOCKET_TIMEOUT_FACTOR * self.timeout_s))
         self._slots = asyncio.Semaphore(_MAX_CONCURRENT_CALLS)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._next_rejection_log = 0.0
 
     async def start(self) -> None:
-        """Connect to Redis. If it is down, that is logged; later calls find it once it is up."""
+        """Connect to Redis. If it is down, that is logged; later calls find it once it is up.
+
+        Raises SetupError if it holds the data of another root.
+        """
         try:
             await self._deployment.recover(self._client)
         except _FAILURES as error:
             self.record_failure("start", error)
         else:
-            await self._try_ping("start")
+            await self._try("start", _ping)
+            await self._try("policy", self._eviction.check)
+
+    async def watch(self) -> None:
+        """Try to write now and then, for ever, so that a Redis that only answers is noticed."""
+        while True:
+            with suppress(HistoryUnavailableError):  # recorded
+                await self.call("write", self._probe)
+                await self.call("policy", self._eviction.check)
+            await asyncio.sleep(_PROBE_INTERVAL_S)
 
     async def close(self) -> None:
         """Finish the calls under way, then close the connections, then an embedded server."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._deployment.close(self._client)
+
+    @property
+    def up(self) -> bool:
+        """Whether the last call was answered."""
+        return self._health.up
+
+    @property
+    def failing(self) -> dict[str, str]:
+        """Operation -> why it fails now, in words without secrets."""
+        return self._health.failing
 
     @property
     def circuit_open(self) -> bool:
@@ -106,7 +134,7 @@ class ResilientRedis:
         """Raises HistoryUnavailableError while the circuit is open."""
         if self._breaker.is_open:
             if self._breaker.admits():
-                self.spawn(self._try_ping("trial"))
+                self.spawn(self._try("trial", _ping))
             raise HistoryUnavailableError(UNAVAILABLE)
 
     async def call(
@@ -132,22 +160,21 @@ class ResilientRedis:
 
     def record_failure(self, operation: str, error: Exception) -> None:
         """Count it, log it if the state changes, and tell the circuit breaker."""
-        name = _error_name(error)
-        self._metrics.redis_failures.labels(operation, name).inc()
-        if isinstance(error, ResponseError):
-            # Redis is up: it only rejects this command, as it does when full or for a wrong type.
-            if (now := time.monotonic()) >= self._next_rejection_log:
-                self._next_rejection_log = now + _REJECTION_LOG_INTERVAL_S
-                log.warning("history store refuses", extra={"operation": operation, "error": name})
-            return
-        self._breaker.record_failure()
-        if self.up or operation == "start":
-            log.warning("history store fails", extra={"operation": operation, "error": name})
-        self._set_up(False)
+        if self._health.record_failure(operation, error):
+            self._breaker.record_failure()
+            self._is_own = False  # it may be another server that answers next
 
-    async def _try_ping(self, operation: str) -> None:
-        with suppress(HistoryUnavailableError):  # already recorded
-            await self._call(operation, _ping, 1, self.timeout_s)
+    async def _try(self, operation: str, command: Command[Any]) -> None:
+        """Raises SetupError if Redis holds the data of another root."""
+        try:
+            await self._call(operation, command, 1, self.timeout_s)
+        except HistoryUnavailableError as error:  # recorded
+            if isinstance(error.__cause__, ForeignDataError) and operation == "start":
+                await self.close()
+                raise SetupError(str(error.__cause__)) from None
+
+    async def _probe(self, client: Client) -> None:
+        await client.set(self.keys.probe, 1, ex=_PROBE_TTL_S)
 
     async def _call(
         self, operation: str, command: Command[T], attempts: int, timeout_s: float
@@ -159,9 +186,7 @@ class ResilientRedis:
             self.record_failure(operation, error)
             raise HistoryUnavailableError(UNAVAILABLE) from error
         self._breaker.record_success()
-        if not self.up:
-            log.info("history store answers")
-        self._set_up(True)
+        self._health.record_success(operation)
         return result
 
     async def _wait_for(self, call: "asyncio.Task[T]", timeout_s: float) -> T:
@@ -181,6 +206,9 @@ class ResilientRedis:
     async def _attempt(self, command: Command[T], attempts: int) -> T:
         try:
             async with self._slots:
+                if not self._is_own:
+                    await self._ownership.check(self._client)
+                    self._is_own = True
                 return await command(self._client)
         except (ConnectionError, TimeoutError, RuntimeError) as error:
             # uvloop raises RuntimeError for a connection that has been closed.
@@ -196,15 +224,13 @@ class ResilientRedis:
     def _discard(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error is None or isinstance(error, (*_FAILURES, HistoryUnavailableError)):
+        if error is None or isinstance(
+            error, (*_FAILURES, ForeignDataError, HistoryUnavailableError)
+        ):
             return
         # Nobody may be waiting for this task: unexpected errors are counted and logged here.
         self._metrics.task_failures["redis"].inc()
         log.error("background task failed", extra={"task": "redis"}, exc_info=error)
-
-    def _set_up(self, up: bool) -> None:
-        self.up = up
-        self._metrics.redis_up.set(up)
 
 
 async def _ping(client: Client) -> None:
@@ -221,12 +247,6 @@ def _options(timeout_s: float) -> dict[str, Any]:
         "socket_connect_timeout": timeout_s,
         "socket_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 0),
+        "decode_responses": False,
         "protocol": 2,  # with 3 the client asks for notifications that may extend its timeouts
     }
-
-
-def _error_name(error: Exception) -> str:
-    """The client's class for the error, also for an out-of-memory error raised in a script."""
-    if isinstance(error, ResponseError) and "OOM command" in str(error):
-        return OutOfMemoryError.__name__
-    return type(error).__name__

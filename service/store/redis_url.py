@@ -7,6 +7,7 @@ redis+cluster://HOST:PORT,HOST:PORT             a Cluster, by some of its nodes
 
 The user and password of a URL are for the servers. Those for the Sentinels are in the query, as
 sentinel_username and sentinel_password. rediss+sentinel and rediss+cluster use TLS for all of them.
+Options of a URL that say how replies are decoded, or when a call times out, are ignored.
 """
 
 import asyncio
@@ -41,6 +42,13 @@ SCHEMES = (
 )
 _DISCOVERY_INTERVAL_S = 0.5
 _DEFAULT_PORTS = {"sentinel": 26379, "cluster": 6379}
+# Options of a URL that programs share and that this service decides itself: they are ignored.
+_OWN_OPTIONS = (
+    *("decode_responses", "encoding", "encoding_errors", "protocol", "parser_class"),
+    *("max_connections", "socket_timeout", "socket_connect_timeout", "timeout"),
+    *("retry", "retry_on_timeout", "retry_on_error", "redis_connect_func", "credential_provider"),
+    *("single_connection_client", "legacy_responses", "socket_keepalive_options"),
+)
 _EXAMPLES = {
     "redis": ":PASSWORD@HOST:6379/0",
     "unix": "/PATH",
@@ -152,6 +160,7 @@ class Cluster:
             return
         self._next_discovery = now + _DISCOVERY_INTERVAL_S
         try:
+            await client.initialize()  # once; it learns which arguments of a command are keys
             await client.nodes_manager.initialize()
         except RedisClusterException as error:
             raise ConnectionError("no node of the Cluster answers") from error
@@ -230,6 +239,8 @@ def _split(url: str) -> tuple[str, str, str]:
 
 def _options(url: str, password: str | None) -> Options:
     options: Options = {**parse_redis_url(url)}
+    for name in _OWN_OPTIONS:
+        options.pop(name, None)
     return {**options, "password": password} if password else options
 
 

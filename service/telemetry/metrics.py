@@ -149,6 +149,9 @@ class Metrics:
 
     def _create_store_metrics(self) -> None:
         self.events = self._counter("re4_events", "Events accepted.")
+        self.late_events = self._counter(
+            "re4_late_events", "Events accepted too late for the history: only logged."
+        )
         self.redis_failures = self._counter(
             "re4_redis_failures",
             "Failed Redis calls, by operation and error.",
@@ -162,8 +165,17 @@ class Metrics:
             "1 while the circuit breaker is open and Redis is not called.",
             "livemax",
         )
+        self.redis_evicts = self._gauge(
+            "re4_redis_evicts", "1 if Redis drops keys when it is full.", "livemax"
+        )
         self.withdrawn_items = self._gauge(
             "re4_withdrawn_items", "Items withdrawn from all responses.", "livemax"
+        )
+        self.withdrawn_vanished = self._counter(
+            "re4_withdrawn_vanished", "Times that withdrawn items were missing in Redis."
+        )
+        self.announced_items = self._gauge(
+            "re4_announced_items", "Announced items outside the release.", "livemax"
         )
 
     def _create_release_metrics(self) -> None:

@@ -39,7 +39,8 @@ from service.store import event_export as export
 from service.store import event_log
 from service.store.event_export import export_events
 from service.store.events import Event
-from service.store.histories import STREAMS, HistoryStore
+from service.store.histories import HistoryStore
+from service.store.keys import Keys
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 
@@ -56,6 +57,7 @@ KILL_POINTS = (
     "after acknowledging",
     "before the losses",
 )
+STREAMS = Keys("re4").streams
 BATCH = 8
 USERS = ("anna", "bert", "carl", "dora")
 DAYS = 3

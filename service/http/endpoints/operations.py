@@ -26,8 +26,18 @@ async def readyz(request: Request) -> Response:
         raise NotReadyError("server: shutting down; send requests elsewhere")
     if state.live.release is None:
         raise NotReadyError("release: none is loaded yet; GET /release says why")
-    history = "ok" if state.redis.up else "degraded"
-    return json_response({"status": "ready", "release": state.live.release.id, "history": history})
+    failing = state.redis.failing
+    if state.redis.up and not state.availability.is_read:
+        raise NotReadyError("withdrawn items: not read from Redis yet; wait, or see the log")
+    is_ok = state.redis.up and not failing
+    content: dict[str, Any] = {
+        "status": "ready",
+        "release": state.live.release.id,
+        "history": "ok" if is_ok else "degraded",
+    }
+    if failing:
+        content["failing"] = failing
+    return json_response(content)
 
 
 async def metrics(request: Request) -> Response:

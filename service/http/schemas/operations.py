@@ -19,6 +19,9 @@ class Ready(Output):
     status: Literal["ready"] = "ready"
     release: str
     history: Literal["ok", "degraded"]
+    failing: dict[str, str] = Field(
+        {}, description="operations that Redis fails, each with the reason; absent if it does all"
+    )
 
 
 class ReloadFailure(Output):

@@ -73,6 +73,12 @@ def test_every_call_gets_a_response(client: Client) -> None:
     without_best = client.recommend(RecommendRequest(user_id="anna", k=3))
     assert best not in {item.item_id for item in without_best.items}
     assert client.set_available(best, True).changed
+    both = client.set_all_available({best: False, "a typo": False})
+    assert [(item.changed, item.known) for item in both.items] == [(True, True), (True, False)]
+    page = client.withdrawn(limit=1)
+    assert [*page.items, *client.withdrawn(after=page.next or "").items] == ["a typo", best]
+    client.set_all_available({best: True, "a typo": True})
+    assert client.withdrawn().items == []
 
     similar = client.similar("item-1", k=4)
     assert len(similar.items) == 4
@@ -101,6 +107,8 @@ def test_the_asynchronous_client_makes_the_same_calls(server_url: str) -> None:
             assert (await client.history("ben")).items == ["item-3"]
             assert len((await client.similar("item-1", 2)).items) == 2
             assert not (await client.set_available("item-1", True)).changed
+            assert not (await client.set_all_available({"item-1": True})).items[0].changed
+            assert (await client.withdrawn()).next is None
             assert (await client.forget("ben")).forgotten == 1
             assert not (await client.reload()).changed
             with pytest.raises(InvalidRequestError):

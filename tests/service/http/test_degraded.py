@@ -61,6 +61,9 @@ async def test_the_process_is_ready_and_reports_degraded(serve: Serve) -> None:
 
     assert normal.json() == {"status": "ready", "release": "first", "history": "ok"}
     assert degraded.status_code == 200
-    assert degraded.json() == {"status": "ready", "release": "first", "history": "degraded"}
+    content = degraded.json()
+    reasons = set(content.pop("failing").values())
+    assert content == {"status": "ready", "release": "first", "history": "degraded"}
+    assert reasons == {"refused: nothing listens at that port; check the port, and that Redis runs"}
     assert "re4_redis_up 0.0" in metrics
     assert "re4_redis_failures_total" in metrics

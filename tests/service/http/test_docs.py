@@ -29,6 +29,8 @@ ROUTES = {
     ("get", "/users/{user_id}/history"): {"200", *AUTH_ERRORS, "422", "500", "503"},
     ("delete", "/users/{user_id}/history"): {"200", *AUTH_ERRORS, "422", "500", "503"},
     ("put", "/items/{item_id}"): {"200", *AUTH_ERRORS, "408", "413", "415", "422", "500", "503"},
+    ("put", "/items"): {"200", *AUTH_ERRORS, "408", "413", "415", "422", "500", "503"},
+    ("get", "/items"): {"200", *AUTH_ERRORS, "422", "500"},
     ("get", "/livez"): {"200", "422", "500"},
     ("get", "/readyz"): {"200", "422", "500", "503"},
     ("get", "/release"): {"200", *AUTH_ERRORS, "422", "500"},

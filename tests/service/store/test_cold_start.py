@@ -1,6 +1,7 @@
 """New items of events are soon recommended, marked, in every process; and removed again."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 from service.app import create_app
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
-from service.store.cold_start import INTERACTIONS, ColdStartItems
+from service.store.cold_start import ColdStartItems
+from service.store.newcomers import MAX_USERS, Newcomers
+from service.store.redis_client import ResilientRedis, deployment_of
+from service.telemetry.metrics import Metrics
 from tests.evidence.redis_servers import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -28,6 +32,12 @@ REQUEST = {"sequence": ["item-3", "item-7"], "k": 50}
 async def interact(client: httpx.AsyncClient, user: str, *items: str) -> None:
     events = [{"user_id": user, "item_id": item} for item in items]
     response = await client.post("/events", json=events)
+    assert response.status_code == 200, response.text
+
+
+async def announce(client: httpx.AsyncClient, *items: str) -> None:
+    body = [{"item_id": item, "available": True} for item in items]
+    response = await client.put("/items", json=body)
     assert response.status_code == 200, response.text
 
 
@@ -48,6 +58,7 @@ async def wait_until_recommended(
 async def test_a_new_item_of_several_users_is_recommended_and_marked(serve: Serve) -> None:
     async with serve() as client:
         before = await recommended(client)
+        await announce(client, "new/ß")
         await interact(client, "anna", "item-3", "new/ß")
         await interact(client, "anna", "new/ß")  # again: still one user
         await interact(client, "nobody known", "x", "other", "new/ß")  # no known item before it
@@ -79,6 +90,7 @@ async def test_a_new_item_of_several_users_is_recommended_and_marked(serve: Serv
 
 async def test_new_items_may_be_withdrawn_and_their_users_forgotten(serve: Serve) -> None:
     async with serve() as client:
+        await announce(client, "one", "two")
         for user in ("anna", "ben"):
             await interact(client, user, "item-3", "one", "item-4", "two")
         await wait_until_recommended(client, "one")
@@ -95,16 +107,18 @@ async def test_new_items_may_be_withdrawn_and_their_users_forgotten(serve: Serve
 
 async def test_no_new_item_is_recommended_if_the_limit_is_zero(serve: Serve) -> None:
     async with serve(max_cold_start_items=0) as client:
+        await announce(client, "new")
         for user in ("anna", "ben"):
             await interact(client, user, "item-3", "new")
         redis = client._transport.app.state.service.redis  # type: ignore[attr-defined]
-        assert await redis.call("test", lambda server: server.exists(INTERACTIONS)) == 0
+        assert await redis.call("test", lambda server: server.exists(redis.keys.newcomers)) == 0
 
 
 async def test_another_release_gives_new_items_other_vectors(
     serve: Serve, publish: Publish
 ) -> None:
     async with serve(admin_key="key") as client:
+        await client.put("/items/new", json={"available": True}, **ADMIN)
         for user in ("anna", "ben"):
             await interact(client, user, "item-3", "new")
         await wait_until_recommended(client, "new")
@@ -117,6 +131,7 @@ async def test_another_release_gives_new_items_other_vectors(
 
 async def test_new_items_with_most_users_come_first(serve: Serve) -> None:
     async with serve(max_cold_start_items=1) as client:
+        await announce(client, "two", "three")
         for user in ("anna", "ben"):
             await interact(client, user, "item-3", "two", "three")
         await interact(client, "carl", "item-3", "three")
@@ -125,14 +140,19 @@ async def test_new_items_with_most_users_come_first(serve: Serve) -> None:
 
 
 async def test_expired_interactions_do_not_count(serve: Serve) -> None:
-    async with serve() as client:
-        old = {"item_id": "old", "user": "somebody", "after": '["item-3"]'}
-        redis = client._transport.app.state.service.redis  # type: ignore[attr-defined]
-        await redis.call("test", lambda server: server.xadd(INTERACTIONS, old, "1-1"))
-        await interact(client, "anna", "item-3", "old", "new")
-        await interact(client, "ben", "item-3", "new")
+    async with serve(cold_start_ttl_hours=1) as client:
+        await announce(client, "old", "half", "new")
+        state = client._transport.app.state.service  # type: ignore[attr-defined]
+        newcomers = Newcomers(state.redis, 3_600_000)
+        now = int(time.time() * 1000)
+        for user, age_ms in (("anna", 3_601_000), ("ben", 3_601_000)):
+            await newcomers.record(now - age_ms, [("old", user, ["item-3"])])
+        await newcomers.record(now - 3_601_000, [("half", "anna", ["item-3"])])
+        for user in ("ben", "carl"):
+            await newcomers.record(now, [("new", user, ["item-3"])])
+        await newcomers.record(now, [("half", "carl", ["item-3"])])
         await wait_until_recommended(client, "new")
-        assert "old" not in await recommended(client)
+        assert not {"old", "half"} & set(await recommended(client))
 
 
 @asynccontextmanager
@@ -153,6 +173,7 @@ async def test_every_process_knows_new_items_and_keeps_them_while_redis_is_down(
     publish()
     chosen = settings(redis_url=tcp.url, redis_timeout_ms=500, breaker_cooldown_s=0.05)
     async with served(chosen) as (client, _), served(chosen) as (second, newcomers):
+        await announce(client, "new")
         for user in ("anna", "ben"):
             await interact(client, user, "item-3", "new")
         await wait_until_recommended(client, "new")
@@ -164,3 +185,102 @@ async def test_every_process_knows_new_items_and_keeps_them_while_redis_is_down(
             await newcomers.poll()
         assert "new" in await recommended(second)
         tcp.start()
+
+
+# --- only what the shop announced ---
+
+
+async def test_an_item_that_the_shop_did_not_announce_is_never_offered(serve: Serve) -> None:
+    forged = "<script>alert(1)</script>"
+    async with serve() as client:
+        await announce(client, "new")
+        for user in ("bot 1", "bot 2", "bot 3"):
+            await interact(client, user, "item-3", forged, "item-7", "new")
+        await wait_until_recommended(client, "new")
+        assert forged not in await recommended(client)
+        await client.put("/items/new", json={"available": False})
+        assert "new" not in await recommended(client)
+        redis = client._transport.app.state.service.redis  # type: ignore[attr-defined]
+        stored = await redis.call("test", lambda server: server.keys("*newcomers*"))
+        assert not any(b"script" in key for key in stored)
+
+
+async def test_an_announcement_lasts_until_it_expires(serve: Serve) -> None:
+    async with serve(unknown_item_ttl_days=1) as client:
+        await announce(client, "new")
+        for user in ("anna", "ben"):
+            await interact(client, user, "item-3", "new")
+        await wait_until_recommended(client, "new")
+        availability = client._transport.app.state.service.availability  # type: ignore[attr-defined]
+        await availability.expire(time.time() + 86_401)
+        assert "new" not in await recommended(client)
+
+
+# --- bounded, and the same in every process ---
+
+
+@asynccontextmanager
+async def newcomers_of(settings: Settings) -> AsyncIterator[Newcomers]:
+    redis = ResilientRedis(deployment_of(settings), settings, Metrics())
+    await redis.start()
+    try:
+        yield Newcomers(redis, 3_600_000)
+    finally:
+        await redis.close()
+
+
+async def test_a_process_started_later_offers_the_same(
+    settings: MakeSettings, tcp: RedisServer, publish: Publish
+) -> None:
+    publish()
+    chosen = settings(redis_url=tcp.url)
+    now = int(time.time() * 1000)
+    async with served(chosen) as (client, first), newcomers_of(chosen) as newcomers:
+        await announce(client, *(f"new-{number}" for number in range(300)))
+        for user in range(60):  # 18,000 interactions
+            taken = [(f"new-{number}", f"user {user}", ["item-3"]) for number in range(300)]
+            await newcomers.record(now + user, taken)
+        await first.poll()
+        async with served(chosen) as (_, second):
+            await second.poll()
+            assert len(second) == len(first) == 300
+            assert offered(first) == offered(second)
+            assert len(offered(first)) == 300
+
+
+def offered(items: ColdStartItems) -> list[str]:
+    release = items._live.release
+    assert release is not None
+    delta = items.delta(release)
+    assert delta is not None
+    return [*delta.ids]
+
+
+async def test_the_store_of_interactions_is_bounded(
+    settings: MakeSettings, tcp: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.store.newcomers.MAX_ITEMS", 20)
+    async with newcomers_of(settings(redis_url=tcp.url)) as newcomers:
+        for number in range(100):
+            await newcomers.record(1000 + number, [(f"item {number}", "anna", ["a"])])
+        assert tcp.execute("ZCARD", "re4:{newcomers}:items") == 20
+        assert len(tcp.execute("KEYS", "re4:{newcomers}:of:*")) == 20
+        for number in range(MAX_USERS + 10):
+            await newcomers.record(2000 + number, [("item 99", f"user {number}", ["a"])])
+        [interactions] = (await newcomers.read(["item 99"])).values()
+        assert len(interactions) == MAX_USERS
+        assert interactions[0].at_ms == 2010, "the newest users count"
+
+
+async def test_a_user_is_forgotten_in_a_full_redis(serve: Serve, settings: MakeSettings) -> None:
+    async with serve() as client:
+        await announce(client, "new")
+        for user in ("anna", "ben"):
+            await interact(client, user, "item-3", "new")
+        await wait_until_recommended(client, "new")
+        redis = client._transport.app.state.service.redis  # type: ignore[attr-defined]
+        await redis.call("test", lambda server: server.config_set("maxmemory", 1))
+        forgotten = await client.delete("/users/ben/history")
+        assert (forgotten.status_code, forgotten.json()) == (200, {"forgotten": 2})
+        await wait_until_recommended(client, "new", expected=False)
+        assert (await client.get("/users/ben/history")).json() == {"items": [], "count": 0}

@@ -21,7 +21,8 @@ from service.store.embedded_redis import EmbeddedRedis
 from service.store.event_export import ExportBusyError, Exported, ExportError, export_events
 from service.store.event_log import EventLog
 from service.store.events import Event
-from service.store.histories import PARTITIONS, STREAMS, UNEXPORTED, HistoryStore
+from service.store.histories import HistoryStore
+from service.store.keys import PARTITIONS, Keys
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 from tests.evidence.redis_servers import ClusterServers, RedisServer, SentinelServers, running
@@ -32,6 +33,7 @@ from training.data.event_window import read_window
 MakeSettings = Callable[..., Settings]
 DAY_S = 86_400.0
 FIRST = 1_767_225_600.0  # 2026-01-01
+STREAMS, UNEXPORTED = Keys("re4").streams, Keys("re4").unexported
 
 
 @pytest.fixture
@@ -129,6 +131,21 @@ def test_the_trainer_reads_the_log(
     assert window.counts["forgotten"] == 1
 
 
+def test_a_history_and_the_trainer_have_late_events_in_the_same_order(
+    settings: MakeSettings, redis: RedisServer, tmp_path: Path
+) -> None:
+    chosen = settings(redis_url=redis.url)
+    days = (3, 1, 2, 1, 0, 5, 4, 2)
+    send(chosen, *(visit("anna", f"{number}", day) for number, day in enumerate(days)))
+    send(chosen, visit("anna", "last", 1))
+    history = redis.execute("LRANGE", f"re4:{{{crc32(b'anna') % PARTITIONS}}}:history:anna", 0, -1)
+    export_events(chosen, tmp_path / "log")
+    window = read_window(tmp_path / "log", None, FitConfig(), (), None, 4e9)
+    trained_on = window.rows["item_id"].to_pylist()
+    assert [item.decode() for item in history] == trained_on
+    assert trained_on == ["4", "1", "3", "last", "2", "7", "0", "6", "5"]
+
+
 def test_files_of_many_batches_are_in_the_order_of_the_stream(
     settings: MakeSettings,
     redis: RedisServer,
@@ -146,10 +163,12 @@ def test_a_timestamp_after_the_last_date_is_filed_under_the_last_date(
     settings: MakeSettings, redis: RedisServer, tmp_path: Path
 ) -> None:
     chosen = settings(redis_url=redis.url)
-    unchecked = {"user_id": "anna", "item_id": "a", "event": None, "event_id": None}
-    send(chosen, Event.model_construct(**unchecked, timestamp=1e300))
+    send(chosen, visit("anna", "a"))
+    stream = stream_of(redis)  # to which an earlier version may have added this:
+    redis.execute("XADD", stream, "*", "user_id", "anna", "item_id", "b", "timestamp", "1e300")
+    redis.execute("INCR", unexported_of(stream))
     export_events(chosen, tmp_path / "log")
-    [row] = rows(tmp_path / "log")
+    _, row = rows(tmp_path / "log")
     assert (row["date"], row["timestamp"]) == ("date=9999-12-31", 1e300)
 
 

@@ -22,7 +22,8 @@ from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.embedded_redis import redis_server
 from service.store.events import Event
-from service.store.histories import PARTITIONS, Appended, HistoryStore
+from service.store.histories import Appended, HistoryStore
+from service.store.keys import PARTITIONS
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.store.redis_url import Client, Embedded, parse_url
 from service.telemetry.metrics import Metrics

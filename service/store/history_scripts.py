@@ -1,0 +1,112 @@
+"""The scripts that change a user's history together with the event stream: all of it, or nothing.
+
+A history is in order of the events' timestamps; of equal ones, in order of arrival. Items of which
+no time is stored, as earlier versions wrote them, stay before all that arrives.
+"""
+
+# KEYS: events, waiting, history, times, seen, forgotten. ARGV: now, history-max-length, seconds of
+# history-ttl, of event-dedup-ttl and of allowed-lateness, length of the stream; then for each event
+# user, item, timestamp, event, event_id. Returns the counts of accepted, duplicate, outdated and
+# late events. A late one is accepted, and in the stream only.
+#
+# The first write is one that a full Redis rejects, and with it the whole script. The lists are read
+# only for an event that is not the newest; then they are written anew.
+APPEND = """
+local stream, waiting, history, times, seen, forgotten = unpack(KEYS)
+local now, max_length, history_ttl_s, dedup_ttl_s, lateness_s, stream_length = unpack(ARGV, 1, 6)
+local since = tonumber(redis.call('GET', forgotten) or 0)
+local accepted, duplicates, outdated, late = 0, 0, 0, 0
+local items, moments, newest
+
+local function align()
+  for _ = redis.call('LLEN', times) + 1, redis.call('LLEN', history) do
+    redis.call('RPUSH', times, 0)
+  end
+  local length = redis.call('LLEN', history)
+  if length == 0 then
+    redis.call('DEL', times)
+  else
+    redis.call('LTRIM', times, -length, -1)
+  end
+end
+
+local function add(item, timestamp)
+  local at = tonumber(timestamp)
+  if not newest then
+    align()
+    newest = tonumber(redis.call('LINDEX', times, -1) or 0)
+  end
+  if at < newest - lateness_s then
+    late = late + 1
+  elseif at >= newest and not items then
+    redis.call('RPUSH', history, item)
+    redis.call('RPUSH', times, timestamp)
+    newest = at
+  else
+    items = items or redis.call('LRANGE', history, 0, -1)
+    moments = moments or redis.call('LRANGE', times, 0, -1)
+    local position = #items + 1
+    while position > 1 and tonumber(moments[position - 1]) > at do
+      position = position - 1
+    end
+    table.insert(items, position, item)
+    table.insert(moments, position, timestamp)
+    newest = math.max(newest, at)
+  end
+end
+
+for i = 7, #ARGV, 5 do
+  local user, item, timestamp, event, id = unpack(ARGV, i, i + 4)
+  if tonumber(timestamp) < since then
+    outdated = outdated + 1
+  elseif id ~= '' and redis.call('ZSCORE', seen, id) then
+    duplicates = duplicates + 1
+  else
+    local entry = {'user_id', user, 'item_id', item, 'timestamp', timestamp}
+    for name, value in pairs({event = event, event_id = id}) do
+      if value ~= '' then
+        entry[#entry + 1] = name
+        entry[#entry + 1] = value
+      end
+    end
+    redis.call('XADD', stream, 'MAXLEN', '~', stream_length, '*', unpack(entry))
+    add(item, timestamp)
+    if id ~= '' then
+      redis.call('ZADD', seen, now, id)
+    end
+    accepted = accepted + 1
+  end
+end
+if items then
+  redis.call('DEL', history, times)
+  for position = math.max(1, #items - max_length + 1), #items do
+    redis.call('RPUSH', history, items[position])
+    redis.call('RPUSH', times, moments[position])
+  end
+end
+redis.call('INCRBY', waiting, accepted)
+for _, list in ipairs({history, times}) do
+  redis.call('LTRIM', list, -max_length, -1)
+  redis.call('EXPIRE', list, history_ttl_s)
+end
+redis.call('ZREMRANGEBYSCORE', seen, '-inf', '(' .. (now - dedup_ttl_s))
+redis.call('EXPIRE', seen, dedup_ttl_s)
+return {accepted, duplicates, outdated, late}
+"""
+
+# KEYS: events, waiting, history, times, forgotten. ARGV: user, the event's type, now, seconds of
+# event-dedup-ttl, length of the stream. Returns the number of items that the history had.
+#
+# It starts with a write that a full Redis allows, which lets the others pass: nobody has to wait
+# for memory to be forgotten.
+FORGET = """
+local stream, waiting, history, times, forgotten = unpack(KEYS)
+local user, event, now, dedup_ttl_s, stream_length = unpack(ARGV)
+local items = redis.call('LLEN', history)
+redis.call('DEL', history, times)
+redis.call('SET', forgotten, now, 'EX', dedup_ttl_s)
+redis.call('XADD', stream, 'MAXLEN', '~', stream_length, '*',
+  'user_id', user, 'timestamp', now, 'event', event)
+redis.call('INCR', waiting)
+return items
+"""

@@ -1,0 +1,42 @@
+"""The names of all keys in Redis. Each begins with the setting redis-key-prefix.
+
+Users are divided among 64 partitions by CRC-32 of their id. The keys of a partition have its number
+as their hash tag: they are on one server of a Cluster, and one script changes all of them or none.
+"""
+
+from zlib import crc32
+
+PARTITIONS = 64
+
+
+class Keys:
+    """The names under one prefix. Two services with different prefixes share nothing.
+
+    owner: see service.store.ownership; others: see the modules that use them.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self.owner = f"{prefix}:owner"
+        self.probe = f"{prefix}:probe"
+        self.streams = tuple(f"{prefix}:{{{number}}}:events" for number in range(PARTITIONS))
+        self.unexported = tuple(f"{prefix}:{{{number}}}:waiting" for number in range(PARTITIONS))
+        availability = f"{prefix}:{{withdrawn}}"
+        self.withdrawn = f"{availability}:items"
+        self.version = f"{availability}:version"
+        self.changes = f"{availability}:changes"
+        self.unknown = f"{availability}:unknown"
+        self.announced = f"{availability}:announced"
+        self.expiry = f"{availability}:expiry"
+        self._newcomers = f"{prefix}:{{newcomers}}"
+        self.newcomers = f"{self._newcomers}:items"
+        self.takes = f"{self._newcomers}:takes"
+
+    def of_user(self, user_id: str, name: str) -> str:
+        """A key of the user, or one of the user's partition: events or waiting."""
+        key = f"{self._prefix}:{{{crc32(user_id.encode()) % PARTITIONS}}}:{name}"
+        return key if name in ("events", "waiting") else f"{key}:{user_id}"
+
+    def users_of(self, item_id: str) -> str:
+        """The users of an item that the release does not know."""
+        return f"{self._newcomers}:of:{item_id}"
