@@ -14,7 +14,7 @@ from service.errors import HistoryUnavailableError
 from service.serving.release_loader import ReleaseLoader
 from service.serving.supervision import run_for_ever
 from service.settings import Settings
-from service.store.availability import WithdrawnItems
+from service.store.availability import ItemAvailability
 from service.store.cold_start import ColdStartItems
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
@@ -94,7 +94,7 @@ async def test_withdrawals_are_followed_after_an_unexpected_error(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serve() as client:
-        monkeypatch.setattr(WithdrawnItems, "poll", failing_twice(WithdrawnItems.poll))
+        monkeypatch.setattr(ItemAvailability, "poll", failing_twice(ItemAvailability.poll))
         await wait_for_metric(client, 're4_background_task_failures_total{task="withdrawals"} 2.0')
         response = await client.put("/items/item-1", json={"available": False})
         assert response.json() == {"available": False, "changed": True}
