@@ -16,9 +16,9 @@ from index.retrieval.delta import CONTEXT_ITEMS, Delta, cold_start_vector, media
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.availability import ItemAvailability
+from service.store.cold_start_store import MAX_ITEMS, ColdStartStore, Interaction
 from service.store.events import Event
 from service.store.histories import HistoryStore
-from service.store.newcomers import MAX_ITEMS, Interaction, Newcomers
 from service.store.redis_client import ResilientRedis
 from service.store.release_in_use import ReleaseInUse
 
@@ -79,7 +79,7 @@ class ColdStartItems:
         self._max_items = settings.max_cold_start_items
         self._min_users = settings.cold_start_min_users
         self._max_age_ms = settings.cold_start_ttl_hours * 3_600_000
-        self._newcomers = Newcomers(redis, self._max_age_ms)
+        self._store = ColdStartStore(redis, self._max_age_ms)
         self._poll_lock = asyncio.Lock()
         self._changes: dict[str, float] = {}  # item -> its last change, in this order
         self._unread: set[str] = set()  # items that changed since the delta was made
@@ -127,7 +127,7 @@ class ColdStartItems:
         """Have every process drop the user's interactions. Raises HistoryUnavailableError."""
         if self._max_items:
             await self.poll()
-            await self._newcomers.forget(_now_ms(), user_id, [*self._changes])
+            await self._store.forget(_now_ms(), user_id, [*self._changes])
 
     async def _record(self, release: Release, events: Sequence[Event]) -> None:
         with suppress(HistoryUnavailableError):  # recorded by ResilientRedis
@@ -139,7 +139,7 @@ class ColdStartItems:
                 if (context := _known_context(release, history, event.item_id))
             ]
             if taken:
-                await self._newcomers.record(_now_ms(), taken)
+                await self._store.record(_now_ms(), taken)
 
     # --- reading ---
 
@@ -165,7 +165,7 @@ class ColdStartItems:
         oldest = _now_ms() - self._max_age_ms
         while True:
             since = next(reversed(self._changes.values()), oldest)
-            size, changed = await self._newcomers.changed(since)
+            size, changed = await self._store.changed(since)
             for item, change in changed.items():
                 self._changes.pop(item, None)
                 self._changes[item] = change
@@ -196,7 +196,7 @@ class ColdStartItems:
             unread = self._unread | expired
         if not (is_new_release or unread):
             return
-        interactions = await self._newcomers.read([*unread & self._changes.keys()])
+        interactions = await self._store.read([*unread & self._changes.keys()])
         self._built = await asyncio.to_thread(self._build, release, unread, interactions)
         self._unread -= unread
         if is_new_release or len(self._built.delta) != len(built.delta if built else ()):

@@ -35,26 +35,59 @@ REQUEST = {"user_id": "secret-user", "sequence": ["item-1", "secret-item"], "k":
 _LONG_TIMEOUTS = ("--port", "0", "--deadline-ms", "60000", "--redis-timeout-ms", "5000")
 
 
+_PATIENCE_S = 180
+
+
+@contextmanager
+def default_signals(*numbers: int) -> Iterator[None]:
+    """For processes started inside: nohup and shells without job control have these ignored."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """End it and its workers, which would otherwise drain first and keep its pipes open."""
+    if process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+    process.kill()
+
+
 class Process:
     """`python -m service` with a root, and its log line by line."""
 
     def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "service", *_LONG_TIMEOUTS, *arguments],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        with default_signals(signal.SIGHUP, signal.SIGINT):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "service", *_LONG_TIMEOUTS, *arguments],
+                stderr=subprocess.PIPE,
+                text=True,
+            )
         self.lines: list[dict[str, Any]] = []
         self.url = f"http://127.0.0.1:{self.wait_for('listening')['port']}"
 
     def wait_for(self, *events: str) -> dict[str, Any]:
         """The next line with one of the events; every line must be a JSON object."""
-        assert self._process.stderr is not None
-        for text in self._process.stderr:
-            self.lines.append(json.loads(text))
-            if self.lines[-1]["event"] in events:
-                return self.lines[-1]
+        for line in self._log():
+            if line["event"] in events:
+                return line
         raise AssertionError(f"ended without {events}: {self.lines}")
+
+    def _log(self) -> Iterator[dict[str, Any]]:
+        """The lines that come; one that does not come in time ends the process and the log."""
+        assert self._process.stderr is not None
+        impatience = threading.Timer(_PATIENCE_S, kill_all, [self._process])
+        impatience.start()
+        try:
+            for text in self._process.stderr:
+                self.lines.append(json.loads(text))
+                yield self.lines[-1]
+        finally:
+            impatience.cancel()
 
     @property
     def pid(self) -> int:
@@ -78,16 +111,12 @@ class Process:
 
     def end(self) -> int:
         """The exit status, once the process has ended and its whole log is in `lines`."""
-        assert self._process.stderr is not None
-        self.lines += [json.loads(text) for text in self._process.stderr]
+        for _ in self._log():
+            pass
         return self._process.wait(30)
 
     def kill(self) -> None:
-        """End it and its workers, which would otherwise drain first."""
-        if self._process.poll() is None:
-            for child in psutil.Process(self.pid).children(recursive=True):
-                child.kill()
-        self._process.kill()
+        kill_all(self._process)
         self._process.wait()
         assert self._process.stderr is not None
         self._process.stderr.close()

@@ -97,7 +97,7 @@ async def test_withdrawals_are_followed_after_an_unexpected_error(
         monkeypatch.setattr(ItemAvailability, "poll", failing_twice(ItemAvailability.poll))
         await wait_for_metric(client, 're4_background_task_failures_total{task="withdrawals"} 2.0')
         response = await client.put("/items/item-1", json={"available": False})
-        assert response.json() == {"available": False, "changed": True}
+        assert response.json() == {"available": False, "changed": True, "known": True}
 
 
 async def test_new_items_are_followed_after_an_unexpected_error(

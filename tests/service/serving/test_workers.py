@@ -17,7 +17,7 @@ import pytest
 from service.serving.workers import _metrics_folder, _reserved_port
 from service.settings import SetupError
 from service.settings_sources import METRICS_FOLDER
-from tests.service.serving.test_server import running
+from tests.service.serving.test_server import kill_all, running
 
 Publish = Callable[..., Path]
 
@@ -163,7 +163,7 @@ def second_service(root: Path, *arguments: str) -> Iterator[subprocess.Popen[str
         try:
             yield process
         finally:
-            process.kill()
+            kill_all(process)
             process.communicate()
 
 
@@ -176,7 +176,7 @@ def test_a_port_that_another_service_uses_is_refused(
     with running(root, short_path, "--workers", first) as process:
         port = process.url.rpartition(":")[2]
         with second_service(root, "--port", port, "--workers", second) as other:
-            _, log = other.communicate(timeout=60)
+            _, log = other.communicate(timeout=180)
         assert other.returncode == 1
         assert f"--port {port}: cannot be used" in log
         assert "Traceback" not in log

@@ -14,7 +14,7 @@ from service.app import create_app
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.cold_start import ColdStartItems
-from service.store.newcomers import MAX_USERS, Newcomers
+from service.store.cold_start_store import MAX_USERS, ColdStartStore
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 from tests.evidence.redis_servers import RedisServer
@@ -143,14 +143,14 @@ async def test_expired_interactions_do_not_count(serve: Serve) -> None:
     async with serve(cold_start_ttl_hours=1) as client:
         await announce(client, "old", "half", "new")
         state = client._transport.app.state.service  # type: ignore[attr-defined]
-        newcomers = Newcomers(state.redis, 3_600_000)
+        store = ColdStartStore(state.redis, 3_600_000)
         now = int(time.time() * 1000)
         for user, age_ms in (("anna", 3_601_000), ("ben", 3_601_000)):
-            await newcomers.record(now - age_ms, [("old", user, ["item-3"])])
-        await newcomers.record(now - 3_601_000, [("half", "anna", ["item-3"])])
+            await store.record(now - age_ms, [("old", user, ["item-3"])])
+        await store.record(now - 3_601_000, [("half", "anna", ["item-3"])])
         for user in ("ben", "carl"):
-            await newcomers.record(now, [("new", user, ["item-3"])])
-        await newcomers.record(now, [("half", "carl", ["item-3"])])
+            await store.record(now, [("new", user, ["item-3"])])
+        await store.record(now, [("half", "carl", ["item-3"])])
         await wait_until_recommended(client, "new")
         assert not {"old", "half"} & set(await recommended(client))
 
@@ -172,7 +172,7 @@ async def test_every_process_knows_new_items_and_keeps_them_while_redis_is_down(
 ) -> None:
     publish()
     chosen = settings(redis_url=tcp.url, redis_timeout_ms=500, breaker_cooldown_s=0.05)
-    async with served(chosen) as (client, _), served(chosen) as (second, newcomers):
+    async with served(chosen) as (client, _), served(chosen) as (second, store):
         await announce(client, "new")
         for user in ("anna", "ben"):
             await interact(client, user, "item-3", "new")
@@ -182,7 +182,7 @@ async def test_every_process_knows_new_items_and_keeps_them_while_redis_is_down(
             await wait_until_recommended(third, "new")
         tcp.stop()
         with pytest.raises(HistoryUnavailableError):
-            await newcomers.poll()
+            await store.poll()
         assert "new" in await recommended(second)
         tcp.start()
 
@@ -220,11 +220,11 @@ async def test_an_announcement_lasts_until_it_expires(serve: Serve) -> None:
 
 
 @asynccontextmanager
-async def newcomers_of(settings: Settings) -> AsyncIterator[Newcomers]:
+async def store_of(settings: Settings) -> AsyncIterator[ColdStartStore]:
     redis = ResilientRedis(deployment_of(settings), settings, Metrics())
     await redis.start()
     try:
-        yield Newcomers(redis, 3_600_000)
+        yield ColdStartStore(redis, 3_600_000)
     finally:
         await redis.close()
 
@@ -235,11 +235,11 @@ async def test_a_process_started_later_offers_the_same(
     publish()
     chosen = settings(redis_url=tcp.url)
     now = int(time.time() * 1000)
-    async with served(chosen) as (client, first), newcomers_of(chosen) as newcomers:
+    async with served(chosen) as (client, first), store_of(chosen) as store:
         await announce(client, *(f"new-{number}" for number in range(300)))
         for user in range(60):  # 18,000 interactions
             taken = [(f"new-{number}", f"user {user}", ["item-3"]) for number in range(300)]
-            await newcomers.record(now + user, taken)
+            await store.record(now + user, taken)
         await first.poll()
         async with served(chosen) as (_, second):
             await second.poll()
@@ -259,15 +259,15 @@ def offered(items: ColdStartItems) -> list[str]:
 async def test_the_store_of_interactions_is_bounded(
     settings: MakeSettings, tcp: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.store.newcomers.MAX_ITEMS", 20)
-    async with newcomers_of(settings(redis_url=tcp.url)) as newcomers:
+    monkeypatch.setattr("service.store.cold_start_store.MAX_ITEMS", 20)
+    async with store_of(settings(redis_url=tcp.url)) as store:
         for number in range(100):
-            await newcomers.record(1000 + number, [(f"item {number}", "anna", ["a"])])
+            await store.record(1000 + number, [(f"item {number}", "anna", ["a"])])
         assert tcp.execute("ZCARD", "re4:{newcomers}:items") == 20
         assert len(tcp.execute("KEYS", "re4:{newcomers}:of:*")) == 20
         for number in range(MAX_USERS + 10):
-            await newcomers.record(2000 + number, [("item 99", f"user {number}", ["a"])])
-        [interactions] = (await newcomers.read(["item 99"])).values()
+            await store.record(2000 + number, [("item 99", f"user {number}", ["a"])])
+        [interactions] = (await store.read(["item 99"])).values()
         assert len(interactions) == MAX_USERS
         assert interactions[0].at_ms == 2010, "the newest users count"
 

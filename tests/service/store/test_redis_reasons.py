@@ -29,7 +29,7 @@ async def ready(client: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def check(
-    serve: Serve, url: str, code: str, caplog: pytest.LogCaptureFixture
+    serve: Serve, url: str, code: str, caplog: pytest.LogCaptureFixture, or_else: str = ""
 ) -> dict[str, Any]:
     """That /readyz and the log say the reason, and nothing that is in the URL."""
     async with serve(redis_url=url, redis_timeout_ms=2000) as client:
@@ -37,7 +37,7 @@ async def check(
         text = json.dumps(content) + (await client.get("/metrics")).text
     assert content["history"] == "degraded"
     codes = {reason.partition(":")[0] for reason in content["failing"].values()}
-    assert codes == {code}, content
+    assert code in codes <= {code, or_else}, content
     logged = " ".join(str(vars(record)) for record in caplog.records)
     assert code in {getattr(record, "reason", None) for record in caplog.records}
     assert SECRET not in text + logged
@@ -78,7 +78,9 @@ async def test_a_wrong_host(serve: Serve, caplog: pytest.LogCaptureFixture) -> N
 async def test_a_port_of_another_program(
     serve: Serve, web_port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await check(serve, f"redis://:{SECRET}@127.0.0.1:{web_port}", "protocol", caplog)
+    # It answers one line and closes: another command's write may find the connection closed.
+    url = f"redis://:{SECRET}@127.0.0.1:{web_port}"
+    await check(serve, url, "protocol", caplog, or_else="connection")
 
 
 async def test_a_password_that_is_wrong_or_missing(

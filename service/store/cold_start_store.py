@@ -89,7 +89,7 @@ class Changed(NamedTuple):
     items: Mapping[str, float]
 
 
-class Newcomers:
+class ColdStartStore:
     """Every method raises HistoryUnavailableError."""
 
     def __init__(self, redis: ResilientRedis, ttl_ms: float) -> None:
@@ -110,7 +110,7 @@ class Newcomers:
                 )
             await pipeline.execute()
 
-        await self._redis.call("newcomers", run)
+        await self._redis.call("cold_start", run)
 
     async def forget(self, now_ms: int, user: str, items: Sequence[str]) -> None:
         """Delete all of the user's interactions. items: all that there are, or more."""
@@ -132,7 +132,7 @@ class Newcomers:
             reply: list[Any] = await client.eval(_CHANGED, 1, key, f"{since:.0f}", _MAX_CHANGED)
             return reply
 
-        size, flat = await self._redis.call("newcomers", run)
+        size, flat = await self._redis.call("cold_start", run)
         pairs = zip(flat[::2], flat[1::2], strict=True)
         return Changed(size, {item.decode("utf-8", "replace"): float(at) for item, at in pairs})
 
@@ -148,7 +148,7 @@ class Newcomers:
                     pipeline.hvals(self._redis.keys.users_of(item))
                 return await pipeline.execute()
 
-            for item, values in zip(part, await self._redis.call("newcomers", run), strict=True):
+            for item, values in zip(part, await self._redis.call("cold_start", run), strict=True):
                 found[item] = sorted(map(_interaction, values))
         return found
 
