@@ -123,8 +123,9 @@ class HistoryStore:
     async def _append_batch(self, events: Sequence[Event], client: Client) -> list[list[int]]:
         now = time.time()
         fields_of: dict[str, list[Any]] = defaultdict(list)
-        for event in events:
-            at = now if event.timestamp is None else min(event.timestamp, now)
+        for place, event in enumerate(events, start=-len(events)):
+            # A microsecond apart: whoever orders them by time has them as they came.
+            at = now + place * 1e-6 if event.timestamp is None else min(event.timestamp, now)
             fields = (event.user_id, event.item_id, at, event.event or "", event.event_id or "")
             fields_of[event.user_id] += fields
         limits = (

@@ -1,6 +1,7 @@
 """The history store keeps its contract with every kind of Redis, whatever happens to it."""
 
 import asyncio
+import itertools
 import os
 import random
 import shutil
@@ -195,6 +196,23 @@ async def test_every_event_goes_to_the_stream(settings: MakeSettings, url: str |
     }
     assert set(second) == {"user_id", "item_id", "timestamp"}
     assert float(second["timestamp"]) > 1.7e9
+
+
+async def test_events_of_a_batch_without_times_keep_their_order(
+    settings: MakeSettings, url: str | None
+) -> None:
+    """A training run orders by time, and events of one time at random."""
+    chosen = settings(redis_url=url)
+    async with started(chosen) as store:
+        await store.append(events("u", *(f"item {number}" for number in range(1000))))
+        async with separate_client(chosen) as client:
+            written = await stream(client, "u")
+        newest = await store.read("u")
+
+    assert [fields["item_id"] for fields in written] == [f"item {n}" for n in range(1000)]
+    times = [float(fields["timestamp"]) for fields in written]
+    assert all(before < after for before, after in itertools.pairwise(times))
+    assert newest[-1] == "item 999"
 
 
 async def test_the_stream_is_capped(settings: MakeSettings, url: str | None) -> None:
