@@ -5,9 +5,9 @@ when a release is opened.
 """
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Former name -> name. Releases made before 2026-11-28 have the former ones in their manifests.
 FORMER_ARGUMENTS: Mapping[str, str] = {"cosine": "score_temperature"}
@@ -31,6 +31,17 @@ Hidden = Annotated[
 ScoreTemperature = Annotated[
     float, Field(0.0, ge=0, description="temperature of cosine scores; 0 means inner products")
 ]
+Layers = Annotated[
+    int, Field(2, ge=1, description="sasrec, transformer: number of transformer blocks")
+]
+Heads = Annotated[
+    int, Field(2, ge=1, description="sasrec, transformer: attention heads; they divide D")
+]
+BlockDropout = Annotated[
+    float,
+    TrainingOnly,
+    Field(0.2, ge=0, lt=1, description="share of the entries dropped in a block"),
+]
 
 
 class EncoderArguments(BaseModel):
@@ -43,3 +54,18 @@ class EncoderArguments(BaseModel):
 
     dim: Dim
     score_temperature: ScoreTemperature
+
+
+class TransformerArguments(EncoderArguments):
+    """The arguments that the causal transformers share."""
+
+    history: HistoryLength
+    layers: Layers
+    heads: Heads
+    dropout: BlockDropout
+
+    @model_validator(mode="after")
+    def _heads_divide_dim(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"heads = {self.heads} does not divide dim = {self.dim}")
+        return self

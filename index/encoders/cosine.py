@@ -1,6 +1,7 @@
 """Cosine scores for any encoder: interests of one length, searched in items of length 1."""
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from index.encoders.interface import Encoder, History, Interests
 
@@ -19,5 +20,10 @@ class CosineEncoder(Encoder):
         self.temperature = temperature
 
     def forward(self, history: History) -> Interests:
-        encoded = self.encoder(history)
-        return encoded._replace(vectors=F.normalize(encoded.vectors, dim=-1) / self.temperature)
+        return self._scale(self.encoder(history))
+
+    def prefix_interests(self, history: History, ends: Tensor) -> Interests:
+        return self._scale(self.encoder.prefix_interests(history, ends))
+
+    def _scale(self, interests: Interests) -> Interests:
+        return interests._replace(vectors=F.normalize(interests.vectors, dim=-1) / self.temperature)

@@ -27,6 +27,11 @@ def test_a_first_stage_leaves_epochs_to_choose_from(epochs: int, first_stage: in
         ({"encoder": "sasrec", "heads": 3}, "heads = 3 does not divide dim = 64"),
         ({"encoder": "bert4rec"}, "encoder = 'bert4rec': choose one of re4, "),
         ({"encoder": None}, "encoder = None: choose one of re4, "),
+        ({"positions": "all"}, "'all' needs an encoder that can: .*transformer, not re4"),
+        (
+            {"encoder": "sasrec", "positions": "all", "recontrast": 0.1},
+            "recontrast reads one history an example: set positions = 'last'",
+        ),
         ({"epochs": 0}, "epochs = 0: Input should be greater than or equal to 1"),
         ({"epoch": 3}, "epoch = 3: Extra inputs are not permitted; known are "),
     ],
@@ -66,7 +71,7 @@ def test_encoders_and_losses_bring_their_options() -> None:
 def test_what_a_warm_fit_cannot_change_is_the_encoder_and_its_arguments() -> None:
     assert model_identity() == {
         *("encoder", "interests", "history", "dim", "hidden", "recency", "head", "biases"),
-        *("iterations", "dynamic", "layers", "heads", "score_temperature"),
+        *("iterations", "dynamic", "layers", "heads", "score_temperature", "gated", "expansion"),
     }
 
 

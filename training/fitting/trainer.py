@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from index.encoders import Encoder
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
-from training.data.examples import Examples, ExampleStream
+from training.data.examples import Examples, open_stream
 from training.evaluation.evaluate import evaluate, exact_retriever
 from training.evaluation.protocols import DataSplit
 from training.fitting import checkpoint
@@ -104,7 +104,9 @@ class Trainer:
         self._model = Model(config, torch.from_numpy(counts))
         self.interests = self._model.encoder.interests
         self._optimizers = build_optimizers(self._model, config)
-        self._stream = ExampleStream(split.train, config.history, config.batch_size, config.seed)
+        self._stream = open_stream(
+            config.positions, split.train, config.history, config.batch_size, config.seed
+        )
         self.state = TrainingState()
         self._checkpoint = folder / CHECKPOINT
         self._best = folder / "best.safetensors"
@@ -170,7 +172,7 @@ class Trainer:
             losses = training_step(model, self._optimizers, examples)
             if not math.isfinite(losses["loss"]):
                 raise self._diverged(f"loss is {losses['loss']}")
-            size = len(examples.targets)
+            size = examples.size
             for name, value in losses.items():
                 state.sums[name] = state.sums.get(name, 0.0) + value * size
             state.examples += size

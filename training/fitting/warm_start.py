@@ -13,7 +13,7 @@ from index.encoders.arguments import FORMER_ARGUMENTS
 from index.release.manifest import EncoderSpec
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
-from training.data.examples import ExampleStream
+from training.data.examples import open_stream
 from training.data.packed_log import PackedLog
 from training.fitting.trainer import build_optimizers, training_step
 from training.models.model import Model, encoder_arguments
@@ -76,7 +76,7 @@ def train_on_recent(
 
     Recent interactions are few: in an epoch over the whole log they would hardly change the model.
     """
-    stream = ExampleStream(log, config.history, None, config.seed, since)
+    stream = open_stream(config.positions, log, config.history, None, config.seed, since)
     optimizers = build_optimizers(model, config)
     model.train()
     for number in range(passes if len(stream) else 0):

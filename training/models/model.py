@@ -59,6 +59,8 @@ class Model(nn.Module):
         """The loss of a batch, and its terms."""
         rows = torch.from_numpy(examples.rows)
         targets = torch.from_numpy(examples.targets)
+        ends = targets > 0
+        targets = targets[ends]
         negatives = self._sample(targets)
         # One lookup, so that the table gets one gradient.
         looked_up = self.table(torch.cat([rows.flatten(), targets, negatives.rows]))
@@ -68,9 +70,10 @@ class Model(nn.Module):
         history = History(rows, history_vectors.view(*rows.shape, -1), rows > 0)
         # Dropout makes the encoder's task harder. The losses compare with the items as they are.
         dropped = F.dropout(history.vectors, self._dropout, self.training)
+        read = history._replace(vectors=dropped)
         inputs = LossInputs(
             history,
-            self.encoder(history._replace(vectors=dropped)),
+            self.encoder.prefix_interests(read, ends) if ends.ndim > 1 else self.encoder(read),
             targets,
             target_vectors,
             negatives.rows,

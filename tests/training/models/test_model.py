@@ -54,3 +54,23 @@ def test_reconstruction_of_clean_vectors_is_asked_for_whatever_is_dropped():
     loss = model.objective._terms["reconstruct"](zeros)
     squares = model.table(batch.history.rows).square().sum(dim=2)[batch.history.mask]
     torch.testing.assert_close(loss, squares.mean())
+
+
+def test_all_positions_at_once_have_the_loss_and_the_gradient_of_one_prefix_an_example():
+    settings = {"dim": 8, "interests": 2, "history": 4, "dropout": 0.0, "sampler": "full"}
+    config = FitConfig(**settings, encoder="transformer", positions="all")
+    torch.manual_seed(0)
+    model = Model(config, torch.ones(10, dtype=torch.int64))
+    sequences = Examples(
+        np.array([[0, 1, 2, 3], [4, 5, 6, 7]]), np.array([[0, 2, 3, 9], [5, 0, 7, 8]])
+    )
+    rows = [[0, 0, 0, 1], [0, 0, 1, 2], [0, 1, 2, 3], [0, 0, 0, 4], [0, 4, 5, 6], [4, 5, 6, 7]]
+    one_by_one = Examples(np.array(rows), np.array([2, 3, 9, 5, 7, 8]))
+    assert sequences.size == one_by_one.size == 6
+    gradients = []
+    for examples in (sequences, one_by_one):
+        model.zero_grad()
+        loss, _ = model(examples)
+        loss.backward()
+        gradients.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)

@@ -1,7 +1,7 @@
 """What every loss term takes, and how one is built from the settings of a fit."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -12,7 +12,8 @@ from index.encoders import History, Interests
 class LossInputs(NamedTuple):
     """The inputs of the loss terms for a batch of B examples.
 
-    history: with the item vectors as they are served; those that the encoder read have dropout.
+    history: of each example, or of the sequences of which the examples are all positions; with the
+    item vectors as they are served: those that the encoder read have dropout.
     targets (B,) rows, target_vectors (B, D); negatives (S,) rows shared by the batch,
     negative_vectors (S, D). target_log_q (B,), negative_log_q (S,): log of how often each is drawn,
     None where all are drawn equally often.
@@ -39,6 +40,9 @@ class LossTerm(nn.Module):
 
     class Arguments(LossArguments):
         pass
+
+    # Whether it reads `history` or the interests' attention: then it needs one history an example.
+    reads_history: ClassVar[bool] = False
 
     def __init__(self, arguments: LossArguments | None = None) -> None:
         super().__init__()
