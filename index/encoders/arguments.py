@@ -5,13 +5,18 @@ when a release is opened.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Former name -> name. Releases made before 2026-11-28 have the former ones in their manifests.
 FORMER_ARGUMENTS: Mapping[str, str] = {"cosine": "score_temperature"}
-CATALOG_SIZE = "items"  # the argument that the data gives; it is no option
+CATALOG_SIZE = "items"
+MERGE = "merge"
+# Arguments that are no options: the data gives the first, the objective the second.
+GIVEN_ARGUMENTS = frozenset({CATALOG_SIZE, MERGE})
+
+Merge = Literal["max", "gated", "partitioned"]
 
 
 class TrainingOnly:
@@ -44,6 +49,17 @@ BlockDropout = Annotated[
 ]
 
 
+LearnedTemperature = Annotated[
+    bool, Field(False, description="learn the temperature of cosine scores, from the one given")
+]
+ItemBias = Annotated[
+    bool,
+    Field(
+        False, description="add a learned b_i to scores, which begins at log of the item's count"
+    ),
+]
+
+
 class EncoderArguments(BaseModel):
     """The arguments that every encoder takes.
 
@@ -54,6 +70,16 @@ class EncoderArguments(BaseModel):
 
     dim: Dim
     score_temperature: ScoreTemperature
+    learned_temperature: LearnedTemperature
+    item_bias: ItemBias
+    merge: Merge = Field("max", description="how an item's scores with K interests become one")
+
+    @model_validator(mode="after")
+    def _cosines_are_there(self) -> Self:
+        if not self.score_temperature and (self.learned_temperature or self.merge == "partitioned"):
+            needed = "a learned temperature" if self.learned_temperature else "a partition of items"
+            raise ValueError(f"{needed} needs cosine scores: set score_temperature above 0")
+        return self
 
 
 class TransformerArguments(EncoderArguments):

@@ -57,6 +57,11 @@ class Encoder(nn.Module):
     interests: int
     dim: int
 
+    @property
+    def content(self) -> int:
+        """Number of coordinates that are an item's own vector; terms of the score follow them."""
+        return self.dim
+
     def forward(self, history: History) -> Interests:
         raise NotImplementedError  # each encoder defines it
 

@@ -31,6 +31,13 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "mind, dynamic, cosine": {"dynamic": True, "score_temperature": 0.5},
     "comirec-sa, no biases": {"biases": False},
     "mind, dynamic": {"dynamic": True},
+    "re4, item bias, learned temperature": {
+        "item_bias": True,
+        "learned_temperature": True,
+        "score_temperature": 0.1,
+    },
+    "re4, gated": {"merge": "gated"},
+    "transformer, partitioned": {"merge": "partitioned", "score_temperature": 0.1},
     "transformer, one interest": {"interests": 1},
     "transformer, plain, cosine": {"gated": False, "score_temperature": 0.1},
 }
@@ -95,9 +102,9 @@ def test_cosine_scores_ignore_the_length_of_interests() -> None:
 
 def test_shapes_and_types(encoder: Encoder) -> None:
     assert encoder.interests in (INTERESTS, 1)
-    assert encoder.dim == DIM
+    assert encoder.content == DIM
     interests = encode(encoder, HISTORIES, 7)
-    assert interests.vectors.shape == (len(HISTORIES), encoder.interests, DIM)
+    assert interests.vectors.shape == (len(HISTORIES), encoder.interests, encoder.dim)
     assert interests.attention.shape == (len(HISTORIES), encoder.interests, 7)
     for part in tensors(interests):
         assert part.dtype == torch.float32
@@ -177,7 +184,7 @@ def test_interests_after_each_item_are_those_of_the_prefix(causal: Encoder) -> N
         prefixes = causal.prefix_interests(given, given.mask)
     assert prefixes.attention.shape == (*prefixes.vectors.shape[:2], 0)
     whole = [items[: end + 1] for items in HISTORIES for end in range(len(items))]
-    assert prefixes.vectors.shape == (len(whole), causal.interests, DIM)
+    assert prefixes.vectors.shape == (len(whole), causal.interests, causal.dim)
     if isinstance(causal, SasRecEncoder):
         newest = [index for index, items in enumerate(whole) if items in HISTORIES]
         whole = [whole[index] for index in newest]
@@ -192,7 +199,7 @@ def test_interests_after_an_item_depend_on_nothing_later(causal: Encoder) -> Non
     with torch.inference_mode():
         first, second = (causal.prefix_interests(h, ends).vectors for h in (given, other))
     assert_close(first, second)
-    assert first.shape == (3, causal.interests, DIM)
+    assert first.shape == (3, causal.interests, causal.dim)
 
 
 def test_interests_differ(encoder: Encoder) -> None:

@@ -165,6 +165,7 @@ class Trainer:
         model.objective.start_epoch(state.epoch)
         if state.batch == 0:
             _seed_epoch(self._config.seed, state.epoch)
+            model.start_epoch()
         batches = self._stream.epoch(state.epoch, first=state.batch)
         started = saved = time.monotonic()
         seconds_before = state.epoch_seconds

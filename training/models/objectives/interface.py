@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from index.encoders import History, Interests
+from index.encoders.arguments import Merge
 
 
 class LossInputs(NamedTuple):
@@ -16,7 +17,8 @@ class LossInputs(NamedTuple):
     item vectors as they are served: those that the encoder read have dropout.
     targets (B,) rows, target_vectors (B, D); negatives (S,) rows shared by the batch,
     negative_vectors (S, D). target_log_q (B,), negative_log_q (S,): log of how often each is drawn,
-    None where all are drawn equally often.
+    None where all are drawn equally often. target_parts (B,), negative_parts (S,): 0..K - 1, if the
+    objective partitions the items.
     """
 
     history: History
@@ -27,6 +29,8 @@ class LossInputs(NamedTuple):
     negative_vectors: Tensor
     target_log_q: Tensor | None = None
     negative_log_q: Tensor | None = None
+    target_parts: Tensor | None = None
+    negative_parts: Tensor | None = None
 
 
 class LossArguments(BaseModel):
@@ -41,6 +45,8 @@ class LossTerm(nn.Module):
     class Arguments(LossArguments):
         pass
 
+    # How the scores of K interests become one, where this is the main loss.
+    merge: ClassVar[Merge] = "max"
     # Whether it reads `history` or the interests' attention: then it needs one history an example.
     reads_history: ClassVar[bool] = False
 
