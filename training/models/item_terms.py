@@ -46,6 +46,21 @@ class ItemTerms(nn.Module):
         assert isinstance(self.parts, Tensor)
         return self.parts[rows]
 
+    def take(self, rows: Tensor, terms: Tensor, content: Tensor) -> None:
+        """Take over the terms (n, T) that rows (n,) had in a release of the same arguments.
+
+        content (N + 1, D): an item of no such row joins the part whose centre is nearest.
+        """
+        if self.bias is not None:
+            self.bias[rows] = terms[:, 0]
+        if self._merge == "partitioned":
+            assert isinstance(self.parts, Tensor)
+            parts = terms[:, -self._interests :].argmax(dim=1)
+            unit = F.normalize(content, dim=1)
+            centers = _centers(unit[rows], parts, self._interests, unit[rows[: self._interests]])
+            self.parts.copy_((unit @ centers.T).argmax(dim=1))
+            self.parts[rows] = parts
+
     def refresh_parts(self, content: Tensor) -> None:
         """Cluster the items by their content (N + 1, D); a part keeps its interest."""
         if self._merge == "partitioned":

@@ -55,3 +55,16 @@ def own_cosine(vectors: torch.Tensor, parts: torch.Tensor) -> float:
     unit = F.normalize(vectors, dim=1)
     centers = F.normalize(torch.stack([unit[parts == k].sum(dim=0) for k in range(3)]), dim=1)
     return float((unit * centers[parts]).sum(dim=1).mean())
+
+
+def test_terms_are_taken_over_and_a_new_item_joins_the_nearest_part():
+    content = torch.cat((torch.zeros(1, 3), clusters(4)))
+    old, fresh = (ItemTerms(torch.full((13,), count), True, "partitioned", 3) for count in (7, 2))
+    old.refresh_parts(content)
+    known = torch.tensor([1, 2, 3, 5, 6, 9, 10, 11])
+    with torch.no_grad():
+        fresh.take(known, old.append(content, torch.arange(13))[known, 3:], content)
+    assert torch.equal(fresh.parts[1:], old.parts[1:])
+    assert fresh.bias is not None
+    torch.testing.assert_close(fresh.bias[known], torch.full((8,), 7.0).log())
+    torch.testing.assert_close(fresh.bias[4], torch.tensor(2.0).log())
