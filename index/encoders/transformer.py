@@ -1,16 +1,17 @@
 """A causal transformer of gated layers, from whose states one or several interests are read."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from index.encoders.arguments import InterestCount, TransformerArguments
+from index.encoders.interest_readouts import FacetReadout, TokenReadout
 from index.encoders.interface import Encoder, History, Interests, prefixes
 from index.encoders.registry import register
 from index.encoders.transformer_blocks import GatedBlock, causal_mask
-
-_FACET_STATES = 3
 
 
 @register("transformer")
@@ -21,8 +22,7 @@ class TransformerEncoder(Encoder):
     T5, 2020, without buckets). So a state depends on the items up to its own alone, and a history
     is encoded alike whether it is a whole or a prefix.
 
-    K = 1: z = norm(h_t). K > 1: facets (Chang et al., 2023),
-    z_k = W_k norm([h_t; GELU(V [h_t; h_{t-1}; h_{t-2}])]).
+    K = 1: z = norm(h_t). K > 1: see the readouts.
     """
 
     class Arguments(TransformerArguments):
@@ -30,6 +30,11 @@ class TransformerEncoder(Encoder):
         gated: bool = Field(True, description="transformer: gate both parts of a block, as LiGR")
         expansion: int = Field(
             4, ge=1, description="transformer: width of a block's perceptron, in multiples of D"
+        )
+        readout: Literal["facets", "tokens"] = Field(
+            "facets",
+            description="transformer: what K > 1 interests are: facets of the newest states, or "
+            "learnt tokens that read all states",
         )
 
     causal = True
@@ -45,23 +50,28 @@ class TransformerEncoder(Encoder):
             )
             for _ in range(arguments.layers)
         )
-        self.norm = nn.LayerNorm(dim)
-        if self.interests > 1:
-            self.recent = nn.Linear(_FACET_STATES * dim, dim)  # V
-            self.facets = nn.Linear(2 * dim, self.interests * dim, bias=False)  # W_k
+        if self.interests == 1:
+            self.norm = nn.LayerNorm(dim)
+        self.readout = _build_readout(arguments) if self.interests > 1 else None
 
     def forward(self, history: History) -> Interests:
         # Columns that are padding in the whole batch are left out: most histories are short.
+        length = history.mask.shape[1]
         first = int(history.mask.any(dim=0).long().argmax())
         seen = History(*(part[:, first:] for part in history))
-        tail = _FACET_STATES if self.interests > 1 else 1
-        vectors = self._read(self._states(seen, tail), seen.mask[:, -tail:])[:, -1]
-        attention = torch.zeros(*vectors.shape[:2], history.mask.shape[1], device=vectors.device)
-        attention[:, :, -1] = 1
-        return Interests(vectors, attention, vectors)
+        tail = 1 if self.readout is None else self.readout.states_read
+        states = self._states(seen, tail)
+        mask = seen.mask[:, -states.shape[1] :]
+        ends = torch.zeros_like(mask)
+        ends[:, -1] = True
+        vectors, attention = self._read(states, mask, ends)
+        if attention is None:
+            attention = vectors.new_zeros(*vectors.shape[:2], length)
+            attention[:, :, -1] = 1
+        return Interests(vectors, F.pad(attention, (length - attention.shape[2], 0)), vectors)
 
     def prefix_interests(self, history: History, ends: Tensor) -> Interests:
-        return prefixes(self._read(self._states(history, None), history.mask, ends))
+        return prefixes(self._read(self._states(history, None), history.mask, ends)[0])
 
     def _states(self, history: History, tail: int | None) -> Tensor:
         """(B, T, D): of the newest T = `tail` items, None for all."""
@@ -78,17 +88,22 @@ class TransformerEncoder(Encoder):
         distances = (steps[:, None] - steps).clamp(0, self.distance_bias.shape[1] - 1)
         return self.distance_bias[:, distances].masked_fill(~causal_mask(mask)[:, None], -torch.inf)
 
-    def _read(self, states: Tensor, mask: Tensor, ends: Tensor | None = None) -> Tensor:
-        """The interests (..., K, D) of states (B, L, D), or of those at `ends` alone."""
-        if self.interests == 1:
-            single: Tensor = self.norm(states if ends is None else states[ends])[..., None, :]
-            return single
-        normed = self.norm(states) * mask[:, :, None]
-        window = torch.cat(
-            [F.pad(normed, (0, 0, n, 0))[:, : normed.shape[1]] for n in range(_FACET_STATES)], dim=2
-        )
-        if ends is not None:
-            normed, window = normed[ends], window[ends]
-        joined = torch.cat((normed, F.gelu(self.recent(window))), dim=-1)
-        facets: Tensor = self.facets(joined).unflatten(-1, (self.interests, -1))
-        return facets
+    def _read(self, states: Tensor, mask: Tensor, ends: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The interests (S, K, D) after the S positions `ends` (B, T), and attention (S, K, T)."""
+        if self.readout is None:
+            return self.norm(states[ends])[:, None], None
+        result: tuple[Tensor, Tensor | None] = self.readout(states, mask, ends)
+        return result
+
+
+def _build_readout(arguments: TransformerEncoder.Arguments) -> FacetReadout | TokenReadout:
+    if arguments.readout == "facets":
+        return FacetReadout(arguments.dim, arguments.interests)
+    return TokenReadout(
+        arguments.dim,
+        arguments.interests,
+        arguments.heads,
+        arguments.history,
+        arguments.expansion,
+        arguments.dropout,
+    )

@@ -38,6 +38,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     },
     "re4, gated": {"merge": "gated"},
     "transformer, partitioned": {"merge": "partitioned", "score_temperature": 0.1},
+    "transformer, tokens": {"readout": "tokens"},
     "transformer, one interest": {"interests": 1},
     "transformer, plain, cosine": {"gated": False, "score_temperature": 0.1},
 }
