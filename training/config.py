@@ -13,7 +13,7 @@ from training.data.former_names import FORMER_NAMES
 from training.data.log_options import LogOptions
 from training.evaluation.metrics import SelectionMetric
 from training.models.model import encoder_arguments
-from training.models.objectives import AUXILIARY_LOSSES
+from training.models.objectives import AUXILIARY_LOSSES, MAIN_LOSSES
 from training.models.options import ModelOptions
 from training.presets import PresetName, preset_of
 
@@ -63,6 +63,8 @@ class FitConfig(ModelOptions, LogOptions):
             read_arguments(self.encoder, encoder_arguments(selected, items=1))
         if self.positions == "all":
             self._check_positions()
+        elif MAIN_LOSSES[self.model_dump()["objective"]].term.needs_positions:
+            raise ValueError("this objective learns several next items: set positions = 'all'")
         if self.epochs <= self.pretrain_epochs:
             raise ValueError(
                 f"epochs = {self.epochs} leaves none to choose from after pretrain_epochs = "

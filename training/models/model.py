@@ -12,6 +12,7 @@ from training.data.examples import Examples
 from training.models.item_terms import ItemTerms
 from training.models.negative_sampling import build_sampler
 from training.models.objectives import MAIN_LOSSES, LossInputs, build_objective
+from training.models.objectives.set_matching import next_items
 from training.models.options import ModelOptions
 
 
@@ -81,13 +82,15 @@ class Model(nn.Module):
         rows = torch.from_numpy(examples.rows)
         targets = torch.from_numpy(examples.targets)
         ends = targets > 0
+        count = self.objective.future_items
+        futures = next_items(targets, count) if count else targets.new_empty(0)
         targets = targets[ends]
         negatives = self._sample(targets)
         # One lookup, so that the table gets one gradient.
-        looked_up = torch.cat([rows.flatten(), targets, negatives.rows])
-        history_vectors, target_vectors, negative_vectors = torch.split(
+        looked_up = torch.cat([rows.flatten(), targets, negatives.rows, futures.flatten()])
+        history_vectors, target_vectors, negative_vectors, future_vectors = torch.split(
             self._served_vectors(self.table(looked_up), looked_up),
-            [rows.numel(), len(targets), len(negatives.rows)],
+            [rows.numel(), len(targets), len(negatives.rows), futures.numel()],
         )
         history = History(rows, history_vectors.view(*rows.shape, -1), rows > 0)
         # Dropout makes the encoder's task harder. The losses compare with the items as they are.
@@ -105,6 +108,8 @@ class Model(nn.Module):
             negatives.log_q,
             self.terms.parts_of(targets),
             self.terms.parts_of(negatives.rows),
+            futures if count else None,
+            future_vectors.view(*futures.shape, -1) if count else None,
         )
         result: tuple[Tensor, dict[str, Tensor]] = self.objective(inputs)
         return result

@@ -18,7 +18,8 @@ class LossInputs(NamedTuple):
     targets (B,) rows, target_vectors (B, D); negatives (S,) rows shared by the batch,
     negative_vectors (S, D). target_log_q (B,), negative_log_q (S,): log of how often each is drawn,
     None where all are drawn equally often. target_parts (B,), negative_parts (S,): 0..K - 1, if the
-    objective partitions the items.
+    objective partitions the items. futures (B, W), future_vectors (B, W, D): the next W items, the
+    target first, 0 = none, if the objective learns several.
     """
 
     history: History
@@ -31,6 +32,8 @@ class LossInputs(NamedTuple):
     negative_log_q: Tensor | None = None
     target_parts: Tensor | None = None
     negative_parts: Tensor | None = None
+    futures: Tensor | None = None
+    future_vectors: Tensor | None = None
 
 
 class LossArguments(BaseModel):
@@ -47,6 +50,9 @@ class LossTerm(nn.Module):
 
     # How the scores of K interests become one, where this is the main loss.
     merge: ClassVar[Merge] = "max"
+    # Whether it learns several next items, which only all positions of a sequence have.
+    needs_positions: ClassVar[bool] = False
+    future_items = 0
     # Whether it reads `history` or the interests' attention: then it needs one history an example.
     reads_history: ClassVar[bool] = False
 
