@@ -8,10 +8,12 @@ from pydantic import BaseModel, Field, ValidationError, create_model, model_vali
 from pydantic_settings import BaseSettings, TomlConfigSettingsSource
 
 from index.encoders import ENCODERS, read_arguments
+from training.data.examples import Positions
 from training.data.former_names import FORMER_NAMES
 from training.data.log_options import LogOptions
 from training.evaluation.metrics import SelectionMetric
 from training.models.model import encoder_arguments
+from training.models.objectives import AUXILIARY_LOSSES, MAIN_LOSSES
 from training.models.options import ModelOptions
 from training.presets import PresetName, preset_of
 
@@ -35,6 +37,11 @@ class FitConfig(ModelOptions, LogOptions):
         ge=2,
         description="examples per step; none means a hundredth of an epoch, 64 to 1024",
     )
+    positions: Positions = Field(
+        "last",
+        description="what a history teaches: last, the item after it; all, the item after each of "
+        "its positions in one pass, which gru4rec, sasrec and transformer can",
+    )
     learning_rate: float = Field(0.005, gt=0, description="learning rate of Adam")
     beta1: float = Field(0.9, ge=0, lt=1, description="beta1 of Adam")
     beta2: float = Field(0.99, ge=0, lt=1, description="beta2 of Adam")
@@ -54,12 +61,27 @@ class FitConfig(ModelOptions, LogOptions):
         if self.encoder in ENCODERS:
             selected = self.model_copy(update={"interests": self.interests or 1})
             read_arguments(self.encoder, encoder_arguments(selected, items=1))
+        if self.positions == "all":
+            self._check_positions()
+        elif MAIN_LOSSES[self.model_dump()["objective"]].term.needs_positions:
+            raise ValueError("this objective learns several next items: set positions = 'all'")
         if self.epochs <= self.pretrain_epochs:
             raise ValueError(
                 f"epochs = {self.epochs} leaves none to choose from after pretrain_epochs = "
                 f"{self.pretrain_epochs}"
             )
         return self
+
+    def _check_positions(self) -> None:
+        causal = [name for name, encoder in ENCODERS.items() if encoder.causal]
+        if self.encoder not in causal:
+            raise ValueError(
+                f"positions = 'all' needs an encoder that can: one of {', '.join(causal)}, "
+                f"not {self.encoder}"
+            )
+        for name, loss in AUXILIARY_LOSSES.items():
+            if loss.term.reads_history and getattr(self, name):
+                raise ValueError(f"{name} reads one history an example: set positions = 'last'")
 
 
 def given_options(config: type[BaseModel]) -> type[BaseModel]:

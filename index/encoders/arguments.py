@@ -5,13 +5,18 @@ when a release is opened.
 """
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Former name -> name. Releases made before 2026-11-28 have the former ones in their manifests.
 FORMER_ARGUMENTS: Mapping[str, str] = {"cosine": "score_temperature"}
-CATALOG_SIZE = "items"  # the argument that the data gives; it is no option
+CATALOG_SIZE = "items"
+MERGE = "merge"
+# Arguments that are no options: the data gives the first, the objective the second.
+GIVEN_ARGUMENTS = frozenset({CATALOG_SIZE, MERGE})
+
+Merge = Literal["max", "gated", "partitioned"]
 
 
 class TrainingOnly:
@@ -31,6 +36,28 @@ Hidden = Annotated[
 ScoreTemperature = Annotated[
     float, Field(0.0, ge=0, description="temperature of cosine scores; 0 means inner products")
 ]
+Layers = Annotated[
+    int, Field(2, ge=1, description="sasrec, transformer: number of transformer blocks")
+]
+Heads = Annotated[
+    int, Field(2, ge=1, description="sasrec, transformer: attention heads; they divide D")
+]
+BlockDropout = Annotated[
+    float,
+    TrainingOnly,
+    Field(0.2, ge=0, lt=1, description="share of the entries dropped in a block"),
+]
+
+
+LearnedTemperature = Annotated[
+    bool, Field(False, description="learn the temperature of cosine scores, from the one given")
+]
+ItemBias = Annotated[
+    bool,
+    Field(
+        False, description="add a learned b_i to scores, which begins at log of the item's count"
+    ),
+]
 
 
 class EncoderArguments(BaseModel):
@@ -43,3 +70,28 @@ class EncoderArguments(BaseModel):
 
     dim: Dim
     score_temperature: ScoreTemperature
+    learned_temperature: LearnedTemperature
+    item_bias: ItemBias
+    merge: Merge = Field("max", description="how an item's scores with K interests become one")
+
+    @model_validator(mode="after")
+    def _cosines_are_there(self) -> Self:
+        if not self.score_temperature and (self.learned_temperature or self.merge == "partitioned"):
+            needed = "a learned temperature" if self.learned_temperature else "a partition of items"
+            raise ValueError(f"{needed} needs cosine scores: set score_temperature above 0")
+        return self
+
+
+class TransformerArguments(EncoderArguments):
+    """The arguments that the causal transformers share."""
+
+    history: HistoryLength
+    layers: Layers
+    heads: Heads
+    dropout: BlockDropout
+
+    @model_validator(mode="after")
+    def _heads_divide_dim(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"heads = {self.heads} does not divide dim = {self.dim}")
+        return self

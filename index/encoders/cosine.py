@@ -1,6 +1,10 @@
 """Cosine scores for any encoder: interests of one length, searched in items of length 1."""
 
+import math
+
+import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from index.encoders.interface import Encoder, History, Interests
 
@@ -9,15 +13,24 @@ class CosineEncoder(Encoder):
     """An encoder whose interests are scaled to the length 1 / temperature.
 
     Their inner product with items of length 1 is the cosine divided by the temperature, so the
-    length of an item vector, which mostly encodes its popularity, has no effect.
+    length of an item vector, which mostly encodes its popularity, has no effect. learned: the
+    temperature is a weight, and begins at the one given.
     """
 
-    def __init__(self, encoder: Encoder, temperature: float) -> None:
+    def __init__(self, encoder: Encoder, temperature: float, learned: bool = False) -> None:
         super().__init__()
         self.interests, self.dim = encoder.interests, encoder.dim
         self.encoder = encoder
         self.temperature = temperature
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learned else None
 
     def forward(self, history: History) -> Interests:
-        encoded = self.encoder(history)
-        return encoded._replace(vectors=F.normalize(encoded.vectors, dim=-1) / self.temperature)
+        return self._scale(self.encoder(history))
+
+    def prefix_interests(self, history: History, ends: Tensor) -> Interests:
+        return self._scale(self.encoder.prefix_interests(history, ends))
+
+    def _scale(self, interests: Interests) -> Interests:
+        unit = F.normalize(interests.vectors, dim=-1)
+        scaled = unit / self.temperature if self.log_scale is None else unit * self.log_scale.exp()
+        return interests._replace(vectors=scaled)

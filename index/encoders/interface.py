@@ -3,7 +3,7 @@
 Notation for shapes, here and in the encoders: B batch, L history length, K interests, D dimension.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -37,6 +37,11 @@ class Interests(NamedTuple):
     prediction: Tensor | None = None
 
 
+def prefixes(vectors: Tensor, prediction: Tensor | None = None) -> Interests:
+    """The interests (P, K, D) of prefixes, as `Encoder.prefix_interests` returns them."""
+    return Interests(vectors, vectors.new_empty(*vectors.shape[:2], 0), vectors, prediction)
+
+
 class Encoder(nn.Module):
     """Base class of the encoders: a type checker learns from it what a call returns.
 
@@ -47,11 +52,27 @@ class Encoder(nn.Module):
     class Arguments(EncoderArguments):
         pass
 
+    # Whether the interests after each item depend on nothing later: then it has prefix_interests.
+    causal: ClassVar[bool] = False
     interests: int
     dim: int
 
+    @property
+    def content(self) -> int:
+        """Number of coordinates that are an item's own vector; terms of the score follow them."""
+        return self.dim
+
     def forward(self, history: History) -> Interests:
         raise NotImplementedError  # each encoder defines it
+
+    def prefix_interests(self, history: History, ends: Tensor) -> Interests:
+        """The interests after each of P items, in one pass over the histories.
+
+        ends (B, L) bool: true at these items, P in all. A prefix is a history up to and with such
+        an item; prefixes are in the order of `ends.nonzero()`. vectors and raw are (P, K, D),
+        prediction (P, K) or None; attention (P, K, 0) has no columns.
+        """
+        raise NotImplementedError  # each causal encoder defines it
 
     def __call__(self, history: History) -> Interests:
         result: Interests = super().__call__(history)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from index.encoders.arguments import FORMER_ARGUMENTS, EncoderArguments
 from index.encoders.cosine import CosineEncoder
 from index.encoders.interface import Encoder
+from index.encoders.score_terms import ScoreTermsEncoder
 
 ENCODERS: dict[str, type[Encoder]] = {}
 E = TypeVar("E", bound=type[Encoder])
@@ -56,5 +57,8 @@ def build_encoder(name: str, arguments: Mapping[str, Any]) -> Encoder:
     """
     checked = read_arguments(name, arguments)
     encoder = ENCODERS[name](checked)
-    temperature = checked.score_temperature
-    return CosineEncoder(encoder, temperature) if temperature else encoder
+    if checked.score_temperature:
+        encoder = CosineEncoder(encoder, checked.score_temperature, checked.learned_temperature)
+    if checked.item_bias or checked.merge != "max":
+        encoder = ScoreTermsEncoder(encoder, checked.item_bias, checked.merge)
+    return encoder

@@ -77,24 +77,40 @@ def merge_delta_hits(hits: QueryHits, delta_hits: QueryHits, count: int) -> Quer
     return rows[order], scores[order], interests[order]
 
 
-def user_context(vectors: NDArray[np.float32], history: Sequence[int]) -> NDArray[np.float32]:
+def user_context(
+    vectors: NDArray[np.float32], history: Sequence[int], content: int | None = None
+) -> NDArray[np.float32]:
     """The mean direction (D,), of norm 1, of the newest items of a history: rows, newest last.
 
-    The history is not empty. vectors (N + 1, D): those of the release.
+    The history is not empty. vectors (N + 1, D): those of the release. content: the number of
+    coordinates that have a direction, None for all; the others are terms of the score, such as a
+    part of the catalogue, and those of most of the items are taken.
     """
-    return normalize(vectors[history[-CONTEXT_ITEMS:]].mean(axis=0))
+    newest = vectors[history[-CONTEXT_ITEMS:]]
+    return _combine(normalize(newest[:, :content].mean(axis=0)), newest, content)
 
 
 def cold_start_vector(
-    user_contexts: Sequence[NDArray[np.float32]], norm: float
+    user_contexts: Sequence[NDArray[np.float32]], norm: float, content: int | None = None
 ) -> NDArray[np.float32]:
     """The vector (D,) of a new item from the contexts of the users who interacted with it."""
-    return norm * normalize(np.mean(user_contexts, axis=0))
+    contexts = np.array(user_contexts)
+    return _combine(norm * normalize(contexts[:, :content].mean(axis=0)), contexts, content)
 
 
-def median_norm(vectors: NDArray[np.float32]) -> float:
-    """The median norm of the vectors (N + 1, D), without row 0."""
-    return float(np.median(np.linalg.norm(vectors[1:], axis=1)))
+def _combine(
+    direction: NDArray[np.float32], vectors: NDArray[np.float32], content: int | None
+) -> NDArray[np.float32]:
+    """The direction, and the lower median of the terms after the content of vectors (n, D)."""
+    if content is None or content == vectors.shape[1]:
+        return direction
+    terms = np.quantile(vectors[:, content:], 0.5, axis=0, method="lower")
+    return np.concatenate((direction, terms)).astype(np.float32)
+
+
+def median_norm(vectors: NDArray[np.float32], content: int | None = None) -> float:
+    """The median norm of the content of the vectors (N + 1, D), without row 0."""
+    return float(np.median(np.linalg.norm(vectors[1:, :content], axis=1)))
 
 
 def normalize(vector: NDArray[np.float32]) -> NDArray[np.float32]:

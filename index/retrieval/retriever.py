@@ -174,14 +174,16 @@ class Retriever:
     ) -> QueryHits | None:
         """The k catalogue items nearest to an item, without itself: its vector is the interest.
 
-        A score is the inner product with the item's vector scaled to norm 1. As with interests,
-        long vectors, which are those of popular items, have higher scores.
+        A score is the inner product with the item's vector scaled to norm 1, without terms such as
+        a bias. As with interests, long vectors, those of popular items, have higher scores.
         None for an item that neither the catalogue nor the delta knows.
         """
         [row] = self._rows([item_id], delta)
         if not row:
             return None
-        interest = normalize(self._vectors_of(np.array(row), delta))
+        vector = self._vectors_of(np.array(row), delta).copy()
+        vector[self.encoder.content :] = 0
+        interest = normalize(vector)
         excluded = frozenset({row} if row <= len(self.catalog) else ())
         request = SearchRequest(k, Filter(self._categories, excluded, withdrawn, None))
         [(_, hits)] = search(self.index, interest[None, None], [request], Timings())

@@ -214,7 +214,8 @@ class ColdStartItems:
         if previous is not None and previous.release is release:
             norm, items = previous.norm, {**previous.items}
         else:
-            norm, items = median_norm(release.retriever.vectors), {}
+            retriever = release.retriever
+            norm, items = median_norm(retriever.vectors, retriever.encoder.content), {}
         for item in changed:
             items.pop(item, None)
         for item, taken in interactions.items():
@@ -242,9 +243,10 @@ class ColdStartItems:
             [row for row in retriever.catalog.rows(interaction.context) if row]
             for interaction in valid
         )
-        contexts = [user_context(retriever.vectors, rows) for rows in known if rows]
+        content = retriever.encoder.content
+        contexts = [user_context(retriever.vectors, rows, content) for rows in known if rows]
         is_enough = len(contexts) >= self._min_users
-        vector = cold_start_vector(contexts, norm) if is_enough else None
+        vector = cold_start_vector(contexts, norm, content) if is_enough else None
         return _Item(vector, len(contexts), valid[0].at_ms + self._max_age_ms)
 
 

@@ -25,7 +25,7 @@ from train import on_one_core, samples_per_s
 from index.encoders import ENCODERS
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig
-from training.data.examples import ExampleStream
+from training.data.examples import open_stream
 from training.evaluation.evaluate import exact_retriever
 from training.experiments.compare import system_config
 from training.fitting.select_interests import candidates
@@ -38,6 +38,9 @@ VARIANTS = (
     "re4:interests=1",
     f"re4:{PLAIN}",
     f"re4:{PLAIN};recontrast=0.1;reattend=0.1;reconstruct=0.1",
+    "gru4rec:positions=all",
+    "sasrec:positions=all",
+    "transformer:positions=last",
 )
 
 
@@ -57,7 +60,6 @@ def main() -> None:
     parser.add_argument("--encoders", default=",".join((*ENCODERS, *VARIANTS)))
     given = parser.parse_args()
     ready = on_one_core(given.log, FitConfig())
-    stream = ExampleStream(ready.split.train, FitConfig().history, BATCH, seed=0)
     histories = [case.history for case in ready.split.test]
     costs = {}
     print(
@@ -67,11 +69,12 @@ def main() -> None:
     )
     for text in given.encoders.split(","):
         config = candidates(system_config(text, {"batch_size": BATCH}, "best"))[0]
+        data = ready.split.train, config.history, BATCH, 0
         model = Model(config, torch.ones(len(ready.catalog) + 1)).eval()
         vectors = model.vectors()
         retriever = exact_retriever(ready.catalog, model.encoder, vectors, config.history)
         cost = (
-            round(samples_per_s(config, stream, ITEMS)),
+            round(samples_per_s(config, open_stream(config.positions, *data), ITEMS)),
             round(encode_us(retriever, histories, 1)),
             round(encode_us(retriever, histories, TOGETHER)),
         )

@@ -19,6 +19,7 @@ from index.encoders import (
     build_encoder,
     read_arguments,
 )
+from index.encoders.single_interest import SasRecEncoder
 from index.retrieval.padding import pad_histories
 
 ITEMS, DIM, INTERESTS = 30, 8, 3
@@ -30,6 +31,16 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "mind, dynamic, cosine": {"dynamic": True, "score_temperature": 0.5},
     "comirec-sa, no biases": {"biases": False},
     "mind, dynamic": {"dynamic": True},
+    "re4, item bias, learned temperature": {
+        "item_bias": True,
+        "learned_temperature": True,
+        "score_temperature": 0.1,
+    },
+    "re4, gated": {"merge": "gated"},
+    "transformer, partitioned": {"merge": "partitioned", "score_temperature": 0.1},
+    "transformer, tokens": {"readout": "tokens"},
+    "transformer, one interest": {"interests": 1},
+    "transformer, plain, cosine": {"gated": False, "score_temperature": 0.1},
 }
 VARIANTS = [*ENCODERS, *SWITCHES]
 
@@ -92,9 +103,9 @@ def test_cosine_scores_ignore_the_length_of_interests() -> None:
 
 def test_shapes_and_types(encoder: Encoder) -> None:
     assert encoder.interests in (INTERESTS, 1)
-    assert encoder.dim == DIM
+    assert encoder.content == DIM
     interests = encode(encoder, HISTORIES, 7)
-    assert interests.vectors.shape == (len(HISTORIES), encoder.interests, DIM)
+    assert interests.vectors.shape == (len(HISTORIES), encoder.interests, encoder.dim)
     assert interests.attention.shape == (len(HISTORIES), encoder.interests, 7)
     for part in tensors(interests):
         assert part.dtype == torch.float32
@@ -160,6 +171,36 @@ def test_every_weight_and_every_item_of_a_history_gets_gradient(encoder: Encoder
     assert vectors.grad is not None
     read = sorted({row for items in HISTORIES for row in items})
     assert vectors.grad.any(dim=1).nonzero().flatten().tolist() == read
+
+
+@pytest.fixture(params=[name for name in VARIANTS if ENCODERS[name.partition(",")[0]].causal])
+def causal(request: pytest.FixtureRequest) -> Encoder:
+    return make(request.param)
+
+
+def test_interests_after_each_item_are_those_of_the_prefix(causal: Encoder) -> None:
+    """sasrec's alone count positions from the newest item of the whole history."""
+    given = history(HISTORIES)
+    with torch.inference_mode():
+        prefixes = causal.prefix_interests(given, given.mask)
+    assert prefixes.attention.shape == (*prefixes.vectors.shape[:2], 0)
+    whole = [items[: end + 1] for items in HISTORIES for end in range(len(items))]
+    assert prefixes.vectors.shape == (len(whole), causal.interests, causal.dim)
+    if isinstance(causal, SasRecEncoder):
+        newest = [index for index, items in enumerate(whole) if items in HISTORIES]
+        whole = [whole[index] for index in newest]
+        assert_close(prefixes.vectors[newest], encode(causal, whole).vectors)
+    else:
+        assert_close(prefixes.vectors, encode(causal, whole).vectors)
+
+
+def test_interests_after_an_item_depend_on_nothing_later(causal: Encoder) -> None:
+    given, other = history([[1, 2, 3, 4, 5]]), history([[1, 2, 3, 9, 8]])
+    ends = torch.tensor([[True, True, True, False, False]])
+    with torch.inference_mode():
+        first, second = (causal.prefix_interests(h, ends).vectors for h in (given, other))
+    assert_close(first, second)
+    assert first.shape == (3, causal.interests, causal.dim)
 
 
 def test_interests_differ(encoder: Encoder) -> None:

@@ -82,10 +82,13 @@ def observe(
             if known_rows:
                 contexts[item][user] = known_rows
         histories[user].append(item)
-    norm = median_norm(retriever.vectors)
+    content = retriever.encoder.content
+    norm = median_norm(retriever.vectors, content)
     vectors = {
         item: cold_start_vector(
-            [user_context(retriever.vectors, rows) for rows in by_user.values()], norm
+            [user_context(retriever.vectors, rows, content) for rows in by_user.values()],
+            norm,
+            content,
         )
         for item, by_user in contexts.items()
         if len(by_user) >= min_users

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from index.encoders import ENCODERS
-from index.encoders.arguments import CATALOG_SIZE
+from index.encoders.arguments import GIVEN_ARGUMENTS
 from training.config import ConfigError, FitConfig, given_options, read_config
 from training.data.former_names import FORMER_NAMES
 from training.data.log_options import LogOptions
@@ -27,6 +27,11 @@ def test_a_first_stage_leaves_epochs_to_choose_from(epochs: int, first_stage: in
         ({"encoder": "sasrec", "heads": 3}, "heads = 3 does not divide dim = 64"),
         ({"encoder": "bert4rec"}, "encoder = 'bert4rec': choose one of re4, "),
         ({"encoder": None}, "encoder = None: choose one of re4, "),
+        ({"positions": "all"}, "'all' needs an encoder that can: .*transformer, not re4"),
+        (
+            {"encoder": "sasrec", "positions": "all", "recontrast": 0.1},
+            "recontrast reads one history an example: set positions = 'last'",
+        ),
         ({"epochs": 0}, "epochs = 0: Input should be greater than or equal to 1"),
         ({"epoch": 3}, "epoch = 3: Extra inputs are not permitted; known are "),
     ],
@@ -58,7 +63,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: str | by
 def test_encoders_and_losses_bring_their_options() -> None:
     models: list[type[BaseModel]] = [encoder.Arguments for encoder in ENCODERS.values()]
     models += [loss.term.Arguments for loss in (MAIN_LOSSES | AUXILIARY_LOSSES).values()]
-    names = {name for model in models for name in model.model_fields} - {CATALOG_SIZE}
+    names = {name for model in models for name in model.model_fields} - GIVEN_ARGUMENTS
     assert names | {"objective", *AUXILIARY_LOSSES} <= FitConfig.model_fields.keys()
     assert given_options(FitConfig).model_fields.keys() == FitConfig.model_fields.keys()
 
@@ -66,7 +71,8 @@ def test_encoders_and_losses_bring_their_options() -> None:
 def test_what_a_warm_fit_cannot_change_is_the_encoder_and_its_arguments() -> None:
     assert model_identity() == {
         *("encoder", "interests", "history", "dim", "hidden", "recency", "head", "biases"),
-        *("iterations", "dynamic", "layers", "heads", "score_temperature"),
+        *("iterations", "dynamic", "layers", "heads", "score_temperature", "gated", "expansion"),
+        *("learned_temperature", "item_bias", "readout"),
     }
 
 

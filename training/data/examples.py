@@ -1,11 +1,12 @@
 """Training examples: each item of a user but the first, to be predicted from those before it.
 
 No Python per sample: an example is one integer, the index of its target in the log's flat array.
+Two streams give them: one history for each example, or one for all positions of a sequence.
 """
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,40 @@ from numpy.typing import NDArray
 from index.retrieval.padding import pad_slices
 from training.data.packed_log import PackedLog
 
+_POOLED_BATCHES = 32  # whose sequences are sorted by length together
+
 
 class Examples(NamedTuple):
-    """A batch: rows (B, L) histories, 0 = padding, newest last; targets (B,) the next item."""
+    """A batch: rows (B, L) histories, 0 = padding, newest last.
+
+    targets (B,): the next item of each; or (B, L): the next item after each position, 0 = none.
+    """
 
     rows: NDArray[np.int64]
     targets: NDArray[np.int64]
+
+    @property
+    def size(self) -> int:
+        """Number of items to be predicted."""
+        return int(np.count_nonzero(self.targets))
+
+
+class Stream(Protocol):
+    """The examples of a log, in batches. The order of an epoch depends only on the seed and the
+    epoch, so a run that was interrupted continues with the same batches."""
+
+    def __len__(self) -> int:
+        """Examples in an epoch."""
+        ...
+
+    @property
+    def batches(self) -> int:
+        """Batches in an epoch, at most."""
+        ...
+
+    def epoch(self, number: int, first: int = 0) -> Iterator[Examples]:
+        """The batches of an epoch, from batch `first` on."""
+        ...
 
 
 class ExampleStream:
@@ -39,13 +68,10 @@ class ExampleStream:
     ) -> None:
         self._log, self._length = log, length
         self._seed = seed
-        is_first = np.zeros(len(log.rows), dtype=bool)
-        is_first[log.offsets[:-1][np.diff(log.offsets) > 0]] = True
-        self._targets = np.flatnonzero(~is_first & (log.times >= since)).astype(
-            np.int32 if len(is_first) < 2**31 else np.int64
+        self._targets = np.flatnonzero(_is_target(log, since)).astype(
+            np.int32 if len(log.rows) < 2**31 else np.int64
         )
-        # A small log needs small batches: with large ones it would train in too few steps.
-        self._batch_size = batch_size or min(max(len(self._targets) // 100, 64), 1024)
+        self._batch_size = batch_size or _default_batch_size(len(self._targets))
 
     def __len__(self) -> int:
         """Examples in an epoch."""
@@ -71,3 +97,95 @@ class ExampleStream:
                 rows=pad_slices(self._log.rows, self._log.offsets[users], targets, self._length),
                 targets=self._log.rows[targets].astype(np.int64),
             )
+
+
+class SequenceStream:
+    """All examples of the users of a log, as sequences that are learnt at all their positions.
+
+    A user's items are cut from the newest backwards into sequences of `length` targets, each with
+    the item before each target. So an example has the items of its own sequence as history: at most
+    `length`, and fewer near the start of a sequence. A batch has about batch_size examples, in
+    sequences of about one length, so that little of it is padding.
+    """
+
+    def __init__(
+        self,
+        log: PackedLog,
+        length: int,
+        batch_size: int | None,
+        seed: int,
+        since: float = -math.inf,
+    ) -> None:
+        self._log, self._length, self._seed = log, length, seed
+        is_target = _is_target(log, since)
+        sizes = np.maximum(np.diff(log.offsets) - 1, 0)  # targets of each user
+        pieces = -(-sizes // length)
+        users = np.repeat(np.arange(len(sizes)), pieces)
+        number = np.arange(len(users)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        ends = log.offsets[1:][users] - number * length
+        starts = np.maximum(ends - length - 1, log.offsets[:-1][users])
+        before = np.append(0, np.cumsum(is_target))
+        counts = before[ends] - before[starts + 1]
+        kept = counts > 0
+        self._starts, self._ends, self._counts = starts[kept], ends[kept], counts[kept]
+        self._is_target = is_target
+        self._batch_size = batch_size or _default_batch_size(len(self))
+
+    def __len__(self) -> int:
+        return int(self._counts.sum())
+
+    @property
+    def batches(self) -> int:
+        return -(-len(self) // self._batch_size)
+
+    def epoch(self, number: int, first: int = 0) -> Iterator[Examples]:
+        random = np.random.default_rng([self._seed, number])
+        order = random.permutation(len(self._counts))
+        # Sorted by length within pools, not throughout: who is together changes with each epoch.
+        pool = np.cumsum(self._counts[order]) // (_POOLED_BATCHES * self._batch_size)
+        order = order[np.lexsort(((self._ends - self._starts)[order], pool))]
+        batch = np.cumsum(self._counts[order]) // self._batch_size
+        borders = np.flatnonzero(np.diff(batch)) + 1
+        groups = np.split(order, borders)
+        for index in random.permutation(len(groups))[first:]:
+            yield self._examples(groups[index])
+
+    def _examples(self, chosen: NDArray[np.int64]) -> Examples:
+        starts, ends = self._starts[chosen], self._ends[chosen]
+        length = int((ends - starts).max()) - 1
+        rows = pad_slices(self._log.rows, starts, ends - 1, length)
+        targets = pad_slices(self._log.rows, starts + 1, ends, length)
+        wanted = pad_slices(self._is_target.view(np.uint8), starts + 1, ends, length)
+        return Examples(rows, targets * wanted)
+
+
+Positions = Literal["last", "all"]
+
+
+def open_stream(
+    positions: Positions,
+    log: PackedLog,
+    length: int,
+    batch_size: int | None,
+    seed: int,
+    since: float = -math.inf,
+) -> Stream:
+    """The examples of a log with one history each, or with all positions of a sequence in one.
+
+    length: of the histories. batch_size: None means a hundredth of an epoch, 64 to 1,024.
+    since: leaves out targets before this time, but not the histories before them.
+    """
+    stream = SequenceStream if positions == "all" else ExampleStream
+    return stream(log, length, batch_size, seed, since)
+
+
+def _is_target(log: PackedLog, since: float) -> NDArray[np.bool_]:
+    """(n,): interactions that are not the first of their user, from a time on."""
+    is_first = np.zeros(len(log.rows), dtype=bool)
+    is_first[log.offsets[:-1][np.diff(log.offsets) > 0]] = True
+    return ~is_first & (log.times >= since)
+
+
+def _default_batch_size(examples: int) -> int:
+    # A small log needs small batches: with large ones it would train in too few steps.
+    return min(max(examples // 100, 64), 1024)

@@ -13,7 +13,7 @@ from index.encoders.arguments import FORMER_ARGUMENTS
 from index.release.manifest import EncoderSpec
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
-from training.data.examples import ExampleStream
+from training.data.examples import open_stream
 from training.data.packed_log import PackedLog
 from training.fitting.trainer import build_optimizers, training_step
 from training.models.model import Model, encoder_arguments
@@ -42,7 +42,7 @@ def is_encoder_compatible(spec: EncoderSpec, config: FitConfig) -> bool:
 
 
 def are_vectors_compatible(source: TrainedModel, config: FitConfig) -> bool:
-    return bool(source.vectors.shape[1] == config.dim)
+    return source.encoder.content == config.dim
 
 
 @torch.no_grad()
@@ -58,14 +58,17 @@ def initialize_from(
     """
     source_rows = torch.tensor(source.catalog.rows(catalog.ids))  # for rows 1..N; 0 if new
     known, new = torch.nonzero(source_rows)[:, 0] + 1, torch.nonzero(source_rows == 0)[:, 0] + 1
-    table = model.table.weight
-    table[known] = torch.from_numpy(source.vectors[source_rows[known - 1].numpy()])
+    table, content = model.table.weight, source.encoder.content
+    copied = torch.from_numpy(source.vectors[source_rows[known - 1].numpy()])
+    table[known] = copied[:, :content]
     if len(new):
-        lengths = np.linalg.norm(source.vectors[len(source.vectors) // 2 :], axis=1)
+        rarer = source.vectors[len(source.vectors) // 2 :, :content]
+        lengths = np.linalg.norm(rarer, axis=1)
         neighbors = torch.from_numpy(_neighbor_sums(log, table.numpy(), new.numpy()))
         initial = F.normalize(neighbors) + _RANDOM_SHARE * F.normalize(table[new])
         table[new] = F.normalize(initial) * float(lengths.mean())
     if with_encoder:
+        model.terms.take(known, copied[:, content:], table)
         _copy_encoder(model.encoder, source.encoder, known, source_rows[known - 1])
 
 
@@ -76,7 +79,7 @@ def train_on_recent(
 
     Recent interactions are few: in an epoch over the whole log they would hardly change the model.
     """
-    stream = ExampleStream(log, config.history, None, config.seed, since)
+    stream = open_stream(config.positions, log, config.history, None, config.seed, since)
     optimizers = build_optimizers(model, config)
     model.train()
     for number in range(passes if len(stream) else 0):

@@ -7,10 +7,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from index.encoders import ENCODERS, Encoder, History, build_encoder
-from index.encoders.arguments import CATALOG_SIZE
+from index.encoders.arguments import CATALOG_SIZE, MERGE, EncoderArguments, Merge
 from training.data.examples import Examples
+from training.models.item_terms import ItemTerms
 from training.models.negative_sampling import build_sampler
-from training.models.objectives import LossInputs, build_objective
+from training.models.objectives import MAIN_LOSSES, LossInputs, build_objective
+from training.models.objectives.set_matching import next_items
 from training.models.options import ModelOptions
 
 
@@ -19,11 +21,20 @@ def encoder_arguments(options: ModelOptions, items: int) -> dict[str, object]:
 
     items: number in the catalogue. An open K, the number of interests, must have been selected.
     """
-    settings = options.model_dump() | {CATALOG_SIZE: items}
-    arguments = {name: settings[name] for name in ENCODERS[options.encoder].Arguments.model_fields}
-    if not options.score_temperature:
-        del arguments["score_temperature"]  # as in releases made before there was one
-    return arguments
+    settings = options.model_dump() | {CATALOG_SIZE: items, MERGE: merge_of(options)}
+    fields = ENCODERS[options.encoder].Arguments.model_fields
+    base = EncoderArguments.model_fields.keys() - {"dim"}
+    # Those that have no effect are left out, as in releases made before there were any.
+    return {
+        name: settings[name]
+        for name, field in fields.items()
+        if name not in base or settings[name] != field.default
+    }
+
+
+def merge_of(options: ModelOptions) -> Merge:
+    """How the main loss merges the scores of the interests."""
+    return MAIN_LOSSES[options.model_dump()["objective"]].term.merge
 
 
 class Model(nn.Module):
@@ -41,6 +52,9 @@ class Model(nn.Module):
         with torch.no_grad():
             self.table.weight[0] = 0
         self.encoder: Encoder = build_encoder(options.encoder, encoder_arguments(options, items))
+        self.terms = ItemTerms(
+            popularity, options.item_bias, merge_of(options), self.encoder.interests
+        )
         self.objective = build_objective(options.model_dump())
         self._sample = build_sampler(options.sampler, popularity, options.negatives)
         self._dropout = options.dropout
@@ -49,34 +63,53 @@ class Model(nn.Module):
     @torch.no_grad()
     def vectors(self) -> NDArray[np.float32]:
         """(N + 1, D): the item vectors as they are served, row 0 zero."""
-        result: NDArray[np.float32] = self._served_vectors(self.table.weight).numpy()
+        rows = torch.arange(len(self.table.weight))
+        result: NDArray[np.float32] = self._served_vectors(self.table.weight, rows).numpy()
         return result
 
-    def _served_vectors(self, vectors: Tensor) -> Tensor:
-        return F.normalize(vectors, dim=-1) if self._cosine_scores else vectors
+    def start_epoch(self) -> None:
+        """Assign each item to a part by its present vector, if the objective partitions them."""
+        self.terms.refresh_parts(self.table.weight.detach())
+
+    def _served_vectors(self, content: Tensor, rows: Tensor) -> Tensor:
+        """(n, D and the terms) of the content (n, D) of rows (n,)."""
+        return self.terms.append(
+            F.normalize(content, dim=-1) if self._cosine_scores else content, rows
+        )
 
     def forward(self, examples: Examples) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and its terms."""
         rows = torch.from_numpy(examples.rows)
         targets = torch.from_numpy(examples.targets)
+        ends = targets > 0
+        count = self.objective.future_items
+        futures = next_items(targets, count) if count else targets.new_empty(0)
+        targets = targets[ends]
         negatives = self._sample(targets)
         # One lookup, so that the table gets one gradient.
-        looked_up = self.table(torch.cat([rows.flatten(), targets, negatives.rows]))
-        history_vectors, target_vectors, negative_vectors = torch.split(
-            self._served_vectors(looked_up), [rows.numel(), len(targets), len(negatives.rows)]
+        looked_up = torch.cat([rows.flatten(), targets, negatives.rows, futures.flatten()])
+        history_vectors, target_vectors, negative_vectors, future_vectors = torch.split(
+            self._served_vectors(self.table(looked_up), looked_up),
+            [rows.numel(), len(targets), len(negatives.rows), futures.numel()],
         )
         history = History(rows, history_vectors.view(*rows.shape, -1), rows > 0)
         # Dropout makes the encoder's task harder. The losses compare with the items as they are.
         dropped = F.dropout(history.vectors, self._dropout, self.training)
+        read = history._replace(vectors=dropped)
+        content = history.vectors[..., : self.encoder.content]
         inputs = LossInputs(
-            history,
-            self.encoder(history._replace(vectors=dropped)),
+            history._replace(vectors=content),
+            self.encoder.prefix_interests(read, ends) if ends.ndim > 1 else self.encoder(read),
             targets,
             target_vectors,
             negatives.rows,
             negative_vectors,
             negatives.target_log_q,
             negatives.log_q,
+            self.terms.parts_of(targets),
+            self.terms.parts_of(negatives.rows),
+            futures if count else None,
+            future_vectors.view(*futures.shape, -1) if count else None,
         )
         result: tuple[Tensor, dict[str, Tensor]] = self.objective(inputs)
         return result

@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from index.encoders import ENCODERS
 from index.encoders.arguments import (
-    CATALOG_SIZE,
+    GIVEN_ARGUMENTS,
     Dim,
     HistoryLength,
+    ItemBias,
     ScoreTemperature,
     TrainingOnly,
 )
@@ -26,7 +27,7 @@ def _fields(models: Iterable[type[BaseModel]]) -> Fields:
     fields: Fields = {}
     for model in models:
         for name, field in model.model_fields.items():
-            if name != CATALOG_SIZE:
+            if name not in GIVEN_ARGUMENTS:
                 fields.setdefault(name, (field.annotation, field))
     return fields
 
@@ -86,6 +87,7 @@ class ModelOptions(_RegisteredOptions):
     history: HistoryLength
     dim: Dim
     score_temperature: ScoreTemperature
+    item_bias: ItemBias
     pretrain_epochs: PretrainEpochs
     sampler: SamplerName = Field("uniform", description="sampler of the negatives")
     negatives: int = Field(2000, ge=1, description="number of sampled negatives, shared by a batch")

@@ -161,3 +161,14 @@ def test_a_new_item_has_the_direction_of_its_users_contexts(retriever: Retriever
     np.testing.assert_allclose(
         vector / norm, (a := mean_of([5]) + mean_of([6, 7])) / np.linalg.norm(a), rtol=1e-5
     )
+
+
+def test_terms_after_the_content_of_a_new_item_are_those_of_most_of_its_contexts() -> None:
+    """A bias, then one of two parts: never a fraction of a part."""
+    vectors = np.array([[0, 0, 0, 0], [2, 1, 1, 0], [4, 3, 1, 0], [6, 9, 0, 1]], np.float32)
+    assert median_norm(vectors, 1) == 4
+    contexts = [user_context(vectors, rows, 1) for rows in ([1, 2, 3], [3], [2, 1])]
+    np.testing.assert_array_equal(contexts, [[1, 3, 1, 0], [1, 9, 0, 1], [1, 1, 1, 0]])
+    np.testing.assert_array_equal(cold_start_vector(contexts, 5.0, 1), [5, 3, 1, 0])
+    in_no_part = cold_start_vector(contexts[:2], 5.0, 1)
+    np.testing.assert_array_equal(in_no_part, [5, 3, 0, 0])

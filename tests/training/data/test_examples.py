@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.data.examples import ExampleStream
+from training.data.examples import ExampleStream, SequenceStream
 from training.data.packed_log import PackedLog
 
 
@@ -62,3 +62,61 @@ def test_log_and_stream_take_at_most_16_bytes_an_interaction():
     n = users * length
     nbytes = log.rows.nbytes + log.times.nbytes + log.offsets.nbytes + stream.nbytes
     assert nbytes <= 16 * n + 8 * (users + 1)
+
+
+def positions_of(stream: SequenceStream, epoch: int, first: int = 0) -> list[tuple[list[int], int]]:
+    """History and target of every position that has a target."""
+    return [
+        (rows[: end + 1][rows[: end + 1] > 0].tolist(), int(targets[end]))
+        for batch in stream.epoch(epoch, first)
+        for rows, targets in zip(batch.rows, batch.targets, strict=True)
+        for end in targets.nonzero()[0]
+    ]
+
+
+def test_sequences_have_the_same_examples():
+    log = log_of([[1, 2, 3], [4], [5, 6], [7, 8, 9, 10]])
+    examples, sequences = ExampleStream(log, 10, 2, 0), SequenceStream(log, 10, 2, 0)
+    assert len(sequences) == len(examples) == 6
+    for epoch in range(3):
+        assert sorted(positions_of(sequences, epoch)) == sorted(examples_of(examples, epoch))
+
+
+def test_long_histories_are_cut_into_sequences_from_the_newest_backwards():
+    sequences = SequenceStream(log_of([[1, 2, 3, 4, 5, 6, 7]]), length=4, batch_size=8, seed=0)
+    assert sorted(positions_of(sequences, 0)) == [
+        ([1], 2),
+        ([1, 2], 3),
+        ([3], 4),
+        ([3, 4], 5),
+        ([3, 4, 5], 6),
+        ([3, 4, 5, 6], 7),
+    ]
+
+
+def test_sequences_since_a_time_keep_the_histories_before_it():
+    stream = SequenceStream(log_of([[1, 2, 3], [4], [5, 6]]), 10, None, seed=0, since=2.0)
+    assert len(stream) == 2
+    assert sorted(positions_of(stream, 0)) == [([1, 2], 3), ([5], 6)]
+
+
+def test_batches_of_sequences_are_about_as_large_as_asked_with_little_padding():
+    random = np.random.default_rng(0)
+    log = log_of([[1] * int(n) for n in random.integers(2, 60, 400)])
+    stream = SequenceStream(log, 50, 200, seed=0)
+    batches = [*stream.epoch(0)]
+    sizes = np.array([batch.size for batch in batches])
+    assert sizes.sum() == len(stream)
+    assert len(batches) <= stream.batches
+    assert sizes.max() < 200 + 50
+    assert sum(batch.rows.size for batch in batches) < 1.2 * len(stream)
+
+
+def test_an_epoch_of_sequences_depends_only_on_seed_and_epoch_and_can_be_resumed():
+    log = log_of([[*range(1, 4 + n)] for n in range(30)])
+    stream, same = (SequenceStream(log, 5, 16, seed=7) for _ in range(2))
+    whole = positions_of(stream, 2)
+    assert positions_of(same, 2) == whole
+    assert positions_of(SequenceStream(log, 5, 16, seed=8), 2) != whole
+    done = sum(batch.size for batch, _ in zip(stream.epoch(2), range(3), strict=False))
+    assert positions_of(stream, 2, first=3) == whole[done:]

@@ -67,6 +67,23 @@ def test_a_killed_run_ends_with_the_same_weights(
     assert [r["losses"] for r in resumed.history] == [r["losses"] for r in uninterrupted.history]
 
 
+def test_a_killed_run_over_all_positions_ends_with_the_same_weights(planted, tmp_path, monkeypatch):
+    config = FitConfig(
+        **{**SMALL, "recontrast": 0, "reattend": 0, "reconstruct": 0},
+        encoder="transformer",
+        positions="all",
+        epochs=2,
+    )
+    data = prepared(planted, config)
+    uninterrupted = train(data, config, tmp_path / "uninterrupted")
+    monkeypatch.setattr("training.fitting.trainer.CHECKPOINT_EVERY_S", -1.0)
+    with pytest.raises(Killed):
+        train(data, config, tmp_path / "killed", kill_at=40)
+    resumed = train(data, config, tmp_path / "killed")
+    np.testing.assert_array_equal(resumed.vectors, uninterrupted.vectors)
+    assert resumed.metrics == uninterrupted.metrics
+
+
 @pytest.mark.parametrize("sparse_update_threshold", [0, 10**9], ids=["sparse", "dense"])
 def test_with_cosine_scores_items_have_length_one(planted, tmp_path, sparse_update_threshold):
     config = FitConfig(

@@ -1,6 +1,7 @@
 """What the losses see of a batch."""
 
 import numpy as np
+import pytest
 import torch
 
 from training.config import FitConfig
@@ -54,3 +55,46 @@ def test_reconstruction_of_clean_vectors_is_asked_for_whatever_is_dropped():
     loss = model.objective._terms["reconstruct"](zeros)
     squares = model.table(batch.history.rows).square().sum(dim=2)[batch.history.mask]
     torch.testing.assert_close(loss, squares.mean())
+
+
+@pytest.mark.parametrize(
+    "objective", ["softmax", "served-max", "gated-max", "partitioned-max", "set-matching"]
+)
+@pytest.mark.parametrize("readout", ["facets", "tokens"])
+def test_every_loss_of_several_interests_teaches_every_weight(objective, readout):
+    settings = {"dim": 8, "interests": 2, "history": 4, "negatives": 50, "item_bias": True}
+    settings |= {"score_temperature": 0.2, "learned_temperature": True, "mutual_information": 0.1}
+    config = FitConfig(
+        **settings, encoder="transformer", positions="all", objective=objective, readout=readout
+    )
+    torch.manual_seed(0)
+    model = Model(config, torch.ones(10, dtype=torch.int64)).train()
+    model.start_epoch()
+    loss, terms = model(Examples(np.array([[0, 1, 2, 3]] * 9), np.array([[0, 2, 3, 9]] * 9)))
+    loss.backward()
+    assert set(terms) == {objective, "mutual_information"}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any() or name.endswith(("distance_bias", "tokens")), name
+    assert model.vectors().shape == (10, model.encoder.dim)
+
+
+def test_all_positions_at_once_have_the_loss_and_the_gradient_of_one_prefix_an_example():
+    settings = {"dim": 8, "interests": 2, "history": 4, "dropout": 0.0, "sampler": "full"}
+    config = FitConfig(**settings, encoder="transformer", positions="all")
+    torch.manual_seed(0)
+    model = Model(config, torch.ones(10, dtype=torch.int64))
+    sequences = Examples(
+        np.array([[0, 1, 2, 3], [4, 5, 6, 7]]), np.array([[0, 2, 3, 9], [5, 0, 7, 8]])
+    )
+    rows = [[0, 0, 0, 1], [0, 0, 1, 2], [0, 1, 2, 3], [0, 0, 0, 4], [0, 4, 5, 6], [4, 5, 6, 7]]
+    one_by_one = Examples(np.array(rows), np.array([2, 3, 9, 5, 7, 8]))
+    assert sequences.size == one_by_one.size == 6
+    gradients = []
+    for examples in (sequences, one_by_one):
+        model.zero_grad()
+        loss, _ = model(examples)
+        loss.backward()
+        gradients.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)

@@ -1,21 +1,25 @@
 """What every loss term takes, and how one is built from the settings of a fit."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from index.encoders import History, Interests
+from index.encoders.arguments import Merge
 
 
 class LossInputs(NamedTuple):
     """The inputs of the loss terms for a batch of B examples.
 
-    history: with the item vectors as they are served; those that the encoder read have dropout.
+    history: of each example, or of the sequences of which the examples are all positions; with the
+    item vectors as they are served: those that the encoder read have dropout.
     targets (B,) rows, target_vectors (B, D); negatives (S,) rows shared by the batch,
     negative_vectors (S, D). target_log_q (B,), negative_log_q (S,): log of how often each is drawn,
-    None where all are drawn equally often.
+    None where all are drawn equally often. target_parts (B,), negative_parts (S,): 0..K - 1, if the
+    objective partitions the items. futures (B, W), future_vectors (B, W, D): the next W items, the
+    target first, 0 = none, if the objective learns several.
     """
 
     history: History
@@ -26,6 +30,10 @@ class LossInputs(NamedTuple):
     negative_vectors: Tensor
     target_log_q: Tensor | None = None
     negative_log_q: Tensor | None = None
+    target_parts: Tensor | None = None
+    negative_parts: Tensor | None = None
+    futures: Tensor | None = None
+    future_vectors: Tensor | None = None
 
 
 class LossArguments(BaseModel):
@@ -39,6 +47,14 @@ class LossTerm(nn.Module):
 
     class Arguments(LossArguments):
         pass
+
+    # How the scores of K interests become one, where this is the main loss.
+    merge: ClassVar[Merge] = "max"
+    # Whether it learns several next items, which only all positions of a sequence have.
+    needs_positions: ClassVar[bool] = False
+    future_items = 0
+    # Whether it reads `history` or the interests' attention: then it needs one history an example.
+    reads_history: ClassVar[bool] = False
 
     def __init__(self, arguments: LossArguments | None = None) -> None:
         super().__init__()

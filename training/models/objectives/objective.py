@@ -18,6 +18,12 @@ class Objective(nn.Module):
         self._terms = nn.ModuleDict(used)
         self._coefficients = {name: terms[name][0] for name in used}
 
+    @property
+    def future_items(self) -> int:
+        """Number of next items that a term learns; 0 if only the target is learnt."""
+        terms = [term for term in self._terms.values() if isinstance(term, LossTerm)]
+        return max((term.future_items for term in terms), default=0)
+
     def start_epoch(self, number: int) -> None:
         for term in self._terms.values():
             assert isinstance(term, LossTerm)

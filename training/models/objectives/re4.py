@@ -61,6 +61,8 @@ class ReContrast(LossTerm):
     denominator too.
     """
 
+    reads_history = True
+
     class Arguments(PositivesArguments):
         recontrast_temperature: float = Field(
             0.02, gt=0, description="re-contrast: temperature of the InfoNCE"
@@ -115,6 +117,8 @@ class ReAttend(LossTerm):
     Gradient flows into both sides. Never below the entropy of the latter.
     """
 
+    reads_history = True
+
     def forward(self, batch: LossInputs) -> Tensor:
         _, vectors, mask = batch.history
         scores = batch.interests.raw @ vectors.transpose(1, 2)
@@ -133,6 +137,8 @@ class ReConstruct(LossTerm):
     an item vector; here it maps to D. There is one w_j per position of the history, counted from
     the newest, so this is the only part of Re4 that depends on order.
     """
+
+    reads_history = True
 
     class Arguments(PositivesArguments):
         reconstruct_hidden: int = Field(

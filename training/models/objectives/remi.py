@@ -54,6 +54,8 @@ class RoutingRegularizer(LossTerm):
     authors' sum over a batch of 128 with coefficient 100 is 12,800 here.
     """
 
+    reads_history = True
+
     def forward(self, batch: LossInputs) -> Tensor:
         attention = batch.interests.attention
         centred = attention - attention.mean(dim=2, keepdim=True)

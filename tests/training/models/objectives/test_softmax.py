@@ -235,6 +235,7 @@ def test_objective_adds_weighted_terms_and_skips_those_of_coefficient_0():
 def test_the_order_of_the_terms_is_fixed():
     """The order decides the sum of the loss and the random draws: another one, other weights."""
     names = ["multi_loss", "recontrast", "reattend", "reconstruct", "routing_reg_weight"]
+    names.append("mutual_information")
     assert list(AUXILIARY_LOSSES) == names
     settings = ModelOptions().model_dump() | dict.fromkeys(names, 0.5)
     assert list(build_objective(settings)._terms) == ["served-max", *names]

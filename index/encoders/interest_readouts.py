@@ -1,0 +1,81 @@
+"""Several interests from the states of a causal transformer. Shapes: T newest states, S read."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_FACET_STATES = 3
+
+
+class FacetReadout(nn.Module):
+    """z_k = W_k [h_t; GELU(V [h_t; h_{t-1}; h_{t-2}])]: facets of the newest states.
+
+    Chang and McCallum, multi-facet softmax, ACL 2022, Eq. 4; Chang et al., arXiv 2310.14079.
+    """
+
+    states_read: int | None = _FACET_STATES
+
+    def __init__(self, dim: int, interests: int) -> None:
+        super().__init__()
+        self._interests = interests
+        self.norm = nn.LayerNorm(dim)
+        self.recent = nn.Linear(_FACET_STATES * dim, dim)  # V
+        self.facets = nn.Linear(2 * dim, interests * dim, bias=False)  # W_k
+
+    def forward(self, states: Tensor, mask: Tensor, ends: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The interests (S, K, D) after the positions `ends` (B, T), of states (B, T, D); None.
+
+        mask (B, T).
+        """
+        normed = self.norm(states) * mask[:, :, None]
+        length = states.shape[1]
+        earlier = [F.pad(normed, (0, 0, n, 0))[:, :length][ends] for n in range(_FACET_STATES)]
+        joined = torch.cat((earlier[0], F.gelu(self.recent(torch.cat(earlier, dim=1)))), dim=1)
+        vectors: Tensor = self.facets(joined).unflatten(1, (self._interests, -1))
+        return vectors, None
+
+
+class TokenReadout(nn.Module):
+    """K learnt tokens q_k read the states, causally, and not each other: the last layer of
+    KuaiFormer's query tokens (Liu et al., 2024).
+
+    u_k = q_k + Attention(q_k; h_1..h_t), z_k = norm(u_k + SwiGLU(norm u_k)). A learned b_d is added
+    to the logit of an item d positions before the newest.
+    """
+
+    states_read: int | None = None
+
+    def __init__(
+        self, dim: int, interests: int, heads: int, history: int, expansion: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self._heads = heads
+        self.tokens = nn.Parameter(torch.randn(interests, dim) * dim**-0.5)
+        self.distance_bias = nn.Parameter(torch.zeros(interests, history))
+        self.before_attention, self.before_layers = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.up = nn.Linear(dim, 2 * expansion * dim, bias=False)
+        self.down = nn.Linear(expansion * dim, dim, bias=False)
+        self.drop = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, states: Tensor, mask: Tensor, ends: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The interests (S, K, D) after the positions `ends` (B, L), of states (B, L, D); and the
+        attention (S, K, L), the mean of the heads."""
+        pair = self.key_value(self.before_attention(states)).unflatten(2, (2, self._heads, -1))
+        keys, values = pair.permute(2, 0, 3, 1, 4)  # each (B, heads, L, D / heads)
+        queries = self.query(self.tokens).unflatten(1, (self._heads, -1)).transpose(0, 1)
+        logits = queries @ keys.transpose(2, 3) * keys.shape[3] ** -0.5  # (B, heads, K, L)
+        which, end = ends.nonzero(as_tuple=True)
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        distances = end[:, None] - steps  # (S, L)
+        bias = self.distance_bias[:, distances.clamp(0, self.distance_bias.shape[1] - 1)]
+        hidden = (distances < 0) | ~mask[which]
+        seen = logits[which] + bias.transpose(0, 1)[:, None]  # (S, heads, K, L)
+        attention = seen.masked_fill(hidden[:, None, None], -torch.inf).softmax(dim=3)
+        read = (attention @ values[which]).transpose(1, 2).flatten(2)  # (S, K, D)
+        mixed = self.tokens + self.drop(read)
+        gate, value = self.up(self.before_layers(mixed)).chunk(2, dim=2)
+        vectors: Tensor = self.norm(mixed + self.drop(self.down(F.silu(gate) * value)))
+        return vectors, attention.mean(dim=1)

@@ -1,0 +1,109 @@
+"""A causal transformer of gated layers, from whose states one or several interests are read."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from index.encoders.arguments import InterestCount, TransformerArguments
+from index.encoders.interest_readouts import FacetReadout, TokenReadout
+from index.encoders.interface import Encoder, History, Interests, prefixes
+from index.encoders.registry import register
+from index.encoders.transformer_blocks import GatedBlock, causal_mask
+
+
+@register("transformer")
+class TransformerEncoder(Encoder):
+    """The state h_t after each item, by causal attention and gated layers (eSASRec, RecSys 2025).
+
+    A learned b_hd is added to the logit of head h for an item d positions earlier (Raffel et al.,
+    T5, 2020, without buckets). So a state depends on the items up to its own alone, and a history
+    is encoded alike whether it is a whole or a prefix.
+
+    K = 1: z = norm(h_t). K > 1: see the readouts.
+    """
+
+    class Arguments(TransformerArguments):
+        interests: InterestCount
+        gated: bool = Field(True, description="transformer: gate both parts of a block, as LiGR")
+        expansion: int = Field(
+            4, ge=1, description="transformer: width of a block's perceptron, in multiples of D"
+        )
+        readout: Literal["facets", "tokens"] = Field(
+            "facets",
+            description="transformer: what K > 1 interests are: facets of the newest states, or "
+            "learnt tokens that read all states",
+        )
+
+    causal = True
+
+    def __init__(self, arguments: Arguments) -> None:
+        super().__init__()
+        dim = arguments.dim
+        self.dim, self.interests = dim, arguments.interests
+        self.distance_bias = nn.Parameter(torch.zeros(arguments.heads, arguments.history))
+        self.blocks = nn.ModuleList(
+            GatedBlock(
+                dim, arguments.heads, arguments.expansion, arguments.dropout, arguments.gated
+            )
+            for _ in range(arguments.layers)
+        )
+        if self.interests == 1:
+            self.norm = nn.LayerNorm(dim)
+        self.readout = _build_readout(arguments) if self.interests > 1 else None
+
+    def forward(self, history: History) -> Interests:
+        # Columns that are padding in the whole batch are left out: most histories are short.
+        length = history.mask.shape[1]
+        first = int(history.mask.any(dim=0).long().argmax())
+        seen = History(*(part[:, first:] for part in history))
+        tail = 1 if self.readout is None else self.readout.states_read
+        states = self._states(seen, tail)
+        mask = seen.mask[:, -states.shape[1] :]
+        ends = torch.zeros_like(mask)
+        ends[:, -1] = True
+        vectors, attention = self._read(states, mask, ends)
+        if attention is None:
+            attention = vectors.new_zeros(*vectors.shape[:2], length)
+            attention[:, :, -1] = 1
+        return Interests(vectors, F.pad(attention, (length - attention.shape[2], 0)), vectors)
+
+    def prefix_interests(self, history: History, ends: Tensor) -> Interests:
+        return prefixes(self._read(self._states(history, None), history.mask, ends)[0])
+
+    def _states(self, history: History, tail: int | None) -> Tensor:
+        """(B, T, D): of the newest T = `tail` items, None for all."""
+        bias = self._attention_bias(history.mask)
+        states = history.vectors
+        for block in self.blocks[:-1]:
+            states = block(states, bias)
+        result: Tensor = self.blocks[-1](states, bias, tail)
+        return result
+
+    def _attention_bias(self, mask: Tensor) -> Tensor:
+        """(B, heads, L, L): b_hd, and -inf where a position may not attend."""
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        distances = (steps[:, None] - steps).clamp(0, self.distance_bias.shape[1] - 1)
+        return self.distance_bias[:, distances].masked_fill(~causal_mask(mask)[:, None], -torch.inf)
+
+    def _read(self, states: Tensor, mask: Tensor, ends: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The interests (S, K, D) after the S positions `ends` (B, T), and attention (S, K, T)."""
+        if self.readout is None:
+            return self.norm(states[ends])[:, None], None
+        result: tuple[Tensor, Tensor | None] = self.readout(states, mask, ends)
+        return result
+
+
+def _build_readout(arguments: TransformerEncoder.Arguments) -> FacetReadout | TokenReadout:
+    if arguments.readout == "facets":
+        return FacetReadout(arguments.dim, arguments.interests)
+    return TokenReadout(
+        arguments.dim,
+        arguments.interests,
+        arguments.heads,
+        arguments.history,
+        arguments.expansion,
+        arguments.dropout,
+    )

@@ -1,0 +1,86 @@
+"""The layers of causal transformers, and what their attention may see."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def causal_mask(mask: Tensor) -> Tensor:
+    """(B, L, L) bool: which items (the last axis) each position may attend to; mask (B, L).
+
+    Padding attends to itself: a softmax over nothing would be NaN.
+    """
+    length = mask.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    diagonal = torch.eye(length, dtype=torch.bool, device=mask.device)
+    return (causal & mask[:, None, :]) | diagonal
+
+
+class PlainBlock(nn.Module):
+    """Attention and a perceptron, each with a norm before and a residual around it."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self._heads, self._dropout = heads, dropout
+        self.before_attention, self.before_layers = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.mix = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.layers = nn.Sequential(
+            nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, dim)
+        )
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor, visible: Tensor) -> Tensor:
+        """states (B, L, D); visible (B, 1, L, L): which keys a query may attend to."""
+        mixed = self.mix(self.before_attention(states)).unflatten(2, (3, self._heads, -1))
+        query, key, value = mixed.permute(2, 0, 3, 1, 4)  # each (B, heads, L, D / heads)
+        rate = self._dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, visible, rate)
+        states = states + self.drop(self.out(attended.transpose(1, 2).flatten(2)))
+        result: Tensor = states + self.drop(self.layers(self.before_layers(states)))
+        return result
+
+
+class GatedBlock(nn.Module):
+    """A LiGR layer: x + sigmoid(W x) * Attention(norm x), then the same with a SwiGLU perceptron.
+
+    Borisyuk et al., LiGR, 2025, Eq. 2; SwiGLU(x) = W3 (SiLU(W1 x) * W2 x) (Shazeer, 2020, Eq. 6),
+    `expansion` times as wide as x. gated=False leaves out both sigmoids.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, expansion: int, dropout: float, gated: bool = True
+    ) -> None:
+        super().__init__()
+        self._heads = heads
+        self.before_attention, self.before_layers = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Linear(dim, dim)
+        self.up = nn.Linear(dim, 2 * expansion * dim, bias=False)
+        self.down = nn.Linear(expansion * dim, dim, bias=False)
+        self.attention_gate = nn.Linear(dim, dim) if gated else None
+        self.layers_gate = nn.Linear(dim, dim) if gated else None
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor, bias: Tensor, tail: int | None = None) -> Tensor:
+        """The states (B, T, D) of the newest T = `tail` positions, None for all of them.
+
+        states (B, L, D); bias (B, heads, L, L) is added to the logits, -inf where a position may
+        not attend.
+        """
+        normed = self.before_attention(states)
+        first = 0 if tail is None else max(states.shape[1] - tail, 0)
+        query = self.query(normed[:, first:]).unflatten(2, (self._heads, -1)).transpose(1, 2)
+        pair = self.key_value(normed).unflatten(2, (2, self._heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(query, pair[0], pair[1], bias[:, :, first:])
+        states = states[:, first:]
+        states = states + self._gate(
+            self.attention_gate, states, self.out(attended.transpose(1, 2).flatten(2))
+        )
+        gate, value = self.up(self.before_layers(states)).chunk(2, dim=2)
+        return states + self._gate(self.layers_gate, states, self.down(F.silu(gate) * value))
+
+    def _gate(self, gate: nn.Module | None, states: Tensor, update: Tensor) -> Tensor:
+        dropped: Tensor = self.drop(update)
+        return dropped if gate is None else torch.sigmoid(gate(states)) * dropped
