@@ -22,7 +22,8 @@ from training.data.splits import ProtocolName
 from training.data.synthetic import write_synthetic
 from training.evaluation.evaluate import evaluate_release
 from training.evaluation.unseen import Part
-from training.experiments.compare import POP, TRIALS, compare, parse_setting
+from training.experiments.baselines import BASELINES
+from training.experiments.compare import TRIALS, compare, parse_setting
 from training.experiments.paper_sweeps import SWEEPS
 from training.experiments.runner import ExperimentRunner
 from training.fitting.fit import fit
@@ -161,7 +162,7 @@ class CompareCommand(ExperimentCommand):
 
     log: CliPositionalArg[ExistingPath] = Field(description="log of interactions")
     encoders: str = Field(
-        ",".join([*ENCODERS, POP]),
+        ",".join([*ENCODERS, *BASELINES]),
         description="systems, separated by commas; re4:recontrast=0;interests=4 gives one settings",
     )
     split: ProtocolName = Field("unseen-users", description="evaluation protocol")

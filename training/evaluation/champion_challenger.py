@@ -13,8 +13,9 @@ from index.retrieval.retriever import Retriever
 from training.data.interactions import Interactions
 from training.evaluation.holdout_day import DayCase
 from training.evaluation.metrics import measure
+from training.evaluation.popularity import popularity_order
 from training.evaluation.protocols import EvaluationCase
-from training.evaluation.rankings import popularity_order, rank, rank_by_popularity
+from training.evaluation.rankings import rank, rank_by_popularity
 
 _CHECK_IDS = "check that the item ids of the events are right"
 _NOT_IN_LOG = -1  # the index of an item that the log does not contain

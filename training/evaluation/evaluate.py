@@ -16,14 +16,14 @@ from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Retriever
 from training.data.errors import LogError
 from training.data.log_options import LogOptions
-from training.data.packed_log import PackedLog, pack_all
+from training.data.packed_log import pack_all
 from training.data.readers import read_log
 from training.data.splits import ProtocolName
 from training.evaluation.interest_clusters import cluster_metrics
 from training.evaluation.interest_metrics import interest_metrics
 from training.evaluation.metrics import measure
 from training.evaluation.protocols import EvaluationCase
-from training.evaluation.rankings import popularity_order, rank_by_popularity, rank_cases
+from training.evaluation.rankings import rank_cases
 from training.evaluation.unseen import Part, unseen_by, unseen_cases
 
 _INTEREST_USERS = 1000
@@ -109,19 +109,6 @@ def user_metrics(
 ) -> dict[str, NDArray[np.float64]]:
     """Each metric at each cutoff, such as recall@50, for each user (C,)."""
     rankings = rank_cases(retriever, cases, exclude_seen)
-    return measure((case.relevant for case in cases), rankings)
-
-
-def popularity_metrics(
-    catalog: Catalog, train: PackedLog, cases: list[EvaluationCase], exclude_seen: bool = True
-) -> dict[str, NDArray[np.float64]]:
-    """As user_metrics, of the popularity baseline: the most popular items of `train` for everyone.
-
-    train: what models are trained on, in rows of the catalogue.
-    """
-    counts = np.bincount(train.rows, minlength=len(catalog) + 1)[1:]
-    rows = [index + 1 for index in popularity_order(counts, catalog.ids)]
-    rankings = rank_by_popularity(rows, cases, exclude_seen)
     return measure((case.relevant for case in cases), rankings)
 
 

@@ -9,7 +9,7 @@ import pytest
 from index.encoders import ENCODERS
 from tests.training.experiments.tiny import TINY, TINY_OPTIONS
 from training.config import ConfigError
-from training.evaluation.rankings import popularity_order
+from training.evaluation.popularity import popularity_order
 from training.experiments.compare import compare, system_config
 from training.experiments.runner import ExperimentRunner
 
@@ -42,6 +42,41 @@ def test_a_system_can_have_its_own_settings(runner):
         system_config("re4:interests", TINY, "best")
     with pytest.raises(ConfigError, match="known are"):
         system_config("re4:interest=3", TINY, "best")
+
+
+def test_baselines_find_planted_interests_of_users_never_seen(runner):
+    systems = compare(runner, ["pop", "ease", "item-knn"], 1, 2, TINY)
+    popular, *others = (system.values("recall@20").mean() for system in systems)
+    assert min(others) > 2 * popular
+    assert len(list(runner.folder.glob("*.json"))) == 1 + 2 + 2
+    assert compare(runner, ["ease"], 1, 2, TINY) == systems[1:2]
+
+
+def test_the_trial_of_a_baseline_is_chosen_on_validation(runner):
+    (best,) = compare(runner, ["ease"], 1, 2, TINY)
+    each = [compare(runner, [f"ease:l2={l2}"], 1, 2, TINY)[0] for l2 in (20, 500)]
+    scores = [system.values("recall@50", "validation")[0] for system in each]
+    assert best.runs == each[int(np.argmax(scores))].runs
+
+
+def test_a_baseline_can_have_its_own_settings(runner):
+    (system,) = compare(runner, ["item-knn:decay=0.5;neighbours=10"], 1, 1, TINY)
+    stored = system.runs[0].config["baseline"]
+    assert stored == {"neighbours": 10, "shrinkage": 0, "decay": 0.5}
+    with pytest.raises(ConfigError, match="l2 = 0: Input should be greater than 0"):
+        compare(runner, ["ease:l2=0"], 1, 1, TINY)
+    with pytest.raises(ConfigError, match="known are"):
+        compare(runner, ["ease:decay=0.5"], 1, 1, TINY)
+
+
+def test_ease_says_what_it_leaves_out_of_a_large_catalogue(planted, tmp_path):
+    messages = []
+    runner = ExperimentRunner(planted / "interactions.parquet", tmp_path, messages.append)
+    (system,) = compare(runner, ["ease:max_items=50"], 1, 1, TINY)
+    [message] = [text for text in messages if "items, of which" in text]
+    assert "it ranks the 50 most popular" in message
+    assert "--set min_item_interactions=N" in message
+    assert system.values("recall@50") > 0
 
 
 def test_a_setting_that_would_be_ignored_is_refused(runner):
