@@ -10,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from index.retrieval.catalog import Catalog
 from training.config import ConfigError, FitConfig
 from training.data.packed_log import PackedLog
-from training.evaluation.popularity import popular_rows
+from training.evaluation.popularity import popular_rows, recent_rows
 from training.evaluation.rankings import Ranker, Scorer, rank_by_popularity, rank_by_scores
 from training.experiments.item_similarity import ease, item_knn
 
 MessageCallback = Callable[[str], None]
+POP, POP_RECENT = "pop", "pop-recent"
 
 
 class BaselineOptions(BaseModel):
@@ -76,6 +77,22 @@ def _popular(
     return partial(rank_by_popularity, popular_rows(train, catalog))
 
 
+def _recent(
+    train: PackedLog,
+    catalog: Catalog,
+    config: FitConfig,
+    options: BaselineOptions,
+    on_message: MessageCallback,
+) -> Ranker:
+    rows = recent_rows(train, catalog, config.popularity_days)
+    if rows is None:
+        raise ConfigError(
+            f"{POP_RECENT}: the log has no times, or popularity_days is none; leave it out, or "
+            "give a log whose times are Unix seconds or ISO 8601"
+        )
+    return partial(rank_by_popularity, rows)
+
+
 def _ease(
     train: PackedLog,
     catalog: Catalog,
@@ -109,7 +126,8 @@ def _by_scores(scorer: Scorer, train: PackedLog, catalog: Catalog) -> Ranker:
 
 
 BASELINES: Mapping[str, Baseline[Any]] = {
-    "pop": Baseline(BaselineOptions, _popular),
+    POP: Baseline(BaselineOptions, _popular),
+    POP_RECENT: Baseline(BaselineOptions, _recent),
     "ease": Baseline(EaseOptions, _ease, ({}, {"l2": 500.0}, {"l2": 100.0}, {"l2": 2000.0})),
     "item-knn": Baseline(
         ItemKnnOptions,
@@ -122,3 +140,9 @@ BASELINES: Mapping[str, Baseline[Any]] = {
         ),
     ),
 }
+
+
+def popularity_baselines(train: PackedLog, catalog: Catalog, config: FitConfig) -> list[str]:
+    """Those that the log allows: what every comparison shows."""
+    has_times = recent_rows(train, catalog, config.popularity_days) is not None
+    return [POP, POP_RECENT] if has_times else [POP]

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from training.config import ConfigError, FitConfig, read_config
 from training.data.log_options import LogOptions
-from training.experiments.baselines import BASELINES
+from training.experiments.baselines import BASELINES, popularity_baselines
 from training.experiments.runner import ExperimentRunner, System
 from training.presets import PresetName
 
@@ -49,6 +49,16 @@ def compare(
         fair = [trial for trial in TRIALS[:trials] if not trial.keys() & given]
         systems.append(runner.run_seeds(text, runner.tune(text, config, fair), seeds))
     return systems
+
+
+def with_popularity(
+    runner: ExperimentRunner, encoders: Sequence[str], common: dict[str, Any], preset: PresetName
+) -> list[str]:
+    """The systems and, after them, the popularity baselines that they lack and the log allows."""
+    config = system_config(encoders[0], common, preset)
+    catalog, _, split = runner.prepare(config)
+    baselines = popularity_baselines(split.train, catalog, config)
+    return [*encoders, *(name for name in baselines if name not in encoders)]
 
 
 def system_config(text: str, common: dict[str, Any], preset: PresetName) -> FitConfig:

@@ -17,9 +17,10 @@ from index.release.atomic_io import replace_text
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig
 from training.data.log_options import LogOptions
-from training.evaluation.evaluate import evaluate, exact_retriever, user_metrics
+from training.evaluation.detail import measure_in_detail
+from training.evaluation.evaluate import evaluate_in_detail, exact_retriever
 from training.evaluation.interest_clusters import cluster_metrics
-from training.evaluation.metrics import measure, metric_names
+from training.evaluation.metrics import metric_names
 from training.evaluation.protocols import EvaluationCase
 from training.experiments.baselines import BASELINES, BaselineOptions
 from training.fitting.fingerprint import fingerprint
@@ -151,17 +152,14 @@ class ExperimentRunner:
         fit = BASELINES[kind].fit
         rank = fit(split.train, catalog, config, options, self._on_message)
         validation, test = (
-            measure(
-                (case.relevant for case in cases),
-                rank(cases, config.exclude_seen),
-            )
+            measure_in_detail(rank, cases, config.exclude_seen, catalog)
             for cases in (split.validation, split.test)
         )
         return RunResult(
             config=config.model_dump(mode="json") | {"baseline": options.model_dump(mode="json")},
-            validation=_means(validation),
-            test=_means(test),
-            users=_per_user(test),
+            validation=validation.means,
+            test=test.means,
+            users=_per_user(test.users),
             samples_per_s=0.0,
             encode_us=0.0,
             curve=[],
@@ -172,13 +170,12 @@ class ExperimentRunner:
         folder.mkdir(exist_ok=True)
         fitted = Trainer(config, catalog, split, folder).run()
         retriever = exact_retriever(catalog, fitted.encoder, fitted.vectors, config.history)
-        users = user_metrics(retriever, split.test, config.exclude_seen)
+        test = evaluate_in_detail(retriever, split.test, config.exclude_seen)
         return RunResult(
             config=config.model_dump(mode="json"),
             validation=fitted.metrics,
-            test=evaluate(retriever, split.test, config.exclude_seen)
-            | cluster_metrics(retriever, split.test),
-            users=_per_user(users),
+            test=test.means | cluster_metrics(retriever, split.test),
+            users=_per_user(test.users),
             samples_per_s=float(np.mean([r["samples_per_s"] for r in fitted.history])),
             encode_us=_encode_us(retriever, split.test),
             curve=fitted.history,
@@ -189,10 +186,6 @@ def _cached(path: Path, run: Callable[[], RunResult]) -> RunResult:
     if not path.exists():
         replace_text(path, json.dumps(asdict(run())))
     return RunResult(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def _means(users: dict[str, NDArray[np.float64]]) -> dict[str, float]:
-    return {name: float(values.mean()) for name, values in users.items()}
 
 
 def _per_user(users: dict[str, NDArray[np.float64]]) -> dict[str, list[float]]:
