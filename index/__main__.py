@@ -13,9 +13,9 @@ import index.release.listing
 import index.release.publish
 from index.cli import Program, run
 from index.release.errors import ReleaseError
-from index.release.gate import DEFAULT_GATE, Gate
+from index.release.gate import DEFAULT_GATE, Gate, collapse_warnings
 from index.release.listing import ReleaseListing
-from index.release.manifest import DRAFTS, Manifest
+from index.release.manifest import DRAFTS, Manifest, read_manifest
 from index.release.publish import KEEP
 
 _LISTED_METRICS = ("recall@50", "ndcg@50")  # the manifest has all of them
@@ -78,6 +78,13 @@ class Publish(_DraftCommand):
         le=1,
         description="share of popularity's metric by which the draft's may be below it",
     )
+    distinct_share: float | None = Field(
+        DEFAULT_GATE.distinct_share,
+        ge=0,
+        le=1,
+        description="lowest allowed share of distinct items among the lists of the K interests; "
+        "none refuses nothing",
+    )
     keep: int = Field(KEEP, ge=1, description="newest releases to keep")
 
     def cli_cmd(self) -> None:
@@ -88,8 +95,12 @@ class Publish(_DraftCommand):
             ann_recall=self.ann_recall,
             size_change=self.size_change,
             popularity_drop=self.popularity_drop,
+            distinct_share=self.distinct_share,
         )
-        print(index.release.publish.publish(self.draft, gate, self.force, self.keep))
+        folder = index.release.publish.publish(self.draft, gate, self.force, self.keep)
+        for warning in collapse_warnings(read_manifest(folder)):
+            _log(f"warning: {warning}")
+        print(folder)
 
 
 class ListReleases(_RootCommand):

@@ -15,18 +15,23 @@ from pydantic_settings import CliPositionalArg, CliToggleFlag
 
 from index.cli import fields_given
 from index.encoders import ENCODERS
+from index.release.manifest import read_manifest
 from training.config import FitConfig, given_options, read_config
 from training.data.event_compaction import compact_events
 from training.data.log_options import LogSource
 from training.data.splits import ProtocolName
 from training.data.synthetic import write_synthetic
+from training.evaluation.detail import NO_CATEGORIES
 from training.evaluation.evaluate import evaluate_release
+from training.evaluation.metrics import view_names
 from training.evaluation.unseen import Part
-from training.experiments.compare import POP, TRIALS, compare, parse_setting
+from training.experiments.baselines import BASELINES, POP_RECENT
+from training.experiments.compare import TRIALS, compare, parse_setting, with_popularity
 from training.experiments.paper_sweeps import SWEEPS
 from training.experiments.runner import ExperimentRunner
 from training.fitting.fit import fit
 from training.fitting.progress import progress_bar
+from training.fitting.summary import summary
 from training.presets import PresetName
 
 
@@ -102,6 +107,8 @@ class FitCommand(Command, _FitOptions):
             draft = fit(
                 self.log, self.root, config, self.items, lambda trainer: progress_bar(trainer, bars)
             )
+        for sentence in summary(read_manifest(draft)):
+            _log(sentence)
         print(draft)
 
 
@@ -135,6 +142,8 @@ class EvaluateCommand(Command, _SourceOptions):
             self.release, self.log, self.part, self.split, self.exclude_seen, _source_given(self)
         )
         _log(trained_on)
+        if not any(name in metrics for name in view_names("categories")):
+            _log(NO_CATEGORIES)
         print(json.dumps({**metrics, "trained_on": trained_on}))
 
 
@@ -161,8 +170,9 @@ class CompareCommand(ExperimentCommand):
 
     log: CliPositionalArg[ExistingPath] = Field(description="log of interactions")
     encoders: str = Field(
-        ",".join([*ENCODERS, POP]),
-        description="systems, separated by commas; re4:recontrast=0;interests=4 gives one settings",
+        ",".join([*ENCODERS, *(name for name in BASELINES if name != POP_RECENT)]),
+        description="systems, separated by commas; re4:recontrast=0;interests=4 gives one "
+        "settings; popularity is compared with in any case",
     )
     split: ProtocolName = Field("unseen-users", description="evaluation protocol")
     trials: int = Field(
@@ -174,14 +184,16 @@ class CompareCommand(ExperimentCommand):
     preset: Preset
 
     def cli_cmd(self) -> None:
+        from training.experiments.interest_tables import interest_tables
         from training.experiments.report import write_comparison
         from training.experiments.user_segments import segment_table
 
         common = {"split": self.split} | self.common()
         runner = self.runner(self.log)
-        encoders = self.encoders.split(",")
+        encoders = with_popularity(runner, self.encoders.split(","), common, self.preset)
         systems = compare(runner, encoders, self.seeds, self.trials, common, self.preset)
-        print(write_comparison(self.out, systems, segment_table(runner, systems), print))
+        sections = interest_tables(systems), segment_table(runner, systems)
+        print(write_comparison(self.out, systems, sections, print))
 
 
 class ReproduceCommand(ExperimentCommand):

@@ -2,13 +2,22 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from index.release.manifest import Manifest, Setting
 
-# The names of a nightly run's held-out day in a manifest's metrics: those of the model, its lead
-# over popularity, and those of popularity.
-DAY_METRICS, DAY_LEAD, DAY_POPULARITY = "night", "night_lead", "night_popular"
-_POPULARITY_OF = {DAY_METRICS: DAY_POPULARITY}
+# The names in a manifest's metrics of a nightly run's held-out day: those of the model, and its
+# lead over popularity.
+DAY_METRICS, DAY_LEAD = "night", "night_lead"
+VALIDATION = "validation"
+# The popularity baselines of a split, and how they are called: a draft below one is refused.
+POPULAR, RECENT = "popular", "recent"
+_BASELINES = {POPULAR: "popularity", RECENT: "the popularity of the last weeks"}
+
+# Interests: the share of distinct items among their lists, by its name and its former one. Below
+# this much of the way from 1 / K, where all lists are the same, to 1 it is called a collapse.
+_DISTINCT_SHARES = ("distinct_share", "interest_union")
+_COLLAPSE = 0.25
 
 # The settings of a fit that decide who is evaluated, and on what.
 _SPLIT = "split"
@@ -29,8 +38,10 @@ class Gate:
     metric_drop: largest allowed drop of the metric, as a share of the live release's.
     ann_recall: lowest allowed share of exact search's answer that the index returns.
     size_change: largest allowed change of the number of items, as a share of the live release's.
-    popularity_drop: share of popularity's metric by which the draft's may be below it, where both
-    were measured on the same users.
+    popularity_drop: share of popularity's metric by which the draft's may be below it: of that of
+    the training part and that of its last weeks, on each split on which they were measured.
+    distinct_share: lowest allowed share of distinct items among the lists of the K interests; None
+    refuses nothing. collapse_warnings tells of less than a quarter of the way from 1 / K to 1.
     """
 
     split: str = "validation"
@@ -39,6 +50,7 @@ class Gate:
     ann_recall: float = 0.95
     size_change: float = 0.2
     popularity_drop: float = 0.0
+    distinct_share: float | None = None
 
     def failures(
         self, draft: Manifest, live: Manifest | None, same_cases: bool = False
@@ -48,6 +60,7 @@ class Gate:
         same_cases: both have been evaluated on the same users, whatever protocols their fits had.
         """
         failures = self._ann_failures(draft) + self._popularity_failures(draft)
+        failures += self._interest_failures(draft)
         if live is None:
             return failures + self._name_failures(draft)
         incomparable = [] if same_cases else self._protocol_failures(draft, live)
@@ -65,16 +78,27 @@ class Gate:
         return [f"ANN recall is {recall:.4f}, {deficit:.4f} below the required {self.ann_recall}"]
 
     def _popularity_failures(self, draft: Manifest) -> list[str]:
+        """By means over the same users, on every split that has them; noise is not allowed for."""
         failures = []
-        for split, baseline in _POPULARITY_OF.items():
-            new = draft.metrics.get(split, {}).get(self.metric, 0.0)
-            popular = draft.metrics.get(baseline, {}).get(self.metric, 0.0)
-            if new < popular * (1 - self.popularity_drop):
-                failures.append(
-                    f"{self.metric} ({split}) is {new:.4f}, below the {popular:.4f} of popularity "
-                    "on the same users"
-                )
+        for split, (baseline, words) in product(draft.metrics, _BASELINES.items()):
+            popular = draft.metrics.get(f"{split}_{baseline}", {}).get(self.metric)
+            new = draft.metrics[split].get(self.metric)
+            if popular is None or new is None or new >= popular * (1 - self.popularity_drop):
+                continue
+            failures.append(
+                f"{self.metric} ({split}) is {new:.4f}, below the {popular:.4f} of {words} "
+                "on the same users"
+            )
         return failures
+
+    def _interest_failures(self, draft: Manifest) -> list[str]:
+        share = _distinct_share(draft)
+        if share is None or self.distinct_share is None or share >= self.distinct_share:
+            return []
+        return [
+            f"the lists of its {_interests(draft)} interests have a distinct share of {share:.3f}, "
+            f"below the required {self.distinct_share}"
+        ]
 
     def _name_failures(self, draft: Manifest) -> list[str]:
         """Where nothing is compared, a mistyped name is refused all the same."""
@@ -138,6 +162,27 @@ class Gate:
             f"the catalogue has {new:,} items, {change:+.1%} from the {old:,} of the live "
             f"{live.id}; a change of {self.size_change:.1%} is allowed"
         ]
+
+
+def collapse_warnings(draft: Manifest) -> list[str]:
+    """A sentence on a draft, or release, whose interests retrieve about the same items."""
+    share, count = _distinct_share(draft), _interests(draft)
+    if share is None or share >= 1 / count + _COLLAPSE * (1 - 1 / count):
+        return []
+    return [
+        f"{draft.id}: its {count} interests retrieve about the same items: {share:.1%} of their "
+        f"lists are distinct, where one list {count} times has {1 / count:.1%}; one interest would "
+        "answer as well"
+    ]
+
+
+def _distinct_share(manifest: Manifest) -> float | None:
+    metrics = manifest.metrics.get(VALIDATION, {})
+    return next((metrics[name] for name in _DISTINCT_SHARES if name in metrics), None)
+
+
+def _interests(manifest: Manifest) -> int:
+    return int(manifest.encoder.arguments.get("interests", 1))
 
 
 def _protocol(manifest: Manifest) -> dict[str, str]:

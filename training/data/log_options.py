@@ -105,6 +105,12 @@ class LogOptions(LogSource):
         0.1, gt=0, lt=0.5, description="share of users for test, and as many again for validation"
     )
     split_seed: int = Field(0, description="seed of the draw of test and validation users")
+    popularity_days: float | None = Field(
+        28.0,
+        gt=0,
+        description="days at the end of the training part whose best sellers are compared with, "
+        "beside those of all its time; none leaves them out, as does a log without times",
+    )
     exclude_seen: bool = Field(
         True,
         description="leave the items of the history out of the results: in evaluation, and in the "

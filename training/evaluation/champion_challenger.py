@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from index.release.gate import DAY_LEAD, DAY_METRICS, Gate
 from index.release.manifest import Manifest
 from index.retrieval.retriever import Retriever
+from training.data.event_window import DAY_S
 from training.data.interactions import Interactions
 from training.evaluation.holdout_day import DayCase
 from training.evaluation.metrics import measure
+from training.evaluation.popularity import most_recent_first, popularity_order
 from training.evaluation.protocols import EvaluationCase
-from training.evaluation.rankings import popularity_order, rank, rank_by_popularity
+from training.evaluation.rankings import rank, rank_by_popularity
 
 _CHECK_IDS = "check that the item ids of the events are right"
 _NOT_IN_LOG = -1  # the index of an item that the log does not contain
@@ -28,7 +30,8 @@ class Thresholds(Protocol):
     metric: what new and live are compared by. metric_drop: share by which new may be below live;
     metric_standard_errors: standard errors of the difference by which it may be below, if more,
     up to max_metric_drop, which a day of few users would exceed.
-    popularity_drop: share by which new may be below popularity.
+    popularity_drop: share by which new may be below popularity, of all time or of the last weeks.
+    distinct_share: lowest share of distinct items among the lists of new's interests; None is any.
     lead_drop: share of its lead over popularity that live may lose on this day. ann_recall: least
     recall of the index. size_change: share by which the catalogue may grow or shrink.
     """
@@ -46,6 +49,8 @@ class Thresholds(Protocol):
     @property
     def popularity_drop(self) -> float: ...
     @property
+    def distinct_share(self) -> float | None: ...
+    @property
     def ann_recall(self) -> float: ...
     @property
     def size_change(self) -> float: ...
@@ -53,7 +58,8 @@ class Thresholds(Protocol):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Metrics of a day, means over its users: of the new model, the live release, popularity.
+    """Metrics of a day, means over its users: of the new model, the live release, popularity, and
+    the popularity of the last weeks before the day.
 
     errors: for each metric, the standard error of the difference between new and live.
     new_lead, live_lead: the metrics minus those of popularity, on the items that the model knows:
@@ -70,6 +76,7 @@ class Comparison:
     errors: dict[str, float] | None = None
     lead_errors: dict[str, float] | None = None
     lead_users: int | None = None
+    recent: dict[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,22 +89,27 @@ def compare_releases(
     new: Retriever,
     live: Retriever | None,
     exclude_seen: bool = True,
+    popularity_days: float | None = None,
 ) -> Comparison:
     """A held-out item that a model does not know is a miss. A history without a known item gets
-    popular items, as in the service. exclude_seen: for both models and popularity alike."""
+    popular items, as in the service. exclude_seen: for both models and popularity alike.
+    popularity_days: days before the held-out one whose best sellers are compared with, too."""
     by_new = day_metrics(log, cases, new, exclude_seen)
     by_popularity = day_popularity(log, since, cases, exclude_seen)
     new_lead = _lead(log, since, cases, new, exclude_seen)
     means = _means(by_new), _means(new_lead), _means(by_popularity)
+    recent = None
+    if popularity_days is not None:
+        recent = _means(day_popularity(log, since, cases, exclude_seen, popularity_days))
     if live is None:
-        return Comparison(len(cases), *means)
+        return Comparison(len(cases), *means, recent=recent)
     by_live = day_metrics(log, cases, live, exclude_seen)
     lead = _lead(log, since, cases, live, exclude_seen)
     errors = {name: _standard_error(by_new[name] - by_live[name]) for name in by_live}
     lead_errors = {name: _standard_error(values) for name, values in lead.items()}
     lead_users = max(map(len, lead.values()))
     return Comparison(
-        len(cases), *means, _means(by_live), _means(lead), errors, lead_errors, lead_users
+        len(cases), *means, _means(by_live), _means(lead), errors, lead_errors, lead_users, recent
     )
 
 
@@ -117,11 +129,20 @@ def day_metrics(
 
 
 def day_popularity(
-    log: Interactions, since: float, cases: Sequence[DayCase], exclude_seen: bool = True
+    log: Interactions,
+    since: float,
+    cases: Sequence[DayCase],
+    exclude_seen: bool = True,
+    days: float | None = None,
 ) -> UserMetrics:
-    """As day_metrics, of the popularity baseline: the most popular items before `since`."""
-    counts = np.bincount(log.items[log.times < since], minlength=len(log.item_ids))
+    """As day_metrics, of the popularity baseline: the most popular items before `since`; with days,
+    first those of the last days before it."""
+    before = log.times < since
+    counts = np.bincount(log.items[before], minlength=len(log.item_ids))
     items = popularity_order(counts, log.item_ids.tolist())
+    if days is not None:
+        latest = before & (log.times >= since - days * DAY_S)
+        items = most_recent_first(items, np.bincount(log.items[latest], minlength=len(counts)))
     index_of = {item: index for index, item in enumerate(log.item_ids)}
     in_rows = [
         EvaluationCase([index_of[item] for item in case.history], case.relevant) for case in cases
@@ -170,6 +191,7 @@ def day_gate(comparison: Comparison, thresholds: Thresholds) -> Gate:
         thresholds.ann_recall,
         thresholds.size_change,
         thresholds.popularity_drop,
+        thresholds.distinct_share,
     )
 
 

@@ -1,6 +1,7 @@
 """Evaluation through the Retriever that serves: offline metrics and interest metrics."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +17,17 @@ from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Retriever
 from training.data.errors import LogError
 from training.data.log_options import LogOptions
-from training.data.packed_log import PackedLog, pack_all
+from training.data.packed_log import pack_all
 from training.data.readers import read_log
 from training.data.splits import ProtocolName
+from training.evaluation.detail import Detail, measure_in_detail
 from training.evaluation.interest_clusters import cluster_metrics
 from training.evaluation.interest_metrics import interest_metrics
 from training.evaluation.metrics import measure
+from training.evaluation.popularity import popularity_metrics
 from training.evaluation.protocols import EvaluationCase
-from training.evaluation.rankings import popularity_order, rank_by_popularity, rank_cases
-from training.evaluation.unseen import Part, unseen_by, unseen_cases
+from training.evaluation.rankings import rank_cases
+from training.evaluation.unseen import Part, trained_part, unseen_by, unseen_cases
 
 _INTEREST_USERS = 1000
 
@@ -68,6 +71,8 @@ def evaluate_release(
 ) -> Evaluation:
     """Metrics on a part of a log that the release or draft was not trained on.
 
+    Beside them, under popular/ and recent/, those of the popularity of what the release was trained
+    on, and of its last weeks, as far as the log has it.
     The log is read and filtered as in the fit, and split so that only what the release has not seen
     is held out: by default as in the fit. An item that the release does not know is a miss.
     exclude_seen: None means that of the fit. source: settings of LogSource that differ from the
@@ -88,7 +93,13 @@ def evaluate_release(
     except LogError as error:
         raise LogError(f"{log_path}: {trained_on}; {error}") from error
     excludes = manifest.exclude_seen if exclude_seen is None else exclude_seen
-    metrics = evaluate(retriever, cases, excludes)
+    metrics = evaluate_in_detail(retriever, cases, excludes).means
+    train = trained_part(unseen, log, items, options, split)
+    by_popularity = popularity_metrics(
+        train, retriever.catalog, cases, excludes, options.popularity_days
+    )
+    for baseline, values in by_popularity.items():
+        metrics |= {f"{baseline}/{name}": value for name, value in values.items()}
     return Evaluation(metrics | cluster_metrics(retriever, _known(cases, items)), trained_on)
 
 
@@ -112,29 +123,32 @@ def user_metrics(
     return measure((case.relevant for case in cases), rankings)
 
 
-def popularity_metrics(
-    catalog: Catalog, train: PackedLog, cases: list[EvaluationCase], exclude_seen: bool = True
-) -> dict[str, NDArray[np.float64]]:
-    """As user_metrics, of the popularity baseline: the most popular items of `train` for everyone.
-
-    train: what models are trained on, in rows of the catalogue.
-    """
-    counts = np.bincount(train.rows, minlength=len(catalog) + 1)[1:]
-    rows = [index + 1 for index in popularity_order(counts, catalog.ids)]
-    rankings = rank_by_popularity(rows, cases, exclude_seen)
-    return measure((case.relevant for case in cases), rankings)
-
-
 def evaluate(
     retriever: Retriever, cases: list[EvaluationCase], exclude_seen: bool = True
 ) -> dict[str, float]:
-    """Each metric at each cutoff, mean over the users; what was counted; the interest metrics.
+    """Each metric at each cutoff, mean over the users; what was counted; the interest metrics."""
+    values = user_metrics(retriever, cases, exclude_seen)
+    means = {name: float(by_user.mean()) for name, by_user in values.items()}
+    return means | _about(retriever, cases, exclude_seen)
+
+
+def evaluate_in_detail(
+    retriever: Retriever, cases: list[EvaluationCase], exclude_seen: bool = True
+) -> Detail:
+    """As evaluate, with what several interests are for; it takes several times as long."""
+    rank = partial(rank_cases, retriever)
+    detail = measure_in_detail(rank, cases, exclude_seen, retriever.catalog, retriever)
+    return detail._replace(means=_about(retriever, cases, exclude_seen) | detail.means)
+
+
+def _about(
+    retriever: Retriever, cases: list[EvaluationCase], exclude_seen: bool
+) -> dict[str, float]:
+    """What was counted, and the interest metrics.
 
     held_out_items: distinct items, summed over users; among them unknown_items, which the catalogue
     lacks, and repeated_items, which are in the history too: with exclude_seen both are misses.
     """
-    values = user_metrics(retriever, cases, exclude_seen)
-    means = {name: float(by_user.mean()) for name, by_user in values.items()}
     items = len(retriever.catalog)
     held_out = [(case.history, set(case.relevant)) for case in cases]
     counts = {
@@ -145,8 +159,7 @@ def evaluate(
         "repeated_items": sum(len(relevant & set(history)) for history, relevant in held_out),
     }
     histories = [case.history for case in _known(cases[:_INTEREST_USERS], items)]
-    return (
-        means
-        | {name: float(count) for name, count in counts.items()}
-        | (interest_metrics(retriever, histories) if histories else {})
-    )
+    named = {name: float(count) for name, count in counts.items()}
+    if not histories:
+        return named
+    return named | interest_metrics(retriever, histories, exclude_seen=exclude_seen)

@@ -7,41 +7,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.retrieval.retriever import Answer, Query, Retriever
+from training.evaluation.interest_lists import interest_lists, without
+from training.evaluation.metrics import DISTINCT_SHARE, CaseView, distinct_share
 
 # The metrics of every release, and the one that needs categories.
-INTEREST_METRICS = ("interest_cosine", "interest_entropy", "interest_union")
+INTEREST_METRICS = ("interest_cosine", "interest_entropy", DISTINCT_SHARE)
 CATEGORY_DIVERSITY = "category_diversity"
 _BATCH = 256
 
 
 def interest_metrics(
-    retriever: Retriever, histories: Sequence[Sequence[int]], n: int = 50
+    retriever: Retriever,
+    histories: Sequence[Sequence[int]],
+    n: int = 50,
+    exclude_seen: bool = False,
 ) -> dict[str, float]:
     """Means over users; histories: of rows, oldest first.
 
     interest_cosine: mean cosine between two interests of a user; 1 is collapse.
     interest_entropy: entropy of the share of a user's n best items that each interest retrieved,
     over log K; 0 means that one interest retrieved all.
-    interest_union: distinct items among the n best of each interest, over K * n.
+    distinct_share: distinct items among the n best of each interest, over K * n; exclude_seen:
+    without those of the history. Elsewhere they are in.
     These are 1, 0 and 1 if K is 1.
     category_diversity: the share of pairs among a user's n best items that differ in category;
     only if categories are known (ComiRec, KDD 2020).
     """
-    cosines, entropies, unions, diversities = [], [], [], []
+    cosines, entropies, diversities = [], [], []
     for start in range(0, len(histories), _BATCH):
         batch = histories[start : start + _BATCH]
         interests = retriever.encode(batch)
         ids = [[retriever.catalog.id(row) for row in history] for history in batch]
-        results = retriever.recommend(
-            [Query(history, n, False, measure_overlap=True) for history in ids]
-        )
+        results = retriever.recommend([Query(history, n, False) for history in ids])
         cosines.append(_pairwise_cosine(interests))
         entropies += [_entropy(result.interests, interests.shape[1]) for result in results]
-        unions += [
-            result.overlap.distinct / result.overlap.of for result in results if result.overlap
-        ]
         diversities += [_diversity(retriever, result) for result in results]
-    means = (np.concatenate(cosines).mean(), np.mean(entropies), np.mean(unions))
+    shares = [
+        distinct_share((), CaseView((), lists=[without(rows, seen) for rows in lists]), n)
+        for history, lists in zip(histories, interest_lists(retriever, histories, n), strict=True)
+        for seen in [{*history} if exclude_seen else set()]
+    ]
+    means = (np.concatenate(cosines).mean(), np.mean(entropies), np.mean(shares))
     metrics = dict(zip(INTEREST_METRICS, map(float, means), strict=True))
     if any(retriever.catalog.categories):
         metrics[CATEGORY_DIVERSITY] = float(np.mean(diversities))

@@ -4,23 +4,32 @@ To add one, register a function of (ranked, relevant, n): `ranked` is best first
 `relevant` is in order of time, not empty, and an item that occurs in it twice counts once; n is the
 cutoff. Its name is the function's, `recall@50`
 with a cutoff. Every metric is measured at all CUTOFFS; the registration says where else it is used.
+
+One that needs more is a function of (ranked, view, n), a CaseView, measured at INTEREST_CUTOFF. NaN
+means that it is not defined for the case. A list has a value for each interest; the metric is then
+the best of the K means over the users.
 """
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 CUTOFFS = (5, 10, 20, 50)
+INTEREST_CUTOFF = 50
 
-MetricFunction = Callable[[Sequence[int], Sequence[int], int], float]
+# What a metric needs: the ranking, the items' categories too, or each interest's own list.
+Need = Literal["ranking", "categories", "interests"]
+MetricFunction = Callable[..., Any]
+Function = TypeVar("Function", bound=MetricFunction)
 # selection: a fit can select its weights by it. gate: a nightly run can compare releases by it.
 # nightly: column of the nightly report. comparison: column of a comparison of systems.
 # per-user: kept for each user, to test differences. paper: column beside the Re4 paper's results.
-Use = Literal["selection", "gate", "nightly", "comparison", "per-user", "paper"]
+# segments: measured again by the number of categories in the history.
+Use = Literal["selection", "gate", "nightly", "comparison", "per-user", "paper", "segments"]
 
 
 @dataclass(frozen=True)
@@ -30,19 +39,35 @@ class Metric:
     name: str
     function: MetricFunction
     uses: Mapping[Use, tuple[int, ...]]
+    needs: Need = "ranking"
+
+
+class CaseView(NamedTuple):
+    """A case as the metrics of interests see it.
+
+    shown: the categories of the history's items. minor: the relevant items that have a category,
+    but none of those that most items of the history have. categories: of each row; a row that has
+    none may be missing. lists: each interest's best items, best first.
+    """
+
+    relevant: Sequence[int]
+    shown: Collection[str] = ()
+    minor: Collection[int] = ()
+    categories: Mapping[int, Collection[str]] = {}
+    lists: Sequence[Sequence[int]] = ()
 
 
 METRICS: dict[str, Metric] = {}
 
 
 def register(
-    uses: Mapping[Use, tuple[int, ...]] | None = None,
-) -> Callable[[MetricFunction], MetricFunction]:
+    uses: Mapping[Use, tuple[int, ...]] | None = None, needs: Need = "ranking"
+) -> Callable[[Function], Function]:
     """Add the function to METRICS; the order of registration is that of all columns."""
 
-    def add(function: MetricFunction) -> MetricFunction:
+    def add(function: Function) -> Function:
         name = function.__name__
-        METRICS[name] = Metric(name, function, uses or {})
+        METRICS[name] = Metric(name, function, uses or {}, needs)
         return function
 
     return add
@@ -56,14 +81,41 @@ def metric_names(use: Use) -> tuple[str, ...]:
 def measure(
     relevant: Iterable[Sequence[int]], rankings: Iterable[Sequence[int]]
 ) -> dict[str, NDArray[np.float64]]:
-    """Each metric at each cutoff, by name: (C,), one value for each case."""
+    """Each metric of rankings at each cutoff, by name: (C,), one value for each case."""
     values: dict[str, list[float]] = {name: [] for name in METRIC_NAMES}
+    metrics = _needing("ranking")
     for repeated, ranked in zip(relevant, rankings, strict=True):
         items = [*dict.fromkeys(repeated)]
-        for metric in METRICS.values():
+        for metric in metrics:
             for n in CUTOFFS:
                 values[f"{metric.name}@{n}"].append(metric.function(ranked, items, n))
     return {name: np.array(by_case) for name, by_case in values.items()}
+
+
+def measure_views(
+    views: Iterable[CaseView], rankings: Iterable[Sequence[int]], needs: Need
+) -> dict[str, NDArray[np.float64]]:
+    """The metrics that need this, by name: (C,), or (C, K) if they have a value for each interest.
+
+    NaN where a metric is not defined.
+    """
+    pairs = [*zip(views, rankings, strict=True)]
+    return {
+        name: np.array([metric.function(ranked, view, INTEREST_CUTOFF) for view, ranked in pairs])
+        for name, metric in zip(view_names(needs), _needing(needs), strict=True)
+    }
+
+
+def view_names(needs: Need) -> tuple[str, ...]:
+    """The names of the metrics that need this. distinct_share is known without its cutoff."""
+    return tuple(
+        metric.name if metric.name == DISTINCT_SHARE else f"{metric.name}@{INTEREST_CUTOFF}"
+        for metric in _needing(needs)
+    )
+
+
+def _needing(needs: Need) -> list[Metric]:
+    return [metric for metric in METRICS.values() if metric.needs == needs]
 
 
 @register(
@@ -74,6 +126,7 @@ def measure(
         "comparison": (20, 50),
         "per-user": (20, 50),
         "paper": (20, 50),
+        "segments": (50,),
     }
 )
 def recall(ranked: Sequence[int], relevant: Collection[int], n: int) -> float:
@@ -119,6 +172,50 @@ def hit(ranked: Sequence[int], relevant: Collection[int], n: int) -> float:
     return float(_hits(ranked, relevant, n) > 0)
 
 
+@register({"segments": (INTEREST_CUTOFF,)}, needs="categories")
+def minor_recall(ranked: Sequence[int], view: CaseView, n: int) -> float:
+    """Recall of the user's minor interests: of the relevant items of other categories than the most
+    frequent of the history. Not defined for a user without such items."""
+    return recall(ranked, view.minor, n) if view.minor else math.nan
+
+
+@register(needs="categories")
+def category_coverage(ranked: Sequence[int], view: CaseView, n: int) -> float:
+    """Share of the history's categories that the first n have. Not defined if it has none."""
+    if not view.shown:
+        return math.nan
+    found = {name for row in ranked[:n] for name in view.categories.get(row, ())}
+    return len(found & set(view.shown)) / len(view.shown)
+
+
+@register(needs="interests")
+def distinct_share(ranked: Sequence[int], view: CaseView, n: int) -> float:
+    """Distinct items among the first n of each interest's list, over their number.
+
+    1 / K if all lists are the same, 1 if they have no item in common, or K is 1.
+    """
+    items = [row for rows in view.lists for row in rows[:n]]
+    return len({*items}) / max(len(items), 1)
+
+
+@register(needs="interests")
+def merged_recall(ranked: Sequence[int], view: CaseView, n: int) -> float:
+    """Recall of the served ranking, on the users of whom each interest is searched alone."""
+    return recall(ranked, view.relevant, n)
+
+
+@register(needs="interests")
+def single_interest_recall(ranked: Sequence[int], view: CaseView, n: int) -> list[float]:
+    """Recall of each interest's own list: that of the interest that is best over all users."""
+    return [recall(rows, view.relevant, n) for rows in view.lists]
+
+
+@register(needs="interests")
+def best_interest_recall(ranked: Sequence[int], view: CaseView, n: int) -> float:
+    """Recall of the list of the interest that finds most, chosen for each user in hindsight."""
+    return max(single_interest_recall(ranked, view, n))
+
+
 def _hits(ranked: Sequence[int], relevant: Collection[int], n: int) -> int:
     return len(set(ranked[:n]) & set(relevant))
 
@@ -132,7 +229,8 @@ def _ideal_gain(count: int) -> float:
     return sum(1 / math.log2(index + 2) for index in range(count))
 
 
-METRIC_NAMES = tuple(f"{name}@{n}" for name in METRICS for n in CUTOFFS)
+DISTINCT_SHARE = distinct_share.__name__
+METRIC_NAMES = tuple(f"{metric.name}@{n}" for metric in _needing("ranking") for n in CUTOFFS)
 SELECTABLE, GATEABLE = metric_names("selection"), metric_names("gate")
 # Types of settings: pydantic and the command line list the choices.
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
-"""What a retriever, and the popularity baseline, rank for each case."""
+"""What a retriever, and the baselines, rank for each case."""
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,11 @@ from training.evaluation.protocols import EvaluationCase
 
 DEPTH = max(CUTOFFS)
 _BATCH = 256
+
+# The rankings of cases; whether the items of the histories are left out.
+Ranker = Callable[[Sequence[EvaluationCase], bool], Iterator[list[int]]]
+# From B histories of rows to scores (B, N) of rows 1 to N.
+Scorer = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
 
 
 def rank(
@@ -62,18 +66,6 @@ def _rank_candidates(
             yield rows[np.argsort(-scores, kind="stable")].tolist()
 
 
-def popularity_order(counts: NDArray[np.int64], ids: Sequence[str]) -> list[int]:
-    """Indices of the items that occur at all, most popular first; a hash of the id breaks ties.
-
-    counts (n,): interactions in what a model may be trained on. Those of the whole log would tell
-    what is taken later.
-    """
-    hashes = np.array([hashlib.blake2b(item.encode(), digest_size=8).digest() for item in ids])
-    order = np.lexsort((hashes, -counts))
-    indices: list[int] = order[counts[order] > 0].tolist()
-    return indices
-
-
 def rank_by_popularity(
     items: Sequence[int], cases: Sequence[EvaluationCase], exclude_seen: bool = True
 ) -> Iterator[list[int]]:
@@ -89,3 +81,25 @@ def rank_by_popularity(
             yield sorted(allowed, key=lambda item: position.get(item, len(items)))
             continue
         yield [item for item in items[: DEPTH + len(seen)] if item not in seen]
+
+
+def rank_by_scores(
+    score: Scorer, items: Sequence[int], cases: Sequence[EvaluationCase], exclude_seen: bool = True
+) -> Iterator[list[int]]:
+    """For each case its candidates, or else the DEPTH best of `items`, by score.
+
+    items: rows, most popular first: of equal scores the first is ranked first. Among candidates the
+    held-out one is the last of a tie.
+    """
+    columns = np.array(items) - 1
+    for start in range(0, len(cases), _BATCH):
+        batch = cases[start : start + _BATCH]
+        for case, scores in zip(batch, score([case.history for case in batch]), strict=True):
+            seen = set(case.history) if exclude_seen else set()
+            if case.candidates is not None:
+                rows = np.array([row for row in case.candidates[::-1] if row not in seen], int)
+                yield rows[np.argsort(-scores[rows - 1], kind="stable")].tolist()
+                continue
+            best = np.argsort(-scores[columns], kind="stable")[: DEPTH + len(seen)]
+            ranked: list[int] = (columns[best] + 1).tolist()
+            yield [row for row in ranked if row not in seen]

@@ -126,6 +126,22 @@ def unseen_cases(
     return cases
 
 
+def trained_part(
+    unseen: Unseen, log: PackedLog, items: int, options: LogOptions, split: ProtocolName | None
+) -> PackedLog:
+    """What the release was trained on, as far as the log has it; possibly of no user."""
+    match unseen.kind:
+        case "users":
+            border = bytes.fromhex(str(unseen.train))
+            hashes = user_hashes(log.user_ids, options.split_seed)
+            return log.take(np.flatnonzero([digest >= border for digest in hashes]))
+        case "last-items":
+            train: PackedLog = _split(split or options.split, log, items, options).train
+            return train
+        case _:
+            return log.truncate(log.ends_before(float(unseen.train)))
+
+
 def _allowed(split: ProtocolName, allowed: tuple[ProtocolName, ...]) -> ProtocolName:
     if split not in allowed:
         raise LogError(

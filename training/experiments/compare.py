@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from training.config import ConfigError, FitConfig, read_config
 from training.data.log_options import LogOptions
+from training.experiments.baselines import BASELINES, popularity_baselines
 from training.experiments.runner import ExperimentRunner, System
 from training.presets import PresetName
 
@@ -17,7 +18,6 @@ TRIALS: Sequence[dict[str, Any]] = (
     {"learning_rate": 0.001},
     {"dropout": 0.5},
 )
-POP = "pop"
 
 
 def compare(
@@ -30,6 +30,7 @@ def compare(
 ) -> list[System]:
     """Select each encoder's best trial on validation, then train it with each seed.
 
+    Of a baseline the best of as many trials is one run: it has no seed.
     An encoder may have its own settings, `re4:recontrast=0;interests=4`, or its own preset,
     `re4:preset=paper`; that text is the system's name. common: settings of all systems. A trial
     changes no setting that is given. Seeds are counted from the setting `seed`.
@@ -39,25 +40,44 @@ def compare(
     _require_same_data(configs)
     systems = []
     for text, config in configs.items():
-        if text == POP:
-            systems.append(System(POP, [runner.run_popularity(config)]))
+        own = _own_settings(text)
+        if baseline := BASELINES.get(_name(text)):
+            options = baseline.options_to_try(own, trials)
+            systems.append(runner.run_baseline(text, _name(text), config, options))
             continue
-        given = common.keys() | _own_settings(text).keys()
+        given = common.keys() | own.keys()
         fair = [trial for trial in TRIALS[:trials] if not trial.keys() & given]
         systems.append(runner.run_seeds(text, runner.tune(text, config, fair), seeds))
     return systems
 
 
+def with_popularity(
+    runner: ExperimentRunner, encoders: Sequence[str], common: dict[str, Any], preset: PresetName
+) -> list[str]:
+    """The systems and, after them, the popularity baselines that they lack and the log allows."""
+    config = system_config(encoders[0], common, preset)
+    catalog, _, split = runner.prepare(config)
+    baselines = popularity_baselines(split.train, catalog, config)
+    return [*encoders, *(name for name in baselines if name not in encoders)]
+
+
 def system_config(text: str, common: dict[str, Any], preset: PresetName) -> FitConfig:
     """The settings of a system such as `re4:recontrast=0;interests=4`. Raises ConfigError."""
-    name, overrides = text.partition(":")[0], _own_settings(text)
+    name, overrides = _name(text), _own_settings(text)
+    if baseline := BASELINES.get(name):
+        for setting in baseline.own(overrides):
+            del overrides[setting]
     if "encoder" in common.keys() | overrides.keys():
         raise ConfigError("encoder: name it in --encoders, not as a setting")
-    encoder = {} if name == POP else {"encoder": name}
+    encoder = {} if name in BASELINES else {"encoder": name}
     preset_name = overrides.pop("preset", preset)
     if preset_name not in get_args(PresetName):
         raise ConfigError(f"preset: {preset_name!r}; choose {' or '.join(get_args(PresetName))}")
     return read_config(None, {**common, **encoder, **overrides}, preset_name)
+
+
+def _name(text: str) -> str:
+    return text.partition(":")[0]
 
 
 def _own_settings(text: str) -> dict[str, Any]:

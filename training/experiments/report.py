@@ -113,14 +113,17 @@ def plot_curves(path: Path, systems: Sequence[System], metric: str = "recall@20"
 
 
 def write_comparison(
-    folder: Path, systems: Sequence[System], segments: str, on_message: Callable[[str], None]
+    folder: Path,
+    systems: Sequence[System],
+    sections: Sequence[str],
+    on_message: Callable[[str], None],
 ) -> Path:
     """Write compare.md, compare.csv, compare.png and curves.png; returns the first.
 
-    segments: a second table for compare.md, by user segment.
+    sections: further tables for compare.md.
     """
     markdown = folder / "compare.md"
-    text = results_table(systems) + "\n" + segments
+    text = "\n".join([results_table(systems), *sections])
     markdown.write_text(text, encoding="utf-8")
     write_csv(folder / "compare.csv", systems)
     plot_bars(folder / "compare.png", systems)

@@ -14,7 +14,8 @@ from sklearn.manifold import TSNE
 from training.config import FitConfig
 from training.evaluation.interest_clusters import interests_and_items
 from training.evaluation.metrics import metric_names
-from training.experiments.compare import POP, system_config
+from training.experiments.baselines import BASELINES
+from training.experiments.compare import system_config
 from training.experiments.paper_sweeps import SWEEPS
 from training.experiments.published_results import published_results
 from training.experiments.report import markdown_table, plot_curves, results_table
@@ -39,8 +40,9 @@ def reproduce(
     common = {"exclude_seen": False} | common
     for label, text in SWEEPS[name].items():
         config = system_config(text, common, "paper")
-        if text == POP:
-            systems.append(System(label, [runner.run_popularity(config)]))
+        if text in BASELINES:
+            options = BASELINES[text].options_of({})
+            systems.append(runner.run_baseline(label, text, config, [options]))
         else:
             systems.append(runner.run_seeds(label, config, seeds))
     markdown = results_table(systems, _METRICS)

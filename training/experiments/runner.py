@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from scipy import stats
 
 from index.release.atomic_io import replace_text
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig
 from training.data.log_options import LogOptions
-from training.evaluation.evaluate import evaluate, exact_retriever, popularity_metrics, user_metrics
+from training.evaluation.detail import measure_in_detail
+from training.evaluation.evaluate import evaluate_in_detail, exact_retriever
 from training.evaluation.interest_clusters import cluster_metrics
 from training.evaluation.metrics import metric_names
 from training.evaluation.protocols import EvaluationCase
+from training.experiments.baselines import BASELINES, BaselineOptions
 from training.fitting.fingerprint import fingerprint
 from training.fitting.fit import PreparedData, prepare_log
 from training.fitting.select_interests import select_interests
@@ -44,6 +47,14 @@ class RunResult:
     samples_per_s: float
     encode_us: float
     curve: list[dict[str, Any]]
+
+
+class _BaselineRun(BaseModel):
+    """What identifies a run of a baseline, beside its data."""
+
+    kind: str
+    config: FitConfig
+    options: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -79,10 +90,7 @@ class ExperimentRunner:
         if config.interests is None:
             return select_interests(config, self.run, lambda result: result.validation)[1]
         path = self._path(config)
-        if not path.exists():
-            result = self._train(config, path.with_suffix(""))
-            replace_text(path, json.dumps(asdict(result)))
-        return RunResult(**json.loads(path.read_text(encoding="utf-8")))
+        return _cached(path, lambda: self._train(config, path.with_suffix("")))
 
     def retriever(self, config: FitConfig) -> Retriever:
         """The weights of a run, with exact search; trains them unless the run is cached."""
@@ -122,16 +130,36 @@ class ExperimentRunner:
             self._prepared[key] = prepare_log(self.log, self._items, config)
         return self._prepared[key]
 
-    def run_popularity(self, config: FitConfig) -> RunResult:
-        """The trivial baseline: the most popular items of the training part for every user."""
+    def run_baseline(
+        self, name: str, kind: str, config: FitConfig, trials: Sequence[BaselineOptions]
+    ) -> System:
+        """One run of BASELINES[kind]: that of the trials whose validation metric is best."""
+        runs = []
+        for number, options in enumerate(trials, start=1):
+            self._on_message(f"{name}, trial {number} of {len(trials)}")
+            runs.append(self._run_trial(kind, config, options))
+        scores = [run.validation[config.selection_metric] for run in runs]
+        return System(name, [runs[int(np.argmax(scores))]])
+
+    def _run_trial(self, kind: str, config: FitConfig, options: BaselineOptions) -> RunResult:
+        data, settings = self.prepare(config), options.model_dump(mode="json")
+        run = _BaselineRun(kind=kind, config=config, options=settings)
+        path = self.folder / f"{fingerprint(run, data.catalog, data.log)}.json"
+        return _cached(path, lambda: self._measure(kind, config, options))
+
+    def _measure(self, kind: str, config: FitConfig, options: BaselineOptions) -> RunResult:
         catalog, _, split = self.prepare(config)
-        validation = popularity_metrics(catalog, split.train, split.validation, config.exclude_seen)
-        test = popularity_metrics(catalog, split.train, split.test, config.exclude_seen)
+        fit = BASELINES[kind].fit
+        rank = fit(split.train, catalog, config, options, self._on_message)
+        validation, test = (
+            measure_in_detail(rank, cases, config.exclude_seen, catalog)
+            for cases in (split.validation, split.test)
+        )
         return RunResult(
-            config=config.model_dump(mode="json"),
-            validation=_means(validation),
-            test=_means(test),
-            users=_per_user(test),
+            config=config.model_dump(mode="json") | {"baseline": options.model_dump(mode="json")},
+            validation=validation.means,
+            test=test.means,
+            users=_per_user(test.users),
             samples_per_s=0.0,
             encode_us=0.0,
             curve=[],
@@ -142,21 +170,22 @@ class ExperimentRunner:
         folder.mkdir(exist_ok=True)
         fitted = Trainer(config, catalog, split, folder).run()
         retriever = exact_retriever(catalog, fitted.encoder, fitted.vectors, config.history)
-        users = user_metrics(retriever, split.test, config.exclude_seen)
+        test = evaluate_in_detail(retriever, split.test, config.exclude_seen)
         return RunResult(
             config=config.model_dump(mode="json"),
             validation=fitted.metrics,
-            test=evaluate(retriever, split.test, config.exclude_seen)
-            | cluster_metrics(retriever, split.test),
-            users=_per_user(users),
+            test=test.means | cluster_metrics(retriever, split.test),
+            users=_per_user(test.users),
             samples_per_s=float(np.mean([r["samples_per_s"] for r in fitted.history])),
             encode_us=_encode_us(retriever, split.test),
             curve=fitted.history,
         )
 
 
-def _means(users: dict[str, NDArray[np.float64]]) -> dict[str, float]:
-    return {name: float(values.mean()) for name, values in users.items()}
+def _cached(path: Path, run: Callable[[], RunResult]) -> RunResult:
+    if not path.exists():
+        replace_text(path, json.dumps(asdict(run())))
+    return RunResult(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def _per_user(users: dict[str, NDArray[np.float64]]) -> dict[str, list[float]]:

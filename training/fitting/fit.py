@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from index.encoders import ENCODERS
 from index.release.atomic_io import fsync
+from index.release.gate import VALIDATION
 from index.release.manifest import Canary, DataWindow, EncoderSpec, Manifest, digest, write_manifest
 from index.release.writing import write_parts
 from index.retrieval.catalog import Catalog
@@ -19,7 +21,8 @@ from training.config import ConfigError, FitConfig
 from training.data.item_metadata import read_items
 from training.data.packed_log import PackedLog, prepare
 from training.data.readers import read_log
-from training.evaluation.evaluate import exact_retriever
+from training.evaluation.evaluate import evaluate_in_detail, exact_retriever
+from training.evaluation.popularity import popularity_metrics
 from training.evaluation.protocols import DataSplit, split_log
 from training.evaluation.unseen import Unseen, unseen_by_fit
 from training.fitting.fingerprint import fingerprint
@@ -84,10 +87,24 @@ def fit(
             return trainer.run(step_callback(trainer))
 
         config, result = select_interests(config, run, lambda result: result.metrics)
+        result = in_detail(config, data, result)
+        cases = data.split.validation[: config.validation_users]
+        by_popularity = popularity_metrics(
+            data.split.train, data.catalog, cases, config.exclude_seen, config.popularity_days
+        )
+        metrics = {f"{VALIDATION}_{name}": values for name, values in by_popularity.items()}
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{config.encoder}-{key[:6]}"
-        draft = write_draft(folder / name, config, data, result).rename(drafts / name)
+        draft = write_draft(folder / name, config, data, result, metrics).rename(drafts / name)
         fsync(drafts)
         return draft
+
+
+def in_detail(config: FitConfig, data: PreparedData, result: FitResult) -> FitResult:
+    """With all that is measured on validation, of which an epoch is measured by a part."""
+    retriever = exact_retriever(data.catalog, result.encoder, result.vectors, config.history)
+    cases = data.split.validation[: config.validation_users]
+    detail = evaluate_in_detail(retriever, cases, config.exclude_seen)
+    return replace(result, metrics={**result.metrics, **detail.means})
 
 
 def write_draft(
@@ -148,7 +165,7 @@ def _manifest(
             last=float(log.times.max()),
         ),
         training=config.model_dump(mode="json") | unseen.to_settings(),
-        metrics={"validation": result.metrics, **metrics},
+        metrics={VALIDATION: result.metrics, **metrics},
         canaries=tuple(
             Canary(history=tuple(catalog.id(row) for row in case.history)) for case in canary_cases
         ),

@@ -137,7 +137,15 @@ class NightConfig(BaseModel):
         0.0,
         ge=0,
         le=1,
-        description="relative drop of the metric from popularity to new that is accepted",
+        description="relative drop of the metric from popularity to new that is accepted: from "
+        "that of all time, and from that of the last fit.popularity_days",
+    )
+    distinct_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="lowest share of distinct items among the lists of new's interests that is "
+        "accepted; none refuses nothing: a collapse is a warning",
     )
     lead_drop: float = Field(
         0.5,

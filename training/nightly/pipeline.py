@@ -7,11 +7,12 @@ from pathlib import Path
 from index.release.atomic_io import fsync
 from index.release.build import build
 from index.release.errors import GateRefusal, ReleaseError
-from index.release.gate import DAY_LEAD, DAY_METRICS, DAY_POPULARITY
+from index.release.gate import DAY_LEAD, DAY_METRICS, POPULAR, RECENT, collapse_warnings
 from index.release.manifest import CURRENT, DRAFTS, MANIFEST, RELEASES, Manifest, read_manifest
 from index.release.publish import publish
 from index.release.reading import read_current
 from index.retrieval.retriever import Retriever
+from training.data.matching import warn
 from training.evaluation.champion_challenger import (
     Comparison,
     check_day,
@@ -23,7 +24,7 @@ from training.evaluation.evaluate import exact_retriever
 from training.evaluation.holdout_day import day_cases, whole_histories
 from training.evaluation.protocols import DataSplit
 from training.evaluation.unseen import later_than
-from training.fitting.fit import PreparedData, write_draft
+from training.fitting.fit import PreparedData, in_detail, write_draft
 from training.fitting.warm_start import TrainedModel
 from training.nightly.config import NightConfig
 from training.nightly.notifications import MessageCallback
@@ -72,8 +73,8 @@ class NightlyPipeline:
         return Comparison(**self.store.result("judge"))
 
     def scores(self) -> dict[str, float]:
-        """The deciding metric of the new model, the live release and popularity on the held-out
-        day."""
+        """The deciding metric of the new model, the live release and popularity, of all time and of
+        the last weeks, on the held-out day."""
         if not self.store.is_done("judge"):
             return {}
         comparison, metric = self.comparison, self.config.metric
@@ -81,6 +82,7 @@ class NightlyPipeline:
             "new": comparison.new,
             "live": comparison.live,
             "popular": comparison.popular,
+            "recent": comparison.recent,
         }
         return {f"{name}_{metric}": values[metric] for name, values in metrics.items() if values}
 
@@ -94,7 +96,7 @@ class NightlyPipeline:
             "warm": training.is_warm,
             "encoder": training.is_warm and training.is_encoder_warm,
             "interests": fitted.encoder.interests,
-            "metrics": fitted.metrics,
+            "metrics": in_detail(training.selected_config, training.data, fitted).metrics,
             "history": fitted.history,
             "users": len(data.log),
             "items": len(data.catalog),
@@ -111,7 +113,9 @@ class NightlyPipeline:
         config = training.fit_config
         new = _retriever(training.as_model(training.fitted), config.history)
         cases = day_cases(training.log, since)
-        comparison = compare_releases(training.log, since, cases, new, live, config.exclude_seen)
+        comparison = compare_releases(
+            training.log, since, cases, new, live, config.exclude_seen, config.popularity_days
+        )
         return comparison.to_json()
 
     def _refit(self) -> Result:
@@ -128,14 +132,16 @@ class NightlyPipeline:
             metrics = {
                 DAY_METRICS: comparison.new,
                 DAY_LEAD: comparison.new_lead,
-                DAY_POPULARITY: comparison.popular,
+                f"{DAY_METRICS}_{POPULAR}": comparison.popular,
             }
+            if comparison.recent is not None:
+                metrics[f"{DAY_METRICS}_{RECENT}"] = comparison.recent
             # The index is tuned on users of the whole log: the day alone may have too few.
             tuning_split = DataSplit(split.train, whole_histories(log, _TUNING_USERS), split.test)
             data = PreparedData(catalog, log, tuning_split)
             # The metrics are those of the weights that were not trained on the day.
-            fitted = training.fitted
-            released = replace(training.refitted, metrics=fitted.metrics, history=fitted.history)
+            fit = self.store.result("fit")
+            released = replace(training.refitted, metrics=fit["metrics"], history=fit["history"])
             tmp_path = self.store.folder / DRAFT / name
             unseen = later_than(float(log.times.max()))
             write_draft(tmp_path, training.selected_config, data, released, metrics, unseen)
@@ -157,6 +163,8 @@ class NightlyPipeline:
         draft, config = self._draft, self.config
         if read_current(config.root) != draft.name:  # else it was interrupted after publishing
             self._check_not_rolled_back()
+            for sentence in collapse_warnings(read_manifest(draft)):
+                warn(sentence)
             gate, live = day_gate(self.comparison, config), self._live_manifest
             release = self._training.live
             manifest = release.manifest if release is not None else None

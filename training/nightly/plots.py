@@ -19,7 +19,8 @@ from training.evaluation.metrics import metric_names
 from training.nightly.window import WINDOW
 
 SHOWN_METRICS = metric_names("nightly")
-MODELS = {"new": "#4878a8", "live": "#d1894b", "popular": "#9a9a9a"}  # and their colors
+# And their colors; recent is the popularity of the last weeks.
+MODELS = {"new": "#4878a8", "live": "#d1894b", "popular": "#9a9a9a", "recent": "#c8c8c8"}
 
 
 def write_plots(folder: Path, steps: dict[str, Any]) -> list[str]:
@@ -56,7 +57,7 @@ def _plot_curves(path: Path, history: list[dict[str, Any]], metric: str = "recal
 
 def _plot_metrics(path: Path, comparison: dict[str, Any]) -> None:
     figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
-    models = [name for name in MODELS if comparison[name]]
+    models = [name for name in MODELS if comparison.get(name)]
     width = 0.8 / len(models)
     for number, name in enumerate(models):
         positions = np.arange(len(SHOWN_METRICS)) + number * width

@@ -11,12 +11,15 @@ from tabulate import tabulate
 from index.release.atomic_io import replace_text
 from index.release.reading import read_current
 from training.evaluation.champion_challenger import day_gate
+from training.evaluation.detail import INTEREST_COLUMNS, NO_CATEGORIES, seen_prefix
 from training.evaluation.interest_metrics import CATEGORY_DIVERSITY, INTEREST_METRICS
+from training.evaluation.metrics import view_names
 from training.nightly.pipeline import NightlyPipeline
 from training.nightly.plots import MODELS, SHOWN_METRICS, write_plots
 from training.nightly.run_warnings import WARNINGS
 
-_INTEREST_METRICS = (*INTEREST_METRICS, CATEGORY_DIVERSITY)
+_INTEREST_METRICS = (*dict.fromkeys([*INTEREST_METRICS, *INTEREST_COLUMNS, CATEGORY_DIVERSITY]),)
+_SENTENCE = NO_CATEGORIES[0].upper() + NO_CATEGORIES[1:].replace("--items", "`items`")
 
 
 def write_report(pipeline: NightlyPipeline, outcome: dict[str, Any]) -> Path:
@@ -114,7 +117,7 @@ def _drift(shares: dict[str, float]) -> str:
 
 def _comparison(comparison: dict[str, Any], live: str | None) -> str:
     """A table of metrics on the held-out day; ± is a standard error of the difference to live."""
-    models = [name for name in MODELS if comparison[name]]
+    models = [name for name in MODELS if comparison.get(name)]
     rows = []
     for metric in SHOWN_METRICS:
         cells = [f"{comparison[name][metric]:.4f}" for name in models]
@@ -132,8 +135,19 @@ def _comparison(comparison: dict[str, Any], live: str | None) -> str:
 
 
 def _interests(metrics: dict[str, float]) -> str:
-    names = [name for name in _INTEREST_METRICS if name in metrics]
-    return "**Interests.** " + ", ".join(f"{n.replace('_', ' ')} {metrics[n]:.3f}" for n in names)
+    """Of the users who choose the weights: of each metric also the value with the items of the
+    history the other way."""
+    parts = []
+    for name in _INTEREST_METRICS:
+        if name in metrics:
+            others = [
+                f" ({prefix.strip('/').replace('_', ' ')} {metrics[prefix + name]:.3f})"
+                for prefix in map(seen_prefix, (True, False))
+                if prefix + name in metrics
+            ]
+            parts.append(f"{name.replace('_', ' ')} {metrics[name]:.3f}{''.join(others)}")
+    known = any(name in metrics for name in view_names("categories"))
+    return f"**Interests.** {', '.join(parts)}.{'' if known else f' {_SENTENCE}.'}"
 
 
 def _index(build: dict[str, Any]) -> str:
@@ -150,9 +164,19 @@ def _gate(outcome: str, gate: dict[str, Any] | None) -> str:
         return f"**Gate.** {result}."
     return (
         f"**Gate.** {result}. It requires: {gate['metric']} at most {gate['metric_drop']:.1%} "
-        f"below live's and not below popularity's, index recall of at least {gate['ann_recall']}, "
+        f"below live's and {_popularity(gate['popularity_drop'])}, "
+        f"{_distinct_share(gate['distinct_share'])}index recall of at least {gate['ann_recall']}, "
         f"a catalog size within {gate['size_change']:.0%} of live's."
     )
+
+
+def _popularity(drop: float) -> str:
+    allowed = f"at most {drop:.1%}" if drop else "not"
+    return f"{allowed} below popularity's, of all time and of the last weeks"
+
+
+def _distinct_share(bound: float | None) -> str:
+    return "" if bound is None else f"a distinct share of at least {bound}, "
 
 
 def _durations(started: float, seconds: dict[str, float]) -> str:

@@ -44,7 +44,7 @@ def test_interests_that_are_orthogonal():
     assert metrics["interest_entropy"] == pytest.approx(
         1
     )  # a is retrieved by the first, b by the second
-    assert metrics["interest_union"] >= 0.5
+    assert metrics["distinct_share"] >= 0.5
     assert metrics["category_diversity"] == 1
 
 
@@ -52,10 +52,10 @@ def test_interests_that_collapsed():
     metrics = measured(AXES[[0, 0]], ["x", "x", "x", "x"])
     assert metrics["interest_cosine"] == pytest.approx(1)
     assert metrics["interest_entropy"] == pytest.approx(0)
-    assert metrics["interest_union"] == 0.5
+    assert metrics["distinct_share"] == 0.5
     assert metrics["category_diversity"] == 0
 
 
 def test_one_interest_and_no_categories():
     metrics = measured(AXES[:1], [None] * 4)
-    assert metrics == {"interest_cosine": 1, "interest_entropy": 0, "interest_union": 1}
+    assert metrics == {"interest_cosine": 1, "interest_entropy": 0, "distinct_share": 1}

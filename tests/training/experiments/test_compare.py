@@ -9,8 +9,8 @@ import pytest
 from index.encoders import ENCODERS
 from tests.training.experiments.tiny import TINY, TINY_OPTIONS
 from training.config import ConfigError
-from training.evaluation.rankings import popularity_order
-from training.experiments.compare import compare, system_config
+from training.evaluation.popularity import popularity_order
+from training.experiments.compare import compare, system_config, with_popularity
 from training.experiments.runner import ExperimentRunner
 
 
@@ -44,6 +44,41 @@ def test_a_system_can_have_its_own_settings(runner):
         system_config("re4:interest=3", TINY, "best")
 
 
+def test_baselines_find_planted_interests_of_users_never_seen(runner):
+    systems = compare(runner, ["pop", "ease", "item-knn"], 1, 2, TINY)
+    popular, *others = (system.values("recall@20").mean() for system in systems)
+    assert min(others) > 2 * popular
+    assert len(list(runner.folder.glob("*.json"))) == 1 + 2 + 2
+    assert compare(runner, ["ease"], 1, 2, TINY) == systems[1:2]
+
+
+def test_the_trial_of_a_baseline_is_chosen_on_validation(runner):
+    (best,) = compare(runner, ["ease"], 1, 2, TINY)
+    each = [compare(runner, [f"ease:l2={l2}"], 1, 2, TINY)[0] for l2 in (20, 500)]
+    scores = [system.values("recall@50", "validation")[0] for system in each]
+    assert best.runs == each[int(np.argmax(scores))].runs
+
+
+def test_a_baseline_can_have_its_own_settings(runner):
+    (system,) = compare(runner, ["item-knn:decay=0.5;neighbours=10"], 1, 1, TINY)
+    stored = system.runs[0].config["baseline"]
+    assert stored == {"neighbours": 10, "shrinkage": 0, "decay": 0.5}
+    with pytest.raises(ConfigError, match="l2 = 0: Input should be greater than 0"):
+        compare(runner, ["ease:l2=0"], 1, 1, TINY)
+    with pytest.raises(ConfigError, match="known are"):
+        compare(runner, ["ease:decay=0.5"], 1, 1, TINY)
+
+
+def test_ease_says_what_it_leaves_out_of_a_large_catalogue(planted, tmp_path):
+    messages = []
+    runner = ExperimentRunner(planted / "interactions.parquet", tmp_path, messages.append)
+    (system,) = compare(runner, ["ease:max_items=50"], 1, 1, TINY)
+    [message] = [text for text in messages if "items, of which" in text]
+    assert "it ranks the 50 most popular" in message
+    assert "--set min_item_interactions=N" in message
+    assert system.values("recall@50") > 0
+
+
 def test_a_setting_that_would_be_ignored_is_refused(runner):
     with pytest.raises(ConfigError, match="encoder: name it in --encoders"):
         compare(runner, ["re4"], 1, 1, TINY | {"encoder": "mind"})
@@ -72,12 +107,45 @@ def test_the_command_writes_table_csv_and_plots(planted, tmp_path, run_command):
     result = run_command(*arguments, "--out", out, *TINY_OPTIONS)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[-1] == str(out / "compare.md")
-    assert "by user segment" in (out / "compare.md").read_text()
-    assert "| re4 " in (out / "compare.md").read_text()
+    table = (out / "compare.md").read_text()
+    for text in ("| re4 ", "by user segment", "distinct_share", "minor interests", "--items"):
+        assert text in table
     rows = list(csv.DictReader((out / "compare.csv").read_text().splitlines()))
-    assert [row["system"] for row in rows] == ["pop", "re4", "re4"]
+    assert [row["system"] for row in rows] == ["pop", "re4", "re4", "pop-recent"]
     assert (out / "compare.png").stat().st_size > 1000
     assert (out / "curves.png").stat().st_size > 1000
+
+
+def test_the_table_says_what_interests_are_for(planted, tmp_path, run_command):
+    log, items = planted / "interactions.parquet", planted / "items.parquet"
+    arguments = ["compare", log, "--items", items, "--encoders", "re4", "--seeds", "1"]
+    result = run_command(*arguments, "--trials", "1", "--out", tmp_path, *TINY_OPTIONS)
+    assert result.exit_code == 0, result.stderr
+    sections = (tmp_path / "compare.md").read_text().split("\n\n")
+    titles = [text for text in sections if not text.startswith("|")]
+    assert titles[:3] == [
+        "Interests, items of the history removed",
+        "Interests, items of the history kept",
+        "By categories in the history",
+    ]
+    for title in titles[:2]:
+        header, _, *rows = sections[sections.index(title) + 1].splitlines()
+        assert all(f" {name} " in header for name in ("distinct_share", "minor_recall@50"))
+        assert [row.split("|")[1].strip() for row in rows] == ["re4", "pop", "pop-recent"]
+        share = [name.strip() for name in header.split("|")].index("distinct_share")
+        assert 0.5 <= float(rows[0].split("|")[share]) <= 1  # K = 2
+        assert rows[1].split("|")[share].strip() == ""  # popularity has no interests
+
+
+def test_last_weeks_need_times(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [f"u{user},i{rng.integers(30)},{n}" for user in range(60) for n in range(8)]
+    log = tmp_path / "log.csv"
+    log.write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    runner = ExperimentRunner(log, tmp_path / "runs", lambda text: None)
+    assert with_popularity(runner, ["ease"], TINY, "best") == ["ease", "pop"]
+    with pytest.raises(ConfigError, match="pop-recent: the log has no times"):
+        compare(runner, ["pop-recent"], 1, 1, TINY)
 
 
 def _with_a_late_hit(folder: Path) -> Path:

@@ -23,6 +23,7 @@ from tests.training.nightly.nightly_runs import (
     kill_before,
     live_release,
     raise_killed,
+    read_page,
     replace_events,
 )
 from training.data.errors import LogError
@@ -73,6 +74,22 @@ def test_a_model_below_popularity_is_rejected_without_a_live_release_too(tmp_pat
     (draft,) = (root / "drafts").iterdir()
     with pytest.raises(GateRefusal, match="of popularity on the same users"):
         publish(draft, Gate(metric="recall@20"))
+
+
+def test_a_collapse_is_told_and_refused_only_where_a_bound_is_set(tmp_path, log, monkeypatch):
+    monkeypatch.setattr("index.release.gate._COLLAPSE", 1.0)  # whatever the share, but 1
+    export(log, tmp_path / "events")
+    outcome = run_nightly(config_of(tmp_path, until=FIRST_END, distinct_share=1.0))
+    assert outcome.outcome == "refused", outcome.sentence
+    assert "below the required 1.0" in outcome.sentence
+    (warning,) = outcome.details["warnings"]
+    assert "its 2 interests retrieve about the same items" in warning
+    page = read_page(tmp_path, outcome)
+    assert f"**Warning.** {warning}" in page
+    assert "a distinct share of at least 1.0, " in page
+    outcome = run_nightly(config_of(tmp_path, until=FIRST_END))
+    assert outcome.outcome == "published", outcome.sentence
+    assert any("retrieve about the same items" in text for text in outcome.details["warnings"])
 
 
 def test_a_catalog_of_half_the_size_is_rejected(folder, log):

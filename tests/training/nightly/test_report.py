@@ -30,6 +30,12 @@ def test_the_first_run_publishes_and_writes_a_report(first_run):
     plots = {"curves.png", "metrics.png", "days.png"}
     assert names == {"state.json", "report.md", "report.json", *plots}
     page = read_page(folder, outcome)
+    assert outcome.details["recent_recall@20"] > 0
+    assert "|   popular |   recent |" in page
+    assert "distinct share" in page
+    assert "(seen kept " in page
+    assert "The items have no categories" in page
+    assert "not below popularity's, of all time and of the last weeks" in page
     for text in ("**Window.**", "**Drift.**", "cold", "**Index.**", "**Gate.** passed", *plots):
         assert text in page
     report = read_report(folder, outcome)

@@ -1,0 +1,106 @@
+"""Baselines that know items by who took them together, and so serve users never seen.
+
+A score is a sum over the items of the history: of EASE's weights, or of similarities to neighbours.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.linalg import lapack
+
+from training.data.packed_log import PackedLog
+from training.evaluation.rankings import Scorer
+
+_BLOCK = 1024  # items whose neighbours are found at once
+
+
+def interaction_matrix(log: PackedLog, items: int) -> sparse.csr_array:
+    """(users, items) float32: 1 where a user took the item, however often; column = row - 1."""
+    users = np.repeat(np.arange(len(log)), np.diff(log.offsets))
+    known = log.rows <= items
+    cells = users[known], log.rows[known] - 1
+    ones = np.ones(len(cells[0]), np.float32)
+    matrix = sparse.csr_array((ones, cells), shape=(len(log), items))
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
+
+
+def ease(log: PackedLog, items: int, l2: float, max_items: int) -> Scorer:
+    """EASE (Steck, WWW 2019, Eq. 8): B = I - P diagMat(1 / diag(P)), P = (X^T X + l2 I)^-1.
+
+    The diagonal of B is 0, and the scores of a history x, of ones, are x B. Only the first
+    max_items rows, the most popular, are in B: it takes 4 max_items^2 bytes, and as much again
+    while it is made. The scores of others are -inf, and they count for nothing in a history.
+    """
+    size = min(items, max_items)
+    taken = interaction_matrix(log, size)
+    gram = np.asfortranarray((taken.T @ taken).toarray(), dtype=np.float32)
+    gram[np.diag_indices(size)] += l2
+    factor, failed = lapack.spotrf(gram, lower=1, overwrite_a=1)
+    if failed == 0:
+        factor, failed = lapack.spotri(factor, lower=1, overwrite_c=1)
+    if failed:
+        raise ArithmeticError(f"l2: {l2:g} leaves the items' matrix singular; give more")
+    inverse = np.tril(factor)
+    inverse += np.tril(inverse, -1).T
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0.0)
+
+    def score(histories: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        known = [[row for row in {*history} if row <= size] for history in histories]
+        shown = _weighted(known, [np.ones(len(rows)) for rows in known], size)
+        scores = np.full((len(histories), items), -np.inf, dtype=np.float32)
+        scores[:, :size] = shown @ weights
+        return scores
+
+    return score
+
+
+def item_knn(log: PackedLog, items: int, neighbours: int, shrinkage: float, decay: float) -> Scorer:
+    """Item-based k nearest neighbours (Sarwar et al., WWW 2001), newer items of a history first.
+
+    The similarity of i and j is c_ij / sqrt((c_i + shrinkage) (c_j + shrinkage)), the cosine if
+    shrinkage is 0; c counts users. An item adds its similarity to its `neighbours` most similar
+    items, times decay ** age, where the newest item of the history has age 0.
+    """
+    similar = _neighbours(interaction_matrix(log, items), neighbours, shrinkage)
+
+    def score(histories: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        ages = [np.arange(len(history))[::-1] for history in histories]
+        shown = _weighted(histories, [np.power(decay, age) for age in ages], items)
+        scores: NDArray[np.float32] = (shown @ similar).toarray()
+        return scores
+
+    return score
+
+
+def _neighbours(taken: sparse.csr_array, count: int, shrinkage: float) -> sparse.csr_array:
+    """(items, items): of each row the `count` greatest similarities; none to itself."""
+    scale = 1 / np.sqrt(np.maximum(taken.sum(axis=0) + shrinkage, 1e-12))
+    scaled = sparse.csr_array(taken * scale[None, :].astype(np.float32))
+    by_item = sparse.csr_array(scaled.T)
+    blocks = []
+    for start in range(0, scaled.shape[1], _BLOCK):
+        block = by_item[start : start + _BLOCK] @ scaled
+        rows = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
+        order = np.lexsort((block.indices, -block.data, rows))
+        order = order[rows[order] + start != block.indices[order]]
+        sizes = np.bincount(rows[order], minlength=block.shape[0])
+        place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        kept = order[place < count]
+        cells = rows[kept], block.indices[kept]
+        blocks.append(sparse.csr_array((block.data[kept], cells), shape=block.shape))
+    return sparse.csr_array(sparse.vstack(blocks))
+
+
+def _weighted(
+    histories: Sequence[Sequence[int]], weights: Sequence[NDArray[np.float64]], items: int
+) -> sparse.csr_array:
+    """(histories, items) float32: the summed weights of each history's items."""
+    offsets = np.cumsum([0, *map(len, histories)])
+    columns = np.concatenate([np.array(history, dtype=int) for history in histories]) - 1
+    values = np.concatenate(weights).astype(np.float32)
+    return sparse.csr_array((values, columns, offsets), shape=(len(histories), items))
