@@ -73,7 +73,7 @@ class DirectRoute(APIRoute):
                 name[:_MAX_NAME_CHARACTERS] or "query",
                 "given more than once; give it once"
                 if name in self._query_names
-                else f"unknown query parameter; {f'allowed: {allowed}' if allowed else 'leave it'}",
+                else f"unknown query parameter; {f'allowed: {allowed}' if allowed else 'leave it out'}",
             )
             for name in dict.fromkeys(names)
             if name not in self._query_names or names.count(name) > 1
