@@ -142,5 +142,9 @@ class ServedMax(LossTerm):
     """
 
     def forward(self, batch: LossInputs) -> Tensor:
-        best = served_scores(batch.interests.vectors, batch.negative_vectors)
+        vectors = batch.interests.vectors
+        if batch.all_positions and vectors.shape[1] == 1:  # as below, in fewer operations
+            best = vectors[:, 0] @ batch.negative_vectors.T
+        else:
+            best = served_scores(vectors, batch.negative_vectors)
         return softmax_loss(batch, target_scores(batch).max(dim=1).values, best)
