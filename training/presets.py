@@ -44,7 +44,6 @@ _PAPER: Mapping[str, dict[str, Any]] = {
 # eSASRec's training (RecSys 2025), with cosines and a rate that suits them.
 _ALL_POSITIONS: Mapping[str, Any] = {
     "positions": "all",
-    "objective": "softmax",
     "score_temperature": 0.1,
     "history": 50,
     "layers": 1,

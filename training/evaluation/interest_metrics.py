@@ -39,7 +39,7 @@ def interest_metrics(
         interests = retriever.encode(batch)
         ids = [[retriever.catalog.id(row) for row in history] for history in batch]
         results = retriever.recommend([Query(history, n, False) for history in ids])
-        cosines.append(_pairwise_cosine(interests))
+        cosines.append(_pairwise_cosine(interests[:, :, : retriever.encoder.content]))
         entropies += [_entropy(result.interests, interests.shape[1]) for result in results]
         diversities += [_diversity(retriever, result) for result in results]
     shares = [
