@@ -32,21 +32,23 @@ def ease(log: PackedLog, items: int, l2: float, max_items: int) -> Scorer:
     """EASE (Steck, WWW 2019, Eq. 8): B = I - P diagMat(1 / diag(P)), P = (X^T X + l2 I)^-1.
 
     The diagonal of B is 0, and the scores of a history x, of ones, are x B. Only the first
-    max_items rows, the most popular, are in B: it takes 4 max_items^2 bytes, and as much again
-    while it is made. The scores of others are -inf, and they count for nothing in a history.
+    max_items rows, the most popular, are in B, which takes 4 max_items^2 bytes. The scores of
+    others are -inf, and they count for nothing in a history.
+    Raises ArithmeticError if l2 is too small for float32.
     """
     size = min(items, max_items)
     taken = interaction_matrix(log, size)
-    gram = np.asfortranarray((taken.T @ taken).toarray(), dtype=np.float32)
+    gram = (taken.T @ taken).toarray().T  # symmetric, and in LAPACK's order without a copy
     gram[np.diag_indices(size)] += l2
-    factor, failed = lapack.spotrf(gram, lower=1, overwrite_a=1)
+    lower, failed = lapack.spotrf(gram, lower=1, overwrite_a=1)
     if failed == 0:
-        factor, failed = lapack.spotri(factor, lower=1, overwrite_c=1)
+        lower, failed = lapack.spotri(lower, lower=1, overwrite_c=1)
     if failed:
         raise ArithmeticError(f"l2: {l2:g} leaves the items' matrix singular; give more")
-    inverse = np.tril(factor)
-    inverse += np.tril(inverse, -1).T
-    weights = -inverse / np.diag(inverse)
+    for item in range(size):
+        lower[item, item + 1 :] = lower[item + 1 :, item]
+    weights = lower.T
+    weights /= -np.diag(weights).copy()
     np.fill_diagonal(weights, 0.0)
 
     def score(histories: Sequence[Sequence[int]]) -> NDArray[np.float32]:
