@@ -68,7 +68,7 @@ def test_ease_leaves_out_what_is_beyond_its_bound(log):
 
 
 def test_too_little_regularisation_is_told(log):
-    with pytest.raises(ArithmeticError, match="l2: -100 leaves .* singular; give more"):
+    with pytest.raises(ArithmeticError, match=r"l2: -100 leaves .* singular; give more"):
         ease(log, ITEMS, -100.0, max_items=ITEMS)
 
 
