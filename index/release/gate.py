@@ -171,7 +171,7 @@ def collapse_warnings(draft: Manifest) -> list[str]:
         return []
     return [
         f"{draft.id}: its {count} interests retrieve about the same items: {share:.1%} of their "
-        f"lists are distinct, where one list {count} times has {1 / count:.1%}; one interest would "
+        f"lists are distinct, where one list {count} times has {1 / count:.1%}; one interest may "
         "answer as well"
     ]
 

@@ -103,10 +103,13 @@ def _ease(
     if len(catalog) > options.max_items:
         on_message(
             f"ease: {len(catalog):,} items, of which it ranks the {options.max_items:,} most "
-            "popular; for the others too, give ease:max_items=N, which takes 8 N^2 bytes, or fewer "
+            "popular; for the others too, give ease:max_items=N, which takes 4 N^2 bytes, or fewer "
             "items to all systems, --set min_item_interactions=N"
         )
-    scorer = ease(train, len(catalog), options.l2, options.max_items)
+    try:
+        scorer = ease(train, len(catalog), options.l2, options.max_items)
+    except ArithmeticError as error:
+        raise ConfigError(f"ease: {error}") from error
     return _by_scores(scorer, train, catalog)
 
 

@@ -4,6 +4,7 @@ A score is a sum over the items of the history: of EASE's weights, or of similar
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,21 +33,23 @@ def ease(log: PackedLog, items: int, l2: float, max_items: int) -> Scorer:
     """EASE (Steck, WWW 2019, Eq. 8): B = I - P diagMat(1 / diag(P)), P = (X^T X + l2 I)^-1.
 
     The diagonal of B is 0, and the scores of a history x, of ones, are x B. Only the first
-    max_items rows, the most popular, are in B: it takes 4 max_items^2 bytes, and as much again
-    while it is made. The scores of others are -inf, and they count for nothing in a history.
+    max_items rows, the most popular, are in B, which takes 4 max_items^2 bytes. The scores of
+    others are -inf, and they count for nothing in a history.
+    Raises ArithmeticError if l2 is too small for float32.
     """
     size = min(items, max_items)
     taken = interaction_matrix(log, size)
-    gram = np.asfortranarray((taken.T @ taken).toarray(), dtype=np.float32)
+    gram = (taken.T @ taken).toarray().T  # symmetric, and in LAPACK's order without a copy
     gram[np.diag_indices(size)] += l2
-    factor, failed = lapack.spotrf(gram, lower=1, overwrite_a=1)
+    lower, failed = lapack.spotrf(gram, lower=1, overwrite_a=1)
     if failed == 0:
-        factor, failed = lapack.spotri(factor, lower=1, overwrite_c=1)
+        lower, failed = lapack.spotri(lower, lower=1, overwrite_c=1)
     if failed:
         raise ArithmeticError(f"l2: {l2:g} leaves the items' matrix singular; give more")
-    inverse = np.tril(factor)
-    inverse += np.tril(inverse, -1).T
-    weights = -inverse / np.diag(inverse)
+    for item in range(size):
+        lower[item, item + 1 :] = lower[item + 1 :, item]
+    weights = lower.T
+    weights /= -np.diag(weights).copy()
     np.fill_diagonal(weights, 0.0)
 
     def score(histories: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -82,18 +85,29 @@ def _neighbours(taken: sparse.csr_array, count: int, shrinkage: float) -> sparse
     scale = 1 / np.sqrt(np.maximum(taken.sum(axis=0) + shrinkage, 1e-12))
     scaled = sparse.csr_array(taken * scale[None, :].astype(np.float32))
     by_item = sparse.csr_array(scaled.T)
-    blocks = []
+    columns, values = [], []
     for start in range(0, scaled.shape[1], _BLOCK):
-        block = by_item[start : start + _BLOCK] @ scaled
-        rows = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
-        order = np.lexsort((block.indices, -block.data, rows))
-        order = order[rows[order] + start != block.indices[order]]
-        sizes = np.bincount(rows[order], minlength=block.shape[0])
-        place = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        kept = order[place < count]
-        cells = rows[kept], block.indices[kept]
-        blocks.append(sparse.csr_array((block.data[kept], cells), shape=block.shape))
-    return sparse.csr_array(sparse.vstack(blocks))
+        block = sparse.csr_array(by_item[start : start + _BLOCK] @ scaled)
+        for row, (first, end) in enumerate(pairwise(block.indptr)):
+            others, similarities = block.indices[first:end], block.data[first:end]
+            is_other = others != start + row
+            best = _best(others[is_other], similarities[is_other], count)
+            columns.append(best[0])
+            values.append(best[1])
+    offsets = np.cumsum([0, *map(len, columns)])
+    parts = np.concatenate(values), np.concatenate(columns), offsets
+    return sparse.csr_array(parts, shape=(scaled.shape[1], scaled.shape[1]))
+
+
+def _best(
+    columns: NDArray[np.integer], values: NDArray[np.float32], count: int
+) -> tuple[NDArray[np.integer], NDArray[np.float32]]:
+    """The `count` greatest values and their columns; of equal values the first columns."""
+    if len(values) > count:
+        least = np.partition(values, -count)[-count]
+        columns, values = columns[values >= least], values[values >= least]
+    order = np.lexsort((columns, -values))[:count]
+    return columns[order], values[order]
 
 
 def _weighted(

@@ -67,6 +67,11 @@ def test_ease_leaves_out_what_is_beyond_its_bound(log):
     np.testing.assert_allclose(scores[0, :5], ease(log, ITEMS, 3.0, 5)([[3]])[0, :5], atol=1e-6)
 
 
+def test_too_little_regularisation_is_told(log):
+    with pytest.raises(ArithmeticError, match=r"l2: -100 leaves .* singular; give more"):
+        ease(log, ITEMS, -100.0, max_items=ITEMS)
+
+
 @pytest.mark.parametrize(("neighbours", "shrinkage", "decay"), [(4, 0.0, 0.8), (40, 5.0, 1.0)])
 def test_neighbours_add_their_similarities(log, neighbours, shrinkage, decay):
     taken = taken_by(log)
