@@ -10,8 +10,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann.flat import FlatIndex, score_rows
+from index.ann.flat import FlatIndex
 from index.ann.ivf import IvfIndex
+from index.ann.selection import score_rows
 from index.ann.spec import GPU_LIMIT
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, stack_hits

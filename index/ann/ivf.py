@@ -17,10 +17,12 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann.flat import MAX_BATCH, FlatIndex, score_rows, top_candidates
+from index.ann.exact_scans import count_exact_scan
+from index.ann.flat import MAX_BATCH, FlatIndex
 from index.ann.kernel_choice import find_kernel
 from index.ann.kernels import Kernel
 from index.ann.quantization import QuantizedMatrix
+from index.ann.selection import score_rows, top_candidates
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, stack_hits
 
@@ -130,6 +132,7 @@ class IvfIndex:
         pairs = np.flatnonzero(upper_bounds > probe_threshold)
         interest_ids, list_ids = np.divmod(pairs, upper_bounds.shape[1])
         if threshold == -np.inf or self._list_sizes.take(list_ids).sum() >= len(self._vectors):
+            count_exact_scan()
             [hits] = self.exact().iter_search(interests[None], k, [allowed])
             return hits
         rows = self.head.take(candidates)

@@ -68,11 +68,14 @@ class QuantizedMatrix:
         self._max_norm = max(self._max_norm, _max_norm(vectors))
         if not self.kernel.max_query_code:
             return self.kernel.pack(vectors)
-        largest = np.abs(vectors).max(axis=1)
+        largest = np.maximum(vectors.max(axis=1), -vectors.min(axis=1))
         scales = np.maximum(largest, _MIN_SCALE) / np.float32(MAX_CODE)
-        codes = np.rint(vectors / scales[:, None])
+        residuals = vectors / scales[:, None]
+        codes = np.rint(residuals)
+        residuals -= codes
+        errors = scales * np.sqrt(np.vecdot(residuals, residuals))
         self._scales[block] = scales
-        self._max_error = max(self._max_error, _max_norm(vectors - codes * scales[:, None]))
+        self._max_error = max(self._max_error, float(errors.max(initial=0)))
         return self.kernel.pack(codes.astype(np.int8))
 
     def __len__(self) -> int:

@@ -14,6 +14,7 @@ from index.ann.flat import FlatIndex
 from index.ann.gpu import emulate_gpu
 from index.ann.ivf import IvfIndex
 from index.ann.kernels import Kernel
+from index.ann.processor import processor_name
 from index.ann.spec import GPU_LIMIT, IndexMeasurement, IndexSpec, TuningTrial
 from index.retrieval.merge import merge
 from index.retrieval.search import ItemIndex
@@ -133,6 +134,7 @@ def _measure(
         queries=len(recalls),
         microseconds=float(np.median(microseconds)),
         kernel=index.kernel.name,
+        processor=processor_name(),
         trials=trials,
     )
 

@@ -16,13 +16,13 @@ from pydantic import ValidationError
 
 import index
 from index.ann.build import build_index
-from index.ann.flat import top_candidates
 from index.ann.gpu import GpuIndex, emulate_gpu, make_cloner
 from index.ann.index import read_index
 from index.ann.ivf import IvfIndex, _rows_by_list
 from index.ann.kernel_choice import is_exact
 from index.ann.kernels import Float32, Int8Fbgemm, Int8Vnni, Kernel
 from index.ann.quantization import QuantizedMatrix
+from index.ann.selection import top_candidates
 from index.ann.spec import GPU_LIMIT, IndexSpec
 from index.retrieval.filters import Categories, CategoryFilter, Filter
 from index.retrieval.merge import Hits, merge
