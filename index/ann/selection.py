@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from index.retrieval.merge import QueryHits
 
+_FEW = 8192  # scores, of which the k-th best is found at once
 _BLOCKS = 32  # of scores, whose maxima give a lower bound of the k-th best
 
 
@@ -26,6 +27,8 @@ def top_candidates(
 
 def _kth_best(scores: NDArray[np.float32], k: int) -> float:
     """Minus infinity if fewer than k scores are above that."""
+    if k <= len(scores) <= _FEW and scores.min() > -np.inf:
+        return float(np.partition(scores, -k)[-k])
     width, lower_bound = len(scores) // _BLOCKS, -np.inf
     if width > 2 * k:
         # The maximum over the blocks at each offset gives `width` scores. Any score below the k-th

@@ -209,9 +209,10 @@ def _with_probes(
     spec, probes = candidate.spec, 1
     if isinstance(candidate.index, FlatIndex):
         return spec
+    emulated = emulate_gpu(candidate.index, vectors, probes)
     while probes < min(spec.lists, GPU_LIMIT):
-        emulated = emulate_gpu(candidate.index, vectors, probes)
         if tuning.measure(emulated)[0].mean() >= recall:
             break
         probes *= 2
+        emulated.set_probes(probes)
     return spec.model_copy(update={"probes": min(probes, GPU_LIMIT)})
