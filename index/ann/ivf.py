@@ -23,7 +23,7 @@ from index.ann.kernel_choice import find_kernel
 from index.ann.kernels import Kernel
 from index.ann.list_codec import HalfCodec, ListCodec, codec_of, fill_lists
 from index.ann.quantization import QuantizedMatrix
-from index.ann.selection import score_rows, top_candidates
+from index.ann.selection import kth_best, score_rows, top_candidates
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, stack_hits
 
@@ -126,13 +126,10 @@ class IvfIndex:
         allowed: Filter | None,
         k: int,
     ) -> QueryHits:
-        candidates, threshold = top_candidates(head_scores, error, k)
+        candidates, threshold, unfiltered = self._search_head(head_scores, error, allowed, k)
         probe_threshold = threshold
-        if allowed and threshold > -np.inf:
-            unfiltered = threshold
-            allowed.mask_scores(head_scores, self.head)
-            candidates, threshold = top_candidates(head_scores, error, k)
-            probe_threshold = threshold - _FILTER_CAUTION * (unfiltered - threshold)
+        if unfiltered > threshold > -np.inf:
+            probe_threshold -= _FILTER_CAUTION * (unfiltered - threshold)
         pairs = np.flatnonzero(upper_bounds > probe_threshold)
         interest_ids, list_ids = np.divmod(pairs, upper_bounds.shape[1])
         if threshold == -np.inf or self._list_sizes.take(list_ids).sum() >= len(self._vectors):
@@ -145,6 +142,28 @@ class IvfIndex:
             rows = _sorted_unique(np.concatenate([rows, probed]))
             rows = allowed.filter_rows(rows) if allowed else rows
         return score_rows(self._vectors, rows, interests)
+
+    def _search_head(
+        self, scores: NDArray[np.float32], error: float, allowed: Filter | None, k: int
+    ) -> tuple[NDArray[np.int64], float, float]:
+        """Positions of candidates in the head, the threshold, and what it were without the filter.
+
+        scores: of the head; changed.
+        """
+        replaced = allowed.exclude(scores, self.head) if allowed else None
+        candidates, threshold = top_candidates(scores, error, k)
+        if not allowed:
+            return candidates, threshold, threshold
+        if replaced is None:
+            unfiltered = threshold
+            allowed.mask_scores(scores, self.head)
+            candidates, threshold = top_candidates(scores, error, k)
+        elif len(replaced):
+            # Without the filter, the k best were among these.
+            unfiltered = kth_best(np.concatenate([scores.take(candidates), replaced]), k)
+        else:
+            unfiltered = threshold
+        return candidates, threshold, unfiltered
 
     def _probe(
         self,

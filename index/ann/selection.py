@@ -17,7 +17,7 @@ def top_candidates(
     scores (M,), each wrong by `error` at most. The threshold is the k-th best of the given scores,
     or minus infinity if fewer than k are above that. Scores of minus infinity are left out.
     """
-    threshold = _kth_best(scores, k)
+    threshold = kth_best(scores, k)
     if threshold == -np.inf:
         return np.flatnonzero(scores > threshold), threshold
     # The true scores of the k best are at least threshold - error, and so is the true k-th best.
@@ -25,9 +25,9 @@ def top_candidates(
     return np.flatnonzero(scores >= threshold - 2 * error), threshold
 
 
-def _kth_best(scores: NDArray[np.float32], k: int) -> float:
+def kth_best(scores: NDArray[np.float32], k: int) -> float:
     """Minus infinity if fewer than k scores are above that."""
-    if k <= len(scores) <= _FEW and scores.min() > -np.inf:
+    if k <= len(scores) <= _FEW and np.count_nonzero(scores == -np.inf) < len(scores) // 8:
         return float(np.partition(scores, -k)[-k])
     width, lower_bound = len(scores) // _BLOCKS, -np.inf
     if width > 2 * k:

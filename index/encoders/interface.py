@@ -5,6 +5,9 @@ Notation for shapes, here and in the encoders: B batch, L history length, K inte
 
 from typing import NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from index.encoders.arguments import EncoderArguments
@@ -37,6 +40,21 @@ class Interests(NamedTuple):
     prediction: Tensor | None = None
 
 
+class ServedHistory(NamedTuple):
+    """A History in arrays, as a server has it."""
+
+    rows: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+
+class ServedInterests(NamedTuple):
+    """The vectors and the attention of Interests in arrays."""
+
+    vectors: NDArray[np.float32]
+    attention: NDArray[np.float32]
+
+
 class Encoder(nn.Module):
     """Base class of the encoders: a type checker learns from it what a call returns.
 
@@ -52,6 +70,16 @@ class Encoder(nn.Module):
 
     def forward(self, history: History) -> Interests:
         raise NotImplementedError  # each encoder defines it
+
+    def serve(self, history: ServedHistory) -> ServedInterests:
+        """What forward gives, up to rounding (1e-5), without gradients.
+
+        An encoder may compute it without torch, whose calls take longer than the work for the
+        history of one request.
+        """
+        with torch.inference_mode():
+            interests = self(History(*map(torch.from_numpy, history)))
+        return ServedInterests(interests.vectors.numpy(), interests.attention.numpy())
 
     def __call__(self, history: History) -> Interests:
         result: Interests = super().__call__(history)
