@@ -57,7 +57,11 @@ format: $(VENV)/installed  ## format the code with ruff
 
 bench: bench-search bench-filters bench-train bench-encoders bench-service  ## the numbers of tests/README.md
 
-bench-search: $(VENV)/installed
+$(VENV)/bench: $(VENV)/installed
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[bench]' || echo 'some rivals cannot be installed here'
+	@touch $@
+
+bench-search: $(VENV)/bench
 	$(PY) tests/benchmarks/search.py
 
 bench-filters: $(VENV)/installed

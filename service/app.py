@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from index.ann.exact_scans import exact_scans
 from index.ann.gpu import make_cloner
 from index.ann.kernel_choice import find_kernel
 from index.release.errors import ReleaseError
@@ -93,6 +94,7 @@ def _create_state(settings: Settings) -> ServiceState:
         availability.withdrawn_rows,
         cold_start_items.delta,
     )
+    metrics.add_counter_callback(metrics.exact_scans, exact_scans)
     metrics.add_gauge_callback(metrics.queue_depth, lambda: engine.depth)
     metrics.add_gauge_callback(metrics.queue_age, lambda: engine.age_s)
     metrics.add_gauge_callback(metrics.redis_circuit_open, lambda: redis.circuit_open)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from index.ann.flat import FlatIndex
 from index.ann.ivf import IvfIndex
 from index.ann.kernels import Kernel
+from index.ann.list_codec import byte_codec, fill_lists
 
 _KMEANS_ITERATIONS = 10
 _KMEANS_VECTORS_PER_LIST = 64  # of the training sample
@@ -65,24 +66,17 @@ def build_lists(
     lists: int,
     head: NDArray[np.int64],
 ) -> faiss.IndexIVF:
-    """Lists of all rows of vectors (N + 1, D) but row 0 and the head, in half precision.
+    """Lists of all rows of vectors (N + 1, D) but row 0 and the head.
 
     list_ids (N,), lists: as of assign_lists. The quantizer holds the mean of each list's members.
     """
-    items, dim = vectors[1:], vectors.shape[1]
+    items = vectors[1:]
     lists = min(lists, len(items))
     is_listed = np.ones(len(items), dtype=bool)
     is_listed[head - 1] = False
-    rows, members, ids = np.flatnonzero(is_listed) + 1, items[is_listed], list_ids[is_listed]
-    quantizer = faiss.IndexFlatIP(dim)
-    quantizer.add(_means(members, ids, lists))
-    # No residuals: their products would need the product with the list's mean added.
-    index = faiss.IndexIVFScalarQuantizer(
-        quantizer, dim, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT, False
-    )
-    index.is_trained = True  # half precision has nothing to learn
-    index.add_core(len(rows), faiss.swig_ptr(members), faiss.swig_ptr(rows), faiss.swig_ptr(ids))
-    return index
+    rows, ids = np.flatnonzero(is_listed) + 1, list_ids[is_listed]
+    means = _means(items[is_listed], ids, lists)
+    return fill_lists(byte_codec(vectors, rows), means, vectors, rows, ids)
 
 
 def _means(

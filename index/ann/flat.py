@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from index.ann.kernel_choice import find_kernel
 from index.ann.kernels import Kernel
 from index.ann.quantization import QuantizedMatrix
+from index.ann.selection import score_rows, top_candidates
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, stack_hits
 
 MAX_BATCH = 32  # requests
 _SCORES_PER_BATCH = 1 << 20  # they take a few milliseconds and a few MB
 _SELECTIVE = 0.25  # of all items: below it, scoring only the allowed items is faster
-_BLOCKS = 32  # of scores, whose maxima give a lower bound of the k-th best
 
 
 class FlatIndex:
@@ -85,41 +85,3 @@ class FlatIndex:
 
     def write(self, path: Path) -> None:
         faiss.write_index(self.faiss_index, str(path))
-
-
-def top_candidates(
-    scores: NDArray[np.float32], error: float, k: int
-) -> tuple[NDArray[np.int64], float]:
-    """Positions of all scores that can belong to the k best, and the threshold.
-
-    scores (M,), each wrong by `error` at most. The threshold is the k-th best of the given scores,
-    or minus infinity if fewer than k are above that. Scores of minus infinity are left out.
-    """
-    threshold = _kth_best(scores, k)
-    if threshold == -np.inf:
-        return np.flatnonzero(scores > threshold), threshold
-    # The true scores of the k best are at least threshold - error, and so is the true k-th best.
-    # Its approximate score is at least threshold - 2 error.
-    return np.flatnonzero(scores >= threshold - 2 * error), threshold
-
-
-def _kth_best(scores: NDArray[np.float32], k: int) -> float:
-    """Minus infinity if fewer than k scores are above that."""
-    width, lower_bound = len(scores) // _BLOCKS, -np.inf
-    if width > 2 * k:
-        # The maximum over the blocks at each offset gives `width` scores. Any score below the k-th
-        # best of these is not among the k best of all.
-        maxima = scores[: width * _BLOCKS].reshape(_BLOCKS, width).max(axis=0)
-        lower_bound = float(np.partition(maxima, -k)[-k])
-    # Many equal scores, such as those of minus infinity, make np.partition slow.
-    is_above = scores > lower_bound if lower_bound == -np.inf else scores >= lower_bound
-    candidates = scores[is_above]
-    return float(np.partition(candidates, -k)[-k]) if k <= len(candidates) else -np.inf
-
-
-def score_rows(
-    vectors: NDArray[np.float32], rows: NDArray[np.int64], interests: NDArray[np.float32]
-) -> QueryHits:
-    """Rows, their best inner products with the interests (K, D), and the interests that give it."""
-    products = interests @ vectors.take(rows, axis=0).T
-    return rows, products.max(axis=0), products.argmax(axis=0)

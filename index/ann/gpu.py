@@ -10,8 +10,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann.flat import FlatIndex, score_rows
+from index.ann.flat import FlatIndex
 from index.ann.ivf import IvfIndex
+from index.ann.selection import score_rows
 from index.ann.spec import GPU_LIMIT
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, stack_hits
@@ -63,17 +64,22 @@ class GpuIndex:
         self._cpu_index = cpu_index
         self._vectors = np.asarray(vectors)
         self._lock = Lock()
-        gpu_index: Any = clone(cpu_index.faiss_index)
         # Each part with the row of each of its ids.
         if isinstance(cpu_index, FlatIndex):
-            self._parts = [(gpu_index, np.arange(1, len(vectors)))]
+            self._parts = [(clone(cpu_index.faiss_index), np.arange(1, len(vectors)))]
         else:
-            gpu_index.nprobe = min(probes, GPU_LIMIT, cpu_index.faiss_index.nlist)
-            self._parts = [(gpu_index, np.arange(len(vectors)))]
+            lists: Any = clone(cpu_index.half_precision_lists())
+            self._parts = [(lists, np.arange(len(vectors)))]
+            self.set_probes(probes)
             if len(cpu_index.head):
                 head = faiss.IndexFlatIP(vectors.shape[1])
                 head.add(self._vectors[cpu_index.head])
                 self._parts.append((clone(head), cpu_index.head))
+
+    def set_probes(self, probes: int) -> None:
+        """Lists probed for each interest from now on."""
+        lists: Any = self._parts[0][0]
+        lists.nprobe = min(probes, GPU_LIMIT, lists.nlist)
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
         """GPU kernels know no filters: they fetch more hits; if too few pass, the CPU searches."""

@@ -18,6 +18,7 @@ from index.ann.flat import FlatIndex
 from index.ann.gpu import GpuIndex, make_cloner
 from index.ann.ivf import IvfIndex
 from index.ann.kernels import Kernel
+from index.ann.list_codec import CODECS
 
 _READ_LOCK = Lock()  # faiss's limits are global
 
@@ -53,7 +54,7 @@ def _min_file_bytes(vectors: NDArray[np.float32], spec: IndexSpec) -> int:
     items, dim = len(vectors) - 1, vectors.shape[1]
     flat = 45 + 4 * items * dim
     listed = items - min(spec.head, items)
-    lists = 90 + 4 * min(spec.lists, items) * dim + (2 * dim + 8) * listed
+    lists = 90 + 4 * min(spec.lists, items) * dim + (dim + 8) * listed
     return int(flat if spec.kind == "flat" else lists)
 
 
@@ -85,7 +86,7 @@ def _check_parameters(index: faiss.Index, vectors: NDArray[np.float32], spec: In
     }
     if isinstance(index, faiss.IndexIVFScalarQuantizer):
         expected["lists"], actual["lists"] = min(spec.lists, items), index.nlist
-        expected["codec"], actual["codec"] = faiss.ScalarQuantizer.QT_fp16, index.sq.qtype
+        expected["codec"], actual["codec"] = True, index.sq.qtype in CODECS
         expected["residuals"], actual["residuals"] = False, index.by_residual
         expected["means"], actual["means"] = min(spec.lists, items), index.quantizer.ntotal
     wrong = [name for name in expected if actual[name] != expected[name]]

@@ -17,10 +17,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann.flat import MAX_BATCH, FlatIndex, score_rows, top_candidates
+from index.ann.exact_scans import count_exact_scan
+from index.ann.flat import MAX_BATCH, FlatIndex
 from index.ann.kernel_choice import find_kernel
 from index.ann.kernels import Kernel
+from index.ann.list_codec import HalfCodec, ListCodec, codec_of, fill_lists
 from index.ann.quantization import QuantizedMatrix
+from index.ann.selection import kth_best, score_rows, top_candidates
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, stack_hits
 
@@ -60,8 +63,10 @@ class IvfIndex:
         rows, self._list_sizes = _rows_by_list(lists)
         self.head = _rows_not_in_lists(rows, len(vectors))
         means = lists.quantizer.reconstruct_n(0, lists.nlist)
+        self._codec = codec_of(lists, self._vectors, rows)
         if check:
-            _check(lists, np.split(rows, np.cumsum(self._list_sizes)[:-1]), means, self._vectors)
+            by_list = np.split(rows, np.cumsum(self._list_sizes)[:-1])
+            _check(lists, by_list, means, self._vectors, self._codec)
         self.kernel = kernel or find_kernel()
         scanned = np.concatenate([self._vectors[self.head], means])
         self._head_and_means = QuantizedMatrix(scanned, self.kernel, block_size=len(scanned))
@@ -100,13 +105,14 @@ class IvfIndex:
         quantized = self._head_and_means.quantize(interests)
         head, lists = slice(len(self.head)), slice(len(self.head), None)
         products = self._head_and_means.products(quantized)
-        head_scores = products[:, :, head].max(axis=1) * self._head_and_means.scales(
-            quantized, head
+        head_scores = self._head_and_means.to_inner_products(
+            products[:, :, head].max(axis=1), quantized, head
         )
         # (B, K, lists): assumed best score of a list's items for an interest
-        upper_bounds = products[:, :, lists].astype(np.float32)
-        upper_bounds *= self._head_and_means.scales(quantized, lists)[:, None]
-        upper_bounds += quantized.norms[:, :, None] * self._probe_margin
+        upper_bounds = quantized.norms[:, :, None] * self._probe_margin
+        upper_bounds += self._head_and_means.to_inner_products(
+            products[:, :, lists], quantized, lists
+        )
         errors = self._head_and_means.error_bounds(quantized)
         for request in zip(interests, head_scores, upper_bounds, errors, filters, strict=True):
             yield self._search_one(*request, k)
@@ -120,33 +126,69 @@ class IvfIndex:
         allowed: Filter | None,
         k: int,
     ) -> QueryHits:
-        candidates, threshold = top_candidates(head_scores, error, k)
+        candidates, threshold, unfiltered = self._search_head(head_scores, error, allowed, k)
         probe_threshold = threshold
-        if allowed and threshold > -np.inf:
-            unfiltered = threshold
-            allowed.mask_scores(head_scores, self.head)
-            candidates, threshold = top_candidates(head_scores, error, k)
-            probe_threshold = threshold - _FILTER_CAUTION * (unfiltered - threshold)
+        if unfiltered > threshold > -np.inf:
+            probe_threshold -= _FILTER_CAUTION * (unfiltered - threshold)
         pairs = np.flatnonzero(upper_bounds > probe_threshold)
         interest_ids, list_ids = np.divmod(pairs, upper_bounds.shape[1])
         if threshold == -np.inf or self._list_sizes.take(list_ids).sum() >= len(self._vectors):
+            count_exact_scan()
             [hits] = self.exact().iter_search(interests[None], k, [allowed])
             return hits
         rows = self.head.take(candidates)
         if len(list_ids):
-            probed = self._probe(interests.take(interest_ids, axis=0), list_ids, threshold)
+            probed = self._probe(interests, interest_ids, list_ids, threshold)
             rows = _sorted_unique(np.concatenate([rows, probed]))
             rows = allowed.filter_rows(rows) if allowed else rows
         return score_rows(self._vectors, rows, interests)
 
+    def _search_head(
+        self, scores: NDArray[np.float32], error: float, allowed: Filter | None, k: int
+    ) -> tuple[NDArray[np.int64], float, float]:
+        """Positions of candidates in the head, the threshold, and what it were without the filter.
+
+        scores: of the head; changed.
+        """
+        replaced = allowed.exclude(scores, self.head) if allowed else None
+        candidates, threshold = top_candidates(scores, error, k)
+        if not allowed:
+            return candidates, threshold, threshold
+        if replaced is None:
+            unfiltered = threshold
+            allowed.mask_scores(scores, self.head)
+            candidates, threshold = top_candidates(scores, error, k)
+        elif len(replaced):
+            # Without the filter, the k best were among these.
+            unfiltered = kth_best(np.concatenate([scores.take(candidates), replaced]), k)
+        else:
+            unfiltered = threshold
+        return candidates, threshold, unfiltered
+
     def _probe(
-        self, interests: NDArray[np.float32], list_ids: NDArray[np.int64], threshold: float
+        self,
+        interests: NDArray[np.float32],
+        interest_ids: NDArray[np.int64],
+        list_ids: NDArray[np.int64],
+        threshold: float,
     ) -> NDArray[np.int64]:
-        """Rows of list list_ids[i] whose product with interests[i] (P, D) exceeds the threshold."""
+        """Rows of list list_ids[i] (P,) whose product with its interest may exceed the threshold.
+
+        interests (K, D); interest_ids (P,).
+        """
+        codes, radius = self._codec.queries(interests, threshold)
+        queries = codes.take(interest_ids, axis=0)
         lists: Any = self.faiss_index  # faiss's stub has the signature of the C++ method
-        _, _, rows = lists.range_search_preassigned(interests, threshold, list_ids[:, None], None)
+        _, _, rows = lists.range_search_preassigned(queries, radius, list_ids[:, None], None)
         found: NDArray[np.int64] = rows
         return found
+
+    def half_precision_lists(self) -> faiss.IndexIVF:
+        """The same lists in half precision, as a GPU can scan them. Takes long."""
+        rows, sizes = _rows_by_list(self.faiss_index)
+        means = self.faiss_index.quantizer.reconstruct_n(0, len(sizes))
+        list_ids = np.repeat(np.arange(len(sizes)), sizes)
+        return fill_lists(HalfCodec(), means, self._vectors, rows, list_ids)
 
     def write(self, path: Path) -> None:
         faiss.write_index(self.faiss_index, str(path))
@@ -179,6 +221,7 @@ def _check(
     rows: Sequence[NDArray[np.int64]],
     means: NDArray[np.float32],
     vectors: NDArray[np.float32],
+    codec: ListCodec,
 ) -> None:
     """Raises ValueError unless the lists hold the vectors of their rows, and their means.
 
@@ -187,28 +230,24 @@ def _check(
     tolerance = _MEAN_TOLERANCE * max(float(vectors.max()), -float(vectors.min()))
     for list_id, list_rows in enumerate(rows):
         members = vectors[list_rows]
-        codes = _list_codes(lists, list_id, len(list_rows))
-        if np.abs(codes - _half_precision_bits(members)).max(initial=0) > 1:
+        codes = _list_codes(lists, list_id, len(list_rows), codec)
+        if np.abs(codes - codec.stored(members)).max(initial=0) > codec.tolerance:
             raise ValueError("lists: not the vectors of their rows; build the index again")
         mean = members.sum(axis=0) / max(len(members), 1)
         if not np.abs(means[list_id] - mean).max() <= tolerance:
             raise ValueError("lists: a mean that is not of its members; build the index again")
 
 
-def _list_codes(lists: faiss.IndexIVF, list_id: int, size: int) -> NDArray[np.int32]:
-    """The codes of a list's members (size, D): the bits of half-precision numbers."""
+def _list_codes(
+    lists: faiss.IndexIVF, list_id: int, size: int, codec: ListCodec
+) -> NDArray[np.int32]:
+    """The stored codes of a list's members (size, D)."""
     inverted = lists.invlists
     assert inverted is not None, "an index that was built or read has lists; this is a bug"
     if not size:
         return np.empty((0, lists.d), np.int32)
-    codes = faiss.rev_swig_ptr(inverted.get_codes(list_id), size * 2 * lists.d)
-    return codes.view(np.uint16).reshape(size, lists.d).astype(np.int32)
-
-
-def _half_precision_bits(vectors: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Bits of the vectors in half precision; faiss may round a number the other way."""
-    with np.errstate(over="ignore"):  # such numbers become infinite, in faiss too
-        return vectors.astype(np.float16).view(np.uint16).astype(np.int32)
+    codes = faiss.rev_swig_ptr(inverted.get_codes(list_id), size * lists.code_size)
+    return codes.view(codec.dtype).reshape(size, lists.d).astype(np.int32)
 
 
 def _rows_not_in_lists(rows: NDArray[np.int64], total: int) -> NDArray[np.int64]:

@@ -68,11 +68,14 @@ class QuantizedMatrix:
         self._max_norm = max(self._max_norm, _max_norm(vectors))
         if not self.kernel.max_query_code:
             return self.kernel.pack(vectors)
-        largest = np.abs(vectors).max(axis=1)
+        largest = np.maximum(vectors.max(axis=1), -vectors.min(axis=1))
         scales = np.maximum(largest, _MIN_SCALE) / np.float32(MAX_CODE)
-        codes = np.rint(vectors / scales[:, None])
+        residuals = vectors / scales[:, None]
+        codes = np.rint(residuals)
+        residuals -= codes
+        errors = scales * np.sqrt(np.vecdot(residuals, residuals))
         self._scales[block] = scales
-        self._max_error = max(self._max_error, _max_norm(vectors - codes * scales[:, None]))
+        self._max_error = max(self._max_error, float(errors.max(initial=0)))
         return self.kernel.pack(codes.astype(np.int8))
 
     def __len__(self) -> int:
@@ -95,18 +98,23 @@ class QuantizedMatrix:
         return QuantizedInterests(vectors, codes.reshape(-1, dim), scales, norms, errors)
 
     def products(self, interests: QuantizedInterests) -> Codes:
-        """(B, K, M): products of the codes; times scales(), inner products of the vectors.
-
-        There must be vectors.
-        """
+        """(B, K, M): products of the codes; see to_inner_products. There must be vectors."""
         products = [multiply(interests.codes) for multiply in self._blocks]
         joined = products[0] if len(products) == 1 else np.concatenate(products, axis=1)
         return joined.reshape(*interests.norms.shape, -1)
 
-    def scales(self, interests: QuantizedInterests, positions: slice = _ALL) -> NDArray[np.float32]:
-        """(B, M): the factors that turn products of codes into inner products."""
-        scales: NDArray[np.float32] = interests.scales[:, None] * self._scales[positions]
-        return scales
+    def to_inner_products(
+        self, products: Codes, interests: QuantizedInterests, positions: slice = _ALL
+    ) -> NDArray[np.float32]:
+        """Products (B, ..., M) of codes, times the scales of both. May be the argument itself.
+
+        positions: of the M vectors.
+        """
+        if not self.kernel.max_query_code:
+            return products
+        scales = interests.scales.reshape(-1, *[1] * (products.ndim - 1))
+        scaled: NDArray[np.float32] = products * (scales * self._scales[positions])
+        return scaled
 
     def maxima(self, interests: QuantizedInterests) -> NDArray[np.float32]:
         """(B, M): the approximate largest of the K inner products."""
@@ -119,9 +127,7 @@ class QuantizedMatrix:
                 codes = interests.codes[group.start * count : group.stop * count]
                 products = multiply(codes).reshape(-1, count, block.stop - block.start)
                 products.max(axis=1, out=maxima[group, block])
-        if self.kernel.max_query_code:
-            maxima *= self.scales(interests)
-        return maxima
+        return self.to_inner_products(maxima, interests)
 
     def maxima_at(
         self, interests: QuantizedInterests, positions: NDArray[np.int64]

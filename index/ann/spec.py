@@ -60,4 +60,5 @@ class IndexMeasurement(Record):
     kernel: str | None = Field(
         None, description="kernel of the products when it was tuned; what is cheapest depends on it"
     )
+    processor: str | None = Field(None, description="of the building machine")
     trials: tuple[TuningTrial, ...] = Field((), description="all candidates, the cheapest first")

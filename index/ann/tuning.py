@@ -14,6 +14,7 @@ from index.ann.flat import FlatIndex
 from index.ann.gpu import emulate_gpu
 from index.ann.ivf import IvfIndex
 from index.ann.kernels import Kernel
+from index.ann.processor import processor_name
 from index.ann.spec import GPU_LIMIT, IndexMeasurement, IndexSpec, TuningTrial
 from index.retrieval.merge import merge
 from index.retrieval.search import ItemIndex
@@ -133,6 +134,7 @@ def _measure(
         queries=len(recalls),
         microseconds=float(np.median(microseconds)),
         kernel=index.kernel.name,
+        processor=processor_name(),
         trials=trials,
     )
 
@@ -207,9 +209,10 @@ def _with_probes(
     spec, probes = candidate.spec, 1
     if isinstance(candidate.index, FlatIndex):
         return spec
+    emulated = emulate_gpu(candidate.index, vectors, probes)
     while probes < min(spec.lists, GPU_LIMIT):
-        emulated = emulate_gpu(candidate.index, vectors, probes)
         if tuning.measure(emulated)[0].mean() >= recall:
             break
         probes *= 2
+        emulated.set_probes(probes)
     return spec.model_copy(update={"probes": min(probes, GPU_LIMIT)})

@@ -7,7 +7,13 @@ registered under its name. The order of the modules' names is the order of ENCOD
 from importlib import import_module
 from pkgutil import iter_modules
 
-from index.encoders.interface import Encoder, History, Interests
+from index.encoders.interface import (
+    Encoder,
+    History,
+    Interests,
+    ServedHistory,
+    ServedInterests,
+)
 from index.encoders.registry import (
     ENCODERS,
     EncoderArgumentError,
@@ -25,6 +31,8 @@ __all__ = [
     "EncoderArgumentError",
     "History",
     "Interests",
+    "ServedHistory",
+    "ServedInterests",
     "UnknownEncoderError",
     "build_encoder",
     "read_arguments",

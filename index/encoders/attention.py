@@ -2,14 +2,15 @@
 
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
 
 from index.encoders.arguments import EncoderArguments, Hidden, HistoryLength, InterestCount
-from index.encoders.interface import Encoder, History, Interests
+from index.encoders.interface import Encoder, History, Interests, ServedHistory, ServedInterests
 from index.encoders.registry import register
-from index.encoders.self_attention import self_attention
+from index.encoders.self_attention import self_attention, serve_linear, serve_self_attention
 
 
 @register("re4")
@@ -62,6 +63,17 @@ class Re4Encoder(Encoder):
         raw = self.value(attention @ history.vectors)
         return Interests(self.head(raw), attention, raw)
 
+    def serve(self, history: ServedHistory) -> ServedInterests:
+        _, vectors, mask = history
+        bias = None if self.recency is None else self.recency[-mask.shape[1] :]
+        attention = serve_self_attention(self.project, self.score, vectors, mask, bias)
+        interests = serve_linear(self.value, attention @ vectors)
+        if isinstance(self.head, nn.Sequential):
+            [linear, _] = self.head
+            assert isinstance(linear, nn.Linear), "the head was built so; this is a bug"
+            interests = np.tanh(serve_linear(linear, interests))
+        return ServedInterests(interests, attention)
+
 
 @register("comirec-sa")
 class ComirecSaEncoder(Encoder):
@@ -92,3 +104,9 @@ class ComirecSaEncoder(Encoder):
         attention = self_attention(self.project, self.score, keys, history.mask)
         vectors = attention @ history.vectors
         return Interests(vectors, attention, vectors)
+
+    def serve(self, history: ServedHistory) -> ServedInterests:
+        _, vectors, mask = history
+        keys = vectors + self.position.detach().numpy()[-mask.shape[1] :]
+        attention = serve_self_attention(self.project, self.score, keys, mask)
+        return ServedInterests(attention @ vectors, attention)

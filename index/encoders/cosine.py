@@ -2,11 +2,14 @@
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from index.encoders.interface import Encoder, History, Interests
+from index.encoders.interface import Encoder, History, Interests, ServedHistory, ServedInterests
+
+_MIN_LENGTH = 1e-12  # F.normalize's, in place of a length of 0
 
 
 class CosineEncoder(Encoder):
@@ -34,3 +37,11 @@ class CosineEncoder(Encoder):
         unit = F.normalize(interests.vectors, dim=-1)
         scaled = unit / self.temperature if self.log_scale is None else unit * self.log_scale.exp()
         return interests._replace(vectors=scaled)
+
+    def serve(self, history: ServedHistory) -> ServedInterests:
+        vectors, attention = self.encoder.serve(history)
+        lengths = np.sqrt(np.vecdot(vectors, vectors))[:, :, None]
+        learned = self.log_scale
+        temperature = self.temperature if learned is None else math.exp(-learned.item())
+        scale = np.maximum(lengths, np.float32(_MIN_LENGTH)) * np.float32(temperature)
+        return ServedInterests(vectors / scale, attention)

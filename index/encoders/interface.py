@@ -5,6 +5,9 @@ Notation for shapes, here and in the encoders: B batch, L history length, K inte
 
 from typing import ClassVar, NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from index.encoders.arguments import EncoderArguments
@@ -42,6 +45,21 @@ def prefixes(vectors: Tensor, prediction: Tensor | None = None) -> Interests:
     return Interests(vectors, vectors.new_empty(*vectors.shape[:2], 0), vectors, prediction)
 
 
+class ServedHistory(NamedTuple):
+    """A History in arrays, as a server has it."""
+
+    rows: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+
+class ServedInterests(NamedTuple):
+    """The vectors and the attention of Interests in arrays."""
+
+    vectors: NDArray[np.float32]
+    attention: NDArray[np.float32]
+
+
 class Encoder(nn.Module):
     """Base class of the encoders: a type checker learns from it what a call returns.
 
@@ -73,6 +91,16 @@ class Encoder(nn.Module):
         prediction (P, K) or None; attention (P, K, 0) has no columns.
         """
         raise NotImplementedError  # each causal encoder defines it
+
+    def serve(self, history: ServedHistory) -> ServedInterests:
+        """What forward gives, up to rounding (1e-5), without gradients.
+
+        An encoder may compute it without torch, whose calls take longer than the work for the
+        history of one request.
+        """
+        with torch.inference_mode():
+            interests = self(History(*map(torch.from_numpy, history)))
+        return ServedInterests(interests.vectors.numpy(), interests.attention.numpy())
 
     def __call__(self, history: History) -> Interests:
         result: Interests = super().__call__(history)

@@ -1,6 +1,8 @@
 """The attention scorer of the self-attentive encoders: softmax(score(tanh(project(x))))."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -28,3 +30,30 @@ def self_attention(
 def _masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
     """Softmax over L that gives padding no weight: logits (B, K, L), mask (B, L)."""
     return logits.masked_fill(~mask[:, None, :], -torch.inf).softmax(dim=-1)
+
+
+def serve_self_attention(
+    project: nn.Linear,
+    score: nn.Linear,
+    keys: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    position_bias: Tensor | None = None,
+) -> NDArray[np.float32]:
+    """As self_attention, in numpy."""
+    scores = serve_linear(score, np.tanh(serve_linear(project, keys[mask])))
+    logits = np.full((*mask.shape, scores.shape[1]), -np.inf, np.float32)
+    logits[mask] = scores
+    if position_bias is not None:
+        logits += position_bias.detach().numpy()
+    logits -= logits.max(axis=1, keepdims=True)
+    shares = np.exp(logits, out=logits)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return shares.transpose(0, 2, 1)
+
+
+def serve_linear(linear: nn.Linear, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The layer's output (..., out) for vectors (..., in), in numpy."""
+    output: NDArray[np.float32] = vectors @ linear.weight.detach().numpy().T
+    if linear.bias is not None:
+        output += linear.bias.detach().numpy()
+    return output

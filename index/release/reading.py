@@ -202,8 +202,8 @@ def open_release(folder: Path, device: str = "cpu", kernel: str = AUTO) -> Relea
     """Verify and load a built draft or a release, and check its answers to its canary queries.
 
     device: where the index is searched, "cpu" or "cuda:<number>". kernel: of its products on the
-    CPU, by name; "auto" is the fastest here. If the index was tuned with another one, and exact
-    search is faster here, that is served.
+    CPU, by name; "auto" is the fastest here. If the index was tuned with another one or on
+    another processor, and exact search is faster here, that is served.
     Raises ReleaseError for any fault, different answers to the canary queries included.
     """
     manifest = read_manifest(folder)

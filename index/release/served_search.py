@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from index.ann.comparison import Comparison, compare_with_exact
 from index.ann.ivf import IvfIndex
 from index.ann.kernels import Kernel
+from index.ann.processor import processor_name
 from index.ann.spec import IndexMeasurement
 from index.release.manifest import Canary
 from index.retrieval.retriever import Retriever
@@ -13,7 +14,8 @@ from index.retrieval.retriever import Retriever
 
 @dataclass(frozen=True)
 class ServedSearch:
-    """kernel: of the products here. tuned_with: of those on the building machine, if known.
+    """kernel: of the products here. tuned_with, tuned_on: kernel and processor of the building
+    machine, if known.
 
     kind: of the index that is served: flat, if lists were compared and are slower than that.
     """
@@ -21,12 +23,15 @@ class ServedSearch:
     kernel: str
     kind: str
     tuned_with: str | None = None
+    tuned_on: str | None = None
     comparison: Comparison | None = None
 
     def log_fields(self) -> dict[str, str | float]:
         fields: dict[str, str | float] = {"kernel": self.kernel, "index": self.kind}
         if self.tuned_with != self.kernel:
             fields["tuned_with"] = self.tuned_with or "unknown"
+        if self.tuned_on != processor_name():
+            fields["tuned_on"] = self.tuned_on or "unknown"
         if self.comparison is not None:
             fields["lists_us"] = round(self.comparison.lists_us, 1)
             fields["exact_us"] = round(self.comparison.exact_us, 1)
@@ -36,13 +41,15 @@ class ServedSearch:
 def serve_faster(
     measurement: IndexMeasurement, retriever: Retriever, kernel: Kernel, canaries: Sequence[Canary]
 ) -> tuple[Retriever, ServedSearch]:
-    """The retriever with the faster index, if its lists were tuned with another kernel.
+    """The retriever with the faster index, if its lists were tuned elsewhere: with another kernel,
+    or on another processor.
 
     Timed with the interests of the canary queries; without one, the lists stay.
     """
-    index, tuned_with = retriever.index, measurement.kernel
-    kept = ServedSearch(kernel.name, measurement.spec.kind, tuned_with)
-    if tuned_with == kernel.name or not isinstance(index, IvfIndex):
+    index, tuned_with, tuned_on = retriever.index, measurement.kernel, measurement.processor
+    kept = ServedSearch(kernel.name, measurement.spec.kind, tuned_with, tuned_on)
+    is_tuned_here = (tuned_with, tuned_on) == (kernel.name, processor_name())
+    if is_tuned_here or not isinstance(index, IvfIndex):
         return retriever, kept
     histories = [retriever.catalog.rows(canary.history) for canary in canaries]
     known = [[row for row in history if row] for history in histories]

@@ -107,6 +107,21 @@ class Filter:
             excluded = np.fromiter(self.excluded, np.int64, len(self.excluded))
             scores[_positions(excluded, len(scores), rows)] = -np.inf
 
+    def exclude(
+        self, scores: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> NDArray[np.float32] | None:
+        """As mask_scores; returns the scores (M',) that were replaced.
+
+        None, and nothing is done, if not only `excluded` items are left out.
+        """
+        if self.withdrawn or self.passes is not None:
+            return None
+        excluded = np.fromiter(self.excluded, np.int64, len(self.excluded))
+        positions = _positions(excluded, len(scores), rows)
+        replaced: NDArray[np.float32] = scores[positions]
+        scores[positions] = -np.inf
+        return replaced
+
     def filter_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The allowed ones of the rows (M,), ascending."""
         scores = np.zeros(len(rows), np.float32)

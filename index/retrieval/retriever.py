@@ -6,10 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from index.encoders import Encoder, History, Interests
+from index.encoders import Encoder, ServedHistory, ServedInterests
 from index.retrieval.catalog import PADDING, Catalog
 from index.retrieval.delta import Delta, merge_delta_hits, normalize
 from index.retrieval.diversity import POOL_FACTOR, diversify
@@ -123,8 +122,7 @@ class Retriever:
 
     def encode(self, histories: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Interests (B, K, D) of histories of rows, newest last, each with a known item."""
-        vectors: NDArray[np.float32] = self._encode(histories, None)[1].vectors.numpy()
-        return vectors
+        return self._encode(histories, None)[1].vectors
 
     def recommend(
         self,
@@ -191,13 +189,12 @@ class Retriever:
 
     def _encode(
         self, histories: Sequence[Sequence[int]], delta: Delta | None
-    ) -> tuple[NDArray[np.int64], Interests]:
+    ) -> tuple[NDArray[np.int64], ServedInterests]:
         """The rows that the encoder sees (B, L), 0 = padding, and their interests."""
         rows = pad_histories(histories, self.history_length)
-        vectors = torch.from_numpy(self._vectors_of(rows, delta))
-        known = torch.from_numpy(self._catalog_rows(rows) if delta else rows)
-        with torch.inference_mode():
-            return rows, self.encoder(History(known, vectors, torch.from_numpy(rows != PADDING)))
+        known = self._catalog_rows(rows) if delta else rows
+        vectors = self._vectors_of(rows, delta)
+        return rows, self.encoder.serve(ServedHistory(known, vectors, rows != PADDING))
 
     def _resolve(
         self, query: Query, withdrawn: frozenset[int], delta: Delta | None
@@ -228,7 +225,7 @@ class Retriever:
         """Answers by interests, with positions; each history has an item with a vector."""
         start = time.perf_counter()
         encoded_rows, encoded = self._encode([query.rows for query in queries], delta)
-        interests: NDArray[np.float32] = encoded.vectors.numpy()
+        interests = encoded.vectors
         timings.encode += time.perf_counter() - start
         requests = [SearchRequest(query.pool_size, query.filter) for query in queries]
         for position, hits in search(self.index, interests, requests, timings):
@@ -244,7 +241,7 @@ class Retriever:
                     self._vectors_of(answer.rows, delta),
                     answer.scores,
                     answer.interests,
-                    encoded.attention[position].numpy(),
+                    encoded.attention[position],
                     encoded_rows[position],
                 )
                 answer = replace(answer, explanation=explanation)
@@ -273,9 +270,10 @@ class Retriever:
 
     def _vectors_of(self, rows: NDArray[np.int64], delta: Delta | None) -> NDArray[np.float32]:
         """(..., D): vectors of rows of the catalogue or the delta."""
+        catalog_vectors = np.asarray(self.vectors)  # indexing a memory map is slow in Python
         if not delta:
-            return self.vectors[rows]
-        vectors = self.vectors[self._catalog_rows(rows)]
+            return catalog_vectors.take(rows, axis=0)
+        vectors = catalog_vectors.take(self._catalog_rows(rows), axis=0)
         if (is_new := rows > len(self.catalog)).any():
             vectors[is_new] = delta.vectors[rows[is_new] - len(self.catalog) - 1]
         return vectors

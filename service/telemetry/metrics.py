@@ -185,6 +185,9 @@ class Metrics:
         self.kernel = self._gauge(
             "re4_kernel_info", "1 for the kernel of the item search in use.", "livemax", ["kernel"]
         )
+        self.exact_scans = self._counter(
+            "re4_exact_scans", "Requests that the lists could not answer, so that all was scanned."
+        )
         self.release_created = self._gauge(
             "re4_release_created_timestamp_seconds",
             "When the release in use was created.",

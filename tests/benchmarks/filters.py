@@ -22,10 +22,12 @@ sys.path.append(str(Path(__file__).parent))
 
 import numpy as np
 from numpy.typing import NDArray
-from search import Data, one_core, processor, synthetic
+from search import Data, one_core, synthetic
 
 from index.ann.build import build_index
 from index.ann.flat import FlatIndex
+from index.ann.kernel_choice import AUTO, find_kernel
+from index.ann.processor import processor_name
 from index.ann.spec import IndexSpec
 from index.retrieval.filters import Categories, CategoryFilter, Filter
 from index.retrieval.merge import merge
@@ -130,16 +132,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=50)
     parser.add_argument("--requests", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kernel", default=AUTO, help="auto, or the name of one")
     return parser.parse_args()
 
 
 def main() -> None:
     options = arguments()
     data = synthetic(options)
-    exact = FlatIndex(data.vectors)
+    kernel = find_kernel(options.kernel)
+    print(f"{processor_name()}; kernel {kernel.name}")
+    exact = FlatIndex(data.vectors, kernel)
     answers = merge(exact.search(data.tuning[:500], 4 * options.k)).rows
     demand = np.bincount(answers.ravel(), minlength=len(data.vectors))
-    indexes = {"lists": build_index(data.vectors, LISTS, demand), "flat": exact}
+    indexes = {"lists": build_index(data.vectors, LISTS, demand, kernel=kernel), "flat": exact}
     all_cases = cases(data, exact, options.k)
     one_core()
     rows = []
@@ -155,7 +160,8 @@ def main() -> None:
         "benchmark": "filters",
         "items": options.items,
         "k": options.k,
-        "cpu": processor(),
+        "cpu": processor_name(),
+        "kernel": kernel.name,
         "rows": [asdict(row) for row in rows],
     }
     print(json.dumps(summary))

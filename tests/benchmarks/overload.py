@@ -25,7 +25,8 @@ import psutil
 from load import Load, closed_loop, open_loop, percentile_ms, prepare
 from load_data import make_release, sequences
 
-from service import PARTS, REPOSITORY, K, claim_cores, cpu, serving
+from index.ann.processor import processor_name
+from service import PARTS, REPOSITORY, K, claim_cores, kernel, serving
 
 DEADLINE_MS = 250
 CONNECTIONS = 32
@@ -66,7 +67,8 @@ def measure(
     return {
         "evidence": "overload",
         "passed": all(map(keeps, told)),
-        "cpu": cpu(),
+        "cpu": processor_name(),
+        "kernel": kernel(),
         "items": items,
         "k": k,
         "rounds": rounds,

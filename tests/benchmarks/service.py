@@ -13,7 +13,6 @@ it. The last line is one JSON object.
 import argparse
 import json
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -30,6 +29,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from load import Load, closed_loop, open_loop, prepare
 from load_data import HISTORY, INTERESTS, make_release, sequences
+
+from index.ann.kernel_choice import AUTO, find_kernel
+from index.ann.processor import processor_name
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = "tests.benchmarks.load_parts"  # not a script beside this file, whose name hides a package
@@ -161,9 +163,15 @@ def one_round(
 
 
 def show(result: Numbers, items: int) -> None:
+    print(f"{processor_name()}; kernel {kernel()}")
     print(f"{items:,} items, K = {INTERESTS}, k = {K}, histories of {HISTORY}, one server core")
     for name, value in result.items():
         print(f"  {name.replace('_', ' '):<24}{value:>12,.{0 if value >= 100 else 3}f}")
+
+
+def kernel() -> str:
+    """The server's: it inherits the environment."""
+    return find_kernel(os.environ.get("RE4_KERNEL", AUTO)).name
 
 
 def main() -> None:
@@ -176,15 +184,13 @@ def main() -> None:
     make_release(given.root, given.items)
     result = measure(given.root, given.items, given.rounds, given.seconds)
     show(result, given.items)
-    head = {"benchmark": "service", "cpu": cpu(), "date": date.today().isoformat()}
+    head = {
+        "benchmark": "service",
+        "cpu": processor_name(),
+        "kernel": kernel(),
+        "date": date.today().isoformat(),
+    }
     print(json.dumps({**head, "items": given.items, **{k: round(v, 3) for k, v in result.items()}}))
-
-
-def cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from index.encoders import (
     EncoderArgumentError,
     History,
     Interests,
+    ServedHistory,
     UnknownEncoderError,
     build_encoder,
     read_arguments,
@@ -73,6 +74,16 @@ def table() -> Tensor:
 def history(histories: list[list[int]], length: int = 5, vectors: Tensor | None = None) -> History:
     rows = torch.from_numpy(pad_histories(histories, length))
     return History(rows, (table() if vectors is None else vectors)[rows], rows != 0)
+
+
+def test_what_is_served_is_what_was_trained(encoder: Encoder) -> None:
+    """Encoders may serve without torch."""
+    rows = pad_histories(HISTORIES, 5)
+    served = encoder.serve(ServedHistory(rows, table().numpy()[rows], rows != 0))
+    trained = encode(encoder, HISTORIES)
+    assert served.vectors.dtype == served.attention.dtype == np.float32
+    np.testing.assert_allclose(served.vectors, trained.vectors.numpy(), atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(served.attention, trained.attention.numpy(), atol=1e-6)
 
 
 def encode(encoder: Encoder, histories: list[list[int]], length: int = 5) -> Interests:

@@ -16,13 +16,14 @@ from pydantic import ValidationError
 
 import index
 from index.ann.build import build_index
-from index.ann.flat import top_candidates
 from index.ann.gpu import GpuIndex, emulate_gpu, make_cloner
 from index.ann.index import read_index
 from index.ann.ivf import IvfIndex, _rows_by_list
 from index.ann.kernel_choice import is_exact
 from index.ann.kernels import Float32, Int8Fbgemm, Int8Vnni, Kernel
+from index.ann.list_codec import byte_codec
 from index.ann.quantization import QuantizedMatrix
+from index.ann.selection import top_candidates
 from index.ann.spec import GPU_LIMIT, IndexSpec
 from index.retrieval.filters import Categories, CategoryFilter, Filter
 from index.retrieval.merge import Hits, merge
@@ -161,7 +162,7 @@ def test_the_error_bound_of_products_holds(kernel: Kernel, block_size: int) -> N
     assert matrix.kernel is kernel
     rounded = matrix.quantize(requests)
     true = np.einsum("md,bkd->bkm", vectors, requests)
-    near = matrix.products(rounded) * matrix.scales(rounded)[:, None]
+    near = matrix.to_inner_products(matrix.products(rounded), rounded)
     off = np.abs(near - true).max(axis=(1, 2))
     assert (off <= matrix.error_bounds(rounded)).all()
     share = 0.05 if kernel.max_query_code != 63 else 0.08
@@ -331,7 +332,8 @@ MISMATCHES: dict[str, tuple[IndexSpec, Callable[..., tuple[Vectors, IndexSpec]],
     "another kind": (FLAT, lambda v, s: (v, IVF), "kind: .*IndexFlatIP.*Scalar"),
     "another head": (IVF, change(head=301), "items: 300 found, 299 needed"),
     "other values": (FLAT, lambda v, s: (v * 1.01, s), "vectors: not those of the release"),
-    "other values, listed": (IVF, lambda v, s: (v * 1.01, s), "not the vectors of their rows"),
+    "other values, listed": (IVF, lambda v, s: (v * 1.01, s), "a mean that is not of its members"),
+    "another row's": (IVF, lambda v, s: (v[[0, *range(600, 0, -1)]], s), "not the vectors of"),
     "other lists": (IVF, change(lists=31), "lists: 32 found, 31 needed"),
 }
 
@@ -386,8 +388,54 @@ def test_the_means_are_checked(tmp_path: Path) -> None:
 
 def test_infinite_half_precision_numbers_are_accepted(tmp_path: Path) -> None:
     vectors = clustered(600) * np.float32(1e5)
-    build_index(vectors, IVF).write(tmp_path / "items.faiss")
+    written(in_half_precision(vectors), tmp_path / "items.faiss")
     read_index(tmp_path / "items.faiss", vectors, IVF)
+
+
+def in_half_precision(vectors: Vectors, spec: IndexSpec = IVF) -> faiss.IndexIVF:
+    """The lists of an older release."""
+    built = build_index(vectors, spec)
+    assert isinstance(built, IvfIndex)
+    return built.half_precision_lists()
+
+
+def test_lists_of_an_older_release_are_read_and_answer_alike(tmp_path: Path) -> None:
+    vectors, requests = clustered(3000), interests(20)
+    path = written(in_half_precision(vectors, EVERYTHING), tmp_path / "items.faiss")
+    old = merge(read_index(path, vectors, EVERYTHING).search(requests, 30))
+    new = merge(build_index(vectors, EVERYTHING).search(requests, 30))
+    np.testing.assert_array_equal(old.rows[:, :30], new.rows[:, :30])
+
+
+@given(
+    seed=st.integers(0, 1000),
+    dim=st.integers(2, 80),
+    magnitude=st.floats(-6, 6),
+    skew=st.floats(0, 1.5),
+)
+def test_no_product_above_the_threshold_is_missed_for_its_rounding(
+    seed: int, dim: int, magnitude: float, skew: float
+) -> None:
+    random = np.random.default_rng(seed)
+    vectors = random.standard_normal((300, dim)) * random.lognormal(magnitude, skew, (300, 1))
+    vectors, asked = vectors.astype(np.float32), random.standard_normal((4, dim), np.float32)
+    codec = byte_codec(vectors, np.arange(300))
+    stored = codec.stored(vectors)
+    assert 0 < stored.min() <= stored.max() < 256
+    exact = asked @ vectors.T
+    threshold = float(np.quantile(exact, random.random()))
+    codes, radius = codec.queries(asked, threshold)
+    assert np.abs(codes).max() == 127
+    approximate = codes @ codec.encode(vectors).T
+    assert (approximate[exact > threshold] > radius).all()
+
+
+def test_zeros_and_no_vectors_have_codes() -> None:
+    zeros = np.zeros((3, 4), np.float32)
+    assert (byte_codec(zeros, np.arange(3)).stored(zeros) == 128).all()
+    codes, radius = byte_codec(zeros, np.arange(0)).queries(zeros, 0.0)
+    assert not codes.any()
+    assert np.isfinite(radius)
 
 
 @pytest.mark.parametrize("spec", [FLAT, IVF], ids=["flat", "ivf"])

@@ -12,6 +12,7 @@ from index.ann.comparison import Comparison, compare_with_exact
 from index.ann.flat import FlatIndex
 from index.ann.ivf import IvfIndex
 from index.ann.kernel_choice import find_kernel
+from index.ann.processor import processor_name
 from index.ann.spec import IndexMeasurement, IndexSpec
 from index.release import served_search
 from index.release.reading import open_release
@@ -22,8 +23,19 @@ MakeDraft = Callable[..., Path]
 IVF = IndexSpec(kind="ivf", head=20, lists=4, margin=4, probes=2)
 
 
-def measured(kernel: str | None, spec: IndexSpec = IVF) -> IndexMeasurement:
-    return IndexMeasurement(spec=spec, recall=1.0, k=5, queries=4, microseconds=5.0, kernel=kernel)
+def measured(
+    kernel: str | None, spec: IndexSpec = IVF, processor: str | None = None
+) -> IndexMeasurement:
+    """processor: by default this one."""
+    return IndexMeasurement(
+        spec=spec,
+        recall=1.0,
+        k=5,
+        queries=4,
+        microseconds=5.0,
+        kernel=kernel,
+        processor=processor or processor_name(),
+    )
 
 
 @pytest.fixture
@@ -72,6 +84,16 @@ def test_an_index_tuned_with_this_kernel_is_served_as_it_is(
     assert release.search.log_fields() == {"kernel": here, "index": "ivf"}
 
 
+def test_an_index_tuned_on_another_processor_is_compared(
+    make_draft: MakeDraft, lists_take: Callable[[float], None]
+) -> None:
+    lists_take(2.0)
+    index = measured(find_kernel().name, processor="Another 9000")
+    release = open_release(make_draft(items=200, spec=IVF, index=index))
+    assert isinstance(release.retriever.index, FlatIndex)
+    assert release.search.log_fields()["tuned_on"] == "Another 9000"
+
+
 def test_it_is_measured_on_this_machine(make_draft: MakeDraft) -> None:
     release = open_release(make_draft(items=200, spec=IVF, index=measured("another")))
     comparison = release.search.comparison
@@ -115,5 +137,7 @@ def test_a_comparison_ends_in_time() -> None:
 
 def test_an_old_manifest_names_no_kernel() -> None:
     document = measured(None).model_dump()
-    document.pop("kernel")
-    assert IndexMeasurement.model_validate(document).kernel is None
+    for name in ("kernel", "processor"):
+        document.pop(name)
+    old = IndexMeasurement.model_validate(document)
+    assert (old.kernel, old.processor) == (None, None)
