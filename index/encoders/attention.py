@@ -95,7 +95,7 @@ class ComirecSaEncoder(Encoder):
         super().__init__()
         dim, interests, hidden = arguments.dim, arguments.interests, arguments.hidden
         self.dim, self.interests = dim, interests
-        self.position = nn.Parameter(torch.randn(arguments.history, dim) * 0.1)
+        self.position = nn.Parameter(torch.randn(arguments.history, dim).mul_(0.1))
         self.project = nn.Linear(dim, hidden, bias=arguments.biases)
         self.score = nn.Linear(hidden, interests, bias=arguments.biases)
 

@@ -64,7 +64,7 @@ class ComirecDrEncoder(Encoder):
         dim, interests = arguments.dim, arguments.interests
         self.dim, self.interests, self._iterations = dim, interests, arguments.iterations
         self.transform = nn.Parameter(
-            torch.randn(arguments.history, interests, dim, dim) * dim**-0.5
+            torch.randn(arguments.history, interests, dim, dim).mul_(dim**-0.5)
         )
 
     def forward(self, history: History) -> Interests:

@@ -32,7 +32,7 @@ class TimirecEncoder(Encoder):
         super().__init__()
         dim, interests = arguments.dim, arguments.interests
         self.dim = dim
-        self.position = nn.Parameter(torch.randn(arguments.history, dim) * 0.1)
+        self.position = nn.Parameter(torch.randn(arguments.history, dim).mul_(0.1))
         self.project = nn.Linear(dim, arguments.hidden)
         self.score = nn.Linear(arguments.hidden, interests)
         self.table = nn.Embedding(arguments.items + 1, dim, padding_idx=0)

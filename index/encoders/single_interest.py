@@ -76,7 +76,7 @@ class SasRecEncoder(Encoder):
         super().__init__()
         dim = arguments.dim
         self.dim = dim
-        self.position = nn.Parameter(torch.randn(arguments.history, dim) * 0.1)
+        self.position = nn.Parameter(torch.randn(arguments.history, dim).mul_(0.1))
         self.blocks = nn.ModuleList(
             PlainBlock(dim, arguments.heads, arguments.dropout) for _ in range(arguments.layers)
         )

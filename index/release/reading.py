@@ -164,11 +164,13 @@ def _read_encoder(folder: Path, spec: EncoderSpec) -> Encoder:
 
 
 class _SkipInitialization(TorchFunctionMode):
-    """Skip in-place initialization of new tensors.
+    """Skip the initialization of new tensors, in place or by random functions.
 
     No random number is drawn, and torch does not load its random functions for the device `meta`,
-    which takes a second.
+    which takes a second, and libraries that the server image lacks.
     """
+
+    _RANDOM = (torch.rand, torch.randn)
 
     def __torch_function__(
         self,
@@ -180,6 +182,9 @@ class _SkipInitialization(TorchFunctionMode):
         named = dict(kwargs or {})
         if named.get("out") is not None:
             return named["out"]
+        if func in self._RANDOM:
+            named.pop("generator", None)
+            return torch.empty(*args, **named)
         in_place = func.__name__.endswith("_") and not func.__name__.endswith("__")
         return (*args, named.get("tensor"))[0] if in_place else func(*args, **named)
 

@@ -73,10 +73,16 @@ def test_everything_that_a_pod_names_exists(name: str) -> None:
         assert container["image"] in images
 
 
-def test_a_training_run_sees_no_keys_of_the_service() -> None:
-    [nightly] = [pod for name, pod in PODS.items() if "nightly" in str(name)]
-    [secret] = [v["secret"] for v in nightly["spec"]["volumes"] if "secret" in v]
-    assert secret["items"] == [{"key": "redis-url", "path": "redis-url"}]
+@pytest.mark.parametrize(
+    ("name", "keys"), [("api", {"keys", "redis-url"}), ("nightly", {"redis-url"})]
+)
+def test_a_pod_sees_the_secrets_that_are_for_it(name: str, keys: set[str]) -> None:
+    """And nothing that is added to the secret for others: a training run has no API keys."""
+    [secret] = [v["secret"] for v in PODS[name]["spec"]["volumes"] if "secret" in v]
+    assert {item["key"] for item in secret["items"]} == keys
+    assert all(item["key"] == item["path"] for item in secret["items"])
+    [example] = EXAMPLE["secretGenerator"]
+    assert keys <= set(example["files"])
 
 
 @pytest.mark.parametrize("name", PODS)

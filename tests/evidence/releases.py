@@ -8,7 +8,7 @@ import torch
 
 from index.ann.build import build_index
 from index.ann.spec import IndexMeasurement, IndexSpec
-from index.encoders import build_encoder
+from index.encoders import ENCODERS, build_encoder
 from index.release.atomic_io import replace_text
 from index.release.canaries import answer_canaries
 from index.release.manifest import (
@@ -40,17 +40,18 @@ def write_release(
     seed: int = 0,
     items: int = ITEMS,
     dim: int = DIM,
+    encoder_name: str = "re4",
 ) -> Path:
     """Write <root>/releases/<id> with vectors and weights drawn with the seed."""
     folder = root / RELEASES / release_id
     generator = np.random.default_rng(seed)
     vectors = generator.standard_normal((items + 1, dim), dtype=np.float32)
     vectors[0] = 0
-    arguments: dict[str, bool | int | float | str] = {"dim": dim, "interests": INTERESTS}
+    arguments: dict[str, bool | int | float | str] = {"dim": dim, **_more(encoder_name, items)}
     torch.manual_seed(seed)
-    encoder = build_encoder("re4", arguments).eval()
+    encoder = build_encoder(encoder_name, arguments).eval()
     catalog = _catalog(items)
-    interests = generator.standard_normal((4, INTERESTS, dim), dtype=np.float32)
+    interests = generator.standard_normal((4, encoder.interests, dim), dtype=np.float32)
     files = dict(write_parts(folder, encoder, vectors, catalog, interests))
     index = build_index(vectors, SPECS[kind])
     index.write(folder / INDEX)
@@ -61,7 +62,7 @@ def write_release(
         id=release_id,
         created=datetime(2026, 1, 1, tzinfo=UTC),
         code_version="evidence",
-        encoder=EncoderSpec(name="re4", arguments=arguments, history_length=LENGTH),
+        encoder=EncoderSpec(name=encoder_name, arguments=arguments, history_length=LENGTH),
         data=DataWindow(interactions=9000, users=300, items=items, first=0.0, last=9.5),
         training={"seed": seed},
         metrics={"validation": {"recall@50": 0.2}},
@@ -74,6 +75,13 @@ def write_release(
     )
     write_manifest(folder, manifest)
     return folder
+
+
+def _more(encoder_name: str, items: int) -> dict[str, int]:
+    """The arguments that it has beside its dimension."""
+    fields = ENCODERS[encoder_name].Arguments.model_fields
+    given = {"interests": INTERESTS, "items": items}
+    return {name: value for name, value in given.items() if name in fields}
 
 
 def point(root: Path, release_id: str) -> None:
