@@ -194,7 +194,10 @@ class Retriever:
         rows = pad_histories(histories, self.history_length)
         known = self._catalog_rows(rows) if delta else rows
         vectors = self._vectors_of(rows, delta)
-        return rows, self.encoder.serve(ServedHistory(known, vectors, rows != PADDING))
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # as torch: what is not finite comes out so
+            return rows, self.encoder.serve(ServedHistory(known, vectors, rows != PADDING))
 
     def _resolve(
         self, query: Query, withdrawn: frozenset[int], delta: Delta | None

@@ -68,12 +68,13 @@ class DirectRoute(APIRoute):
         """Raises InvalidRequestError for parameters that do not exist, or are given twice."""
         names = [name for name, _ in request.query_params.multi_items()]
         allowed = ", ".join(sorted(self._query_names))
+        remedy = f"allowed: {allowed}" if allowed else "leave it out"
         problems = [
             Problem(
                 name[:_MAX_NAME_CHARACTERS] or "query",
                 "given more than once; give it once"
                 if name in self._query_names
-                else f"unknown query parameter; {f'allowed: {allowed}' if allowed else 'leave it out'}",
+                else f"unknown query parameter; {remedy}",
             )
             for name in dict.fromkeys(names)
             if name not in self._query_names or names.count(name) > 1

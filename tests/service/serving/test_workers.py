@@ -180,7 +180,7 @@ def test_a_port_that_another_service_uses_is_refused(
         assert other.returncode == 1
         assert f"--port {port}: cannot be used" in log
         assert "Traceback" not in log
-        assert httpx.get(f"{process.url}/livez").status_code == 200
+        assert httpx.get(f"{process.url}/livez", timeout=60).status_code == 200
 
 
 def test_of_two_services_that_start_together_one_is_refused() -> None:
