@@ -59,6 +59,6 @@ def compare_with_exact(
 
 
 def _time_request(index: ItemIndex, request: NDArray[np.float32], k: int) -> float:
-    start = time.perf_counter()
+    start = time.thread_time()
     merge(index.search(request, k))
-    return time.perf_counter() - start
+    return time.thread_time() - start

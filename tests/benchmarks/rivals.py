@@ -280,4 +280,4 @@ RIVALS: dict[str, Callable[[Data, Plan], Iterator[Contender]]] = {
     "hnswlib": hnsw,
     "ngt": ngt_graph,
 }
-SLOW = ("ngt",)
+SLOW = ("glass", "ngt")

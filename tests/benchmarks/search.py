@@ -121,7 +121,7 @@ def ours(data: Data, plan: Plan, kernel: Kernel, family: str = "ours") -> Iterat
 
     built, measured = tune(
         data.vectors,
-        data.tuning if plan.wide else data.tuning[:800],
+        data.tuning if plan.wide else data.tuning[:400],
         RECALL,
         plan.k,
         lambda text: print("  ", text, file=sys.stderr),
