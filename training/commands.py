@@ -15,7 +15,7 @@ from pydantic_settings import CliPositionalArg, CliToggleFlag
 
 from index.cli import fields_given
 from index.encoders import ENCODERS
-from training.config import FitConfig, given_options, read_config
+from training.config import FitConfig, given_options
 from training.data.event_compaction import compact_events
 from training.data.log_options import LogSource
 from training.data.splits import ProtocolName
@@ -25,6 +25,7 @@ from training.evaluation.unseen import Part
 from training.experiments.compare import POP, TRIALS, compare, parse_setting
 from training.experiments.paper_sweeps import SWEEPS
 from training.experiments.runner import ExperimentRunner
+from training.fitting.candidates import read_search
 from training.fitting.fit import fit
 from training.fitting.progress import progress_bar
 from training.presets import PresetName
@@ -49,7 +50,11 @@ FolderPath = Annotated[Path, AfterValidator(_no_file)]
 Settings = tuple[Annotated[str, AfterValidator(unquote)], ...]
 Preset = Annotated[
     PresetName,
-    Field("best", description="settings where none are given: the best found, or the paper's own"),
+    Field(
+        "accurate",
+        description="settings where none are given: the best found, or the paper's own; diverse: "
+        "of encoders and K, only those whose lists differ; best is accurate",
+    ),
 ]
 
 
@@ -76,8 +81,9 @@ else:
 class FitCommand(Command, _FitOptions):
     """Train on LOG and write a draft, whose path is the last line printed.
 
-    LOG is a CSV or Parquet file with user_id, item_id and timestamp, or a public format. A fit that
-    was interrupted continues when the same command is given again.
+    LOG is a CSV or Parquet file with user_id, item_id and timestamp, or a public format. Without
+    --encoder and --interests, both are chosen on validation. A fit that was interrupted continues
+    when the same command is given again.
     """
 
     log: CliPositionalArg[ExistingPath] = Field(description="log of interactions")
@@ -96,11 +102,16 @@ class FitCommand(Command, _FitOptions):
     def cli_cmd(self) -> None:
         given = fields_given(self)
         options = {name: given[name] for name in FitConfig.model_fields if name in given}
-        config = read_config(self.config, options, self.preset)
+        plan = read_search(self.config, options, self.preset)
         torch.set_num_threads(self.threads)
         with ExitStack() as bars:
             draft = fit(
-                self.log, self.root, config, self.items, lambda trainer: progress_bar(trainer, bars)
+                self.log,
+                self.root,
+                plan,
+                self.items,
+                lambda trainer: progress_bar(trainer, bars),
+                _log,
             )
         print(draft)
 
