@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from index.encoders import ENCODERS
@@ -42,9 +43,25 @@ async def post_recommend(root: Path, body: dict[str, Any]) -> Any:
             return (await client.post("/recommend", json=body)).json()
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_fit_build_publish_reload_and_serve(log: Path, tmp_path: Path, encoder: str) -> None:
-    draft = fit(log, tmp_path, read_config(None, {**TINY, "encoder": encoder}))
+COSINES: dict[str, Any] = {"score_temperature": 0.2, "item_bias": True}
+PARTITIONED = {"objective": "partitioned-max", **COSINES}
+SERVED: dict[str, dict[str, Any]] = {
+    **{encoder: {"encoder": encoder} for encoder in ENCODERS},
+    "re4, gated": {"encoder": "re4", "objective": "gated-max"},
+    "re4, partitioned": {"encoder": "re4", **PARTITIONED},
+    "transformer, partitioned": {"encoder": "transformer", **PARTITIONED},
+    "transformer, tokens": {
+        "encoder": "transformer",
+        "readout": "tokens",
+        "objective": "set-matching",
+        **COSINES,
+    },
+}
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_fit_build_publish_reload_and_serve(log: Path, tmp_path: Path, name: str) -> None:
+    draft = fit(log, tmp_path, read_config(None, {**TINY, **SERVED[name]}))
     build(draft, 0.95, 20, lambda message: None)
     release = publish(draft)
     first, second = open_release(release), open_release(release)
@@ -60,3 +77,10 @@ def test_fit_build_publish_reload_and_serve(log: Path, tmp_path: Path, encoder: 
     assert [item["item_id"] for item in response["items"]] == [
         ids[row - 1] for row in expected.rows
     ]
+    similar = first.retriever.similar(ids[5], 5)
+    assert similar is not None
+    assert similar[1].max() <= np.linalg.norm(first.retriever.vectors, axis=1).max() * 1.001
+    if "partitioned" in name:
+        (answer,) = first.retriever.recommend([Query(sequence, 10, measure_overlap=True)])
+        assert answer.overlap is not None
+        assert answer.overlap.distinct == answer.overlap.of  # no item is in two lists

@@ -14,3 +14,11 @@ def test_the_papers_settings_are_as_printed():
 def test_the_best_settings_stay_those_that_were_measured():
     timirec = read_config(None, {"encoder": "timirec"})
     assert (timirec.learning_rate, timirec.objective) == (0.001, "target-interest")
+
+
+def test_causal_transformers_learn_all_positions():
+    for encoder in ("sasrec", "transformer"):
+        config = read_config(None, {"encoder": encoder})
+        assert (config.positions, config.history, config.objective) == ("all", 50, "served-max")
+    assert read_config(None, {"encoder": "transformer"}).interests == 1
+    assert read_config(None, {"encoder": "gru4rec"}).positions == "last"

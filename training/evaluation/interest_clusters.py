@@ -13,12 +13,12 @@ def interests_and_items(
     retriever: Retriever, cases: list[EvaluationCase], users: int = _MAX_USERS
 ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
     """Interests (U, K, D) of the first users with at least K items in history and held-out part
-    together, and the vectors (n, D) of these items for each user."""
-    count = retriever.encoder.interests
+    together, and the vectors (n, D) of these items for each user; without terms of the score."""
+    count, content = retriever.encoder.interests, retriever.encoder.content
     items = [sorted({*case.history, *case.relevant}) for case in cases]
     selected = [index for index, rows in enumerate(items) if len(rows) >= count][:users]
-    interests = retriever.encode([cases[index].history for index in selected])
-    return interests, [retriever.vectors[items[index]] for index in selected]
+    interests = retriever.encode([cases[index].history for index in selected])[..., :content]
+    return interests, [retriever.vectors[items[index], :content] for index in selected]
 
 
 def cluster_metrics(retriever: Retriever, cases: list[EvaluationCase]) -> dict[str, float]:

@@ -35,7 +35,7 @@ def interest_metrics(
         results = retriever.recommend(
             [Query(history, n, False, measure_overlap=True) for history in ids]
         )
-        cosines.append(_pairwise_cosine(interests))
+        cosines.append(_pairwise_cosine(interests[:, :, : retriever.encoder.content]))
         entropies += [_entropy(result.interests, interests.shape[1]) for result in results]
         unions += [
             result.overlap.distinct / result.overlap.of for result in results if result.overlap

@@ -286,7 +286,13 @@ def build_optimizers(model: Model, config: FitConfig) -> list[torch.optim.Optimi
     dense = [p for p in model.parameters() if all(p is not q for q in sparse)]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Adam(
-            dense, config.learning_rate, betas, weight_decay=config.weight_decay, foreach=False
+            dense,
+            config.learning_rate,
+            betas,
+            weight_decay=config.weight_decay,
+            foreach=False,
+            # A tenth of the time, but other last digits: fits made before it stay as they are.
+            fused=config.positions == "all",
         )
     ]
     if sparse:

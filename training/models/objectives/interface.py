@@ -35,6 +35,11 @@ class LossInputs(NamedTuple):
     futures: Tensor | None = None
     future_vectors: Tensor | None = None
 
+    @property
+    def all_positions(self) -> bool:
+        """Whether the examples are all positions of the histories, not one history each."""
+        return self.interests.attention.shape[2] == 0
+
 
 class LossArguments(BaseModel):
     """Base of the arguments of a loss term. A description is the help of the option of its name."""

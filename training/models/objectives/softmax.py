@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from index.encoders.arguments import Dim
 from training.models.objectives.interface import LossArguments, LossInputs, LossTerm
+from training.models.objectives.log_normalizer import log_normalizer
 from training.models.objectives.registry import register_main
 from training.models.objectives.served_scores import served_scores
 
@@ -24,20 +25,30 @@ def softmax_loss(batch: LossInputs, target_logits: Tensor, negative_logits: Tens
     Logits are corrected for how often a row is drawn (logQ), and a negative that is the target
     itself is left out.
     """
-    target_logits, negative_logits = corrected_logits(batch, target_logits, negative_logits)
-    total = torch.logaddexp(target_logits, negative_logits.logsumexp(dim=1))
-    return (total - target_logits).mean()
+    if batch.all_positions:  # whose examples are many; other fits keep the digits they had
+        target_logits, negative_logits = _without_log_q(batch, target_logits, negative_logits)
+        others = log_normalizer(negative_logits, batch.targets, batch.negatives)
+    else:
+        target_logits, negative_logits = corrected_logits(batch, target_logits, negative_logits)
+        others = negative_logits.logsumexp(dim=1)
+    return (torch.logaddexp(target_logits, others) - target_logits).mean()
 
 
 def corrected_logits(
     batch: LossInputs, target_logits: Tensor, negative_logits: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Logits minus logQ, and -inf for a negative that is the target itself."""
-    if batch.negative_log_q is not None and batch.target_log_q is not None:
-        target_logits = target_logits - batch.target_log_q
-        negative_logits = negative_logits - batch.negative_log_q
+    target_logits, negative_logits = _without_log_q(batch, target_logits, negative_logits)
     accidental_hits = batch.targets[:, None] == batch.negatives
     return target_logits, negative_logits.masked_fill(accidental_hits, -torch.inf)
+
+
+def _without_log_q(
+    batch: LossInputs, target_logits: Tensor, negative_logits: Tensor
+) -> tuple[Tensor, Tensor]:
+    if batch.negative_log_q is None or batch.target_log_q is None:
+        return target_logits, negative_logits
+    return target_logits - batch.target_log_q, negative_logits - batch.negative_log_q
 
 
 def gather_interests(interests: Tensor, selected: Tensor) -> Tensor:
@@ -131,5 +142,9 @@ class ServedMax(LossTerm):
     """
 
     def forward(self, batch: LossInputs) -> Tensor:
-        best = served_scores(batch.interests.vectors, batch.negative_vectors)
+        vectors = batch.interests.vectors
+        if batch.all_positions and vectors.shape[1] == 1:  # as below, in fewer operations
+            best = vectors[:, 0] @ batch.negative_vectors.T
+        else:
+            best = served_scores(vectors, batch.negative_vectors)
         return softmax_loss(batch, target_scores(batch).max(dim=1).values, best)

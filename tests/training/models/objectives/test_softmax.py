@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from index.encoders import History, Interests
+from index.encoders.interface import prefixes
 from training.models.negative_sampling import full
 from training.models.objectives import AUXILIARY_LOSSES, LossInputs, Objective, build_objective
 from training.models.objectives.bam import MultiLoss
@@ -86,9 +87,13 @@ def hard(batch: LossInputs) -> Any:
     return lambda b, vector: (chosen[b] @ vector).item()
 
 
+@pytest.mark.parametrize("all_positions", [False, True])
 @pytest.mark.parametrize("log_q", [False, True])
-def test_losses_agree_with_loops(log_q):
+def test_losses_agree_with_loops(log_q, all_positions):
     batch = a_batch([4, 2, 2, 7, 1], log_q)
+    if all_positions:
+        batch = batch._replace(interests=prefixes(batch.interests.vectors))
+    assert batch.all_positions == all_positions
     z = batch.interests.vectors
 
     def best(b: int, vector: Tensor) -> float:
