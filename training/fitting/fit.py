@@ -82,24 +82,32 @@ def fit(
     drafts = root / "drafts"
     key = fingerprint(plan, data.catalog, data.log)
     with working_folder(drafts / f".fit-{key}") as folder:
-
-        def run(config: FitConfig, name: str | None = None) -> FitResult:
-            run_folder = folder / (name or f"K={config.interests}")
-            run_folder.mkdir(exist_ok=True)
-            trainer = Trainer(config, data.catalog, data.split, run_folder)
-            return trainer.run(step_callback(trainer))
-
-        files: Mapping[str, str] = {}
-        if isinstance(plan, Search):
-            choice = search(plan, data.catalog, data.split, folder, on_message)
-            config, result = choice.config, run(choice.config, choice.name)
-            files = reports(choice.trials)
-        else:
-            config, result = select_interests(plan, run, lambda result: result.metrics)
+        config, result, texts = _train(plan, data, folder, step_callback, on_message)
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{config.encoder}-{key[:6]}"
-        draft = write_draft(folder / name, config, data, result, texts=files).rename(drafts / name)
+        draft = write_draft(folder / name, config, data, result, texts=texts).rename(drafts / name)
         fsync(drafts)
         return draft
+
+
+def _train(
+    plan: FitConfig | Search,
+    data: PreparedData,
+    folder: Path,
+    step_callback: Callable[[Trainer], StepCallback],
+    on_message: Callable[[str], None],
+) -> tuple[FitConfig, FitResult, Mapping[str, str]]:
+    """The settings that were chosen, the run with them, and the reports of a search."""
+
+    def run(config: FitConfig, name: str | None = None) -> FitResult:
+        run_folder = folder / (name or f"K={config.interests}")
+        run_folder.mkdir(exist_ok=True)
+        trainer = Trainer(config, data.catalog, data.split, run_folder)
+        return trainer.run(step_callback(trainer))
+
+    if isinstance(plan, Search):
+        choice = search(plan, data.catalog, data.split, folder, on_message)
+        return choice.config, run(choice.config, choice.name), reports(choice.trials)
+    return *select_interests(plan, run, lambda result: result.metrics), {}
 
 
 def write_draft(

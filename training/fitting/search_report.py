@@ -25,7 +25,8 @@ class Trial:
 
 def describe(trial: Trial) -> str:
     """A line for the log."""
-    parts = [f"{trial.epochs} epochs", f"{trial.seconds:g} s"]
+    epochs = f"{trial.epochs} epoch{'s' if trial.epochs != 1 else ''}"
+    parts = [epochs, f"{trial.seconds:g} s"]
     if trial.value is not None:
         parts.append(f"{trial.metric} {trial.value:.4f}")
     if trial.distinct_share is not None:
