@@ -10,7 +10,8 @@ _FACET_STATES = 3
 class FacetReadout(nn.Module):
     """z_k = W_k [h_t; GELU(V [h_t; h_{t-1}; h_{t-2}])]: facets of the newest states.
 
-    Chang and McCallum, multi-facet softmax, ACL 2022, Eq. 4; Chang et al., arXiv 2310.14079.
+    W_k begins as the identity on h_t, plus half of torch's own draw. Chang and McCallum,
+    multi-facet softmax, ACL 2022, Eq. 4; Chang et al., arXiv 2310.14079.
     """
 
     states_read: int | None = _FACET_STATES
@@ -21,6 +22,9 @@ class FacetReadout(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.recent = nn.Linear(_FACET_STATES * dim, dim)  # V
         self.facets = nn.Linear(2 * dim, interests * dim, bias=False)  # W_k
+        # Interests begin near the state: K random directions take many epochs to mean anything.
+        with torch.no_grad():
+            self.facets.weight.mul_(0.5)[:, :dim] += torch.eye(dim).repeat(interests, 1)
 
     def forward(self, states: Tensor, mask: Tensor, ends: Tensor) -> tuple[Tensor, Tensor | None]:
         """The interests (S, K, D) after the positions `ends` (B, T), of states (B, T, D); None.

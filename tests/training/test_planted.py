@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from index.retrieval.retriever import Retriever
-from training.config import FitConfig
+from training.config import FitConfig, read_config
 from training.data.synthetic import write_synthetic
 from training.evaluation.evaluate import evaluate, exact_retriever
 from training.evaluation.metrics import recall
@@ -78,3 +78,19 @@ def test_nothing_is_learnt_from_the_control(tmp_path):
     retriever, cases = trained(tmp_path, control=True)
     metrics = evaluate(retriever, cases)
     assert metrics["recall@20"] < 1.2 * popularity_recall(cases, 20)
+
+
+def test_parts_are_read_from_the_history_as_the_planted_categories_are(tmp_path):
+    """Four learnt tokens, each of one part of the items: all lists differ, and they pay."""
+    settings = {"interests": 4, "readout": "tokens", "objective": "partitioned-max"}
+    small = {"dim": 32, "negatives": 300, "epochs": 16, "encoder": "transformer"}
+    config = read_config(None, {**settings, **small})
+    write_synthetic(tmp_path, users=900, items=300, seed=4)
+    prepared = prepare_log(tmp_path / "interactions.parquet", tmp_path / "items.parquet", config)
+    fitted = Trainer(config, prepared.catalog, prepared.split, tmp_path).run()
+    retriever = exact_retriever(prepared.catalog, fitted.encoder, fitted.vectors, config.history)
+    cases = prepared.split.test
+    metrics = evaluate(retriever, cases)
+    assert metrics["interest_union"] == 1
+    assert metrics["recall@20"] > 3 * popularity_recall(cases, 20)
+    assert sum(coverage(retriever, case) for case in cases) / len(cases) > 0.5
