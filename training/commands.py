@@ -16,7 +16,7 @@ from pydantic_settings import CliPositionalArg, CliToggleFlag
 from index.cli import fields_given
 from index.encoders import ENCODERS
 from index.release.manifest import read_manifest
-from training.config import FitConfig, given_options, read_config
+from training.config import FitConfig, given_options
 from training.data.event_compaction import compact_events
 from training.data.log_options import LogSource
 from training.data.splits import ProtocolName
@@ -29,6 +29,7 @@ from training.experiments.baselines import BASELINES, POP_RECENT
 from training.experiments.compare import TRIALS, compare, parse_setting, with_popularity
 from training.experiments.paper_sweeps import SWEEPS
 from training.experiments.runner import ExperimentRunner
+from training.fitting.candidates import read_search
 from training.fitting.fit import fit
 from training.fitting.progress import progress_bar
 from training.fitting.summary import summary
@@ -54,7 +55,11 @@ FolderPath = Annotated[Path, AfterValidator(_no_file)]
 Settings = tuple[Annotated[str, AfterValidator(unquote)], ...]
 Preset = Annotated[
     PresetName,
-    Field("best", description="settings where none are given: the best found, or the paper's own"),
+    Field(
+        "accurate",
+        description="settings where none are given: the best found, or the paper's own; diverse: "
+        "of encoders and K, only those whose lists differ; best is accurate",
+    ),
 ]
 
 
@@ -81,8 +86,9 @@ else:
 class FitCommand(Command, _FitOptions):
     """Train on LOG and write a draft, whose path is the last line printed.
 
-    LOG is a CSV or Parquet file with user_id, item_id and timestamp, or a public format. A fit that
-    was interrupted continues when the same command is given again.
+    LOG is a CSV or Parquet file with user_id, item_id and timestamp, or a public format. Without
+    --encoder and --interests, both are chosen on validation. A fit that was interrupted continues
+    when the same command is given again.
     """
 
     log: CliPositionalArg[ExistingPath] = Field(description="log of interactions")
@@ -101,11 +107,16 @@ class FitCommand(Command, _FitOptions):
     def cli_cmd(self) -> None:
         given = fields_given(self)
         options = {name: given[name] for name in FitConfig.model_fields if name in given}
-        config = read_config(self.config, options, self.preset)
+        plan = read_search(self.config, options, self.preset)
         torch.set_num_threads(self.threads)
         with ExitStack() as bars:
             draft = fit(
-                self.log, self.root, config, self.items, lambda trainer: progress_bar(trainer, bars)
+                self.log,
+                self.root,
+                plan,
+                self.items,
+                lambda trainer: progress_bar(trainer, bars),
+                _log,
             )
         for sentence in summary(read_manifest(draft)):
             _log(sentence)

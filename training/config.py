@@ -56,6 +56,13 @@ class FitConfig(ModelOptions, LogOptions):
         5000, ge=1, description="maximum number of validation users evaluated after an epoch"
     )
 
+    search_minutes: float = Field(
+        10.0,
+        ge=0,
+        description="minutes for choosing the encoder and K, if neither is given; the chosen one "
+        "is then trained to its end; 0 takes the first candidate",
+    )
+
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
         if self.encoder in ENCODERS:
@@ -110,7 +117,7 @@ def read_toml(path: Path | None) -> dict[str, Any]:
 
 
 def read_config(
-    path: Path | None, overrides: dict[str, Any], preset: PresetName = "best"
+    path: Path | None, overrides: dict[str, Any], preset: PresetName = "accurate"
 ) -> FitConfig:
     """The preset of the encoder, overridden by a TOML file's settings, then by `overrides`.
 

@@ -1,13 +1,14 @@
 """Named settings of an encoder. Settings that a preset leaves out have FitConfig's defaults.
 
-best: the best settings found in general: FitConfig's defaults, except for encoders that need a
-training of their own. paper: the settings of the encoder's paper.
+accurate: the best settings found in general: FitConfig's defaults, except for encoders that need a
+training of their own; best is an older name of it. diverse: the same settings. The two differ in
+what a search among CANDIDATES chooses. paper: the settings of the encoder's paper.
 """
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
-PresetName = Literal["best", "paper"]
+PresetName = Literal["accurate", "diverse", "best", "paper"]
 
 _SOFTMAX = {"objective": "softmax", "dropout": 0.0, "weight_decay": 1e-6}
 _COMIREC = _SOFTMAX | {"sampler": "log-uniform", "negatives": 1280, "learning_rate": 0.001}
@@ -60,6 +61,33 @@ _BEST: Mapping[str, Mapping[str, Any]] = {
     "timirec": _PAPER["timirec"] | {"learning_rate": 0.001},
     "sasrec": _ALL_POSITIONS,
     "transformer": {**_ALL_POSITIONS, "interests": 1, "expansion": 2},
+}
+
+# What a fit chooses from if neither encoder nor K is given, the most preferred first. A candidate
+# has the preset of its encoder; these settings say what it is, and one that is given otherwise
+# rules it out. The names are those of folders.
+CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+    "re4-8": {"encoder": "re4", "interests": 8},
+    "transformer-1": {"encoder": "transformer", "interests": 1, "objective": "served-max"},
+    "re4-1": {"encoder": "re4", "interests": 1},
+    "transformer-gated-4": {
+        "encoder": "transformer",
+        "interests": 4,
+        "objective": "gated-max",
+        "mutual_information": 0.1,
+    },
+    "transformer-partitioned-4": {
+        "encoder": "transformer",
+        "interests": 4,
+        "objective": "partitioned-max",
+    },
+    "transformer-matching-8": {
+        "encoder": "transformer",
+        "interests": 8,
+        "objective": "set-matching",
+    },
+    "re4-4": {"encoder": "re4", "interests": 4},
+    "re4-2": {"encoder": "re4", "interests": 2},
 }
 
 

@@ -192,8 +192,7 @@ class Retriever:
     ) -> tuple[NDArray[np.int64], ServedInterests]:
         """The rows that the encoder sees (B, L), 0 = padding, and their interests."""
         rows = pad_histories(histories, self.history_length)
-        known = self._catalog_rows(rows) if delta else rows
-        vectors = self._vectors_of(rows, delta)
+        known, vectors = self._catalog_rows(rows) if delta else rows, self._vectors_of(rows, delta)
         with np.errstate(
             over="ignore", invalid="ignore"
         ):  # as torch: what is not finite comes out so

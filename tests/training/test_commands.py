@@ -178,3 +178,23 @@ def test_a_layout_that_cannot_be_used_is_refused(
         ended = run_command(*command, *words)
         assert (ended.exit_code, ended.stdout) == (1, "")
         assert message in ended.stderr
+
+
+def test_a_fit_chooses_its_method_and_says_what_it_tried(
+    log: Path, tmp_path: Path, run_command: Run
+) -> None:
+    tiny = [word for word in TINY if word not in ("--interests", "2")]
+    fit = ["fit", log, "--root", tmp_path, *tiny, "--epochs", 1, "--preset", "best"]
+    ended = run_command(*fit)
+    assert ended.exit_code == 0, ended.stderr
+    draft = ended.stdout.splitlines()[-1]
+    tried = json.loads((Path(draft) / "search.json").read_text())
+    [chosen] = [trial for trial in tried if trial["result"] == "chosen"]
+    settings, manifest = settings_of(draft), json.loads((Path(draft) / "manifest.json").read_text())
+    assert f"{settings['encoder']}-" in chosen["candidate"]
+    assert chosen["value"] == manifest["metrics"]["validation"]["recall@50"]
+    assert {"search.md", "search.json", "history.jsonl"} <= manifest["files"].keys()
+    assert f"search: {chosen['candidate']} is chosen" in ended.stderr
+    for trial in tried:
+        assert f"search: {trial['candidate']}: 1 epoch, " in ended.stderr
+        assert f"| {trial['candidate']} " in (Path(draft) / "search.md").read_text()

@@ -25,7 +25,10 @@ from training.evaluation.evaluate import evaluate_in_detail, exact_retriever
 from training.evaluation.popularity import popularity_metrics
 from training.evaluation.protocols import DataSplit, split_log
 from training.evaluation.unseen import Unseen, unseen_by_fit
+from training.fitting.candidates import Search
 from training.fitting.fingerprint import fingerprint
+from training.fitting.search import search
+from training.fitting.search_report import reports
 from training.fitting.select_interests import select_interests
 from training.fitting.trainer import FitResult, StepCallback, Trainer
 from training.fitting.working_folder import working_folder
@@ -61,40 +64,33 @@ def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> P
 def fit(
     log_path: Path,
     root: Path,
-    config: FitConfig,
+    plan: FitConfig | Search,
     items_path: Path | None = None,
     step_callback: Callable[[Trainer], StepCallback] = lambda trainer: lambda examples, state: None,
+    on_message: Callable[[str], None] = lambda message: None,
 ) -> Path:
     """Train on a log and write the draft <root>/drafts/<id>; returns that folder.
 
     After a run was killed, the same call over the same users, items and times continues it and ends
     with the same metrics.
-    step_callback: makes the function that is called after each step, once for each training run;
-    there are several runs if K is open.
+    plan: the settings, or the candidates to choose from.
+    step_callback: makes the function that is called after each step, once for each training run
+    to its end; there are several runs if only K is open. on_message: gets what the search says.
     Raises LogError, ConfigError, or DivergedError; then it leaves no draft.
     """
+    config = plan.first if isinstance(plan, Search) else plan
     if config.encoder not in ENCODERS:
         raise ConfigError(f"encoder: no {config.encoder!r}; choose one of {', '.join(ENCODERS)}")
     data = prepare_log(log_path, items_path, config)
     drafts = root / "drafts"
-    key = fingerprint(config, data.catalog, data.log)
+    key = fingerprint(plan, data.catalog, data.log)
     with working_folder(drafts / f".fit-{key}") as folder:
-
-        def run(config: FitConfig) -> FitResult:
-            run_folder = folder / f"K={config.interests}"
-            run_folder.mkdir(exist_ok=True)
-            trainer = Trainer(config, data.catalog, data.split, run_folder)
-            return trainer.run(step_callback(trainer))
-
-        config, result = select_interests(config, run, lambda result: result.metrics)
+        config, result, texts = _train(plan, data, folder, step_callback, on_message)
         result = in_detail(config, data, result)
-        cases = data.split.validation[: config.validation_users]
-        by_popularity = popularity_metrics(
-            data.split.train, data.catalog, cases, config.exclude_seen, config.popularity_days
-        )
-        metrics = {f"{VALIDATION}_{name}": values for name, values in by_popularity.items()}
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{config.encoder}-{key[:6]}"
-        draft = write_draft(folder / name, config, data, result, metrics).rename(drafts / name)
+        metrics = _popularity(config, data)
+        written = write_draft(folder / name, config, data, result, metrics, texts=texts)
+        draft = written.rename(drafts / name)
         fsync(drafts)
         return draft
 
@@ -107,6 +103,36 @@ def in_detail(config: FitConfig, data: PreparedData, result: FitResult) -> FitRe
     return replace(result, metrics={**result.metrics, **detail.means})
 
 
+def _popularity(config: FitConfig, data: PreparedData) -> dict[str, dict[str, float]]:
+    """What popularity reaches on validation, of all time and of the last weeks."""
+    cases = data.split.validation[: config.validation_users]
+    by_popularity = popularity_metrics(
+        data.split.train, data.catalog, cases, config.exclude_seen, config.popularity_days
+    )
+    return {f"{VALIDATION}_{name}": values for name, values in by_popularity.items()}
+
+
+def _train(
+    plan: FitConfig | Search,
+    data: PreparedData,
+    folder: Path,
+    step_callback: Callable[[Trainer], StepCallback],
+    on_message: Callable[[str], None],
+) -> tuple[FitConfig, FitResult, Mapping[str, str]]:
+    """The settings that were chosen, the run with them, and the reports of a search."""
+
+    def run(config: FitConfig, name: str | None = None) -> FitResult:
+        run_folder = folder / (name or f"K={config.interests}")
+        run_folder.mkdir(exist_ok=True)
+        trainer = Trainer(config, data.catalog, data.split, run_folder)
+        return trainer.run(step_callback(trainer))
+
+    if isinstance(plan, Search):
+        choice = search(plan, data.catalog, data.split, folder, on_message)
+        return choice.config, run(choice.config, choice.name), reports(choice.trials)
+    return *select_interests(plan, run, lambda result: result.metrics), {}
+
+
 def write_draft(
     folder: Path,
     config: FitConfig,
@@ -114,11 +140,12 @@ def write_draft(
     result: FitResult,
     metrics: Mapping[str, dict[str, float]] | None = None,
     unseen: Unseen | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a new folder whose name is the draft's id. It may be moved once it is complete.
 
     metrics: by split, metrics for the manifest besides those on validation. unseen: what was not
-    trained on; None is what the settings hold out.
+    trained on; None is what the settings hold out. texts: more files, by name.
     """
     sample = [case.history for case in data.split.validation[:_TUNING_USERS]]
     retriever = exact_retriever(data.catalog, result.encoder, result.vectors, config.history)
@@ -128,12 +155,16 @@ def write_draft(
     )
     files = write_parts(folder, result.encoder, result.vectors, data.catalog, interests)
     records = "".join(json.dumps(record) + "\n" for record in result.history)
-    (folder / HISTORY).write_text(records, encoding="utf-8")
+    texts = {HISTORY: records, **(texts or {})}
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
     unseen = unseen or unseen_by_fit(config, data.log)
     manifest = _manifest(folder.name, config, data, result, metrics or {}, unseen)
     write_manifest(
         folder,
-        manifest.model_copy(update={"files": {**files, HISTORY: digest(folder / HISTORY)}}),
+        manifest.model_copy(
+            update={"files": {**files, **{name: digest(folder / name) for name in texts}}}
+        ),
     )
     return folder
 

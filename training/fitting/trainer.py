@@ -129,14 +129,30 @@ class Trainer:
         Raises DivergedError if the loss, or a vector that is served, becomes NaN or infinite.
         """
         state = self.state
-        while state.epoch < self._config.epochs and not self._patience_exhausted():
-            self._train_epoch(on_step)
-            self._end_epoch()
+        self.train(on_step)
         if self._finalize is not None and not state.finished:
             self._finish(self._finalize)
         checkpoint.load(self._best, self._model)
         vectors = self._model.vectors()
         return FitResult(self._model.encoder.eval(), vectors, state.best, state.history)
+
+    def train(
+        self, on_step: StepCallback, until: int | None = None, deadline: float = math.inf
+    ) -> bool:
+        """Train until `until` epochs are done, all by default; returns whether the run got there,
+        or ended before by its patience.
+
+        deadline: of time.monotonic(); the epoch that is running then is the last. Calls with rising
+        `until` make the same weights as one call. Raises DivergedError.
+        """
+        state = self.state
+        last = min(until or self.epochs, self.epochs)
+        while state.epoch < last and not self._patience_exhausted():
+            self._train_epoch(on_step)
+            self._end_epoch()
+            if time.monotonic() > deadline:
+                break
+        return state.epoch >= last or self._patience_exhausted()
 
     def validate(self) -> dict[str, float]:
         """Metrics of the current weights, by exact search. Raises DivergedError."""

@@ -81,8 +81,8 @@ class ModelOptions(_RegisteredOptions):
         8,
         ge=1,
         le=64,
-        description="K, number of interest vectors of a user; unless given, re4 has 8 or 1, "
-        "selected on validation",
+        description="K, number of interest vectors of a user; unless given, validation selects it, "
+        "of a fit with --encoder re4 8 or 1",
     )
     history: HistoryLength
     dim: Dim

@@ -12,6 +12,7 @@ from index.release.publish import KEEP
 from training.config import ConfigError, FitConfig, read_config, read_toml, refuse_former_names
 from training.data.time_units import describe, unit_of
 from training.evaluation.metrics import GateMetric
+from training.fitting.candidates import Search, leaves_open, read_search
 from training.models.options import model_identity
 from training.presets import PresetName
 
@@ -89,7 +90,12 @@ class NightConfig(BaseModel):
 
     # the fit
     cold: bool = Field(False, description="train from scratch, not from the live release")
-    preset: PresetName = Field("best", description="settings of the fit where none are given")
+    preset: PresetName = Field("accurate", description="settings of the fit where none are given")
+    search: bool = Field(
+        False,
+        description="choose encoder and K anew where fit leaves them open, training from scratch; "
+        "otherwise those of the live release are kept",
+    )
     fit: dict[str, Any] = Field(default_factory=dict, description="settings of the fit")
     warm: dict[str, Any] = Field(
         default_factory=dict, description="settings of the fit that differ in a warm start"
@@ -210,11 +216,19 @@ class NightConfig(BaseModel):
             raise ValueError("name a file or folder; . is this one")
         return given
 
-    def fit_config(self, warm: bool) -> FitConfig:
-        """Raises ConfigError for a setting that a fit does not have."""
+    def fit_config(self, warm: bool, chosen: Mapping[str, Any] | None = None) -> FitConfig:
+        """chosen: what an earlier search chose; it holds where `fit` leaves the choice open.
+
+        Raises ConfigError for a setting that a fit does not have."""
         # A model that was trained before has the first stage of a two-stage training behind it.
         warm_start = {"pretrain_epochs": 0, **self.warm} if warm else {}
-        return read_config(None, {"split": "temporal", **self.fit, **warm_start}, self.preset)
+        kept = chosen or {} if leaves_open(self.fit, self.preset) else {}
+        settings = {**kept, "split": "temporal", **self.fit, **warm_start}
+        return read_config(None, settings, self.preset)
+
+    def search_plan(self) -> Search | FitConfig:
+        """What a run from scratch chooses from. Raises ConfigError."""
+        return read_search(None, {"split": "temporal", **self.fit}, self.preset)
 
     def settings(self) -> dict[str, Any]:
         """The settings that the release depends on, as JSON."""
@@ -259,6 +273,7 @@ def _check_fits(config: NightConfig) -> None:
     for warm in (False, True):
         try:
             config.fit_config(warm)
+            config.search_plan()
         except ConfigError as error:
             raise ConfigError(f"{'warm' if warm else 'fit'}: {error}") from error
     for name in sorted(model_identity() & config.warm.keys()):

@@ -1,7 +1,7 @@
 """The steps of a nightly run: fit, compare, refit, write a draft, build its index, publish."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from index.release.atomic_io import fsync
@@ -25,6 +25,7 @@ from training.evaluation.holdout_day import day_cases, whole_histories
 from training.evaluation.protocols import DataSplit
 from training.evaluation.unseen import later_than
 from training.fitting.fit import PreparedData, in_detail, write_draft
+from training.fitting.search_report import reports
 from training.fitting.warm_start import TrainedModel
 from training.nightly.config import NightConfig
 from training.nightly.notifications import MessageCallback
@@ -45,7 +46,7 @@ class NightlyPipeline:
         self.name: str = metadata["night"]
         self.live_id: str | None = metadata["live"]
         self.window: Result = metadata["window"]
-        self._training = TrainingStage(config, store)
+        self._training = TrainingStage(config, store, on_message)
 
     def run(self) -> str:
         """The id of the new release, which is live.
@@ -96,6 +97,8 @@ class NightlyPipeline:
             "warm": training.is_warm,
             "encoder": training.is_warm and training.is_encoder_warm,
             "interests": fitted.encoder.interests,
+            "method": training.selected_config.encoder,
+            "search": [asdict(trial) for trial in training.trials],
             "metrics": in_detail(training.selected_config, training.data, fitted).metrics,
             "history": fitted.history,
             "users": len(data.log),
@@ -110,7 +113,7 @@ class NightlyPipeline:
         if training.live is not None:
             manifest, model = training.live
             live = _retriever(model, manifest.encoder.history_length)
-        config = training.fit_config
+        config = training.selected_config
         new = _retriever(training.as_model(training.fitted), config.history)
         cases = day_cases(training.log, since)
         comparison = compare_releases(
@@ -123,7 +126,7 @@ class NightlyPipeline:
         return {"metrics": refitted.metrics, "history": refitted.history}
 
     def _write_draft(self) -> Result:
-        name = f"{self.name}-{self._training.fit_config.encoder}"
+        name = f"{self.name}-{self.store.result('fit')['method']}"
         draft = self.config.root / DRAFTS / name
         if not draft.exists():
             draft.parent.mkdir(exist_ok=True)
@@ -144,7 +147,8 @@ class NightlyPipeline:
             released = replace(training.refitted, metrics=fit["metrics"], history=fit["history"])
             tmp_path = self.store.folder / DRAFT / name
             unseen = later_than(float(log.times.max()))
-            write_draft(tmp_path, training.selected_config, data, released, metrics, unseen)
+            texts = reports(training.trials) if training.trials else None
+            write_draft(tmp_path, training.selected_config, data, released, metrics, unseen, texts)
             tmp_path.rename(draft)
             fsync(draft.parent)
         return {"draft": name}

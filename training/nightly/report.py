@@ -14,6 +14,7 @@ from training.evaluation.champion_challenger import day_gate
 from training.evaluation.detail import INTEREST_COLUMNS, NO_CATEGORIES, seen_prefix
 from training.evaluation.interest_metrics import CATEGORY_DIVERSITY, INTEREST_METRICS
 from training.evaluation.metrics import view_names
+from training.fitting.search_report import Trial, table
 from training.nightly.pipeline import NightlyPipeline
 from training.nightly.plots import MODELS, SHOWN_METRICS, write_plots
 from training.nightly.run_warnings import WARNINGS
@@ -54,7 +55,8 @@ def _markdown(report: dict[str, Any], plots: list[str]) -> str:
     parts = [title, sentence, _window(report["window"])]
     parts += [f"**Warning.** {sentence}" for sentence in report.get(WARNINGS, ())]
     if fit := steps.get("fit"):
-        parts += [_training(fit, steps.get("refit"), report["catch_up"]), _drift(fit["drift"])]
+        parts += [_training(fit, steps.get("refit"), report["catch_up"]), _search(fit["search"])]
+        parts.append(_drift(fit["drift"]))
     if comparison := steps.get("judge"):
         parts.append(_comparison(comparison, report["live"]))
     if fit := steps.get("fit"):
@@ -101,9 +103,16 @@ def _training(fit: dict[str, Any], refit: dict[str, Any] | None, passes: int) ->
     if refit is not None and refit["history"] != fit["history"]:
         refitted = f"then {_epochs(refit)} with the held-out day and {passes} over it alone"
     return (
-        f"**Training.** {start}, K = {fit['interests']}; {fit['interactions']:,} interactions of "
+        f"**Training.** {start}, {fit['method']}, K = {fit['interests']}; "
+        f"{fit['interactions']:,} interactions of "
         f"{fit['users']:,} users with {fit['items']:,} items; {_epochs(fit)}; {refitted}."
     )
+
+
+def _search(trials: list[dict[str, Any]]) -> str:
+    if not trials:
+        return ""
+    return f"**Search** for method and K:\n\n{table([Trial(**trial) for trial in trials])}"
 
 
 def _epochs(run: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,10 @@ from training.data.packed_log import prepare
 from training.data.readers import read_log
 from training.evaluation.holdout_day import split_day
 from training.evaluation.protocols import DataSplit
+from training.fitting.candidates import Search, chosen_settings
 from training.fitting.fit import PreparedData
+from training.fitting.search import Choice, search
+from training.fitting.search_report import Trial
 from training.fitting.select_interests import select_interests, with_interests
 from training.fitting.trainer import FitResult, Trainer
 from training.fitting.warm_start import (
@@ -31,6 +34,7 @@ from training.fitting.warm_start import (
 )
 from training.models.model import Model
 from training.nightly.config import NightConfig
+from training.nightly.notifications import MessageCallback
 from training.nightly.outcome import RejectedError
 from training.nightly.step_store import StepStore
 from training.nightly.window import WINDOW
@@ -47,8 +51,8 @@ class TrainingStage:
     """Everything is computed on first use, from the files that earlier steps have left in the run's
     folder: the process may have been started for any step."""
 
-    def __init__(self, config: NightConfig, store: StepStore) -> None:
-        self._config, self._folder = config, store.folder
+    def __init__(self, config: NightConfig, store: StepStore, on_message: MessageCallback) -> None:
+        self._config, self._folder, self._on_message = config, store.folder, on_message
         metadata = store.metadata
         self._run_id: str = metadata["night"]
         self._live_id: str | None = metadata["live"]
@@ -104,9 +108,10 @@ class TrainingStage:
     @cached_property
     def is_warm(self) -> bool:
         """Whether training starts from the item vectors of the live release."""
-        if self._config.cold or self.live is None:
+        if self._config.cold or self._config.search or self.live is None:
             return False
-        return are_vectors_compatible(self.live.model, self._config.fit_config(warm=True))
+        config = self._config.fit_config(warm=True, chosen=self._chosen_before)
+        return are_vectors_compatible(self.live.model, config)
 
     @property
     def is_encoder_warm(self) -> bool:
@@ -118,23 +123,58 @@ class TrainingStage:
     # --- settings ---
 
     @cached_property
+    def _chosen_before(self) -> dict[str, Any]:
+        """The method and K of the live release; nothing without one, or if they are chosen anew."""
+        if self.live is None or self._config.search:
+            return {}
+        return chosen_settings(self.live.manifest.training)
+
+    @cached_property
+    def _plan(self) -> Search | FitConfig:
+        """Candidates only if nothing was chosen before."""
+        plan = self.fit_config if self._chosen_before else self._config.search_plan()
+        if not isinstance(plan, Search):
+            return self.fit_config
+        update = {"test_fraction": self.fit_config.test_fraction}
+        candidates = {n: c.model_copy(update=update) for n, c in plan.candidates.items()}
+        return plan.model_copy(update={"candidates": candidates})
+
+    @cached_property
     def fit_config(self) -> FitConfig:
-        """Its test fraction is the share of the interactions that is held out."""
+        """Its test fraction is the share of the interactions that is held out. A search changes
+        method and K: see selected_config."""
         share = self._window["held_out"] / self._window["counts"]["kept"]
-        config = self._config.fit_config(self.is_warm)
+        config = self._config.fit_config(self.is_warm, self._chosen_before)
         if self.live is not None and self.is_warm:
             config = with_interests(config, int(str(self.live.manifest.training["interests"])))
         return config.model_copy(update={"test_fraction": min(max(share, 1e-6), 0.49)})
 
     @property
     def selected_config(self) -> FitConfig:
-        """fit_config with the selected K."""
+        """The settings that the search, or the choice of K, selected."""
         return self._selected[0]
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """What the search tried; nothing without one."""
+        choice = self._choice
+        return choice.trials if choice is not None else ()
 
     # --- models ---
 
     @cached_property
+    def _choice(self) -> Choice | None:
+        if not isinstance(self._plan, Search):
+            return None
+        folder = self._folder / "fit"
+        folder.mkdir(exist_ok=True)
+        return search(self._plan, self.data.catalog, self.data.split, folder, self._on_message)
+
+    @cached_property
     def _selected(self) -> tuple[FitConfig, FitResult]:
+        if (choice := self._choice) is not None:
+            result = self._train(f"fit/{choice.name}", choice.config, self.data.split, None)
+            return choice.config, result
         initialize = self._initialize_from_live if self.is_warm else None
 
         def run(config: FitConfig) -> FitResult:
@@ -168,12 +208,14 @@ class TrainingStage:
 
     def _continue(self, name: str, result: FitResult, split: DataSplit, since: float) -> FitResult:
         """Train on: first on all data of the task, then on its interactions since a time."""
+        selected = self.selected_config
         update = {
             "epochs": self._config.refit_epochs,
             "pretrain_epochs": 0,
-            "interests": self.selected_config.interests,
+            "interests": selected.interests,
         }
-        config = self._config.fit_config(warm=True).model_copy(update=update)
+        chosen = chosen_settings(selected.model_dump(mode="json"))
+        config = self._config.fit_config(warm=True, chosen=chosen).model_copy(update=update)
 
         def initialize(model: Model) -> None:
             source = self.as_model(result)

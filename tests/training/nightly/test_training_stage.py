@@ -4,11 +4,15 @@ import pytest
 
 from index.release.manifest import read_manifest
 from tests.training.nightly.nightly_runs import (
+    FIT,
+    SECOND_END,
     assert_rejected,
     config_of,
     live_release,
+    read_page,
     read_report,
 )
+from training.data.event_window import DAY_S
 from training.nightly.run import run_nightly
 
 
@@ -31,6 +35,25 @@ def test_an_open_k_is_kept_by_a_warm_run_and_selected_by_a_cold_one(folder, cold
     assert report["steps"]["fit"]["encoder"] is not cold
     assert (report["steps"]["fit"]["interests"] == live_count) is not cold
     assert live_count not in (1, 8)
+
+
+def test_the_live_release_s_method_is_kept_until_a_search_is_told(folder):
+    """The first run named K = 2; these leave method and K open."""
+    fit = {name: value for name, value in FIT.items() if name != "interests"}
+    fit |= {"epochs": 1, "objective": "served-max"}
+    config = config_of(folder, refit_epochs=0).model_copy(update={"fit": fit})
+    kept = read_report(folder, run_nightly(config))["steps"]["fit"]
+    assert (kept["warm"], kept["encoder"], kept["method"]) == (True, True, "re4")
+    assert (kept["interests"], kept["search"]) == (2, [])
+
+    anew = config.model_copy(update={"search": True, "until": SECOND_END + 12 * DAY_S})
+    outcome = run_nightly(anew)
+    chosen = read_report(folder, outcome)["steps"]["fit"]
+    [trial] = [trial for trial in chosen["search"] if trial["result"] == "chosen"]
+    assert trial["candidate"] == f"{chosen['method']}-{chosen['interests']}"
+    assert trial["value"] == chosen["metrics"]["recall@50"]
+    assert not chosen["warm"]
+    assert f"| {trial['candidate']} " in read_page(folder, outcome)
 
 
 def test_vectors_of_another_length_make_a_cold_start(folder):
