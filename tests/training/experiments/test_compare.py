@@ -36,7 +36,7 @@ def test_a_system_can_have_its_own_settings(runner):
     assert (config.interests, config.head, config.dim) == (3, "tanh", 8)
     paper = system_config("re4:preset=paper;reattend=0", TINY, "best")
     assert (paper.objective, paper.recency, paper.reattend) == ("softmax", False, 0)
-    with pytest.raises(ConfigError, match="choose best or paper"):
+    with pytest.raises(ConfigError, match="choose accurate or diverse or best or paper"):
         system_config("re4:preset=own", TINY, "best")
     with pytest.raises(ConfigError, match="write key=value"):
         system_config("re4:interests", TINY, "best")
