@@ -24,7 +24,8 @@ class FacetReadout(nn.Module):
         self.facets = nn.Linear(2 * dim, interests * dim, bias=False)  # W_k
         # Interests begin near the state: K random directions take many epochs to mean anything.
         with torch.no_grad():
-            self.facets.weight.mul_(0.5)[:, :dim] += torch.eye(dim).repeat(interests, 1)
+            weights = self.facets.weight.mul_(0.5).view(interests, dim, 2 * dim)
+            weights[:, :, :dim].diagonal(dim1=1, dim2=2).add_(1.0)
 
     def forward(self, states: Tensor, mask: Tensor, ends: Tensor) -> tuple[Tensor, Tensor | None]:
         """The interests (S, K, D) after the positions `ends` (B, T), of states (B, T, D); None.
@@ -54,7 +55,7 @@ class TokenReadout(nn.Module):
     ) -> None:
         super().__init__()
         self._heads = heads
-        self.tokens = nn.Parameter(torch.randn(interests, dim) * dim**-0.5)
+        self.tokens = nn.Parameter(torch.randn(interests, dim).mul_(dim**-0.5))
         self.distance_bias = nn.Parameter(torch.zeros(interests, history))
         self.before_attention, self.before_layers = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.query = nn.Linear(dim, dim, bias=False)

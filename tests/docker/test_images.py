@@ -95,8 +95,8 @@ def url(root: Path) -> Iterator[str]:
 @pytest.mark.parametrize("release", [*ENCODERS, *SPECS])
 def test_the_server_answers_from_each_kind_of_release(root: Path, url: str, release: str) -> None:
     point(root, release)
-    end = time.monotonic() + 30
-    while httpx.get(f"{url}/release").json()["release"]["id"] != release:
+    end = time.monotonic() + 120
+    while httpx.get(f"{url}/release", timeout=60).json()["release"]["id"] != release:
         assert time.monotonic() < end
         time.sleep(0.02)
     response = httpx.post(f"{url}/recommend", json={"sequence": ["item-1", "item-2"], "k": 5})
