@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.ann.kernels import FLOAT32, KERNELS, MAX_CODE, Codes, Kernel, KernelName
+from index.ann.one_thread import one_thread
 from index.ann.quantization import QuantizedMatrix
 from index.ann.selection import score_rows, top_candidates
 
@@ -57,7 +58,8 @@ def choose_kernel(kernels: Sequence[Kernel], timing: Timing | None = None) -> Ke
     timing: measures the kernels; by default on this processor, in some 100 milliseconds.
     """
     candidates = [kernel for kernel in kernels if is_exact(kernel) and kernel.name != FLOAT32.name]
-    seconds = (timing or measure_kernels)([FLOAT32, *candidates])
+    with one_thread():
+        seconds = (timing or measure_kernels)([FLOAT32, *candidates])
     faster = [kernel for kernel in candidates if seconds[kernel.name] < seconds[FLOAT32.name]]
     return min(faster, key=lambda kernel: seconds[kernel.name], default=FLOAT32)
 
@@ -83,7 +85,8 @@ def is_exact(kernel: Kernel) -> bool:
 def measure_kernels(kernels: Sequence[Kernel]) -> dict[KernelName, float]:
     """Seconds that each takes for the same exact search: the shortest of several, in turns.
 
-    Of this thread's time on a processor, which other load on the machine hardly changes. Infinite
+    Of this process's time on a processor, all threads, which other load on the machine hardly
+    changes. Infinite
     for those that are many times slower than the first.
     """
     random = np.random.default_rng(0)
@@ -110,9 +113,9 @@ def _shortest(
     for _ in range(_ROUNDS):
         for name, call in calls.items():
             others.max()
-            start = time.thread_time()
+            start = time.process_time()
             call()
-            seconds[name] = min(seconds[name], time.thread_time() - start)
+            seconds[name] = min(seconds[name], time.process_time() - start)
     return seconds
 
 

@@ -2,11 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from index.ann.build import assign_lists, build_index
@@ -14,6 +12,7 @@ from index.ann.flat import FlatIndex
 from index.ann.gpu import emulate_gpu
 from index.ann.ivf import IvfIndex
 from index.ann.kernels import Kernel
+from index.ann.one_thread import one_thread
 from index.ann.processor import processor_name
 from index.ann.spec import GPU_LIMIT, IndexMeasurement, IndexSpec, TuningTrial
 from index.retrieval.merge import merge
@@ -48,13 +47,12 @@ class _Sample:
         return _Sample(self.interests[:requests], self.answers[:requests], self.k)
 
     def measure(self, index: ItemIndex) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """For each request, searched alone: the recall, and microseconds of the thread, with the
-        merge."""
+        """For each request, searched alone: the recall, and microseconds of CPU with the merge."""
         recalls, seconds = [], []
         for request, answer in zip(self.interests, self.answers, strict=True):
-            start = time.thread_time()  # which other load on the machine hardly changes
+            start = time.process_time()  # which other load on the machine hardly changes
             merged = merge(index.search(request[None], self.k))
-            seconds.append(time.thread_time() - start)
+            seconds.append(time.process_time() - start)
             recalls.append(np.isin(answer, merged.rows[0, : self.k]).mean())
         return np.array(recalls), np.array(seconds) * 1e6
 
@@ -87,7 +85,7 @@ def tune(
     item, a quarter tunes the index, and the last quarter, used for neither, is reported on.
     kernel: of the products; by default the fastest on this processor.
     """
-    with _one_thread():
+    with one_thread():
         exact = FlatIndex(vectors, kernel)
         if len(interests) < _MIN_USERS:
             all_users = _Sample.of(exact, interests, k)
@@ -111,17 +109,6 @@ def tune(
             if measurement.recall >= recall:
                 return candidate.index, measurement
     raise AssertionError("exact search reaches every recall; this is a bug")
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Time with one torch thread, as in a server, where each thread answers its own requests."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _measure(
