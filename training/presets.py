@@ -60,7 +60,16 @@ _BEST: Mapping[str, Mapping[str, Any]] = {
     "re4": {"interests": None, "recency": True, "score_temperature": 0.15},
     "timirec": _PAPER["timirec"] | {"learning_rate": 0.001},
     "sasrec": _ALL_POSITIONS,
-    "transformer": {**_ALL_POSITIONS, "interests": 1, "expansion": 2},
+    "transformer": {
+        **_ALL_POSITIONS,
+        "interests": 1,
+        "dim": 128,
+        "expansion": 1,
+        "dropout": 0.5,
+        "batch_size": 512,
+        "negatives": 800,
+        "learning_rate": 0.004,
+    },
 }
 
 # What a fit chooses from if neither encoder nor K is given, the most preferred first. A candidate
