@@ -20,7 +20,7 @@ from joblib import cpu_count
 from index.release.atomic_io import replace_text
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
-from training.evaluation.interest_metrics import INTEREST_METRICS
+from training.evaluation.metrics import DISTINCT_SHARE
 from training.evaluation.protocols import DataSplit
 from training.fitting.candidates import Search
 from training.fitting.search_report import Trial, describe, table
@@ -28,7 +28,6 @@ from training.fitting.steps import OneByOne, Outcome, SideBySide, Step, Steps, e
 from training.fitting.trainer import DivergedError
 
 MIN_DISTINCT_SHARE = 0.5  # of the lists of `diverse`
-_DISTINCT_SHARE = INTEREST_METRICS[2]
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
 _STATE = "search.json"
 _WORTH_A_PROCESS = 100_000  # examples of the first round; starting one takes some seconds
@@ -152,7 +151,7 @@ class Halving:
             seconds=round(outcomes[-1].seconds, 1) if outcomes else 0.0,
             metric=config.selection_metric,
             value=metrics.get(config.selection_metric),
-            distinct_share=metrics.get(_DISTINCT_SHARE) if config.interests != 1 else None,
+            distinct_share=metrics.get(DISTINCT_SHARE) if config.interests != 1 else None,
             result=failure or result,
         )
 
@@ -195,7 +194,7 @@ class Halving:
         return value
 
     def _is_distinct(self, name: str, rung: int) -> bool:
-        return self._metric(name, rung, _DISTINCT_SHARE) >= MIN_DISTINCT_SHARE
+        return self._metric(name, rung, DISTINCT_SHARE) >= MIN_DISTINCT_SHARE
 
     def _ranked(self, names: Sequence[str], rung: int) -> list[str]:
         """Best first; of equals, the more preferred first."""
@@ -211,7 +210,7 @@ class Halving:
         """Those whose lists differ; all, with a message, if there are none."""
         distinct = [name for name in names if self._is_distinct(name, rung)]
         if not distinct:
-            shares = {name: self._metric(name, rung, _DISTINCT_SHARE) for name in names}
+            shares = {name: self._metric(name, rung, DISTINCT_SHARE) for name in names}
             widest = max(shares, key=lambda name: shares[name])
             self._on_message(
                 f"search: no candidate has a distinct share of {MIN_DISTINCT_SHARE:g}, at most "

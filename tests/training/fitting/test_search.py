@@ -37,8 +37,7 @@ class Scored:
                 return
             self.taken.append((step.name, step.until))
             recall, ndcg, share = self.scores[step.name]
-            metrics = {"recall@50": recall, "ndcg@50": ndcg, "interest_union": share}
-            metrics["distinct_share"] = share
+            metrics = {"recall@50": recall, "ndcg@50": ndcg, "distinct_share": share}
             failure = "loss is nan" if recall < 0 else None
             yield step, Outcome(step.until, 1.0, metrics, failure is None, failure)
 
