@@ -141,6 +141,7 @@ def _serve(settings: Settings) -> None:
 
             supervise(settings, run_server)
     except (EmbeddedRedisError, SetupError) as error:
+        logging.shutdown()  # so that the sentence is below all lines of the log
         fail(1, str(error))
 
 
