@@ -39,10 +39,13 @@ def serve_self_attention(
     mask: NDArray[np.bool_],
     position_bias: Tensor | None = None,
 ) -> NDArray[np.float32]:
-    """As self_attention, in numpy."""
-    scores = serve_linear(score, np.tanh(serve_linear(project, keys[mask])))
-    logits = np.full((*mask.shape, scores.shape[1]), -np.inf, np.float32)
-    logits[mask] = scores
+    """As self_attention, in numpy.
+
+    Each history is a product of its own, padding included, so that its interests, to the bit, do
+    not depend on the others of its batch.
+    """
+    scores = serve_linear(score, np.tanh(serve_linear(project, keys)))
+    logits = np.where(mask[:, :, None], scores, np.float32(-np.inf))
     if position_bias is not None:
         logits += position_bias.detach().numpy()
     logits -= logits.max(axis=1, keepdims=True)

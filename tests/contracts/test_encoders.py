@@ -20,6 +20,7 @@ from index.encoders import (
     build_encoder,
     read_arguments,
 )
+from index.encoders.cosine import CosineEncoder
 from index.encoders.single_interest import SasRecEncoder
 from index.retrieval.padding import pad_histories
 
@@ -84,6 +85,20 @@ def test_what_is_served_is_what_was_trained(encoder: Encoder) -> None:
     assert served.vectors.dtype == served.attention.dtype == np.float32
     np.testing.assert_allclose(served.vectors, trained.vectors.numpy(), atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(served.attention, trained.attention.numpy(), atol=1e-6)
+
+
+def test_what_is_served_without_torch_does_not_depend_on_the_batch(encoder: Encoder) -> None:
+    """To the bit: the order of items whose scores are nearly equal would change with it."""
+    inner = encoder.encoder if isinstance(encoder, CosineEncoder) else encoder
+    if type(inner).serve is Encoder.serve:
+        pytest.skip("it serves with torch")
+    rows = pad_histories(HISTORIES * 20, 5)
+    history = ServedHistory(rows, table().numpy()[rows], rows != 0)
+    together = encoder.serve(history)
+    for number in range(len(rows)):
+        alone = encoder.serve(ServedHistory(*(part[number : number + 1] for part in history)))
+        np.testing.assert_array_equal(alone.vectors[0], together.vectors[number])
+        np.testing.assert_array_equal(alone.attention[0], together.attention[number])
 
 
 def encode(encoder: Encoder, histories: list[list[int]], length: int = 5) -> Interests:
