@@ -38,8 +38,8 @@ FAULTY_SHARE = 0.05  # of the calls, and as many after it
 
 
 @asynccontextmanager
-async def started(url: str) -> AsyncIterator[tuple[HistoryStore, ResilientRedis]]:
-    settings = Settings(releases=Path(), redis_url=url, breaker_threshold=10**9)
+async def started(url: str, root: Path) -> AsyncIterator[tuple[HistoryStore, ResilientRedis]]:
+    settings = Settings(releases=root, redis_url=url, breaker_threshold=10**9)
     redis = ResilientRedis(deployment_of(settings), settings, Metrics())
     await redis.start()
     store = HistoryStore(redis, settings, Metrics())
@@ -66,7 +66,7 @@ async def collect(calls: int, draw: random.Random) -> dict[str, CallCounts]:
     with tempfile.TemporaryDirectory(prefix="re4-") as folder, servers(Path(folder)) as urls:
         share = math.ceil(calls / len(urls) / len(TIMEOUTS_S))
         for deployment, url in urls.items():
-            async with started(url) as (store, redis):
+            async with started(url, Path(folder)) as (store, redis):
                 for timeout_s in TIMEOUTS_S:
                     redis.timeout_s = timeout_s
                     name = f"{deployment}, {timeout_s * 1e3:g} ms"
@@ -75,7 +75,7 @@ async def collect(calls: int, draw: random.Random) -> dict[str, CallCounts]:
         with proxied(target) as (port, set_fault):
             for fault in FAULTS:
                 await set_fault("none")()
-                async with started(f"redis://{HOST}:{port}") as (store, redis):
+                async with started(f"redis://{HOST}:{port}", Path(folder)) as (store, redis):
                     redis.timeout_s = TIMEOUTS_S[0]
                     for state in (fault, "none"):
                         await set_fault(state)()
