@@ -86,8 +86,7 @@ def measure_kernels(kernels: Sequence[Kernel]) -> dict[KernelName, float]:
     """Seconds that each takes for the same exact search: the shortest of several, in turns.
 
     Of this process's time on a processor, all threads, which other load on the machine hardly
-    changes. Infinite
-    for those that are many times slower than the first.
+    changes. Infinite for those that are many times slower than the first.
     """
     random = np.random.default_rng(0)
     vectors = random.random((_VECTORS, _DIM), np.float32) - np.float32(0.5)

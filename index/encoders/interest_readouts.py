@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from index.encoders.transformer_blocks import swiglu
+
 _FACET_STATES = 3
 
 
@@ -81,6 +83,6 @@ class TokenReadout(nn.Module):
         attention = seen.masked_fill(hidden[:, None, None], -torch.inf).softmax(dim=3)
         read = (attention @ values[which]).transpose(1, 2).flatten(2)  # (S, K, D)
         mixed = self.tokens + self.drop(read)
-        gate, value = self.up(self.before_layers(mixed)).chunk(2, dim=2)
-        vectors: Tensor = self.norm(mixed + self.drop(self.down(F.silu(gate) * value)))
+        update = swiglu(self.up, self.down, self.before_layers(mixed))
+        vectors: Tensor = self.norm(mixed + self.drop(update))
         return vectors, attention.mean(dim=1)

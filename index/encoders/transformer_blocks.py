@@ -16,6 +16,13 @@ def causal_mask(mask: Tensor) -> Tensor:
     return (causal & mask[:, None, :]) | diagonal
 
 
+def swiglu(up: nn.Linear, down: nn.Linear, inputs: Tensor) -> Tensor:
+    """W3 (SiLU(W1 x) * W2 x) for x (B, T, D): up has W1 and W2, down W3 (Shazeer, 2020, Eq. 6)."""
+    gate, value = up(inputs).chunk(2, dim=2)
+    outputs: Tensor = down(F.silu(gate) * value)
+    return outputs
+
+
 class PlainBlock(nn.Module):
     """Attention and a perceptron, each with a norm before and a residual around it."""
 
@@ -44,8 +51,8 @@ class PlainBlock(nn.Module):
 class GatedBlock(nn.Module):
     """A LiGR layer: x + sigmoid(W x) * Attention(norm x), then the same with a SwiGLU perceptron.
 
-    Borisyuk et al., LiGR, 2025, Eq. 2; SwiGLU(x) = W3 (SiLU(W1 x) * W2 x) (Shazeer, 2020, Eq. 6),
-    `expansion` times as wide as x. gated=False leaves out both sigmoids.
+    Borisyuk et al., LiGR, 2025, Eq. 2. The perceptron is `expansion` times as wide as x.
+    gated=False leaves out both sigmoids.
     """
 
     def __init__(
@@ -78,8 +85,8 @@ class GatedBlock(nn.Module):
         states = states + self._gate(
             self.attention_gate, states, self.out(attended.transpose(1, 2).flatten(2))
         )
-        gate, value = self.up(self.before_layers(states)).chunk(2, dim=2)
-        return states + self._gate(self.layers_gate, states, self.down(F.silu(gate) * value))
+        update = swiglu(self.up, self.down, self.before_layers(states))
+        return states + self._gate(self.layers_gate, states, update)
 
     def _gate(self, gate: nn.Module | None, states: Tensor, update: Tensor) -> Tensor:
         dropped: Tensor = self.drop(update)

@@ -1,6 +1,6 @@
 """Evaluation through the Retriever that serves: offline metrics and interest metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from training.data.readers import read_log
 from training.data.splits import ProtocolName
 from training.evaluation.detail import Detail, measure_in_detail
 from training.evaluation.interest_clusters import cluster_metrics
-from training.evaluation.interest_metrics import interest_metrics
+from training.evaluation.interest_metrics import interest_metrics, merged_metrics
 from training.evaluation.metrics import measure
 from training.evaluation.popularity import popularity_metrics
 from training.evaluation.protocols import EvaluationCase
@@ -129,7 +129,8 @@ def evaluate(
     """Each metric at each cutoff, mean over the users; what was counted; the interest metrics."""
     values = user_metrics(retriever, cases, exclude_seen)
     means = {name: float(by_user.mean()) for name, by_user in values.items()}
-    return means | _about(retriever, cases, exclude_seen)
+    measure_interests = partial(interest_metrics, exclude_seen=exclude_seen)
+    return means | _about(retriever, cases, exclude_seen, measure_interests)
 
 
 def evaluate_in_detail(
@@ -138,11 +139,15 @@ def evaluate_in_detail(
     """As evaluate, with what several interests are for; it takes several times as long."""
     rank = partial(rank_cases, retriever)
     detail = measure_in_detail(rank, cases, exclude_seen, retriever.catalog, retriever)
-    return detail._replace(means=_about(retriever, cases, exclude_seen) | detail.means)
+    about = _about(retriever, cases, exclude_seen, merged_metrics)  # the lists are in the detail
+    return detail._replace(means=about | detail.means)
 
 
 def _about(
-    retriever: Retriever, cases: list[EvaluationCase], exclude_seen: bool
+    retriever: Retriever,
+    cases: list[EvaluationCase],
+    exclude_seen: bool,
+    measure_interests: Callable[[Retriever, list[list[int]]], dict[str, float]],
 ) -> dict[str, float]:
     """What was counted, and the interest metrics.
 
@@ -162,4 +167,4 @@ def _about(
     named = {name: float(count) for name, count in counts.items()}
     if not histories:
         return named
-    return named | interest_metrics(retriever, histories, exclude_seen=exclude_seen)
+    return named | measure_interests(retriever, histories)

@@ -11,7 +11,8 @@ from training.evaluation.interest_lists import interest_lists, without
 from training.evaluation.metrics import DISTINCT_SHARE, CaseView, distinct_share
 
 # The metrics of every release, and the one that needs categories.
-INTEREST_METRICS = ("interest_cosine", "interest_entropy", DISTINCT_SHARE)
+COSINE, ENTROPY = "interest_cosine", "interest_entropy"
+INTEREST_METRICS = (COSINE, ENTROPY, DISTINCT_SHARE)
 CATEGORY_DIVERSITY = "category_diversity"
 _BATCH = 256
 
@@ -22,14 +23,27 @@ def interest_metrics(
     n: int = 50,
     exclude_seen: bool = False,
 ) -> dict[str, float]:
-    """Means over users; histories: of rows, oldest first.
+    """As merged_metrics, with the distinct_share, which takes a search for each interest.
 
-    interest_cosine: mean cosine between two interests of a user; 1 is collapse.
-    interest_entropy: entropy of the share of a user's n best items that each interest retrieved,
-    over log K; 0 means that one interest retrieved all.
     distinct_share: distinct items among the n best of each interest, over K * n; exclude_seen:
-    without those of the history. Elsewhere they are in.
-    These are 1, 0 and 1 if K is 1.
+    without those of the history. 1 if K is 1.
+    """
+    shares = [
+        distinct_share((), CaseView((), lists=[without(rows, seen) for rows in lists]), n)
+        for history, lists in zip(histories, interest_lists(retriever, histories, n), strict=True)
+        for seen in [{*history} if exclude_seen else set()]
+    ]
+    return merged_metrics(retriever, histories, n) | {DISTINCT_SHARE: float(np.mean(shares))}
+
+
+def merged_metrics(
+    retriever: Retriever, histories: Sequence[Sequence[int]], n: int = 50
+) -> dict[str, float]:
+    """Means over users; histories: of rows, oldest first. Items of the history are in.
+
+    interest_cosine: mean cosine between two interests of a user; 1 is collapse, or K = 1.
+    interest_entropy: entropy of the share of a user's n best items that each interest retrieved,
+    over log K; 0 means that one interest retrieved all, or K = 1.
     category_diversity: the share of pairs among a user's n best items that differ in category;
     only if categories are known (ComiRec, KDD 2020).
     """
@@ -42,13 +56,10 @@ def interest_metrics(
         cosines.append(_pairwise_cosine(interests[:, :, : retriever.encoder.content]))
         entropies += [_entropy(result.interests, interests.shape[1]) for result in results]
         diversities += [_diversity(retriever, result) for result in results]
-    shares = [
-        distinct_share((), CaseView((), lists=[without(rows, seen) for rows in lists]), n)
-        for history, lists in zip(histories, interest_lists(retriever, histories, n), strict=True)
-        for seen in [{*history} if exclude_seen else set()]
-    ]
-    means = (np.concatenate(cosines).mean(), np.mean(entropies), np.mean(shares))
-    metrics = dict(zip(INTEREST_METRICS, map(float, means), strict=True))
+    metrics = {
+        COSINE: float(np.concatenate(cosines).mean()),
+        ENTROPY: float(np.mean(entropies)),
+    }
     if any(retriever.catalog.categories):
         metrics[CATEGORY_DIVERSITY] = float(np.mean(diversities))
     return metrics
