@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 from pydantic_settings import BaseSettings, TomlConfigSettingsSource
@@ -12,6 +12,7 @@ from training.data.examples import Positions
 from training.data.former_names import FORMER_NAMES
 from training.data.log_options import LogOptions
 from training.evaluation.metrics import SelectionMetric
+from training.models.closed_form import CLOSED_FORM_SETTINGS, has_closed_form
 from training.models.model import encoder_arguments
 from training.models.objectives import AUXILIARY_LOSSES, MAIN_LOSSES
 from training.models.options import ModelOptions
@@ -25,7 +26,9 @@ class ConfigError(ValueError):
 class FitConfig(ModelOptions, LogOptions):
     """One training run. Descriptions are the command line's help."""
 
-    epochs: int = Field(30, ge=1, description="maximum number of passes over the examples")
+    epochs: int = Field(
+        30, ge=1, description="maximum number of passes over the examples; linear needs none"
+    )
     patience: int = Field(
         3, ge=1, description="epochs without a better validation metric before stopping"
     )
@@ -43,6 +46,9 @@ class FitConfig(ModelOptions, LogOptions):
         "its positions in one pass, which gru4rec, sasrec and transformer can",
     )
     learning_rate: float = Field(0.005, gt=0, description="learning rate of Adam")
+    learning_rate_schedule: Literal["constant", "linear"] = Field(
+        "constant", description="constant, or falling linearly over `epochs`, to 0 after the last"
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="beta1 of Adam")
     beta2: float = Field(0.99, ge=0, lt=1, description="beta2 of Adam")
     weight_decay: float = Field(
@@ -72,12 +78,23 @@ class FitConfig(ModelOptions, LogOptions):
             self._check_positions()
         elif MAIN_LOSSES[self.model_dump()["objective"]].term.needs_positions:
             raise ValueError("this objective learns several next items: set positions = 'all'")
+        if has_closed_form(self):
+            self._check_closed_form()
         if self.epochs <= self.pretrain_epochs:
             raise ValueError(
                 f"epochs = {self.epochs} leaves none to choose from after pretrain_epochs = "
                 f"{self.pretrain_epochs}"
             )
         return self
+
+    def _check_closed_form(self) -> None:
+        given = self.model_dump()
+        for name, value in {**CLOSED_FORM_SETTINGS, **dict.fromkeys(AUXILIARY_LOSSES, 0.0)}.items():
+            if given[name] != value:
+                raise ValueError(
+                    f"{name} = {given[name]!r}: {self.encoder} is computed in closed form, and "
+                    f"scores by inner products; leave it out, or set {name} = {value!r}"
+                )
 
     def _check_positions(self) -> None:
         causal = [name for name, encoder in ENCODERS.items() if encoder.causal]

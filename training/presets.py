@@ -59,6 +59,7 @@ _BEST: Mapping[str, Mapping[str, Any]] = {
     # interests None: two values are tried, see training.fitting.select_interests.
     "re4": {"interests": None, "recency": True, "score_temperature": 0.15},
     "timirec": _PAPER["timirec"] | {"learning_rate": 0.001},
+    "linear": {"interests": 1, "history": 200, "history_decay": 0.9},
     "sasrec": _ALL_POSITIONS,
     "transformer": {
         **_ALL_POSITIONS,
@@ -69,6 +70,8 @@ _BEST: Mapping[str, Mapping[str, Any]] = {
         "batch_size": 512,
         "negatives": 800,
         "learning_rate": 0.004,
+        "learning_rate_schedule": "linear",
+        "epochs": 24,
     },
 }
 
@@ -77,6 +80,8 @@ _BEST: Mapping[str, Mapping[str, Any]] = {
 # rules it out. The names are those of folders.
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
     "re4-8": {"encoder": "re4", "interests": 8},
+    "linear-recent": {"encoder": "linear", "interests": 1, "history_decay": 0.9, "history": 200},
+    "linear-bag": {"encoder": "linear", "interests": 1, "history_decay": 1.0, "history": 1000},
     "transformer-1": {"encoder": "transformer", "interests": 1, "objective": "served-max"},
     "re4-1": {"encoder": "re4", "interests": 1},
     "transformer-gated-4": {

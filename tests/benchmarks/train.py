@@ -28,7 +28,7 @@ from training.data.synthetic import write_synthetic
 from training.experiments.compare import system_config
 from training.fitting.fit import PreparedData, prepare_log
 from training.fitting.malloc import keep_freed_memory
-from training.fitting.trainer import build_optimizers, training_step
+from training.fitting.optimization import build_optimizers, training_step
 from training.models.model import Model
 
 ITEMS = (12_000, 368_000)

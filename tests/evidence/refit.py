@@ -30,7 +30,8 @@ from training.evaluation.evaluate import exact_retriever
 from training.evaluation.holdout_day import day_cases
 from training.experiments.compare import parse_setting
 from training.fitting.fit import PreparedData
-from training.fitting.trainer import Trainer, build_optimizers, training_step
+from training.fitting.optimization import build_optimizers, training_step
+from training.fitting.trainer import Trainer
 from training.fitting.warm_start import TrainedModel, initialize_from, train_on_recent
 from training.models.model import Model
 

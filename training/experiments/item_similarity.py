@@ -9,48 +9,22 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.linalg import lapack
 
 from training.data.packed_log import PackedLog
 from training.evaluation.rankings import Scorer
+from training.models.item_weights import ease_weights, interaction_matrix
 
 _BLOCK = 1024  # items whose neighbours are found at once
 
 
-def interaction_matrix(log: PackedLog, items: int) -> sparse.csr_array:
-    """(users, items) float32: 1 where a user took the item, however often; column = row - 1."""
-    users = np.repeat(np.arange(len(log)), np.diff(log.offsets))
-    known = log.rows <= items
-    cells = users[known], log.rows[known] - 1
-    ones = np.ones(len(cells[0]), np.float32)
-    matrix = sparse.csr_array((ones, cells), shape=(len(log), items))
-    matrix.sum_duplicates()
-    matrix.data[:] = 1
-    return matrix
-
-
 def ease(log: PackedLog, items: int, l2: float, max_items: int) -> Scorer:
-    """EASE (Steck, WWW 2019, Eq. 8): B = I - P diagMat(1 / diag(P)), P = (X^T X + l2 I)^-1.
+    """EASE: the scores of a history x, of ones, are x B (see ease_weights).
 
-    The diagonal of B is 0, and the scores of a history x, of ones, are x B. Only the first
-    max_items rows, the most popular, are in B, which takes 4 max_items^2 bytes. The scores of
-    others are -inf, and they count for nothing in a history.
-    Raises ArithmeticError if l2 is too small for float32.
+    Only the first max_items rows, the most popular, are in B. The scores of others are -inf, and
+    they count for nothing in a history. Raises ArithmeticError if l2 is too small for float32.
     """
     size = min(items, max_items)
-    taken = interaction_matrix(log, size)
-    gram = (taken.T @ taken).toarray().T  # symmetric, and in LAPACK's order without a copy
-    gram[np.diag_indices(size)] += l2
-    lower, failed = lapack.spotrf(gram, lower=1, overwrite_a=1)
-    if failed == 0:
-        lower, failed = lapack.spotri(lower, lower=1, overwrite_c=1)
-    if failed:
-        raise ArithmeticError(f"l2: {l2:g} leaves the items' matrix singular; give more")
-    for item in range(size):
-        lower[item, item + 1 :] = lower[item + 1 :, item]
-    weights = lower.T
-    weights /= -np.diag(weights).copy()
-    np.fill_diagonal(weights, 0.0)
+    weights = ease_weights(interaction_matrix(log, size), l2).weights
 
     def score(histories: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         known = [[row for row in {*history} if row <= size] for history in histories]

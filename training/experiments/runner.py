@@ -176,10 +176,16 @@ class ExperimentRunner:
             validation=fitted.metrics,
             test=test.means | cluster_metrics(retriever, split.test),
             users=_per_user(test.users),
-            samples_per_s=float(np.mean([r["samples_per_s"] for r in fitted.history])),
+            samples_per_s=_mean_speed(fitted.history),
             encode_us=_encode_us(retriever, split.test),
             curve=fitted.history,
         )
+
+
+def _mean_speed(history: list[dict[str, Any]]) -> float:
+    """Samples/s over the epochs; 0 of weights that were computed."""
+    speeds = [record["samples_per_s"] for record in history if record["epoch"]]
+    return float(np.mean(speeds)) if speeds else 0.0
 
 
 def _cached(path: Path, run: Callable[[], RunResult]) -> RunResult:

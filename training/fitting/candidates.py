@@ -10,7 +10,6 @@ from training.config import ConfigError, FitConfig, read_config, read_toml
 from training.presets import CANDIDATES, PresetName
 
 _NAMED = {"encoder", "interests"}  # who gives one of them has chosen
-_IDENTITY = sorted({name for settings in CANDIDATES.values() for name in settings})
 
 
 class Search(BaseModel):
@@ -54,7 +53,10 @@ def read_search(
 
 def chosen_settings(training: Mapping[str, Any]) -> dict[str, Any]:
     """What a fit chose, or was given, of the settings in a release's manifest."""
-    return {name: training[name] for name in _IDENTITY if name in training}
+    encoder = training.get("encoder")
+    candidates = [own for own in CANDIDATES.values() if own["encoder"] == encoder]
+    names = ["encoder", *(name for own in candidates for name in own)]
+    return {name: training[name] for name in names if name in training}
 
 
 def leaves_open(settings: Mapping[str, Any], preset: PresetName) -> bool:

@@ -5,7 +5,7 @@ A run that was killed continues from its last checkpoint and ends with the same 
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from index.encoders import Encoder
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
-from training.data.examples import Examples, open_stream
+from training.data.examples import open_stream
 from training.evaluation.evaluate import evaluate, exact_retriever
 from training.evaluation.protocols import DataSplit
 from training.fitting import checkpoint
+from training.fitting.optimization import build_optimizers, set_learning_rate, training_step
+from training.models.closed_form import has_closed_form, solve
 from training.models.model import Model
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -80,7 +82,8 @@ class Trainer:
     folder: holds the checkpoints. A checkpoint that exists is continued, so it must belong to this
     very run.
     initialize: sets the initial weights of a fresh model. They are validated as epoch 0 and compete
-    with those of each epoch. Without it, a run begins with random weights.
+    with those of each epoch. Without it, a run begins with random weights. A model that is computed
+    in closed form takes neither, and has no epochs.
     finalize: changes the weights after the last epoch. With it there is no early stopping, and the
     run returns the final weights, not the best ones on validation.
     """
@@ -95,7 +98,8 @@ class Trainer:
         finalize: Callable[[Model], None] | None = None,
     ) -> None:
         self._finalize = finalize
-        self.epochs, self.selection_metric = config.epochs, config.selection_metric
+        self.epochs = 0 if has_closed_form(config) else config.epochs
+        self.selection_metric = config.selection_metric
         self._config, self._catalog = config, catalog
         self._validation = split.validation[: config.validation_users]
         self._exclude_seen = config.exclude_seen
@@ -113,6 +117,12 @@ class Trainer:
         if self._checkpoint.exists():
             metadata = checkpoint.load(self._checkpoint, self._model, self._optimizers)
             self.state = TrainingState(**metadata)
+        elif has_closed_form(config):
+            try:
+                solve(self._model, config, split.train)
+            except ArithmeticError as error:
+                raise DivergedError(f"ease_l2 = {config.ease_l2:g}: {error}") from error
+            self._validate_initial_weights()
         elif initialize is not None:
             initialize(self._model)
             self._validate_initial_weights()
@@ -179,6 +189,7 @@ class Trainer:
         state, model = self.state, self._model
         model.train()
         model.objective.start_epoch(state.epoch)
+        set_learning_rate(self._optimizers, self._config, state.epoch)
         if state.batch == 0:
             _seed_epoch(self._config.seed, state.epoch)
             model.start_epoch()
@@ -256,45 +267,6 @@ class Trainer:
         checkpoint.save(self._best, self._model)
 
 
-def training_step(
-    model: Model, optimizers: Sequence[torch.optim.Optimizer], examples: Examples
-) -> dict[str, float]:
-    """One update of the weights; returns the loss terms and their weighted sum, "loss".
-
-    If the loss is not finite, weights and optimizers stay unchanged.
-    """
-    loss, terms = model(examples)
-    losses = {name: value.item() for name, value in terms.items()} | {"loss": loss.item()}
-    if math.isfinite(losses["loss"]):
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
-    return losses
-
-
 def _seed_epoch(seed: int, epoch: int) -> None:
     state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
     torch.manual_seed(int(state[0]))
-
-
-def build_optimizers(model: Model, config: FitConfig) -> list[torch.optim.Optimizer]:
-    """Adam for dense parameters; SparseAdam for a large item table, to update only used rows."""
-    betas = (config.beta1, config.beta2)
-    sparse = [model.table.weight] if model.table.sparse else []
-    dense = [p for p in model.parameters() if all(p is not q for q in sparse)]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Adam(
-            dense,
-            config.learning_rate,
-            betas,
-            weight_decay=config.weight_decay,
-            foreach=False,
-            # A tenth of the time, but other last digits: fits made before it stay as they are.
-            fused=config.positions == "all",
-        )
-    ]
-    if sparse:
-        optimizers.append(torch.optim.SparseAdam(sparse, config.learning_rate, betas))
-    return optimizers

@@ -15,7 +15,7 @@ from index.retrieval.catalog import Catalog
 from training.config import FitConfig
 from training.data.examples import open_stream
 from training.data.packed_log import PackedLog
-from training.fitting.trainer import build_optimizers, training_step
+from training.fitting.optimization import build_optimizers, training_step
 from training.models.model import Model, encoder_arguments
 
 _CATALOG_SIZE = "items"  # the encoder argument that holds the size of the catalog

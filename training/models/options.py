@@ -101,6 +101,15 @@ class ModelOptions(_RegisteredOptions):
     item_init_std: float = Field(
         0.1, gt=0, description="standard deviation of the initial item vectors"
     )
+    ease_l2: float = Field(
+        300.0, gt=0, description="linear: L2 regularisation of the items' weights"
+    )
+    ease_items: int = Field(
+        10_000,
+        ge=1,
+        description="linear: most popular items whose weights are solved for together, in 8 bytes "
+        "for each pair; vectors of rarer items are projections",
+    )
     sparse_update_threshold: int = Field(
         100_000,
         ge=0,

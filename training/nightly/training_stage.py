@@ -32,6 +32,7 @@ from training.fitting.warm_start import (
     is_encoder_compatible,
     train_on_recent,
 )
+from training.models.closed_form import has_closed_form
 from training.models.model import Model
 from training.nightly.config import NightConfig
 from training.nightly.notifications import MessageCallback
@@ -111,7 +112,7 @@ class TrainingStage:
         if self._config.cold or self._config.search or self.live is None:
             return False
         config = self._config.fit_config(warm=True, chosen=self._chosen_before)
-        return are_vectors_compatible(self.live.model, config)
+        return are_vectors_compatible(self.live.model, config) and not has_closed_form(config)
 
     @property
     def is_encoder_warm(self) -> bool:
@@ -186,7 +187,7 @@ class TrainingStage:
     def fitted(self) -> FitResult:
         """The model that is compared with the live release: not trained on the held-out day."""
         result = self._selected[1]
-        if self.is_warm or not self._config.refit_epochs:
+        if self.is_warm or not self._config.refit_epochs or has_closed_form(self.selected_config):
             return result
         # The live release was last trained on its newest events; so is the model compared with it.
         since = 2 * self._window["since"] - self._window["last"]
@@ -201,6 +202,8 @@ class TrainingStage:
         if not self._config.refit_epochs:
             return self.fitted
         split = DataSplit(self.data.log, self.data.split.validation, self.data.split.test)
+        if has_closed_form(self.selected_config):
+            return self._train("refit", self.selected_config, split, None)
         return self._continue("refit", self.fitted, split, self._window["since"])
 
     def as_model(self, result: FitResult) -> TrainedModel:

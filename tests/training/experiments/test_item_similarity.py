@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from training.data.packed_log import PackedLog
 from training.evaluation.protocols import EvaluationCase
 from training.evaluation.rankings import rank_by_scores
-from training.experiments.item_similarity import ease, interaction_matrix, item_knn
+from training.experiments.item_similarity import ease, item_knn
+from training.models.item_weights import interaction_matrix
 
 ITEMS = 30
 
@@ -68,7 +69,7 @@ def test_ease_leaves_out_what_is_beyond_its_bound(log):
 
 
 def test_too_little_regularisation_is_told(log):
-    with pytest.raises(ArithmeticError, match=r"l2: -100 leaves .* singular; give more"):
+    with pytest.raises(ArithmeticError, match=r"l2 of -100 leaves .* singular; give more"):
         ease(log, ITEMS, -100.0, max_items=ITEMS)
 
 

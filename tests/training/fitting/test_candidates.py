@@ -40,7 +40,16 @@ def test_given_settings_hold_for_all_and_rule_out_what_they_contradict(tmp_path:
     toml.write_text("learning_rate = 0.01\nsearch_minutes = 3\n")
     plan = read_search(toml, {"objective": "served-max", "dim": 16})
     assert isinstance(plan, Search)
-    assert names(plan) == ["re4-8", "transformer-1", "re4-1", "re4-4", "re4-2"]
+    served_max = [
+        "re4-8",
+        "linear-recent",
+        "linear-bag",
+        "transformer-1",
+        "re4-1",
+        "re4-4",
+        "re4-2",
+    ]
+    assert names(plan) == served_max
     assert {(c.learning_rate, c.dim) for c in plan.candidates.values()} == {(0.01, 16)}
     assert plan.minutes == 3
     # The flows of Re4 are not for methods that learn all positions.

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from training.config import FitConfig
+from index.retrieval.catalog import Catalog
+from training.config import FitConfig, read_config
+from training.data.packed_log import PackedLog
 from training.evaluation.evaluate import exact_retriever
+from training.evaluation.protocols import DataSplit
 from training.fitting.fit import PreparedData, prepare_log
 from training.fitting.trainer import DivergedError, FitResult, Trainer
 from training.models.model import Model
@@ -155,3 +158,35 @@ def test_divergence_is_an_error_that_suggests_a_lower_learning_rate(planted, tmp
     config = FitConfig(**SMALL, learning_rate=1e18)
     with pytest.raises(DivergedError, match="learning rate below"):
         train(prepared(planted, config), config, tmp_path)
+
+
+def test_a_closed_form_is_one_record_and_has_no_epochs(planted, tmp_path):
+    config = read_config(None, {"encoder": "linear", "dim": 32, "ease_l2": 10.0})
+    data = prepared(planted, config)
+    steps: list[int] = []
+    trainer = Trainer(config, data.catalog, data.split, tmp_path)
+    result = trainer.run(lambda examples, state: steps.append(examples))
+    again = Trainer(config, data.catalog, data.split, tmp_path).run()
+    assert not steps
+    assert [record["epoch"] for record in result.history] == [0]
+    assert result.metrics["recall@20"] > 0.3
+    np.testing.assert_array_equal(again.vectors, result.vectors)
+
+
+def test_too_small_an_l2_is_told(tmp_path):
+    rows = np.tile(np.arange(1, 41, dtype=np.int32), 30)  # all users took all items: rank 1
+    log = PackedLog(rows, np.arange(31) * 40, np.zeros(1200), np.array(["u"] * 30, dtype=object))
+    config = read_config(None, {"encoder": "linear", "ease_l2": 1e-12})
+    ids = [f"i{n}" for n in range(40)]
+    catalog = Catalog(ids, np.full(40, 30), [None] * 40, [None] * 40)
+    with pytest.raises(DivergedError, match="ease_l2 = 1e-12: .*; give more"):
+        Trainer(config, catalog, DataSplit(log, [], []), tmp_path)
+
+
+def test_a_linear_schedule_falls_to_a_share_of_the_rate(planted, tmp_path):
+    config = FitConfig(**SMALL, epochs=4, learning_rate=0.01, learning_rate_schedule="linear")
+    data = prepared(planted, config)
+    trainer = Trainer(config, data.catalog, data.split, tmp_path)
+    rates: list[float] = []
+    trainer.run(lambda *_: rates.append(trainer._optimizers[0].param_groups[0]["lr"]))
+    assert sorted({round(rate, 6) for rate in rates}, reverse=True) == [0.01, 0.0075, 0.005, 0.0025]

@@ -14,6 +14,7 @@ from tests.training.nightly.nightly_runs import (
 )
 from training.data.event_window import DAY_S
 from training.nightly.run import run_nightly
+from training.presets import CANDIDATES
 
 
 def test_a_cold_run_starts_from_scratch(folder):
@@ -50,7 +51,8 @@ def test_the_live_release_s_method_is_kept_until_a_search_is_told(folder):
     outcome = run_nightly(anew)
     chosen = read_report(folder, outcome)["steps"]["fit"]
     [trial] = [trial for trial in chosen["search"] if trial["result"] == "chosen"]
-    assert trial["candidate"] == f"{chosen['method']}-{chosen['interests']}"
+    assert trial["candidate"].startswith(chosen["method"])
+    assert CANDIDATES[trial["candidate"]]["interests"] == chosen["interests"]
     assert trial["value"] == chosen["metrics"]["recall@50"]
     assert not chosen["warm"]
     assert f"| {trial['candidate']} " in read_page(folder, outcome)
@@ -60,6 +62,22 @@ def test_vectors_of_another_length_make_a_cold_start(folder):
     outcome = run_nightly(config_of(folder, fit={"dim": 24, "epochs": 1}))
     report = read_report(folder, outcome)
     assert not report["steps"]["fit"]["warm"]
+
+
+def test_a_linear_model_is_computed_anew_each_night(folder):
+    """First against the live release of another encoder, then with its own day."""
+    fit = {name: value for name, value in FIT.items() if name != "interests"}
+    fit |= {"encoder": "linear", "ease_l2": 10.0, "objective": "served-max"}
+    config = config_of(folder, max_metric_drop=1.0, popularity_drop=1.0)
+    config = config.model_copy(update={"fit": fit})
+    outcome = run_nightly(config)
+    steps = read_report(folder, outcome)["steps"]
+    assert not steps["fit"]["warm"]
+    assert [record["epoch"] for record in steps["refit"]["history"]] == [0]
+    manifest = read_manifest(folder / "root" / "releases" / live_release(folder))
+    assert manifest.encoder.name == "linear"
+    later = config.model_copy(update={"until": SECOND_END + 12 * DAY_S})
+    assert not read_report(folder, run_nightly(later))["steps"]["fit"]["warm"]
 
 
 def test_too_few_interactions_to_train_on_are_rejected(folder):
