@@ -179,7 +179,7 @@ def test_too_small_an_l2_is_told(tmp_path):
     config = read_config(None, {"encoder": "linear", "ease_l2": 1e-12})
     ids = [f"i{n}" for n in range(40)]
     catalog = Catalog(ids, np.full(40, 30), [None] * 40, [None] * 40)
-    with pytest.raises(DivergedError, match="ease_l2 = 1e-12: .*; give more"):
+    with pytest.raises(DivergedError, match=r"ease_l2 = 1e-12: .*; give more"):
         Trainer(config, catalog, DataSplit(log, [], []), tmp_path)
 
 
