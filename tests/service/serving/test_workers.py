@@ -78,8 +78,8 @@ def test_the_workers_drain_when_their_terminal_is_closed(
     """The whole process group gets SIGHUP then, and some shells send it twice."""
     publish()
     with running(root, short_path, "--workers", "2", "--drain-s", "3600") as process:
-        while len(process.listening) < 2:
-            process.wait_for("listening")
+        while len(process.listening) < 2 or len(process.loaded) < 2:
+            process.wait_for("listening", "release loaded")
         for pid in [process.pid, *process.listening, process.pid]:
             os.kill(pid, signal.SIGHUP)
         process.wait_for("draining")
