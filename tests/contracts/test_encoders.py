@@ -41,6 +41,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "re4, gated": {"merge": "gated"},
     "transformer, partitioned": {"merge": "partitioned", "score_temperature": 0.1},
     "transformer, tokens": {"readout": "tokens"},
+    "linear, several": {"interests": INTERESTS, "own_share": 0.5, "history_decay": 0.8},
     "transformer, one interest": {"interests": 1},
     "transformer, plain, cosine": {"gated": False, "score_temperature": 0.1},
 }
@@ -242,6 +243,22 @@ def test_mind_has_the_paper_s_number_of_interests(length: int, several: int) -> 
     vectors = encode(make("mind, dynamic"), [list(range(1, length + 1))], 12).vectors[0]
     assert len(vectors.unique(dim=0)) == several
     assert all(torch.equal(vectors[0], spare) for spare in vectors[several:])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_an_interest_of_the_linear_encoder_is_of_its_cluster(share: float) -> None:
+    arguments = {"dim": 4, "interests": 2, "history_decay": 0.5, "own_share": share}
+    encoder = build_encoder("linear", arguments)
+    encoder.matrix.weight.data.copy_(torch.eye(4))
+    encoder.centers.copy_(torch.eye(4)[:2])
+    vectors = torch.eye(4) * torch.tensor([2.0, 3.0, 1.0, 1.0])
+    rows = torch.tensor([[0, 1, 2, 1]])  # weights 1/4, 1/2, 1: the first padding
+    given = History(rows, torch.cat([torch.zeros(1, 4), vectors])[rows], rows > 0)
+    total = torch.tensor([2.5, 1.5, 0, 0])
+    own = torch.tensor([[2.5, 0, 0, 0], [0, 1.5, 0, 0]])
+    assert_close(encoder(given).vectors[0], (1 - share) * total + share * own)
+    alone = History(rows[:, 3:], given.vectors[:, 3:], given.mask[:, 3:])
+    assert_close(encoder(alone).vectors[0], torch.tensor([[2.0, 0, 0, 0]]).expand(2, 4))
 
 
 def test_all_state_is_saved(encoder: Encoder) -> None:

@@ -7,6 +7,7 @@ from scipy import sparse
 
 from index.encoders.linear import LinearEncoder
 from training.data.packed_log import PackedLog
+from training.models.clusters import cluster_centers
 from training.models.item_weights import ease_weights, interaction_matrix
 from training.models.model import Model
 from training.models.options import ModelOptions
@@ -31,7 +32,8 @@ def solve(model: Model, options: ModelOptions, log: PackedLog) -> None:
     first D right singular vectors are the item vectors V (reduced-rank regression; Izenman, 1975),
     and Z = X B V what interests should be. The vector of a rarer item is the least-squares solution
     of Z v = its ridge scores. A is that of X V A = Z, by which an interest needs no other table
-    than the item vectors. Raises ArithmeticError if ease_l2 is too small for float32.
+    than the item vectors. K > 1 interests have the clusters of the items solved for.
+    Raises ArithmeticError if ease_l2 is too small for float32.
     """
     taken = interaction_matrix(log, len(model.table.weight) - 1)
     solved = min(options.ease_items, taken.shape[1])
@@ -53,6 +55,10 @@ def solve(model: Model, options: ModelOptions, log: PackedLog) -> None:
     assert isinstance(encoder, LinearEncoder), "other encoders are not linear; this is a bug"
     model.table.weight.copy_(torch.from_numpy(vectors))
     encoder.matrix.weight.copy_(torch.from_numpy(matrix))
+    if encoder.interests > 1:
+        encoder.centers.copy_(
+            cluster_centers(model.table.weight[1 : solved + 1], encoder.interests)
+        )
 
 
 def _right_singular_vectors(

@@ -1,14 +1,11 @@
-"""The coordinates of item vectors after their content; and a partition of the items."""
+"""The coordinates of item vectors after their content."""
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from index.encoders.arguments import Merge
-
-_ROUNDS = 12  # of k-means
-_CLEARLY_BETTER = 1.01  # mean cosine to the own centre, for a fresh start to replace the parts
+from training.models.clusters import centers_of, partition
 
 
 class ItemTerms(nn.Module):
@@ -57,7 +54,7 @@ class ItemTerms(nn.Module):
             assert isinstance(self.parts, Tensor)
             parts = terms[:, -self._interests :].argmax(dim=1)
             unit = F.normalize(content, dim=1)
-            centers = _centers(unit[rows], parts, self._interests, unit[rows[: self._interests]])
+            centers = centers_of(unit[rows], parts, self._interests, unit[rows[: self._interests]])
             self.parts.copy_((unit @ centers.T).argmax(dim=1))
             self.parts[rows] = parts
 
@@ -66,46 +63,3 @@ class ItemTerms(nn.Module):
         if self._merge == "partitioned":
             assert isinstance(self.parts, Tensor)
             self.parts[1:] = partition(content[1:], self.parts[1:], self._interests)
-
-
-def partition(vectors: Tensor, parts: Tensor, count: int) -> Tensor:
-    """Parts (N,), 0..count - 1, of items (N, D) by spherical k-means, continued from `parts` (N,).
-
-    A fresh start, from items drawn by torch, replaces them only where it is clearly better. Its
-    labels are matched one to one with the former ones, so that most items stay (Kuhn, 1955).
-    """
-    unit = F.normalize(vectors, dim=1)
-    former_centers = _centers(unit, parts, count, unit[:count])
-    continued, fresh = _k_means(unit, former_centers), _k_means(unit, _draw_centers(unit, count))
-    if fresh[1] < _CLEARLY_BETTER * continued[1]:
-        return continued[0]
-    overlap = torch.zeros(count, count, dtype=torch.int64)
-    overlap.index_put_((fresh[0], parts), torch.ones_like(parts), accumulate=True)
-    _, label = linear_sum_assignment(overlap.numpy(), maximize=True)
-    return torch.from_numpy(label)[fresh[0]]
-
-
-def _k_means(unit: Tensor, centers: Tensor) -> tuple[Tensor, float]:
-    """The parts (N,) of unit vectors (N, D), and their mean cosine to the centre of their part."""
-    for _ in range(_ROUNDS):
-        parts = (unit @ centers.T).argmax(dim=1)
-        centers = _centers(unit, parts, len(centers), centers)
-    cosine, parts = (unit @ centers.T).max(dim=1)
-    return parts, float(cosine.mean())
-
-
-def _draw_centers(unit: Tensor, count: int) -> Tensor:
-    """Items (K, D) as first centres, each drawn in proportion to 1 - cosine to the nearest one
-    before it (k-means++; Arthur and Vassilvitskii, 2007)."""
-    drawn = [unit[torch.randint(len(unit), ())]]
-    for _ in range(count - 1):
-        distance = 1 - (unit @ torch.stack(drawn).T).max(dim=1).values
-        drawn.append(unit[torch.multinomial(distance.clamp_min(1e-9), 1)[0]])
-    return torch.stack(drawn)
-
-
-def _centers(unit: Tensor, parts: Tensor, count: int, instead: Tensor) -> Tensor:
-    """The unit centres (K, D) of the parts; of an empty part, that of `instead` (K, D)."""
-    sums = torch.zeros(count, unit.shape[1]).index_add_(0, parts, unit)
-    empty = torch.bincount(parts, minlength=count) == 0
-    return F.normalize(torch.where(empty[:, None], instead, sums), dim=1)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from index.encoders import History
+from index.encoders.linear import LinearEncoder
 from training.config import ConfigError, FitConfig, read_config
 from training.data.packed_log import PackedLog
 from training.models.closed_form import solve
@@ -101,6 +102,15 @@ def test_the_newest_items_count_most_with_a_decay(log: PackedLog) -> None:
     plain, _ = solved(log, dim=ITEMS)
     mixed = scores(plain, [1]) * 0.5 + scores(plain, [2])
     np.testing.assert_allclose(scores(model, [1, 2]), mixed, atol=1e-5)
+
+
+def test_the_clusters_of_several_interests_are_the_groups_of_items(log: PackedLog) -> None:
+    model, _ = solved(log, dim=4, interests=3)
+    assert isinstance(model.encoder, LinearEncoder)
+    clusters = model.encoder.clusters(torch.from_numpy(model.vectors()[1:])).tolist()
+    groups = [{clusters[row] for row in range(group, ITEMS, 3)} for group in range(3)]
+    assert [len(group) for group in groups] == [1, 1, 1]
+    assert len(set.union(*groups)) == 3
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from training.models.item_terms import ItemTerms, partition
+from training.models.clusters import partition
+from training.models.item_terms import ItemTerms
 
 
 def clusters(per_part: int, seed: int = 0) -> torch.Tensor:
