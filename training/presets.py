@@ -104,6 +104,14 @@ CANDIDATES: Mapping[str, Mapping[str, Any]] = {
     "re4-2": {"encoder": "re4", "interests": 2},
 }
 
+# What `diverse` chooses from: interests of clusters of the history cost accuracy, and no training.
+DIVERSE_CANDIDATES: Mapping[str, Mapping[str, Any]] = {
+    name: settings for name, settings in CANDIDATES.items() if settings["interests"] > 1
+} | {
+    f"{name}-4": {**CANDIDATES[name], "interests": 4, "own_share": 1.0}
+    for name in ("linear-recent", "linear-bag")
+}
+
 
 def preset_of(name: PresetName, encoder: str) -> Mapping[str, Any]:
     return (_PAPER if name == "paper" else _BEST).get(encoder, {})

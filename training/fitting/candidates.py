@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from training.config import ConfigError, FitConfig, read_config, read_toml
-from training.presets import CANDIDATES, PresetName
+from training.presets import CANDIDATES, DIVERSE_CANDIDATES, PresetName
 
 _NAMED = {"encoder", "interests"}  # who gives one of them has chosen
 
@@ -54,7 +54,8 @@ def read_search(
 def chosen_settings(training: Mapping[str, Any]) -> dict[str, Any]:
     """What a fit chose, or was given, of the settings in a release's manifest."""
     encoder = training.get("encoder")
-    candidates = [own for own in CANDIDATES.values() if own["encoder"] == encoder]
+    known = [*CANDIDATES.values(), *DIVERSE_CANDIDATES.values()]
+    candidates = [own for own in known if own["encoder"] == encoder]
     names = ["encoder", *(name for own in candidates for name in own)]
     return {name: training[name] for name in names if name in training}
 
@@ -68,11 +69,10 @@ def leaves_open(settings: Mapping[str, Any], preset: PresetName) -> bool:
     )
 
 
-def _candidates(settings: Mapping[str, Any], several: bool) -> dict[str, FitConfig]:
+def _candidates(settings: Mapping[str, Any], diverse: bool) -> dict[str, FitConfig]:
     configs = {}
-    for name, own in CANDIDATES.items():
-        contradicts = any(settings.get(key, value) != value for key, value in own.items())
-        if contradicts or (several and own["interests"] == 1):
+    for name, own in (DIVERSE_CANDIDATES if diverse else CANDIDATES).items():
+        if any(settings.get(key, value) != value for key, value in own.items()):
             continue
         try:
             configs[name] = read_config(None, {**own, **settings})
