@@ -29,6 +29,7 @@ from training.data.examples import open_stream
 from training.evaluation.evaluate import exact_retriever
 from training.experiments.compare import system_config
 from training.fitting.select_interests import candidates
+from training.models.closed_form import has_closed_form
 from training.models.model import Model
 
 ITEMS = 12_000
@@ -41,6 +42,7 @@ VARIANTS = (
     "gru4rec:positions=all",
     "sasrec:positions=all",
     "transformer:positions=last",
+    "linear:interests=4",
 )
 
 
@@ -73,13 +75,16 @@ def main() -> None:
         model = Model(config, torch.ones(len(ready.catalog) + 1)).eval()
         vectors = model.vectors()
         retriever = exact_retriever(ready.catalog, model.encoder, vectors, config.history)
+        stream = open_stream(config.positions, *data)
+        is_trained = not has_closed_form(config)
         cost = (
-            round(samples_per_s(config, open_stream(config.positions, *data), ITEMS)),
+            round(samples_per_s(config, stream, ITEMS)) if is_trained else None,
             round(encode_us(retriever, histories, 1)),
             round(encode_us(retriever, histories, TOGETHER)),
         )
         costs[text] = cost
-        print(f"| {text} | {cost[0]:,} | {cost[1]:,} | {cost[2]:,} |", flush=True)
+        speed = "computed" if cost[0] is None else f"{cost[0]:,}"
+        print(f"| {text} | {speed} | {cost[1]:,} | {cost[2]:,} |", flush=True)
     about = {
         "cpu": platform.machine(),
         "date": date.today().isoformat(),
