@@ -50,7 +50,7 @@ def best_of_each(case: EvaluationCase, retriever: Retriever, k: int) -> list[str
     scores[:, [0, *case.history]] = -np.inf
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
     catalog = retriever.catalog
-    return [", ".join(catalog.titles[row - 1] or catalog.id(row) for row in rows) for rows in best]
+    return ["; ".join(catalog.titles[row - 1] or catalog.id(row) for row in rows) for rows in best]
 
 
 def print_user(number: int, case: EvaluationCase, retrievers: Sequence[Retriever], k: int) -> None:

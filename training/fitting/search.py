@@ -2,7 +2,8 @@
 
 All candidates are trained for an eighth of their epochs; the better half goes on to a quarter, and
 the better half of these to one half. The last two are trained to their end. Half is by the metric
-of the fit. A killed search goes on where it was: what the clock decided is in its state.
+of the fit. In a round the cheap come first: those that are computed, then those that learn all
+positions. A killed search goes on where it was: what the clock decided is in its state.
 """
 
 import json
@@ -26,6 +27,7 @@ from training.fitting.candidates import Search
 from training.fitting.search_report import Trial, describe, table
 from training.fitting.steps import OneByOne, Outcome, SideBySide, Step, Steps, epochs_until
 from training.fitting.trainer import DivergedError
+from training.models.closed_form import has_closed_form
 
 MIN_DISTINCT_SHARE = 0.5  # of the lists of `diverse`
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -163,6 +165,7 @@ class Halving:
             for name in alive
             if len(self._outcomes[name]) <= rung
         ]
+        missing.sort(key=lambda step: _cost(step.config))
         for step, outcome in steps.take(missing, self._seconds_left):
             self._outcomes[step.name].append(outcome)
             self._save(self._seconds_left() <= 0)
@@ -217,6 +220,13 @@ class Halving:
                 f"{shares[widest]:.2f} ({widest}); the best on validation is taken"
             )
         return distinct or names
+
+
+def _cost(config: FitConfig) -> int:
+    """The cheap first: what a slow candidate leaves no time for could have been the best."""
+    if has_closed_form(config):
+        return 0
+    return 1 if config.positions == "all" else 2
 
 
 def _deciding_metrics(selection: str) -> tuple[str, str]:

@@ -55,6 +55,18 @@ def choice_of(
     return halving.best(*halving.run(steps)), messages
 
 
+def test_the_cheap_come_first(tmp_path: Path) -> None:
+    """Else a slow one may leave no time for them."""
+    slow, fast, computed = (
+        read_config(None, {"encoder": encoder, "interests": 1})
+        for encoder in ("re4", "transformer", "linear")
+    )
+    steps = Scored({"slow": (0.1, 0.1, 1), "fast": (0.2, 0.2, 1), "computed": (0.3, 0.3, 1)}, 3)
+    candidates = {"slow": slow, "fast": fast, "computed": computed}
+    Halving(Search(candidates=candidates, minutes=5), tmp_path, lambda message: None).run(steps)
+    assert [name for name, _ in steps.taken] == ["computed", "fast", "slow"]
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """As in the program: several processes of several threads each wait for one another."""
