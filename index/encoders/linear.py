@@ -1,13 +1,16 @@
 """The linear encoder: weighted sums of the history's vectors, through one matrix."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
 from index.encoders.arguments import EncoderArguments, HistoryLength, InterestCount
-from index.encoders.interface import Encoder, History, Interests
+from index.encoders.interface import Encoder, History, Interests, ServedHistory, ServedInterests
 from index.encoders.registry import register
+from index.encoders.self_attention import serve_linear
 
 
 @register("linear")
@@ -65,3 +68,20 @@ class LinearEncoder(Encoder):
     def clusters(self, vectors: Tensor) -> Tensor:
         """(...,) 0..K - 1, of item vectors (..., D)."""
         return (vectors @ self.centers.T).argmax(dim=-1)
+
+    def serve(self, history: ServedHistory) -> ServedInterests:
+        weights = self._served_weights(history)
+        vectors = serve_linear(self.matrix, weights @ history.vectors)
+        return ServedInterests(vectors, weights / weights.sum(axis=2, keepdims=True))
+
+    def _served_weights(self, history: ServedHistory) -> NDArray[np.float32]:
+        """As _weights, in numpy."""
+        ages = np.arange(history.mask.shape[1] - 1, -1, -1)
+        decayed = (history.mask * np.power(np.float32(self._decay), ages))[:, None]
+        if self.interests == 1:
+            return np.asarray(decayed, np.float32)
+        clusters = (history.vectors @ self.centers.numpy().T).argmax(axis=2)
+        own = decayed * (clusters[:, None] == np.arange(self.interests)[:, None])
+        share = self._own_share * (own.sum(axis=2, keepdims=True) > 0)
+        weights: NDArray[np.float32] = ((1 - share) * decayed + share * own).astype(np.float32)
+        return weights
