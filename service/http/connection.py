@@ -7,10 +7,8 @@ request line and the headers.)
 
 import asyncio
 from array import array
-from http import HTTPStatus
 from typing import Any, cast
 
-import orjson
 from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -22,6 +20,7 @@ from service.errors import (
     to_response,
 )
 from service.http.lingering import LingeringTransport
+from service.http.raw_response import response_to
 from service.http.state import ServiceState
 
 _HEAD_LIMIT_BYTES = 64 * 1024
@@ -202,19 +201,3 @@ class _Parser(HttpRequestParser):
                 super().feed_data(head)
             else:
                 return
-
-
-def response_to(error: ServiceError, further_headers: tuple[tuple[str, str], ...] = ()) -> bytes:
-    """The whole HTTP response to the error."""
-    response = to_response(error)
-    body = orjson.dumps(response.body)
-    headers = {
-        **response.headers,
-        **dict(further_headers),
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        "x-content-type-options": "nosniff",
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    reason = HTTPStatus(response.status).phrase
-    return f"HTTP/1.1 {response.status} {reason}\r\n{lines}\r\n".encode() + body

@@ -64,6 +64,7 @@ class Metrics:
         self.requests = self._counter(
             "re4_requests", "Requests answered, by route and status.", ["route", "status"]
         )
+        self._requests: dict[tuple[str, int], Counter] = {}  # looked up once, not for each request
         rejected = self._counter(
             "re4_rejected_requests", "Requests rejected or dropped, by reason.", ["reason"]
         )
@@ -256,6 +257,12 @@ class Metrics:
     def add_counter_callback(self, counter: Counter, total: Callable[[], float]) -> None:
         """Raise the counter by what total() has grown since, at each `poll`."""
         self._counter_callbacks.append((counter, total, [total()]))
+
+    def count_request(self, route: str, status: int) -> None:
+        counter = self._requests.get((route, status))
+        if counter is None:
+            counter = self._requests[route, status] = self.requests.labels(route, status)
+        counter.inc()
 
     def poll(self) -> None:
         """Call the callbacks. Other workers can read only what was set."""

@@ -25,6 +25,7 @@ from service.http.load_shedding import SheddingProtocol
 from service.serving.outcome import QueryResult
 from service.serving.server import DrainingServer
 from service.settings import Settings
+from tests.benchmarks.stage_clock import STAGES, StageClock
 
 K = 50
 
@@ -113,6 +114,14 @@ async def _bare(port: int) -> None:
     await server.serve_forever()
 
 
+def stages(settings: Settings) -> None:
+    """Serve, and print at the end the seconds in each stage (see stages.py)."""
+    clock = StageClock()
+    clock.install(STAGES)
+    DrainingServer(create_app(settings), settings, SheddingProtocol).run()
+    print(json.dumps(clock.totals()))
+
+
 if __name__ == "__main__":
-    parts = {"engine": engine, "floor": floor, "bare": bare}
+    parts = {"engine": engine, "floor": floor, "bare": bare, "stages": stages}
     parts[sys.argv[1]](Settings())  # which are in the environment
