@@ -12,7 +12,6 @@ from typing import Any
 
 from service.errors import OverloadedError
 from service.http.direct import DirectProtocol
-from service.http.endpoints.recommend import ROUTE
 from service.http.raw_response import response_to
 
 _END_OF_HEAD = b"\r\n\r\n"
@@ -35,16 +34,12 @@ class SheddingProtocol(DirectProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        metrics = self.state.metrics
-        rejected = metrics.rejected_requests["shed"]
-        self._counters = metrics.requests.labels(ROUTE, 503), rejected
         # plain head -> length of the body that it announces, and the response to it
         self._plain_heads = self.state.plain_heads
         # With an access log or traces, the middleware must see each request.
         settings = self.state.settings
         self._may_shed = not (settings.access_log or settings.tracing)
         self._shedding = False
-        self._used_since_timeout = False
         self._data = b""
 
     def data_received(self, data: bytes) -> None:
@@ -103,21 +98,5 @@ class SheddingProtocol(DirectProtocol):
     def _reject(self, response: bytes) -> None:
         self.transport.write(response)
         self.server_state.total_requests += 1
-        for counter in self._counters:
-            counter.inc()
-        # A new timer for each request would cost as much as the rest of the rejection.
-        self._used_since_timeout = True
-        if self.timeout_keep_alive_task is None:
-            self._start_keep_alive_timer()
-
-    def timeout_keep_alive_handler(self) -> None:
-        if self._used_since_timeout:
-            self._start_keep_alive_timer()
-        else:
-            super().timeout_keep_alive_handler()
-
-    def _start_keep_alive_timer(self) -> None:
-        self._used_since_timeout = False
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        self.state.metrics.shed += 1
+        self.idle_since = self.loop.time()

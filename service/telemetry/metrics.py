@@ -71,6 +71,7 @@ class Metrics:
         self.rejected_requests = {
             reason: rejected.labels(reason) for reason in get_args(RejectionReason)
         }
+        self.shed = 0  # of which there are more than of anything else under overload
         self.queue_depth = self._gauge(
             "re4_queue_requests", "Requests waiting for the engine.", "livesum"
         )
