@@ -20,7 +20,6 @@ from service.auth.authorization import Authorizer
 from service.errors import HistoryUnavailableError, ServiceError
 from service.http.cross_origin import CrossOrigin, CrossOriginMiddleware
 from service.http.docs_page import add_docs_page
-from service.http.endpoints.recommend import ROUTE
 from service.http.host_check import AllowedHosts, HostCheck
 from service.http.middleware import RequestMiddleware
 from service.http.responses import error_response
@@ -95,8 +94,6 @@ def _create_state(settings: Settings) -> ServiceState:
         availability.withdrawn_rows,
         cold_start_items.delta,
     )
-    for shed in (metrics.requests.labels(ROUTE, 503), metrics.rejected_requests["shed"]):
-        metrics.add_counter_callback(shed, lambda: metrics.shed)
     metrics.add_counter_callback(metrics.exact_scans, exact_scans)
     metrics.add_gauge_callback(metrics.queue_depth, lambda: engine.depth)
     metrics.add_gauge_callback(metrics.queue_age, lambda: engine.age_s)
@@ -180,9 +177,12 @@ def _background_work(state: ServiceState) -> Iterator[tuple[TaskName, Work]]:
 
 async def _poll_metrics(metrics: Metrics) -> None:
     """Keep the gauges current for the other workers, which expose them too."""
-    while True:
+    try:
+        while True:
+            metrics.poll()
+            await asyncio.sleep(_METRICS_INTERVAL_S)
+    finally:
         metrics.poll()
-        await asyncio.sleep(_METRICS_INTERVAL_S)
 
 
 async def _on_error(_: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ from typing import Any
 
 from service.errors import OverloadedError
 from service.http.direct import DirectProtocol
+from service.http.endpoints.recommend import ROUTE
 from service.http.raw_response import response_to
 
 _END_OF_HEAD = b"\r\n\r\n"
@@ -34,6 +35,8 @@ class SheddingProtocol(DirectProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        metrics = self.state.metrics
+        self._counters = metrics.requests.labels(ROUTE, 503), metrics.rejected_requests["shed"]
         # plain head -> length of the body that it announces, and the response to it
         self._plain_heads = self.state.plain_heads
         # With an access log or traces, the middleware must see each request.
@@ -98,5 +101,6 @@ class SheddingProtocol(DirectProtocol):
     def _reject(self, response: bytes) -> None:
         self.transport.write(response)
         self.server_state.total_requests += 1
-        self.state.metrics.shed += 1
+        for counter in self._counters:
+            counter.inc()
         self.idle_since = self.loop.time()
