@@ -110,9 +110,8 @@ class DirectProtocol(ConnectionProtocol):
 
     def _answer(self, content: bytes) -> bool:
         """Have the request answered; False, and nothing is done, if its body is not valid."""
-        try:
-            body = _BODY.validate_json(content)
-        except ValidationError:
+        body = _validated(content)
+        if body is None:
             return False
         context = create_request_context(self.headers, *(self.client or ())[:1])
         exchange = Exchange(self._event)
@@ -155,3 +154,10 @@ class DirectProtocol(ConnectionProtocol):
             response = to_response(error)
             return response.status, response.headers.items(), orjson.dumps(response.body)
         return 200, (("server-timing", timing),), content
+
+
+def _validated(content: bytes) -> RecommendRequest | None:
+    try:
+        return _BODY.validate_json(content)
+    except ValidationError:
+        return None

@@ -8,8 +8,6 @@ import orjson
 from service.errors import ServiceError, to_response
 
 _START = {status.value: f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus}
-_CLIENT_GONE = 499  # nobody reads it
-_START[_CLIENT_GONE] = b"HTTP/1.1 499 \r\n"
 
 
 def raw_response(

@@ -15,32 +15,22 @@ from typing import Any
 
 REST = "event loop and sockets"
 
-STAGES: dict[str, tuple[str, ...]] = {
-    "parse HTTP": ("service.http.load_shedding:SheddingProtocol.data_received",),
-    "uvicorn, and entry of FastAPI": (
-        "service.http.connection:ConnectionProtocol.on_head",
-        "uvicorn.protocols.http.httptools_impl:RequestResponseCycle.run_asgi",
-        "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol.on_response_complete",
-        "uvicorn.protocols.http.httptools_impl:RequestResponseCycle.send",
+_ENDPOINT = "service.http.endpoints.recommend"
+# As the modules look the functions up.
+STAGES = {
+    "HTTP parser": ("service.http.load_shedding:SheddingProtocol.data_received",),
+    "exchange: context, task, response": (
+        "service.http.direct:DirectProtocol._answer",
+        "service.http.direct:DirectProtocol._respond",
     ),
-    "framework: middleware, routing": ("starlette.applications:Starlette.__call__",),
-    "our middleware": (
-        "service.http.middleware:RequestMiddleware.__call__",
-        "service.http.host_check:HostCheck.__call__",
-    ),
-    "route": ("service.http.routing:DirectRoute.handle",),
+    "validation": ("service.http.direct:_validated",),
     "authorization": ("service.auth.authorization:Authorizer.authorize",),
-    "body": ("service.http.routing:read_body",),
-    "validation": ("service.http.routing:_validate",),
-    "endpoint": (
-        "service.http.endpoints.recommend:_query",
-        "service.http.endpoints.recommend:_read_history",
-    ),
+    "endpoint": (f"{_ENDPOINT}:_query", f"{_ENDPOINT}:_read_history"),
     "queue and batches": (
         "service.serving.batching:Engine.answer",
         "service.serving.batching:Engine._run",
     ),
-    "retriever": ("index.retrieval.retriever:Retriever.answers",),
+    "retriever: rows, filters, answers": ("index.retrieval.retriever:Retriever.answers",),
     "encode": ("index.retrieval.retriever:Retriever._encode",),
     "search": (
         "index.ann.ivf:IvfIndex.iter_search",
@@ -48,15 +38,14 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "merge": ("index.retrieval.search:merge_query_hits",),
     "answer to JSON": (
-        "service.http.endpoints.recommend:recommendations",
+        f"{_ENDPOINT}:recommendations",
         "orjson:dumps",
-        "service.http.endpoints.recommend:_server_timing",
+        f"{_ENDPOINT}:_server_timing",
     ),
     "metrics": (
-        "service.http.endpoints.recommend:_observe",
+        f"{_ENDPOINT}:_observe",
         "service.serving.batching:Engine._observe",
-        "service.http.middleware:RequestMiddleware._record",
-        "prometheus_client:Histogram.observe",
+        "service.telemetry.metrics:Metrics.count_request",
     ),
 }
 
