@@ -64,7 +64,7 @@ class SheddingProtocol(DirectProtocol):
             self._may_shed
             and self.state.sheds_load(len(self.tasks))
             and (self.cycle is None or self.cycle.response_complete)
-            and not self.transport.is_closing()
+            and not self.transport.lingers  # a connection that closes otherwise reads nothing
         )
 
     def _reject_known_request(self, data: bytes) -> bool:
@@ -100,7 +100,6 @@ class SheddingProtocol(DirectProtocol):
 
     def _reject(self, response: bytes) -> None:
         self.transport.write(response)
-        self.server_state.total_requests += 1
         for counter in self._counters:
             counter.inc()
         self.idle_since = self.loop.time()
