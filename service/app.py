@@ -20,7 +20,7 @@ from service.auth.authorization import Authorizer
 from service.errors import HistoryUnavailableError, ServiceError
 from service.http.cross_origin import CrossOrigin, CrossOriginMiddleware
 from service.http.docs_page import add_docs_page
-from service.http.host_check import HostCheck
+from service.http.host_check import AllowedHosts, HostCheck
 from service.http.middleware import RequestMiddleware
 from service.http.responses import error_response
 from service.http.routes import add_routes
@@ -62,8 +62,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.router.route_class = DirectRoute
     add_routes(app, settings)
     add_docs_page(app)
-    if settings.checked_hosts is not None:
-        app.add_middleware(HostCheck, allowed=settings.checked_hosts)
+    if state.hosts is not None:
+        app.add_middleware(HostCheck, hosts=state.hosts)
     app.add_middleware(
         RequestMiddleware,
         metrics=state.metrics,
@@ -111,6 +111,7 @@ def _create_state(settings: Settings) -> ServiceState:
         availability=availability,
         cold_start_items=cold_start_items,
         authorizer=Authorizer(settings),
+        hosts=None if settings.checked_hosts is None else AllowedHosts(settings.checked_hosts),
         cross_origin=CrossOrigin(settings.cors_origins) if settings.cors_origins else None,
         tracing=_create_tracing(settings),
     )
@@ -176,9 +177,12 @@ def _background_work(state: ServiceState) -> Iterator[tuple[TaskName, Work]]:
 
 async def _poll_metrics(metrics: Metrics) -> None:
     """Keep the gauges current for the other workers, which expose them too."""
-    while True:
+    try:
+        while True:
+            metrics.poll()
+            await asyncio.sleep(_METRICS_INTERVAL_S)
+    finally:
         metrics.poll()
-        await asyncio.sleep(_METRICS_INTERVAL_S)
 
 
 async def _on_error(_: Request, error: Exception) -> Response:

@@ -7,10 +7,8 @@ request line and the headers.)
 
 import asyncio
 from array import array
-from http import HTTPStatus
 from typing import Any, cast
 
-import orjson
 from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -22,6 +20,7 @@ from service.errors import (
     to_response,
 )
 from service.http.lingering import LingeringTransport
+from service.http.raw_response import response_to
 from service.http.state import ServiceState
 
 _HEAD_LIMIT_BYTES = 64 * 1024
@@ -39,6 +38,7 @@ class ConnectionProtocol(HttpToolsProtocol):
         self.parser = _Parser(self)
         self.state: ServiceState = self.config.app.state.service  # type: ignore[union-attr]
         self.is_between_requests = True
+        self.idle_since = 0.0  # on the loop's clock: since the last response, or the start
         self._in_head = True
         self._head_bytes = 0
         self._arrival_timer: asyncio.TimerHandle | None = None
@@ -46,16 +46,42 @@ class ConnectionProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         wrapped = LingeringTransport(transport, self.loop, self._is_incomplete)
         super().connection_made(cast(asyncio.Transport, wrapped))
-        # Until the first request, for clients that never send one.
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        # From the start, for clients that never send a request. One timer for all requests: a new
+        # one for each takes longer than to refuse it.
+        self.idle_since = self.loop.time()
+        self._start_keep_alive_timer(self.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport.closed()
         self._stop_arrival_timer()
-        self._unset_keepalive_if_required()
+        super()._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Nothing: uvicorn stops its timer here, for each request."""
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but that the timer of an idle connection goes on."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.idle_since = self.loop.time()
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+
+    def timeout_keep_alive_handler(self) -> None:
+        is_idle = (self.cycle is None or self.cycle.response_complete) and not self._is_incomplete()
+        left_s = self.timeout_keep_alive - is_idle * (self.loop.time() - self.idle_since)
+        if left_s > 0:
+            self._start_keep_alive_timer(left_s)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _start_keep_alive_timer(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
 
     def shutdown(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
@@ -202,19 +228,3 @@ class _Parser(HttpRequestParser):
                 super().feed_data(head)
             else:
                 return
-
-
-def response_to(error: ServiceError, further_headers: tuple[tuple[str, str], ...] = ()) -> bytes:
-    """The whole HTTP response to the error."""
-    response = to_response(error)
-    body = orjson.dumps(response.body)
-    headers = {
-        **response.headers,
-        **dict(further_headers),
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        "x-content-type-options": "nosniff",
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    reason = HTTPStatus(response.status).phrase
-    return f"HTTP/1.1 {response.status} {reason}\r\n{lines}\r\n".encode() + body

@@ -4,6 +4,7 @@ A page on evil.example can have its own name point at this machine. Its requests
 origin, so no browser stops them; but their Host header names evil.example.
 """
 
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,21 +17,14 @@ _MAX_SHOWN = 40
 
 
 class HostCheck:
-    """Refuses requests whose Host header is a name that is not allowed.
+    """The middleware that refuses requests whose Host header is a name that is not allowed."""
 
-    Addresses are always allowed: a page has its address as origin, whoever serves it.
-    """
-
-    def __init__(self, app: ASGIApp, allowed: str) -> None:
-        """allowed: names separated by commas; `*.shop.example` allows all below it, `*` any."""
+    def __init__(self, app: ASGIApp, hosts: "AllowedHosts") -> None:
         self._app = app
-        names = allowed.split(",") if allowed else []
-        self._names = {_LOCAL, *names}
-        self._suffixes = tuple(name[1:] for name in (*names, f"*.{_LOCAL}") if name[:2] == "*.")
-        self._known: set[bytes] = set()  # headers that were allowed
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._is_allowed(scope):
+        if scope["type"] != "http" or self._hosts.allow(scope["headers"]):
             await self._app(scope, receive, send)
             return
         host = dict(scope["headers"])[b"host"].decode("latin-1")
@@ -41,8 +35,20 @@ class HostCheck:
         )
         await error_response(error)(scope, receive, send)
 
-    def _is_allowed(self, scope: Scope) -> bool:
-        for name, value in scope["headers"]:
+
+class AllowedHosts:
+    """Addresses are always allowed: a page has its address as origin, whoever serves it."""
+
+    def __init__(self, allowed: str) -> None:
+        """allowed: names separated by commas; `*.shop.example` allows all below it, `*` any."""
+        names = allowed.split(",") if allowed else []
+        self._names = {_LOCAL, *names}
+        self._suffixes = tuple(name[1:] for name in (*names, f"*.{_LOCAL}") if name[:2] == "*.")
+        self._known: set[bytes] = set()  # headers that were allowed
+
+    def allow(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether no Host header names a host that is not allowed."""
+        for name, value in headers:
             if name == b"host" and value not in self._known:
                 if not self._allows(value):
                     return False

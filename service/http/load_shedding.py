@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import Any
 
 from service.errors import OverloadedError
-from service.http.connection import ConnectionProtocol, response_to
+from service.http.direct import DirectProtocol
+from service.http.endpoints.recommend import ROUTE
+from service.http.raw_response import response_to
 
-_ROUTE = "/recommend"
-_URL = _ROUTE.encode()
 _END_OF_HEAD = b"\r\n\r\n"
 # Limits of the cache of plain heads: how many, and the length of each.
 _MAX_CACHED_HEADS = 4096
@@ -27,7 +27,7 @@ def _overloaded(headers: tuple[tuple[str, str], ...]) -> bytes:
     return response_to(error, headers)
 
 
-class SheddingProtocol(ConnectionProtocol):
+class SheddingProtocol(DirectProtocol):
     """The protocol of a connection, with load shedding.
 
     The parser alone decides where a request ends, so no bytes are left over for the next one.
@@ -36,15 +36,13 @@ class SheddingProtocol(ConnectionProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         metrics = self.state.metrics
-        rejected = metrics.rejected_requests["shed"]
-        self._counters = metrics.requests.labels(_ROUTE, 503), rejected
+        self._counters = metrics.requests.labels(ROUTE, 503), metrics.rejected_requests["shed"]
         # plain head -> length of the body that it announces, and the response to it
         self._plain_heads = self.state.plain_heads
         # With an access log or traces, the middleware must see each request.
         settings = self.state.settings
         self._may_shed = not (settings.access_log or settings.tracing)
         self._shedding = False
-        self._used_since_timeout = False
         self._data = b""
 
     def data_received(self, data: bytes) -> None:
@@ -55,7 +53,7 @@ class SheddingProtocol(ConnectionProtocol):
         self._data = b""
 
     def on_head(self) -> None:
-        self._shedding = self._can_shed() and self._is_plain()
+        self._shedding = self._can_shed() and self.is_plain()
         if not self._shedding:
             super().on_head()
 
@@ -66,16 +64,7 @@ class SheddingProtocol(ConnectionProtocol):
             self._may_shed
             and self.state.sheds_load(len(self.tasks))
             and (self.cycle is None or self.cycle.response_complete)
-            and not self.transport.is_closing()
-        )
-
-    def _is_plain(self) -> bool:
-        return (
-            self.url == _URL
-            and self.parser.get_method() == b"POST"
-            and self.parser.get_http_version() == "1.1"
-            and self.parser.should_keep_alive()
-            and not self.expect_100_continue
+            and not self.transport.lingers  # a connection that closes otherwise reads nothing
         )
 
     def _reject_known_request(self, data: bytes) -> bool:
@@ -111,22 +100,6 @@ class SheddingProtocol(ConnectionProtocol):
 
     def _reject(self, response: bytes) -> None:
         self.transport.write(response)
-        self.server_state.total_requests += 1
         for counter in self._counters:
             counter.inc()
-        # A new timer for each request would cost as much as the rest of the rejection.
-        self._used_since_timeout = True
-        if self.timeout_keep_alive_task is None:
-            self._start_keep_alive_timer()
-
-    def timeout_keep_alive_handler(self) -> None:
-        if self._used_since_timeout:
-            self._start_keep_alive_timer()
-        else:
-            super().timeout_keep_alive_handler()
-
-    def _start_keep_alive_timer(self) -> None:
-        self._used_since_timeout = False
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        self.idle_since = self.loop.time()

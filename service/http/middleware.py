@@ -4,7 +4,6 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.request_context import RequestContext, add_request_context
@@ -24,8 +23,7 @@ class RequestMiddleware:
         self, app: ASGIApp, metrics: Metrics, access_log: bool, tracing: "Tracing | None"
     ) -> None:
         self._app = app
-        self._requests = metrics.requests
-        self._counters: dict[tuple[str, int], Counter] = {}  # looked up once, not for each request
+        self._metrics = metrics
         self._access_log = access_log
         self._tracing = tracing
 
@@ -52,7 +50,8 @@ class RequestMiddleware:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
-            log.exception("request failed", extra=_log_fields(scope, context))
+            fields = context.log_fields(scope["method"], route_of(scope))
+            log.exception("request failed", extra=fields)
             if status:
                 raise
             await error_response(error)(scope, receive, send_with_headers)
@@ -63,25 +62,17 @@ class RequestMiddleware:
     def _record(self, scope: Scope, context: RequestContext, status: int) -> None:
         """Count, log and trace a request whose response has started."""
         route = route_of(scope)
-        counter = self._counters.get((route, status))
-        if counter is None:
-            counter = self._counters[route, status] = self._requests.labels(route, status)
-        counter.inc()
+        self._metrics.count_request(route, status)
         if self._access_log:
             duration_ms = round((time.perf_counter() - context.received_at) * 1e3, 3)
-            fields = {**_log_fields(scope, context), "status": status, "ms": duration_ms}
+            fields = {
+                **context.log_fields(scope["method"], route),
+                "status": status,
+                "ms": duration_ms,
+            }
             log.info("request", extra=fields)
         if self._tracing is not None:
             self._tracing.record(context, f"{scope['method']} {route}", status)
-
-
-def _log_fields(scope: Scope, context: RequestContext) -> dict[str, str]:
-    """The fields that may be logged: none of them can contain a user id or an item id."""
-    return {
-        "method": scope["method"],
-        "route": route_of(scope),
-        "request_id": context.request_id.decode("ascii"),
-    }
 
 
 def route_of(scope: Scope) -> str:

@@ -54,6 +54,10 @@ class RequestContext:
         self.deadline = start + timeout_s
         return self.deadline
 
+    def log_fields(self, method: str, route: str) -> dict[str, str]:
+        """The fields that may be logged: none of them can contain a user id or an item id."""
+        return {"method": method, "route": route, "request_id": self.request_id.decode("ascii")}
+
     def check_deadline(self) -> None:
         """Raises OverloadedError if the deadline has passed."""
         late_s = time.perf_counter() - self.deadline

@@ -55,7 +55,8 @@ _BEARER = HTTPBearer(auto_error=False, description="an API key")
 
 def add_routes(app: FastAPI, settings: Settings) -> None:
     body_errors = (*_BODY_ERRORS, 503)
-    _add(app, "POST /recommend", recommend.recommend, Recommendations, "read", *body_errors)
+    recommended = f"POST {recommend.ROUTE}", recommend.recommend, Recommendations
+    _add(app, *recommended, recommend.PERMISSION, *body_errors)
     _add(app, "POST /recommend/batch", recommend.batch, RecommendedBatch, "read", *body_errors)
     _add(app, f"GET {_ITEM}/similar", items.similar, SimilarItems, "read", 404, 503)
     _add(app, "POST /events", histories.events, Accepted, "events", *body_errors)

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from service.auth.authorization import Authorizer
 from service.http.cross_origin import CrossOrigin
+from service.http.host_check import AllowedHosts
 from service.http.request_context import request_context_of
 from service.serving.batching import Engine
 from service.serving.release_loader import ReleaseLoader
@@ -34,6 +35,7 @@ class ServiceState:
     availability: ItemAvailability
     cold_start_items: ColdStartItems
     authorizer: Authorizer
+    hosts: AllowedHosts | None = None
     cross_origin: CrossOrigin | None = None
     tracing: "Tracing | None" = None
     draining: bool = False

@@ -15,6 +15,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from service.telemetry.buffered import BufferedCounter, BufferedHistogram, flush
 from service.telemetry.output import dropped_lines
 from service.telemetry.processes import ServiceProcesses
 
@@ -40,6 +41,7 @@ class Metrics:
         self.are_shared = shared
         self.registry = self._exposed_registry = CollectorRegistry()
         self._gauge_callbacks: list[tuple[Gauge, Callable[[], float]]] = []
+        self._buffered: list[BufferedCounter | BufferedHistogram] = []
         self._counter_callbacks: list[tuple[Counter, Callable[[], float], list[float]]] = []
         if shared:
             self._exposed_registry = CollectorRegistry()
@@ -61,10 +63,11 @@ class Metrics:
             self._create_gc_metrics()
 
     def _create_request_metrics(self) -> None:
-        self.requests = self._counter(
+        self.requests = self._request_counter(
             "re4_requests", "Requests answered, by route and status.", ["route", "status"]
         )
-        rejected = self._counter(
+        self._requests: dict[tuple[str, int], Counter] = {}  # looked up once, not for each request
+        rejected = self._request_counter(
             "re4_rejected_requests", "Requests rejected or dropped, by reason.", ["reason"]
         )
         self.rejected_requests = {
@@ -101,20 +104,22 @@ class Metrics:
         )
 
     def _create_response_metrics(self) -> None:
-        responses = self._counter("re4_responses", "Recommendations, by source.", ["source"])
+        responses = self._request_counter(
+            "re4_responses", "Recommendations, by source.", ["source"]
+        )
         self.responses = {source: responses.labels(source) for source in ("interests", "popular")}
         self.degraded_responses = self._counter(
             "re4_degraded_responses",
             "Recommendations made without the stored history, which could not be read.",
         )
-        history_sources = self._counter(
+        history_sources = self._request_counter(
             "re4_history_sources", "Histories used for recommendations, by source.", ["source"]
         )
         self.history_sources = {
             source: history_sources.labels(source)
             for source in ("posted", "stored", "both", "none")
         }
-        self.history_oov_items = self._counter(
+        self.history_oov_items = self._request_counter(
             "re4_history_oov_items", "Items of histories that the release does not know."
         )
         self.history_oov_ratio = self._histogram(
@@ -239,6 +244,12 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
+    def _request_counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+        """One that the event loop raises, for every request."""
+        counter = BufferedCounter(name, text, labels, registry=self.registry)
+        self._buffered.append(counter)
+        return counter
+
     def _gauge(
         self, name: str, text: str, combination: _Combination, labels: Sequence[str] = ()
     ) -> Gauge:
@@ -247,7 +258,9 @@ class Metrics:
     def _histogram(
         self, name: str, text: str, buckets: Sequence[float], labels: Sequence[str] = ()
     ) -> Histogram:
-        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+        histogram = BufferedHistogram(name, text, labels, buckets=buckets, registry=self.registry)
+        self._buffered.append(histogram)
+        return histogram
 
     def add_gauge_callback(self, gauge: Gauge, value: Callable[[], float]) -> None:
         """Set the gauge to value() at each `poll`."""
@@ -257,14 +270,22 @@ class Metrics:
         """Raise the counter by what total() has grown since, at each `poll`."""
         self._counter_callbacks.append((counter, total, [total()]))
 
+    def count_request(self, route: str, status: int) -> None:
+        counter = self._requests.get((route, status))
+        if counter is None:
+            counter = self._requests[route, status] = self.requests.labels(route, status)
+        counter.inc()
+
     def poll(self) -> None:
-        """Call the callbacks. Other workers can read only what was set."""
+        """Call the callbacks, and add up. Other workers can read only what was set."""
         for counter, total, last in self._counter_callbacks:
             now = total()
             counter.inc(now - last[0])
             last[0] = now
         for gauge, value in self._gauge_callbacks:
             gauge.set(value())
+        for buffered in self._buffered:
+            flush(buffered)
 
     def text(self) -> bytes:
         """All metrics in Prometheus's text format."""

@@ -14,7 +14,14 @@ from typing import cast
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import orjson
+import uvicorn
 import uvloop
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from index.release.manifest import RELEASES
 from index.release.reading import Release, open_release, read_current
@@ -22,9 +29,12 @@ from index.retrieval.retriever import Query, Retriever
 from index.retrieval.search import Timings
 from service.app import create_app
 from service.http.load_shedding import SheddingProtocol
+from service.http.recommendations import recommendations
+from service.http.schemas.recommend import RecommendRequest
 from service.serving.outcome import QueryResult
 from service.serving.server import DrainingServer
 from service.settings import Settings
+from tests.benchmarks.stage_clock import STAGES, StageClock
 
 K = 50
 
@@ -113,6 +123,56 @@ async def _bare(port: int) -> None:
     await server.serve_forever()
 
 
+def framework(settings: Settings) -> None:
+    """Serve with a prepared engine, and every request through the framework, as one logs it."""
+    floor(settings.model_copy(update={"trusted_proxies": "127.0.0.1"}))
+
+
+def prepared_content(settings: Settings) -> bytes:
+    release = current(settings.releases)
+    [answer] = release.retriever.recommend(queries(settings.releases)[:1])
+    return orjson.dumps(recommendations(QueryResult(answer, release, Timings(), 0.0), False, False))
+
+
+def fastapi(settings: Settings) -> None:
+    """Serve with nothing but FastAPI, which validates the body; the answer's bytes are ready."""
+    app, content = FastAPI(), prepared_content(settings)
+
+    @app.post("/recommend")
+    async def recommend(body: RecommendRequest) -> Response:
+        return Response(content, media_type="application/json")
+
+    serve_alone(app, settings)
+
+
+def starlette(settings: Settings) -> None:
+    """Serve with nothing but Starlette, which reads the body; the answer's bytes are ready."""
+    content = prepared_content(settings)
+
+    async def recommend(request: Request) -> Response:
+        await request.body()
+        return Response(content, media_type="application/json")
+
+    routes = [Route("/recommend", recommend, methods=["POST"])]
+    serve_alone(Starlette(routes=routes), settings)
+
+
+def serve_alone(app: Starlette, settings: Settings) -> None:
+    async def ready(_: Request) -> Response:
+        return Response()
+
+    app.routes.append(Route("/readyz", ready))
+    uvicorn.run(app, port=settings.port, loop="uvloop", http="httptools", log_level="warning")
+
+
+def stages(settings: Settings) -> None:
+    """Serve, and print at the end the seconds in each stage (see stages.py)."""
+    clock = StageClock()
+    clock.install(STAGES)
+    DrainingServer(create_app(settings), settings, SheddingProtocol).run()
+    print(json.dumps(clock.totals()))
+
+
 if __name__ == "__main__":
-    parts = {"engine": engine, "floor": floor, "bare": bare}
-    parts[sys.argv[1]](Settings())  # which are in the environment
+    parts = (engine, floor, bare, framework, fastapi, starlette, stages)
+    {part.__name__: part for part in parts}[sys.argv[1]](Settings())  # which are in the environment

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import random
 from typing import Any
 
@@ -15,36 +15,55 @@ from starlette.responses import Response
 
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.retriever import Query
+from service.auth.authorization import Permission
 from service.errors import HistoryUnavailableError, invalid_body, to_response
 from service.http.recommendations import recommendations
-from service.http.request_context import request_context_of
+from service.http.request_context import RequestContext, request_context_of
 from service.http.responses import json_response
 from service.http.schemas.recommend import RecommendBatch, RecommendRequest
 from service.http.state import ServiceState, set_deadline, state_of
 from service.serving.outcome import Outcome, QueryResult
 from service.telemetry.metrics import Metrics
 
+ROUTE = "/recommend"
+PERMISSION: Permission = "read"
+
 log = logging.getLogger(__name__)
 
 
 async def recommend(request: Request, body: RecommendRequest) -> Response:
     """The best items for a user or a sequence; popular items if no interests are known."""
+    content, timing = await recommended(
+        state_of(request),
+        request_context_of(request.scope),
+        body,
+        lambda: _is_disconnected(request),
+    )
+    return Response(content, 200, {"server-timing": timing}, media_type="application/json")
+
+
+async def recommended(
+    state: ServiceState,
+    context: RequestContext,
+    body: RecommendRequest,
+    is_disconnected: Callable[[], bool],
+) -> tuple[bytes, str]:
+    """The body of the answer, and its Server-Timing. Raises the errors of the endpoint."""
     start = time.perf_counter()
-    state, deadline = state_of(request), set_deadline(request)
+    deadline = context.set_deadline(state.settings.deadline_ms / 1000)
     state.engine.admit(deadline)
     history, degraded = await _read_history(state, body)
     history_end = time.perf_counter()
     query = _query(body, history, state.settings.interest_overlap_sample_rate)
-    result = await state.engine.answer(query, lambda: _is_disconnected(request), deadline)
+    result = await state.engine.answer(query, is_disconnected, deadline)
     content = orjson.dumps(recommendations(result, body.explain, degraded))
     total_s = time.perf_counter() - start
     _observe(state.metrics, result, len(history), degraded)
     state.metrics.history_s.observe(history_end - start)
     state.metrics.total_s.observe(total_s)
-    if (stages := request_context_of(request.scope).stages) is not None:
-        stages += _stages(result, start, history_end)
-    timing = _server_timing(result, history_end - start, total_s)
-    return Response(content, 200, {"server-timing": timing}, media_type="application/json")
+    if context.stages is not None:
+        context.stages += _stages(result, start, history_end)
+    return content, _server_timing(result, history_end - start, total_s)
 
 
 async def batch(request: Request, body: RecommendBatch) -> Response:
