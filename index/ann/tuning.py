@@ -111,23 +111,34 @@ def tune(
         answers = _Sample.of(answering, interests[::2], _DEMAND_DEPTH * k).answers
         demand = np.bincount(answers.ravel(), minlength=len(vectors))
         tuning, report = (_Sample.of(answering, interests[start::4], k) for start in (1, 3))
-        candidates = [_exact_candidate(exact, tuning)]
-        progress(candidates[0].summary)
-        dropped: list[TuningTrial] = []
-        for candidate in _ivf_candidates(vectors, demand, tuning, recall, candidates[0]):
-            progress(candidate.summary)
-            fast, slow = _keep_fast([*candidates, candidate])
-            dropped += [_trial(c) for c in slow]
-            candidates = fast
-        ranked = _rank_by_time(candidates, tuning)
-        measured = [*map(_trial, ranked), *dropped]
-        trials = tuple(sorted(measured, key=lambda trial: trial.microseconds))
+        ranked, trials = _try_candidates(vectors, demand, tuning, recall, exact, progress)
         for candidate in (c for r in ranked for c in _with_wider_margins(r)):
             measurement = _measure(candidate.index, candidate.spec, report, trials)
             if measurement.recall >= recall:
                 spec = _with_probes(candidate, vectors, tuning.first(_TIMING_REQUESTS), recall)
                 return candidate.index, measurement.model_copy(update={"spec": spec})
     raise AssertionError("exact search reaches every recall; this is a bug")
+
+
+def _try_candidates(
+    vectors: NDArray[np.float32],
+    demand: NDArray[np.int64],
+    tuning: _Sample,
+    recall: float,
+    exact: FlatIndex,
+    progress: Progress,
+) -> tuple[list[_Candidate], tuple[TuningTrial, ...]]:
+    """Those that can be the cheapest, and exact search: cheapest first; and what was tried."""
+    candidates = [_exact_candidate(exact, tuning)]
+    progress(candidates[0].summary)
+    dropped: list[TuningTrial] = []
+    for candidate in _ivf_candidates(vectors, demand, tuning, recall, candidates[0]):
+        progress(candidate.summary)
+        candidates, slow = _keep_fast([*candidates, candidate])
+        dropped += map(_trial, slow)
+    ranked = _rank_by_time(candidates, tuning)
+    trials = sorted([*map(_trial, ranked), *dropped], key=lambda trial: trial.microseconds)
+    return ranked, tuple(trials)
 
 
 def _measure(

@@ -32,7 +32,7 @@ class PackedIds(Sequence[str]):
         keys |= np.arange(len(ids), dtype=np.uint64)
         keys.sort()
         self._rows = keys.astype(np.uint32).data
-        self._shift = max(0, 33 - len(ids).bit_length())  # one or two ids a bucket
+        self._shift = min(31, 33 - len(ids).bit_length())  # one or two ids a bucket
         buckets = (keys >> np.uint64(32 + self._shift)).view(np.int64)
         sizes = np.bincount(buckets, minlength=1 << (32 - self._shift))
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.uint32).data
@@ -49,8 +49,6 @@ class PackedIds(Sequence[str]):
     def __getitem__(self, position: int | slice) -> str | list[str]:
         if isinstance(position, slice):
             return [self[at] for at in range(*position.indices(len(self)))]
-        if position < 0:
-            position += len(self)
         return str(self._bytes(range(len(self))[position]), "utf-8")
 
     def rows(self, item_ids: Iterable[str]) -> list[int]:

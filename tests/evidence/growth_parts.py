@@ -56,8 +56,8 @@ class Population:
     def _near(self, clusters: NDArray[np.int64], spread: float) -> NDArray[np.float32]:
         noise = self._random.standard_normal((*clusters.shape, DIM), np.float32)
         directions = self._middles[clusters] + noise * np.float32(spread / DIM**0.5)
-        lengths: NDArray[np.float32] = np.linalg.norm(directions, axis=-1, keepdims=True)
-        return directions / lengths
+        near: NDArray[np.float32] = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+        return near
 
 
 def write_draft(folder: Path, items: int, norms: float) -> dict[str, object]:
