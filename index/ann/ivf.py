@@ -85,8 +85,8 @@ class IvfIndex:
     def exact(self) -> FlatIndex:
         """An exact index over the same vectors. The first call builds it, which takes long.
 
-        Of many items it multiplies the vectors themselves, which all processes share: bytes would
-        be others' in each, and take seconds to make, for a scan that is rare.
+        Of many items it multiplies the vectors themselves, which all processes share: each would
+        need seconds, and memory of its own, to pack them as bytes for a scan that is rare.
         """
         if self._exact is None:
             is_large = len(self._vectors) > _EXACT_IN_FLOAT32_FROM

@@ -33,6 +33,7 @@ _TIMING_ROUNDS = 5  # in each, the candidates are timed in turn
 _TIMING_REQUESTS = 100  # per round
 _WIDENINGS = (0.25, 0.5, 1.0)  # of a margin that does not reach the recall on other users
 _MAX_LISTS = 8  # times the default, which is about the square root of the items
+_ONE_DIRECTION_FROM = 1 << 21  # items, whose assignment to lists takes minutes
 _WORTH_IT = 0.95  # another number of lists is pursued if it takes at most this part of the time
 _EXACT_REQUESTS = 40  # that exact search is first timed with
 _HOPELESS = 1.5  # times the fastest's time: not kept in memory, nor timed again
@@ -174,7 +175,7 @@ def _ivf_candidates(
     recall: float,
     exact: _Candidate,
 ) -> Iterator[_Candidate]:
-    """Those that reach the recall: all heads, then the best head with more lists, or with fewer."""
+    """Those that reach the recall: all heads, then the best head with more lists or with fewer."""
     items = len(vectors) - 1
     default_lists = 2 ** round(np.log2(items**0.5))
     smallest_head = max(4 * tuning.k, items**0.5 / 2)
@@ -194,7 +195,7 @@ def _ivf_candidates(
     for candidate in candidates(heads, default_lists) if heads else ():
         best = candidate if best is None else min(best, candidate, key=lambda c: c.microseconds)
         yield candidate
-    for factor in (2.0, 0.5):
+    for factor in _directions(best, exact, items) if best else ():
         while best and 1 < (lists := int(best.spec.lists * factor)) <= _MAX_LISTS * default_lists:
             other = next(candidates([best.spec.head], lists), None)
             if other:
@@ -202,8 +203,22 @@ def _ivf_candidates(
             if not other or other.microseconds > _WORTH_IT * best.microseconds:
                 break
             best = other
-        if best and best.spec.lists > default_lists:
+        if best and best.spec.lists != default_lists:
             return
+
+
+def _directions(best: _Candidate, exact: _Candidate, items: int) -> list[float]:
+    """Factors of the number of lists to try: the more promising first, the only one of many items.
+
+    By counted work: exact search tells what a scanned vector costs, so head and means are known,
+    and the rest of the time is spent on probed lists.
+    """
+    vector_us = exact.microseconds / items
+    probing_us = best.microseconds - vector_us * (best.spec.head + best.spec.lists)
+    # Twice as many lists at best halve the probing, and cost as many means more.
+    more_first = probing_us > 2 * vector_us * best.spec.lists
+    directions = [2.0, 0.5] if more_first else [0.5, 2.0]
+    return directions[:1] if items > _ONE_DIRECTION_FROM else directions
 
 
 def _with_margin(

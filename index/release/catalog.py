@@ -20,7 +20,7 @@ _SCHEMA = pa.schema(
     ]
 )
 
-_PACKED_FROM = 1 << 20  # items: fewer ids are a list and a dict, which are faster
+_PACKED_FROM = 1 << 19  # items: fewer ids are a list and a dict, which are faster
 
 # Only where an item has several categories: releases from before have no such column.
 _OTHER_CATEGORIES = pa.field("other_categories", pa.list_(pa.string()))

@@ -313,6 +313,25 @@ def test_a_slow_candidate_is_dropped_but_exact_search_stays() -> None:
     assert ranked[1].microseconds == 900, "far too slow to be timed again"
 
 
+@pytest.mark.parametrize(
+    ("items", "microseconds", "directions"),
+    [
+        (1_000_000, 5000.0, [2.0, 0.5]),
+        (1_000_000, 600.0, [0.5, 2.0]),
+        (10_000_000, 5000.0, [2.0]),
+        (10_000_000, 600.0, [0.5]),
+    ],
+)
+def test_more_lists_are_tried_first_if_probing_takes_the_time(
+    items: int, microseconds: float, directions: list[float]
+) -> None:
+    # A microsecond for ten vectors: 500 for head and means, of that 100 for the means.
+    exact = index.ann.tuning._Candidate(IndexSpec(), None, 1.0, items / 10)  # type: ignore[arg-type]
+    spec = IndexSpec(kind="ivf", head=4000, lists=1000, probes=1)
+    best = index.ann.tuning._Candidate(spec, None, 1.0, microseconds)  # type: ignore[arg-type]
+    assert index.ann.tuning._directions(best, exact, items) == directions
+
+
 def test_full_recall_is_possible() -> None:
     vectors, requests = planted(3000, 60)
     _, measured = tune(vectors, requests, 1.0, K, lambda message: None)
