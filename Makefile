@@ -12,7 +12,7 @@ LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate
             --constraints docker/locks/.constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-encoders bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-refit evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try clean
+.PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-encoders bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-growth evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-refit evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
@@ -87,6 +87,9 @@ evidence-filters: $(VENV)/installed  ## 10,000 random requests against an exhaus
 
 evidence-fuzz: $(VENV)/installed  ## 100,000 requests generated from the OpenAPI document, and hand-written invalid ones
 	$(PY) tests/evidence/fuzz.py
+
+evidence-growth: $(VENV)/installed  ## build, load, serve and search ten thousand to ten million items (ITEMS=... for other numbers)
+	$(PY) tests/evidence/growth.py $(if $(ITEMS),--items $(ITEMS))
 
 evidence-mutations: $(VENV)/installed  ## 10,000 corrupted releases offered to a running server
 	$(PY) tests/evidence/mutations.py

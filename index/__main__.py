@@ -1,9 +1,14 @@
 """python -m index build | publish | list | example | verify | rollback | prune."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
+
+# Read when numpy is loaded. Times are of one thread, as in a server; where other programs run,
+# threads of one product wait for each other, busily, many times as long as it takes.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg, CliSubCommand, CliToggleFlag

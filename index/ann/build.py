@@ -1,5 +1,7 @@
 """Building an index over item vectors: flat, or a head and lists by k-means."""
 
+from typing import Any
+
 from index.ann.spec import IndexSpec
 
 import torch as _torch  # noqa: F401  # isort: skip  (before faiss)
@@ -7,14 +9,21 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.ann.blocks import blocks
 from index.ann.flat import FlatIndex
 from index.ann.ivf import IvfIndex
 from index.ann.kernels import Kernel
 from index.ann.list_codec import byte_codec, fill_lists
+from index.ann.one_thread import all_processors
 
 _KMEANS_ITERATIONS = 10
 _KMEANS_VECTORS_PER_LIST = 64  # of the training sample
 _KMEANS_SEED = 1
+# From so many lists on, a vector's nearest centroid is looked for only among those of the coarse
+# clusters of centroids that are nearest to it: the time then grows with lists^1.5, not lists^2.
+_TWO_LEVELS_FROM = 4096
+_COARSE_PROBES = 8
+_VECTORS_PER_MANY_LISTS = 32  # then
 
 
 def build_index(
@@ -33,31 +42,54 @@ def build_index(
     """
     if spec.kind == "flat":
         return FlatIndex(vectors, kernel)
-    norms = np.linalg.norm(vectors[1:], axis=1)
-    priority = norms if demand is None else demand[1:]
-    head = np.lexsort((-norms, -priority))[: spec.head] + 1
+    head = choose_head(vectors, spec.head, demand)
     if list_ids is None:
         list_ids = assign_lists(vectors, spec.lists)
     lists = build_lists(vectors, list_ids, spec.lists, head)
     return IvfIndex(lists, vectors, spec.margin, kernel=kernel)
 
 
+def choose_head(
+    vectors: NDArray[np.float32], size: int, demand: NDArray[np.int64] | None
+) -> NDArray[np.int64]:
+    """The rows (size,) of the head, the highest demand first, as of build_index."""
+    items = vectors[1:]
+    norms = np.sqrt(np.vecdot(items, items))
+    if size <= 0 or not len(norms):
+        return np.empty(0, np.int64)
+    size = min(size, len(items))
+    priority = np.zeros(len(items), np.int64) if demand is None else demand[1:]
+    both = priority + norms / (1 + norms.max())
+    # Only those that can be in it are sorted.
+    candidates = np.flatnonzero(both >= np.partition(both, -size)[-size])
+    order = np.lexsort((-norms.take(candidates), -priority.take(candidates)))
+    return candidates.take(order[:size]) + 1
+
+
 def assign_lists(vectors: NDArray[np.float32], lists: int) -> NDArray[np.int64]:
     """The list (N,) of each row of vectors (N + 1, D) but row 0: its nearest k-means centroid.
 
-    lists: number of lists, cut to N.
+    lists: number of lists, cut to N. Where they are many, a few items get another list, whose
+    centroid is nearly as near.
     """
-    items = vectors[1:]
-    kmeans = faiss.Kmeans(
-        items.shape[1],
-        min(lists, len(items)),
-        niter=_KMEANS_ITERATIONS,
-        seed=_KMEANS_SEED,
-        min_points_per_centroid=1,
-        max_points_per_centroid=_KMEANS_VECTORS_PER_LIST,
-    )
-    kmeans.train(items)
-    return kmeans.assign(items)[1]
+    items = np.asarray(vectors)[1:]
+    dim, lists = items.shape[1], min(lists, len(items))
+    kmeans = faiss.Clustering(dim, lists)
+    kmeans.niter = _KMEANS_ITERATIONS
+    kmeans.seed = _KMEANS_SEED
+    kmeans.min_points_per_centroid = 1
+    kmeans.max_points_per_centroid = _KMEANS_VECTORS_PER_LIST
+    centroids: Any = faiss.IndexFlatL2(dim)
+    if lists >= _TWO_LEVELS_FROM:
+        coarse = faiss.IndexFlatL2(dim)
+        centroids = faiss.IndexIVFFlat(coarse, dim, round(lists**0.5))
+        centroids.nprobe = _COARSE_PROBES
+        kmeans.max_points_per_centroid = _VECTORS_PER_MANY_LISTS
+    with all_processors():
+        kmeans.train(items, centroids)
+        nearest = [centroids.search(items[block], 1)[1][:, 0] for block in blocks(len(items))]
+    list_ids: NDArray[np.int64] = np.concatenate(nearest)
+    return np.maximum(list_ids, 0)  # -1 where the coarse clusters are all empty
 
 
 def build_lists(
@@ -70,23 +102,26 @@ def build_lists(
 
     list_ids (N,), lists: as of assign_lists. The quantizer holds the mean of each list's members.
     """
-    items = vectors[1:]
-    lists = min(lists, len(items))
-    is_listed = np.ones(len(items), dtype=bool)
+    items = len(vectors) - 1
+    is_listed = np.ones(items, dtype=bool)
     is_listed[head - 1] = False
     rows, ids = np.flatnonzero(is_listed) + 1, list_ids[is_listed]
-    means = _means(items[is_listed], ids, lists)
+    means = _means(vectors, rows, ids, min(lists, items))
     return fill_lists(byte_codec(vectors, rows), means, vectors, rows, ids)
 
 
 def _means(
-    members: NDArray[np.float32], list_ids: NDArray[np.int64], lists: int
+    vectors: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    list_ids: NDArray[np.int64],
+    lists: int,
 ) -> NDArray[np.float32]:
     """Mean of each list's members (lists, D); zero for an empty list."""
+    sums = np.zeros((lists, vectors.shape[1]), np.float32)
+    for block in blocks(len(rows)):
+        order = np.argsort(list_ids[block], kind="stable")
+        present, starts = np.unique(list_ids[block].take(order), return_index=True)
+        members = vectors.take(rows[block].take(order), axis=0)
+        sums[present] += np.add.reduceat(members, starts)
     sizes = np.bincount(list_ids, minlength=lists)
-    sums = np.zeros((lists, members.shape[1]), np.float32)
-    non_empty = np.flatnonzero(sizes)
-    if len(non_empty):
-        ordered = members[np.argsort(list_ids, kind="stable")]
-        sums[non_empty] = np.add.reduceat(ordered, (np.cumsum(sizes) - sizes)[non_empty])
     return sums / np.maximum(sizes, 1).astype(np.float32)[:, None]

@@ -16,20 +16,28 @@ from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, stack_hits
 
 MAX_BATCH = 32  # requests
-_SCORES_PER_BATCH = 1 << 20  # they take a few milliseconds and a few MB
+SCORES_PER_BATCH = 1 << 20  # they take a few milliseconds and a few MB
 _SELECTIVE = 0.25  # of all items: below it, scoring only the allowed items is faster
 
 
 class FlatIndex:
     """Compares every item with every interest. Any number of threads may search."""
 
-    def __init__(self, vectors: NDArray[np.float32], kernel: Kernel | None = None) -> None:
+    def __init__(
+        self,
+        vectors: NDArray[np.float32],
+        kernel: Kernel | None = None,
+        scores_per_batch: int = SCORES_PER_BATCH,
+    ) -> None:
         """vectors (N + 1, D), row 0 padding; may be memory-mapped.
 
         kernel: of the products; by default the fastest on this processor.
+        scores_per_batch: more take more memory, and less time a request: each batch reads all
+        items once.
         """
         self._vectors = np.asarray(vectors)
         self.kernel = kernel or find_kernel()
+        self._scores_per_batch = scores_per_batch
         self._items = QuantizedMatrix(self._vectors[1:], self.kernel)
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
@@ -39,7 +47,7 @@ class FlatIndex:
         self, interests: NDArray[np.float32], k: int, filters: Filters = None
     ) -> Iterator[QueryHits]:
         filters = filters or [None] * len(interests)
-        batch_size = max(1, min(MAX_BATCH, _SCORES_PER_BATCH // max(1, len(self._items))))
+        batch_size = max(1, min(MAX_BATCH, self._scores_per_batch // max(1, len(self._items))))
         for start in range(0, len(interests), batch_size):
             batch = slice(start, start + batch_size)
             yield from self._iter_search_batch(interests[batch], k, filters[batch])

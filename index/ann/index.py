@@ -20,6 +20,7 @@ from index.ann.ivf import IvfIndex
 from index.ann.kernels import Kernel
 from index.ann.list_codec import CODECS
 
+_CHECKED_ITEMS = 1 << 20  # at least so many are compared with what lists hold of them
 _READ_LOCK = Lock()  # faiss's limits are global
 
 
@@ -29,10 +30,13 @@ def read_index(
     spec: IndexSpec,
     device: str = "cpu",
     kernel: Kernel | None = None,
+    check_all: bool = False,
 ) -> ItemIndex:
     """The index that was built over these vectors with this spec. The file is memory-mapped.
 
     device: "cpu" or "cuda:<number>". kernel: of its products on the CPU; by default the fastest.
+    check_all: compare all lists with the vectors; else, of many items, a part of the lists, as
+    reading them all takes long, and the hash of the file has told of damage.
     Raises ValueError or RuntimeError if the file is damaged or has other vectors or another spec,
     or the device does not exist.
     """
@@ -41,7 +45,8 @@ def read_index(
     _check_parameters(index, vectors, spec)
     cpu_index: FlatIndex | IvfIndex
     if isinstance(index, faiss.IndexIVF):
-        cpu_index = IvfIndex(index, vectors, spec.margin, check=True, kernel=kernel)
+        check = 1 if check_all else max(1, len(vectors) // _CHECKED_ITEMS)
+        cpu_index = IvfIndex(index, vectors, spec.margin, check, kernel)
         cpu_index.exact()  # built now, so that no request waits for it
     else:
         _check_vectors(index, vectors)

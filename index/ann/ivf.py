@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from index.ann.exact_scans import count_exact_scan
 from index.ann.flat import MAX_BATCH, FlatIndex
 from index.ann.kernel_choice import find_kernel
-from index.ann.kernels import Kernel
+from index.ann.kernels import FLOAT32, Kernel
 from index.ann.list_codec import HalfCodec, ListCodec, codec_of, fill_lists
 from index.ann.quantization import QuantizedMatrix
 from index.ann.selection import kth_best, score_rows, top_candidates
@@ -31,6 +31,7 @@ from index.retrieval.merge import Hits, QueryHits, stack_hits
 # lists, where some items are always missed. So the threshold for probing is lowered further, by
 # this factor times the drop.
 _FILTER_CAUTION = 2.0
+_EXACT_IN_FLOAT32_FROM = 1 << 21  # items
 _MEAN_TOLERANCE = 1e-3  # of the largest component: other processors sum in another order
 
 
@@ -45,14 +46,14 @@ class IvfIndex:
         lists: faiss.IndexIVF,
         vectors: NDArray[np.float32],
         margin: float,
-        check: bool = False,
+        check: int = 0,
         kernel: Kernel | None = None,
     ) -> None:
         """vectors (N + 1, D), row 0 padding; may be memory-mapped.
 
         margin: assumed gap between a list's mean and its best item for an interest, in standard
         deviations of its items; a larger margin probes more lists.
-        check: verify that the lists hold these vectors of their rows.
+        check: verify that the lists hold these vectors of their rows; n: each n-th list, 0: none.
         kernel: of the products; by default the fastest on this processor.
         Raises ValueError if the lists do not fit these vectors.
         """
@@ -66,7 +67,7 @@ class IvfIndex:
         self._codec = codec_of(lists, self._vectors, rows)
         if check:
             by_list = np.split(rows, np.cumsum(self._list_sizes)[:-1])
-            _check(lists, by_list, means, self._vectors, self._codec)
+            _check(lists, by_list, means, self._vectors, self._codec, check)
         self.kernel = kernel or find_kernel()
         scanned = np.concatenate([self._vectors[self.head], means])
         self._head_and_means = QuantizedMatrix(scanned, self.kernel, block_size=len(scanned))
@@ -82,9 +83,14 @@ class IvfIndex:
         return index
 
     def exact(self) -> FlatIndex:
-        """An exact index over the same vectors. The first call builds it, which takes long."""
+        """An exact index over the same vectors. The first call builds it, which takes long.
+
+        Of many items it multiplies the vectors themselves, which all processes share: each would
+        need seconds, and memory of its own, to pack them as bytes for a scan that is rare.
+        """
         if self._exact is None:
-            self._exact = FlatIndex(self._vectors, self.kernel)
+            is_large = len(self._vectors) > _EXACT_IN_FLOAT32_FROM
+            self._exact = FlatIndex(self._vectors, FLOAT32 if is_large else self.kernel)
         return self._exact
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
@@ -222,18 +228,21 @@ def _check(
     means: NDArray[np.float32],
     vectors: NDArray[np.float32],
     codec: ListCodec,
+    every: int,
 ) -> None:
     """Raises ValueError unless the lists hold the vectors of their rows, and their means.
 
-    rows, means: of each list. Checks one list at a time, to bound the memory.
+    rows, means: of each list. every: 1 to check all lists, n for each n-th. Checks one list at a
+    time, to bound the memory.
     """
-    tolerance = _MEAN_TOLERANCE * max(float(vectors.max()), -float(vectors.min()))
-    for list_id, list_rows in enumerate(rows):
+    for list_id in range(0, len(rows), every):
+        list_rows = rows[list_id]
         members = vectors[list_rows]
         codes = _list_codes(lists, list_id, len(list_rows), codec)
         if np.abs(codes - codec.stored(members)).max(initial=0) > codec.tolerance:
             raise ValueError("lists: not the vectors of their rows; build the index again")
         mean = members.sum(axis=0) / max(len(members), 1)
+        tolerance = _MEAN_TOLERANCE * np.abs(members).max(initial=0)
         if not np.abs(means[list_id] - mean).max() <= tolerance:
             raise ValueError("lists: a mean that is not of its members; build the index again")
 

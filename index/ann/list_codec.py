@@ -12,8 +12,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.ann.blocks import blocks
+
 _MAX_CODE = 127
 _OFFSET = 128  # faiss stores a code plus this, without a sign
+_CACHED_ROWS = 1 << 12  # read once, and then several times from a cache
 _MIN_LARGEST = np.float32(1e-30)  # in place of a largest component of 0
 _FLOAT_ERROR = 1e-5  # of |interest| |vector|, as in index/ann/quantization.py
 
@@ -98,11 +101,15 @@ def codec_of(
 
 def byte_codec(vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> ByteCodec:
     """The codec that suits those rows (M,) of the vectors."""
-    if not len(rows):
-        return ByteCodec.of(0.0, 0.0)
-    largest = np.maximum(vectors.max(axis=1), -vectors.min(axis=1)).take(rows).max()
-    norm = np.vecdot(vectors, vectors).take(rows).max() ** 0.5
-    return ByteCodec.of(float(largest), float(norm))
+    is_member = np.zeros(len(vectors), dtype=bool)
+    is_member[rows] = True
+    largest = squared_norm = 0.0
+    for block in blocks(len(vectors), _CACHED_ROWS):
+        members = vectors[block][is_member[block]]
+        if len(members):
+            largest = max(largest, float(members.max()), -float(members.min()))
+            squared_norm = max(squared_norm, float(np.vecdot(members, members).max()))
+    return ByteCodec.of(largest, float(np.sqrt(np.float32(squared_norm))))
 
 
 def fill_lists(
@@ -121,7 +128,9 @@ def fill_lists(
         quantizer, dim, len(means), codec.kind, faiss.METRIC_INNER_PRODUCT, False
     )
     index.is_trained = True  # neither codec has anything to learn
-    codes: Any = np.ascontiguousarray(codec.encode(vectors.take(rows, axis=0)))
     rows, list_ids = np.ascontiguousarray(rows), np.ascontiguousarray(list_ids)
-    index.add_core(len(rows), faiss.swig_ptr(codes), faiss.swig_ptr(rows), faiss.swig_ptr(list_ids))
+    for block in blocks(len(rows)):
+        codes: Any = np.ascontiguousarray(codec.encode(vectors.take(rows[block], axis=0)))
+        given = codes, rows[block], list_ids[block]
+        index.add_core(len(codes), *map(faiss.swig_ptr, given))
     return index

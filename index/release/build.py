@@ -72,7 +72,9 @@ def _write_index(
     """Write the index, and check that the file is complete before anything else changes."""
     try:
         index.write(path)
-        read_index(path, vectors, spec)  # faiss reports no error if the last bytes found no space
+        read_index(
+            path, vectors, spec, check_all=True
+        )  # faiss reports no error if the last bytes found no space
         fsync(path)
     except (OSError, RuntimeError, ValueError) as error:
         # Whatever faiss raises, the disk is the cause: the index itself was checked before.

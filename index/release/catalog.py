@@ -1,11 +1,15 @@
 """The catalogue as a Parquet file: one row per item, in row order."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index.retrieval.catalog import Catalog, CatalogError
+from index.retrieval.dictionary_encoding import DictionaryEncoded
+from index.retrieval.packed_ids import PackedIds
 
 _SCHEMA = pa.schema(
     [
@@ -15,6 +19,8 @@ _SCHEMA = pa.schema(
         ("title", pa.string()),
     ]
 )
+
+_PACKED_FROM = 1 << 19  # items: fewer ids are a list and a dict, which are faster
 
 # Only where an item has several categories: releases from before have no such column.
 _OTHER_CATEGORIES = pa.field("other_categories", pa.list_(pa.string()))
@@ -36,27 +42,61 @@ def write_catalog(path: Path, catalog: Catalog) -> None:
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
 
 
-def read_catalog(path: Path) -> Catalog:
-    """Raises CatalogError if the file is not a valid catalogue."""
+def read_catalog(path: Path, with_titles: bool = True) -> Catalog:
+    """with_titles: else they are not read, and all None: nothing that serves needs them.
+
+    Raises CatalogError if the file is not a valid catalogue.
+    """
     try:
-        with pq.ParquetFile(path) as file:
-            table = file.read()
+        with pq.ParquetFile(path, read_dictionary=["category"]) as file:
+            schema = file.schema_arrow
+            unread = set() if with_titles else {"title"}
+            table = file.read([name for name in schema.names if name not in unread])
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise CatalogError(f"catalog: {path.name} cannot be read ({error})") from error
-    if not any(map(table.schema.equals, (_SCHEMA, _EXTENDED_SCHEMA))):
+    if not any(map(_plain(schema).equals, (_SCHEMA, _EXTENDED_SCHEMA))):
         raise CatalogError(
-            f"catalog: {path.name} has columns {_columns(table.schema)}; "
+            f"catalog: {path.name} has columns {_columns(_plain(schema))}; "
             f"they must be {_columns(_SCHEMA)}"
         )
     if table["item_id"].null_count or table["popularity"].null_count:
         raise CatalogError("catalog: an item lacks its id or its popularity; every item has both")
-    return Catalog(
-        ids=table["item_id"].to_pylist(),
+    catalog = Catalog(
+        ids=_read_ids(table["item_id"]),
         popularity=table["popularity"].to_numpy(),
-        categories=table["category"].to_pylist(),
-        titles=table["title"].to_pylist(),
+        categories=_read_names(table["category"]),
+        titles=table["title"].to_pylist() if with_titles else DictionaryEncoded.of_none(len(table)),
         other_categories=_read_other_categories(table),
+    )
+    del table
+    pa.default_memory_pool().release_unused()  # which it would keep for ever
+    return catalog
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """The schema of the file, in which no column is a dictionary."""
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in schema
+    ]
+    return pa.schema(fields)
+
+
+def _read_ids(ids: pa.ChunkedArray) -> Sequence[str]:
+    if len(ids) < _PACKED_FROM:
+        listed: list[str] = ids.to_pylist()
+        return listed
+    return PackedIds(ids.cast(pa.large_string()).combine_chunks())
+
+
+def _read_names(column: pa.ChunkedArray) -> DictionaryEncoded[str]:
+    """column: of dictionaries, whose nulls are unknown names."""
+    unified = column.unify_dictionaries()
+    codes = [chunk.indices.fill_null(-1).to_numpy() + 1 for chunk in unified.chunks]
+    names = unified.chunk(0).dictionary.to_pylist() if unified.num_chunks else []
+    return DictionaryEncoded(
+        np.concatenate([np.empty(0, np.int32), *codes]).astype(np.int32), names
     )
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from index.ann.blocks import blocks
 from index.ann.index import read_index
 from index.ann.kernel_choice import AUTO, find_kernel
 from index.encoders import Encoder, build_encoder
@@ -114,7 +115,7 @@ def read_parts(folder: Path, manifest: Manifest) -> tuple[Encoder, NDArray[np.fl
     Raises ReleaseError if one cannot be read, or their sizes or dimensions disagree.
     """
     with as_release_error(f"{folder.name}: {CATALOG} cannot be used"):
-        catalog = read_catalog(folder / CATALOG)
+        catalog = read_catalog(folder / CATALOG, with_titles=False)
     vectors = _read_vectors(folder)
     encoder = _read_encoder(folder, manifest.encoder)
     if manifest.data.items != len(catalog):
@@ -145,7 +146,7 @@ def _read_vectors(folder: Path) -> NDArray[np.float32]:
         )
     if len(vectors) == 0 or vectors[0].any():
         raise ReleaseError(f"{folder.name}: {VECTORS} has no row 0 of zeros; train again")
-    if not np.isfinite(vectors).all():
+    if not all(np.isfinite(vectors[block]).all() for block in blocks(len(vectors))):
         raise ReleaseError(f"{folder.name}: {VECTORS} has values that are not finite; train again")
     return vectors
 

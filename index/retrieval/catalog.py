@@ -12,6 +12,8 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
+from index.retrieval.packed_ids import PackedIds
+
 PADDING = 0
 
 
@@ -23,9 +25,9 @@ class CatalogError(ValueError):
 class Catalog:
     """N items; the item of row r is at position r - 1 of each field.
 
-    popularity: interactions of each item in the training log, never rising.
-    categories, titles: None if unknown. other_categories: of each item, those beside its first;
-    empty if no item has any.
+    ids: packed where they are many. popularity: interactions of each item in the training log,
+    never rising. categories, titles: None if unknown, or if titles were not read.
+    other_categories: of each item, those beside its first; empty if no item has any.
     """
 
     ids: Sequence[str]
@@ -53,11 +55,16 @@ class Catalog:
             )
         if self.popularity[-1] < 0:
             raise CatalogError("catalog: popularity is negative; it counts interactions")
-        if len(self._row_of) != len(self.ids):
+        if not self._ids_are_unique():
             raise CatalogError("catalog: an item id appears twice; ids must be unique")
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def _ids_are_unique(self) -> bool:
+        if isinstance(self.ids, PackedIds):
+            return self.ids.are_unique()
+        return len(self._row_of) == len(self.ids)
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
@@ -65,6 +72,8 @@ class Catalog:
 
     def rows(self, item_ids: Iterable[str]) -> list[int]:
         """The row of each id, in the given order; PADDING for an unknown id."""
+        if isinstance(self.ids, PackedIds):
+            return self.ids.rows(item_ids)
         return [*map(self._row_of.get, item_ids, repeat(PADDING))]
 
     def id(self, row: int) -> str:

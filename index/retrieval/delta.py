@@ -110,7 +110,8 @@ def _combine(
 
 def median_norm(vectors: NDArray[np.float32], content: int | None = None) -> float:
     """The median norm of the content of the vectors (N + 1, D), without row 0."""
-    return float(np.median(np.linalg.norm(vectors[1:, :content], axis=1)))
+    contents = np.asarray(vectors)[1:, :content]
+    return float(np.median(np.sqrt(np.vecdot(contents, contents))))  # without a copy of them all
 
 
 def normalize(vector: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,15 +1,15 @@
 """Filters of an answer: excluded and withdrawn items, and allowed or denied categories."""
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import repeat
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-T = TypeVar("T", bound=Hashable)
+from index.retrieval.dictionary_encoding import DictionaryEncoded
+
+_MORE = 8  # times as many popular items are looked at while too few of them are allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,19 @@ class Categories:
 
     def __init__(self, names: Sequence[str | None], others: Sequence[Sequence[str]] = ()) -> None:
         """names (N,): the first category of rows 1..N. others: beside it; empty if none has any."""
-        combined = [
-            None if name is None else (name, *sorted(more))
-            for name, more in zip(names, others or repeat(()), strict=False)
-        ]
-        self.first = _codes(names)
-        self.codes = _codes(combined) if others else self.first
+        first = names if isinstance(names, DictionaryEncoded) else DictionaryEncoded.of(names)
+        self.codes = self.first = _from_row_1(first.codes)
+        distinct: Sequence[Sequence[str]] = [(name,) for name in first.distinct]
+        if others:
+            combined = DictionaryEncoded.of(
+                [
+                    None if name is None else (name, *sorted(more))
+                    for name, more in zip(names, others, strict=True)
+                ]
+            )
+            self.codes, distinct = _from_row_1(combined.codes), combined.distinct
         self._codes_of: dict[str, list[int]] = {}
-        for code, categories in enumerate(_known(combined), start=1):
+        for code, categories in enumerate(distinct, start=1):
             for name in categories:
                 self._codes_of.setdefault(name, []).append(code)
         self._sizes = np.bincount(self.codes[1:])
@@ -59,17 +64,9 @@ class Categories:
         return [code for name in names for code in self._codes_of.get(name, ())]
 
 
-def _known(values: Sequence[T | None]) -> list[T]:
-    """The distinct values, in order of appearance."""
-    return [value for value in dict.fromkeys(values) if value is not None]
-
-
-def _codes(values: Sequence[Hashable | None]) -> NDArray[np.int32]:
-    """(N + 1,): the values of rows 1..N as numbers from 1 on; 0 for None, and for row 0."""
-    code_of = {value: code for code, value in enumerate(_known(values), start=1)}
-    codes = np.zeros(len(values) + 1, dtype=np.int32)
-    codes[1:] = [0 if value is None else code_of[value] for value in values]
-    return codes
+def _from_row_1(codes: NDArray[np.int32]) -> NDArray[np.int32]:
+    """(N + 1,): the codes (N,) of rows 1..N, and 0 for row 0."""
+    return np.concatenate([np.zeros(1, np.int32), codes])
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +140,13 @@ class Filter:
 
     def most_popular(self, count: int) -> NDArray[np.int64]:
         """The first `count` allowed rows: rows are in falling order of popularity."""
-        if self.passes is not None:
-            return self.rows()[:count]
-        dropped = len(self.excluded) + len(self.withdrawn)
-        head = np.arange(1, min(count + dropped, len(self.categories.codes) - 1) + 1)
-        return self.filter_rows(head)[:count]
+        items = len(self.categories.codes) - 1
+        looked_at = min(count + len(self.excluded) + len(self.withdrawn), items)
+        while True:
+            rows = self.filter_rows(np.arange(1, looked_at + 1))
+            if len(rows) >= count or looked_at == items:
+                return rows[:count]
+            looked_at = min(_MORE * looked_at, items)  # few of these categories pass
 
 
 # One for each request; None if all items are allowed.

@@ -19,6 +19,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -39,9 +40,10 @@ Summary = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """A finished program: its last line, CPU time and peak memory."""
+    """A finished program: its last line, times and peak memory."""
 
     last_line: str
+    wall_s: float
     cpu_s: float
     peak_mib: float
 
@@ -51,17 +53,23 @@ class Run:
         return summary
 
 
-def run(*arguments: object) -> Run:
-    """Run Python with these arguments. Raises SystemExit if it fails."""
+def run(*arguments: object, threads: int | None = 1) -> Run:
+    """Run Python with these arguments. Raises SystemExit if it fails.
+
+    threads: of its OpenMP; None for one on each processor.
+    """
+    limits = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    start = time.perf_counter()
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             stdout=stdout,
             stderr=stderr,
             cwd=REPOSITORY,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **limits},
         )
         _, status, usage = os.wait4(process.pid, 0)
+        wall_s = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         for file in (stdout, stderr):
             file.seek(0)
@@ -69,7 +77,8 @@ def run(*arguments: object) -> Run:
         if process.returncode:
             message = stderr.read().decode()
             raise SystemExit(f"{arguments}: exit code {process.returncode}: {message}")
-    return Run(lines[-1] if lines else "", usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    cpu_s = usage.ru_utime + usage.ru_stime
+    return Run(lines[-1] if lines else "", wall_s, cpu_s, usage.ru_maxrss / 1024)
 
 
 def measure(folder: Path, size: int, examples: int) -> Summary:

@@ -386,6 +386,33 @@ def test_the_means_are_checked(tmp_path: Path) -> None:
             read_index(tmp_path / f"{value}", vectors, IVF)
 
 
+def test_of_many_items_a_part_of_the_lists_is_checked_unless_all_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = clustered(600)
+    built = build_index(vectors, IVF)
+    assert isinstance(built, IvfIndex)
+    means = built.faiss_index.quantizer.reconstruct_n(0, 32)
+    means[31] += 1
+    built.faiss_index.quantizer.reset()
+    built.faiss_index.quantizer.add(means)
+    built.write(tmp_path / "items.faiss")
+    monkeypatch.setattr(index.ann.index, "_CHECKED_ITEMS", 300)  # every second list
+    read_index(tmp_path / "items.faiss", vectors, IVF)
+    with pytest.raises(ValueError, match="a mean"):
+        read_index(tmp_path / "items.faiss", vectors, IVF, check_all=True)
+
+
+def test_exact_search_of_many_items_copies_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, requests = clustered(20_000), interests(5)
+    spec = IVF.model_copy(update={"head": 0})  # no threshold: every item is compared
+    monkeypatch.setattr(index.ann.ivf, "_EXACT_IN_FLOAT32_FROM", 10_000)
+    built = build_index(vectors, spec, kernel=Int8Fbgemm())
+    assert isinstance(built, IvfIndex)
+    assert built.exact().kernel.name == "float32"
+    assert recall(built, vectors, requests, 20) == 1
+
+
 def test_infinite_half_precision_numbers_are_accepted(tmp_path: Path) -> None:
     vectors = clustered(600) * np.float32(1e5)
     written(in_half_precision(vectors), tmp_path / "items.faiss")

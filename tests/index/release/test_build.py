@@ -288,6 +288,50 @@ def test_recall_is_reported_on_users_that_did_not_tune() -> None:
     assert other.recall >= 0.9
 
 
+@pytest.mark.usefixtures("slow_exact_search")
+def test_of_many_items_fewer_users_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, requests = planted(4000, 200)
+    monkeypatch.setattr(index.ann.tuning, "_MAX_COMPARISONS", 100 * len(vectors))
+    _, measured = tune(vectors, requests, 0.9, K, lambda message: None)
+    assert measured.queries == 25
+
+
+def test_a_slow_candidate_is_dropped_but_exact_search_stays() -> None:
+    vectors, requests = planted(400, 10)
+    exact = FlatIndex(vectors)
+    specs = [IndexSpec(), *(IndexSpec(kind="ivf", lists=n, probes=1) for n in (1, 2))]
+    candidates = [
+        index.ann.tuning._Candidate(spec, exact, 1.0, microseconds)
+        for spec, microseconds in zip(specs, (900.0, 10.0, 90.0), strict=True)
+    ]
+    kept, dropped = index.ann.tuning._keep_fast(candidates)
+    assert [c.microseconds for c in kept] == [900, 10]
+    assert [c.microseconds for c in dropped] == [90]
+    sample = index.ann.tuning._Sample.of(exact, requests, K)
+    ranked = index.ann.tuning._rank_by_time(kept, sample)
+    assert [c.spec.lists for c in ranked] == [1, 0]
+    assert ranked[1].microseconds == 900, "far too slow to be timed again"
+
+
+@pytest.mark.parametrize(
+    ("items", "microseconds", "directions"),
+    [
+        (1_000_000, 5000.0, [2.0, 0.5]),
+        (1_000_000, 600.0, [0.5, 2.0]),
+        (10_000_000, 5000.0, [2.0]),
+        (10_000_000, 600.0, [0.5]),
+    ],
+)
+def test_more_lists_are_tried_first_if_probing_takes_the_time(
+    items: int, microseconds: float, directions: list[float]
+) -> None:
+    # A microsecond for ten vectors: 500 for head and means, of that 100 for the means.
+    exact = index.ann.tuning._Candidate(IndexSpec(), None, 1.0, items / 10)  # type: ignore[arg-type]
+    spec = IndexSpec(kind="ivf", head=4000, lists=1000, probes=1)
+    best = index.ann.tuning._Candidate(spec, None, 1.0, microseconds)  # type: ignore[arg-type]
+    assert index.ann.tuning._directions(best, exact, items) == directions
+
+
 def test_full_recall_is_possible() -> None:
     vectors, requests = planted(3000, 60)
     _, measured = tune(vectors, requests, 1.0, K, lambda message: None)

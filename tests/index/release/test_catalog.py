@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import index.release.catalog
 from index.release.catalog import read_catalog, write_catalog
 from index.retrieval.catalog import PADDING, Catalog, CatalogError
+from index.retrieval.packed_ids import PackedIds
 
 REPEATABLE = settings(deadline=None, derandomize=True)
 IDS = ("a", "", "ü 漢", "item,\n1")
@@ -59,6 +61,23 @@ def test_several_categories_survive_writing_and_reading(tmp_path: Path) -> None:
     assert not any(read_catalog(path).other_categories)
     with pytest.raises(CatalogError, match="other categories of 1 items; give them for all 4"):
         replace(catalog(), other_categories=[["z"]])
+
+
+def test_many_ids_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index.release.catalog, "_PACKED_FROM", 1)
+    path = tmp_path / "catalog.parquet"
+    write_catalog(path, catalog())
+    read = read_catalog(path, with_titles=False)
+    assert isinstance(read.ids, PackedIds)
+    assert list(read.ids) == list(IDS)
+    assert read.rows([*IDS, "b"]) == [1, 2, 3, 4, PADDING]
+    assert [read.id(row) for row in range(1, 5)] == list(IDS)
+    assert list(read.categories) == ["x", None, "y", "x"]
+    assert list(read.titles) == [None] * 4
+    twice = pa.table({**FIELDS, "item_id": pa.array(["a", "a"])})
+    pq.write_table(twice, path)
+    with pytest.raises(CatalogError, match="appears twice"):
+        read_catalog(path)
 
 
 def test_a_folder_named_like_a_partition_adds_no_column(tmp_path: Path) -> None:

@@ -105,3 +105,14 @@ def test_any_of_several_categories_is_allowed_or_denied() -> None:
     assert allowed(deny=["none"]) == [1, 2, 3, 4, 5]
     # Diversity tells items by their first category.
     assert known.first.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_most_popular_of_a_rare_category_are_found(count: int) -> None:
+    known = Categories([*NAMES, *["b"] * 200, "c", "c"])
+    passes = known.passes(CategoryFilter(["c"]))
+    rare = Filter(known, frozenset({8}), NOTHING, passes)
+    assert rare.most_popular(count).tolist() == [209, 210][:count]
+    assert Filter(known, NOTHING, NOTHING, passes).most_popular(count).tolist() == [
+        *[8, 209, 210][:count]
+    ]
