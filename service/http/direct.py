@@ -130,12 +130,15 @@ class DirectProtocol(ConnectionProtocol):
             await self.flow.drain()
         if exchange.disconnected:
             return
-        headers = (*headers, ("x-request-id", context.request_id.decode("ascii")))
+        headers = [*headers, ("x-request-id", context.request_id.decode("ascii"))]
+        closes = not exchange.keep_alive
+        if closes and not self.state.draining:  # which says so in every response
+            headers.append(("connection", "close"))
         self.transport.write(
             raw_response(status, self.server_state.default_headers, headers, content)
         )
         exchange.response_complete = True
-        if self.state.draining or not exchange.keep_alive:
+        if closes or self.state.draining:
             self.transport.close()
         self.on_response_complete()
 
