@@ -48,7 +48,7 @@ def read_catalog(path: Path, with_titles: bool = True) -> Catalog:
     Raises CatalogError if the file is not a valid catalogue.
     """
     try:
-        with pq.ParquetFile(path, read_dictionary=["category"]) as file:
+        with pq.ParquetFile(path, read_dictionary=["category"], memory_map=True) as file:
             schema = file.schema_arrow
             unread = set() if with_titles else {"title"}
             table = file.read([name for name in schema.names if name not in unread])
