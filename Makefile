@@ -17,7 +17,7 @@ LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml constraints.txt index/ann/native.c
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,training,service,tracing,client,dev]'
 	@touch $@
@@ -141,4 +141,4 @@ stack-try: $(VENV)/installed  ## build the images, start the stack, test it thro
 	$(PY) tests/evidence/stack.py $(STACK)
 
 clean:           ## remove everything that the targets created
-	rm -rf $(VENV) $(DEMO) $(BENCH)
+	rm -rf $(VENV) $(DEMO) $(BENCH) build index/ann/native_code*.so

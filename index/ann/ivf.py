@@ -10,7 +10,6 @@ interests of a request share the threshold, so they probe different numbers of l
 from collections.abc import Iterator, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
 
 import torch as _torch  # noqa: F401  # isort: skip  (before faiss)
 import faiss
@@ -22,6 +21,7 @@ from index.ann.flat import MAX_BATCH, FlatIndex
 from index.ann.kernel_choice import find_kernel
 from index.ann.kernels import Kernel
 from index.ann.list_codec import HalfCodec, ListCodec, codec_of, fill_lists
+from index.ann.list_scan import ListRequest, make_scan
 from index.ann.quantization import QuantizedMatrix
 from index.ann.selection import kth_best, score_rows, top_candidates
 from index.retrieval.filters import Filter, Filters
@@ -68,8 +68,9 @@ class IvfIndex:
             by_list = np.split(rows, np.cumsum(self._list_sizes)[:-1])
             _check(lists, by_list, means, self._vectors, self._codec)
         self.kernel = kernel or find_kernel()
-        scanned = np.concatenate([self._vectors[self.head], means])
-        self._head_and_means = QuantizedMatrix(scanned, self.kernel, block_size=len(scanned))
+        self._scan = make_scan(lists, self._codec, self.kernel, self._list_sizes)
+        self._head = QuantizedMatrix(self._vectors[self.head], self.kernel)
+        self._means = means
         squared_norms = np.vecdot(self._vectors, self._vectors).take(rows)
         self._deviations = _standard_deviations(squared_norms, self._list_sizes, means)
         self._probe_margin = np.float32(margin) * self._deviations
@@ -102,18 +103,11 @@ class IvfIndex:
     def _iter_search_batch(
         self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
     ) -> Iterator[QueryHits]:
-        quantized = self._head_and_means.quantize(interests)
-        head, lists = slice(len(self.head)), slice(len(self.head), None)
-        products = self._head_and_means.products(quantized)
-        head_scores = self._head_and_means.to_inner_products(
-            products[:, :, head].max(axis=1), quantized, head
-        )
+        quantized = self._head.quantize(interests)
+        head_scores, errors = self._head.maxima(quantized), self._head.error_bounds(quantized)
         # (B, K, lists): assumed best score of a list's items for an interest
-        upper_bounds = quantized.norms[:, :, None] * self._probe_margin
-        upper_bounds += self._head_and_means.to_inner_products(
-            products[:, :, lists], quantized, lists
-        )
-        errors = self._head_and_means.error_bounds(quantized)
+        upper_bounds = interests @ self._means.T
+        upper_bounds += quantized.norms[:, :, None] * self._probe_margin
         for request in zip(interests, head_scores, upper_bounds, errors, filters, strict=True):
             yield self._search_one(*request, k)
 
@@ -127,18 +121,20 @@ class IvfIndex:
         k: int,
     ) -> QueryHits:
         candidates, threshold, unfiltered = self._search_head(head_scores, error, allowed, k)
-        probe_threshold = threshold
-        if unfiltered > threshold > -np.inf:
-            probe_threshold -= _FILTER_CAUTION * (unfiltered - threshold)
-        pairs = np.flatnonzero(upper_bounds > probe_threshold)
-        interest_ids, list_ids = np.divmod(pairs, upper_bounds.shape[1])
-        if threshold == -np.inf or self._list_sizes.take(list_ids).sum() >= len(self._vectors):
+        probed = None
+        if threshold > -np.inf:
+            scores = head_scores.take(candidates)
+            best = np.partition(scores, len(scores) - k)[len(scores) - k :]
+            caution = _FILTER_CAUTION * (unfiltered - threshold)
+            probed = self._scan.rows(
+                ListRequest(interests, upper_bounds, best, error, caution, allowed)
+            )
+        if probed is None:
             count_exact_scan()
             [hits] = self.exact().iter_search(interests[None], k, [allowed])
             return hits
         rows = self.head.take(candidates)
-        if len(list_ids):
-            probed = self._probe(interests, interest_ids, list_ids, threshold)
+        if len(probed):
             rows = _sorted_unique(np.concatenate([rows, probed]))
             rows = allowed.filter_rows(rows) if allowed else rows
         return score_rows(self._vectors, rows, interests)
@@ -164,24 +160,6 @@ class IvfIndex:
         else:
             unfiltered = threshold
         return candidates, threshold, unfiltered
-
-    def _probe(
-        self,
-        interests: NDArray[np.float32],
-        interest_ids: NDArray[np.int64],
-        list_ids: NDArray[np.int64],
-        threshold: float,
-    ) -> NDArray[np.int64]:
-        """Rows of list list_ids[i] (P,) whose product with its interest may exceed the threshold.
-
-        interests (K, D); interest_ids (P,).
-        """
-        codes, radius = self._codec.queries(interests, threshold)
-        queries = codes.take(interest_ids, axis=0)
-        lists: Any = self.faiss_index  # faiss's stub has the signature of the C++ method
-        _, _, rows = lists.range_search_preassigned(queries, radius, list_ids[:, None], None)
-        found: NDArray[np.int64] = rows
-        return found
 
     def half_precision_lists(self) -> faiss.IndexIVF:
         """The same lists in half precision, as a GPU can scan them. Takes long."""

@@ -25,6 +25,14 @@ class ListQueries(NamedTuple):
     radius: float
 
 
+class QuantizedQueries(NamedTuple):
+    """codes (K, D): their products with codes are inner products times `unit`, up to `bound`."""
+
+    codes: NDArray[np.float32]
+    unit: float
+    bound: float
+
+
 @dataclass(frozen=True)
 class ByteCodec:
     """vector ~ code / scale. norm: the largest of the vectors."""
@@ -50,19 +58,26 @@ class ByteCodec:
         """What faiss stores for vectors (M, D)."""
         return self.encode(vectors).astype(np.int32) + _OFFSET
 
-    def queries(self, interests: NDArray[np.float32], threshold: float) -> ListQueries:
-        """|q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|, with q', x' the decoded codes.
+    def quantize(self, interests: NDArray[np.float32], max_code: int) -> "QuantizedQueries":
+        """Interests (K, D) in codes up to max_code.
 
-        Each of D components is rounded by 1/2 at most, so |q - q'| <= sqrt(D) / (2 scale).
+        |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|, with q', x' the decoded codes. Each of D
+        components of x is rounded by 1/2 at most, so |x - x'| <= sqrt(D) / (2 scale).
         """
         largest = max(float(interests.max()), -float(interests.min()), float(_MIN_LARGEST))
-        scale = _MAX_CODE / largest
-        codes = np.rint(interests * np.float32(scale))
+        scale = max_code / largest
+        residuals = interests * np.float32(scale)
+        codes = np.rint(residuals)
+        residuals -= codes
+        error = float(np.vecdot(residuals, residuals).max()) ** 0.5 / scale
         norm = float(np.vecdot(interests, interests).max()) ** 0.5
-        rounding = 0.5 * interests.shape[1] ** 0.5
-        error, vector_error = rounding / scale, rounding / float(self.scale)
+        vector_error = 0.5 * interests.shape[1] ** 0.5 / float(self.scale)
         bound = error * self.norm + (norm + error) * vector_error + _FLOAT_ERROR * norm * self.norm
-        return ListQueries(codes, (threshold - bound) * scale * float(self.scale))
+        return QuantizedQueries(codes, scale * float(self.scale), bound)
+
+    def queries(self, interests: NDArray[np.float32], threshold: float) -> ListQueries:
+        codes, unit, bound = self.quantize(interests, _MAX_CODE)
+        return ListQueries(codes, (threshold - bound) * unit)
 
 
 @dataclass(frozen=True)
