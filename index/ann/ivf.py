@@ -21,16 +21,11 @@ from index.ann.flat import MAX_BATCH, FlatIndex
 from index.ann.kernel_choice import find_kernel
 from index.ann.kernels import Kernel
 from index.ann.list_codec import HalfCodec, ListCodec, codec_of, fill_lists
-from index.ann.list_scan import ListRequest, make_scan
-from index.ann.quantization import QuantizedMatrix
-from index.ann.selection import kth_best, score_rows, top_candidates
+from index.ann.list_scan import make_scan
+from index.ann.selection import score_rows
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, stack_hits
 
-# A filter that lowers the threshold removes items of the head. More of the answer then lies in
-# lists, where some items are always missed. So the threshold for probing is lowered further, by
-# this factor times the drop.
-_FILTER_CAUTION = 2.0
 _MEAN_TOLERANCE = 1e-3  # of the largest component: other processors sum in another order
 
 
@@ -68,8 +63,9 @@ class IvfIndex:
             by_list = np.split(rows, np.cumsum(self._list_sizes)[:-1])
             _check(lists, by_list, means, self._vectors, self._codec)
         self.kernel = kernel or find_kernel()
-        self._scan = make_scan(lists, self._codec, self.kernel, self._list_sizes)
-        self._head = QuantizedMatrix(self._vectors[self.head], self.kernel)
+        self._scan = make_scan(
+            self.head, self._vectors, lists, self._list_sizes, self._codec, self.kernel
+        )
         self._means = means
         squared_norms = np.vecdot(self._vectors, self._vectors).take(rows)
         self._deviations = _standard_deviations(squared_norms, self._list_sizes, means)
@@ -89,7 +85,7 @@ class IvfIndex:
         return self._exact
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
-        """Exact if the head has fewer than k allowed items, or probing would scan over N items."""
+        """Exact if the head has fewer than k allowed items, or faiss would scan over N items."""
         return stack_hits([*self.iter_search(interests, k, filters)])
 
     def iter_search(
@@ -103,63 +99,17 @@ class IvfIndex:
     def _iter_search_batch(
         self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
     ) -> Iterator[QueryHits]:
-        quantized = self._head.quantize(interests)
-        head_scores, errors = self._head.maxima(quantized), self._head.error_bounds(quantized)
+        norms = np.sqrt(np.vecdot(interests, interests))
         # (B, K, lists): assumed best score of a list's items for an interest
         upper_bounds = interests @ self._means.T
-        upper_bounds += quantized.norms[:, :, None] * self._probe_margin
-        for request in zip(interests, head_scores, upper_bounds, errors, filters, strict=True):
-            yield self._search_one(*request, k)
-
-    def _search_one(
-        self,
-        interests: NDArray[np.float32],
-        head_scores: NDArray[np.float32],
-        upper_bounds: NDArray[np.float32],
-        error: float,
-        allowed: Filter | None,
-        k: int,
-    ) -> QueryHits:
-        candidates, threshold, unfiltered = self._search_head(head_scores, error, allowed, k)
-        probed = None
-        if threshold > -np.inf:
-            scores = head_scores.take(candidates)
-            best = np.partition(scores, len(scores) - k)[len(scores) - k :]
-            caution = _FILTER_CAUTION * (unfiltered - threshold)
-            probed = self._scan.rows(
-                ListRequest(interests, upper_bounds, best, error, caution, allowed)
-            )
-        if probed is None:
-            count_exact_scan()
-            [hits] = self.exact().iter_search(interests[None], k, [allowed])
-            return hits
-        rows = self.head.take(candidates)
-        if len(probed):
-            rows = _sorted_unique(np.concatenate([rows, probed]))
-            rows = allowed.filter_rows(rows) if allowed else rows
-        return score_rows(self._vectors, rows, interests)
-
-    def _search_head(
-        self, scores: NDArray[np.float32], error: float, allowed: Filter | None, k: int
-    ) -> tuple[NDArray[np.int64], float, float]:
-        """Positions of candidates in the head, the threshold, and what it were without the filter.
-
-        scores: of the head; changed.
-        """
-        replaced = allowed.exclude(scores, self.head) if allowed else None
-        candidates, threshold = top_candidates(scores, error, k)
-        if not allowed:
-            return candidates, threshold, threshold
-        if replaced is None:
-            unfiltered = threshold
-            allowed.mask_scores(scores, self.head)
-            candidates, threshold = top_candidates(scores, error, k)
-        elif len(replaced):
-            # Without the filter, the k best were among these.
-            unfiltered = kth_best(np.concatenate([scores.take(candidates), replaced]), k)
-        else:
-            unfiltered = threshold
-        return candidates, threshold, unfiltered
+        upper_bounds += norms[:, :, None] * self._probe_margin
+        candidates = self._scan.candidates(interests, upper_bounds, k, filters)
+        for request, rows, allowed in zip(interests, candidates, filters, strict=True):
+            if rows is None:
+                count_exact_scan()
+                yield from self.exact().iter_search(request[None], k, [allowed])
+            else:
+                yield score_rows(self._vectors, rows, request)
 
     def half_precision_lists(self) -> faiss.IndexIVF:
         """The same lists in half precision, as a GPU can scan them. Takes long."""
@@ -170,15 +120,6 @@ class IvfIndex:
 
     def write(self, path: Path) -> None:
         faiss.write_index(self.faiss_index, str(path))
-
-
-def _sorted_unique(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """np.unique at half its cost; sorts the argument in place."""
-    rows.sort()
-    is_first = np.empty(len(rows), dtype=bool)
-    is_first[:1] = True
-    np.not_equal(rows[1:], rows[:-1], out=is_first[1:])
-    return rows[is_first]
 
 
 def _rows_by_list(lists: faiss.IndexIVF) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -4,6 +4,7 @@ Products of bytes take half the time, and half the memory. Their error is bounde
 is scored again exactly.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,14 +24,6 @@ class ListQueries(NamedTuple):
 
     codes: NDArray[np.float32]
     radius: float
-
-
-class QuantizedQueries(NamedTuple):
-    """codes (K, D): their products with codes are inner products times `unit`, up to `bound`."""
-
-    codes: NDArray[np.float32]
-    unit: float
-    bound: float
 
 
 @dataclass(frozen=True)
@@ -58,26 +51,22 @@ class ByteCodec:
         """What faiss stores for vectors (M, D)."""
         return self.encode(vectors).astype(np.int32) + _OFFSET
 
-    def quantize(self, interests: NDArray[np.float32], max_code: int) -> "QuantizedQueries":
-        """Interests (K, D) in codes up to max_code.
-
-        |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|, with q', x' the decoded codes. Each of D
-        components of x is rounded by 1/2 at most, so |x - x'| <= sqrt(D) / (2 scale).
-        """
-        largest = max(float(interests.max()), -float(interests.min()), float(_MIN_LARGEST))
-        scale = max_code / largest
-        residuals = interests * np.float32(scale)
-        codes = np.rint(residuals)
-        residuals -= codes
-        error = float(np.vecdot(residuals, residuals).max()) ** 0.5 / scale
-        norm = float(np.vecdot(interests, interests).max()) ** 0.5
-        vector_error = 0.5 * interests.shape[1] ** 0.5 / float(self.scale)
-        bound = error * self.norm + (norm + error) * vector_error + _FLOAT_ERROR * norm * self.norm
-        return QuantizedQueries(codes, scale * float(self.scale), bound)
+    def vector_error(self, dim: int) -> float:
+        """Of a vector of `dim` components, each of which is rounded by 1/2 at most: its L2 norm."""
+        return 0.5 * math.sqrt(dim) / float(self.scale)
 
     def queries(self, interests: NDArray[np.float32], threshold: float) -> ListQueries:
-        codes, unit, bound = self.quantize(interests, _MAX_CODE)
-        return ListQueries(codes, (threshold - bound) * unit)
+        """For interests (K, D).
+
+        |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|, with q', x' the decoded codes.
+        """
+        largest = max(float(interests.max()), -float(interests.min()), float(_MIN_LARGEST))
+        scale, dim = _MAX_CODE / largest, interests.shape[1]
+        codes = np.rint(interests * np.float32(scale))
+        norm = float(np.vecdot(interests, interests).max()) ** 0.5
+        error, vector_error = 0.5 * dim**0.5 / scale, self.vector_error(dim)
+        bound = error * self.norm + (norm + error) * vector_error + _FLOAT_ERROR * norm * self.norm
+        return ListQueries(codes, (threshold - bound) * scale * float(self.scale))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Scanning lists for the interests of a request: compiled, or by faiss."""
+"""Candidates of a request from a head and lists: compiled, or by numpy and faiss."""
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch as _torch  # noqa: F401  # isort: skip  (before faiss)
 import faiss
@@ -10,59 +11,128 @@ from numpy.typing import NDArray
 from index.ann import native
 from index.ann.kernels import Kernel, Native
 from index.ann.list_codec import ByteCodec, ListCodec
+from index.ann.quantization import QuantizedMatrix
+from index.ann.selection import kth_best, top_candidates
 from index.retrieval.filters import Filter
 
-_LARGEST_PRODUCT = 1 << 29  # more than any; twice that fits into 32 bits
-
-
-class ListRequest(NamedTuple):
-    """What is asked of the lists, once the head was searched.
-
-    interests (K, D). upper_bounds (K, lists): assumed best score of a list for an interest.
-    best (k,): approximate scores of the best items of the head, each wrong by `error` at most.
-    caution: a list is scanned if its bound exceeds the k-th best score less this.
-    """
-
-    interests: NDArray[np.float32]
-    upper_bounds: NDArray[np.float32]
-    best: NDArray[np.float32]
-    error: float
-    caution: float
-    allowed: Filter | None
+# A filter that lowers the threshold removes items of the head. More of the answer then lies in
+# lists, where some items are always missed. So the threshold for probing is lowered further, by
+# this factor times the drop.
+_FILTER_CAUTION = 2.0
 
 
 class ListScan(Protocol):
-    def rows(self, request: ListRequest) -> NDArray[np.int64] | None:
-        """Rows of items that may be among the k best, some perhaps twice, in no order.
+    def candidates(
+        self,
+        interests: NDArray[np.float32],
+        upper_bounds: NDArray[np.float32],
+        k: int,
+        filters: Sequence[Filter | None],
+    ) -> Iterator[NDArray[np.int64] | None]:
+        """For each request, allowed rows that include the k best, ascending and distinct.
 
-        None if that would take longer than to compare every item.
+        interests (B, K, D). upper_bounds (B, K, lists): assumed best score of a list for an
+        interest; a list is scanned for it if that exceeds the k-th best score so far. None if the
+        head has fewer than k items that are allowed, or comparing every item is faster.
         """
         ...
 
 
-def make_scan(lists: faiss.IndexIVF, codec: ListCodec, kernel: Kernel, sizes: Any) -> ListScan:
-    """sizes (lists,): of the lists. Half precision, of older releases, is scanned by faiss."""
-    if isinstance(kernel, Native) and isinstance(codec, ByteCodec) and kernel.fits(lists.d):
-        return NativeScan(lists, codec, kernel, sizes)
-    return FaissScan(lists, codec, sizes)
+def make_scan(
+    head: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    lists: faiss.IndexIVF,
+    sizes: NDArray[np.int64],
+    codec: ListCodec,
+    kernel: Kernel,
+) -> ListScan:
+    """head: rows of the vectors (N + 1, D). sizes (lists,).
+
+    Lists in half precision, of older releases, are scanned by faiss.
+    """
+    matrix = QuantizedMatrix(vectors[head], kernel, block_size=len(head))
+    if isinstance(matrix.kernel, Native) and isinstance(codec, ByteCodec) and len(head):
+        return NativeScan(head, matrix, lists, sizes, codec, matrix.kernel)
+    return FaissScan(head, matrix, lists, sizes, codec)
 
 
 class FaissScan:
-    """Every list whose bound exceeds the head's k-th best score, one (interest, list) at a time."""
+    """Every list whose bound exceeds the head's k-th best score, for one interest at a time."""
 
-    def __init__(self, lists: faiss.IndexIVF, codec: ListCodec, sizes: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        head: NDArray[np.int64],
+        matrix: QuantizedMatrix,
+        lists: faiss.IndexIVF,
+        sizes: NDArray[np.int64],
+        codec: ListCodec,
+    ) -> None:
+        self._head, self._matrix, self._sizes, self._codec = head, matrix, sizes, codec
         self._lists: Any = lists  # faiss's stub has the signature of the C++ method
-        self._codec, self._sizes = codec, sizes
 
-    def rows(self, request: ListRequest) -> NDArray[np.int64] | None:
-        threshold = float(request.best.min())
-        pairs = np.flatnonzero(request.upper_bounds > threshold - request.caution)
-        interest_ids, list_ids = np.divmod(pairs, len(self._sizes))
-        if self._sizes.take(list_ids).sum() > self._sizes.sum():
-            return None
-        if not len(pairs):
-            return np.empty(0, np.int64)
-        codes, radius = self._codec.queries(request.interests, threshold - request.error)
+    def candidates(
+        self,
+        interests: NDArray[np.float32],
+        upper_bounds: NDArray[np.float32],
+        k: int,
+        filters: Sequence[Filter | None],
+    ) -> Iterator[NDArray[np.int64] | None]:
+        quantized = self._matrix.quantize(interests)
+        head_scores = self._matrix.maxima(quantized)
+        errors = self._matrix.error_bounds(quantized)
+        requests = zip(interests, upper_bounds, head_scores, errors, filters, strict=True)
+        for request, bounds, scores, error, allowed in requests:
+            positions, threshold, unfiltered = self._search_head(scores, error, allowed, k)
+            if threshold == -np.inf:
+                yield None
+                continue
+            caution = _FILTER_CAUTION * (unfiltered - threshold)
+            pairs = np.flatnonzero(bounds > threshold - caution)
+            interest_ids, list_ids = np.divmod(pairs, bounds.shape[1])
+            if self._sizes.take(list_ids).sum() > self._sizes.sum():
+                yield None
+                continue
+            rows = self._head.take(positions)
+            if len(pairs):
+                probed = self._probe(request, interest_ids, list_ids, threshold - error)
+                rows = _sorted_unique(np.concatenate([rows, probed]))
+                rows = allowed.filter_rows(rows) if allowed else rows
+            yield rows
+
+    def _search_head(
+        self, scores: NDArray[np.float32], error: float, allowed: Filter | None, k: int
+    ) -> tuple[NDArray[np.int64], float, float]:
+        """Positions of candidates in the head, the threshold, and what it were without the filter.
+
+        scores: of the head; changed.
+        """
+        replaced = allowed.exclude(scores, self._head) if allowed else None
+        candidates, threshold = top_candidates(scores, error, k)
+        if not allowed:
+            return candidates, threshold, threshold
+        if replaced is None:
+            unfiltered = threshold
+            allowed.mask_scores(scores, self._head)
+            candidates, threshold = top_candidates(scores, error, k)
+        elif len(replaced):
+            # Without the filter, the k best were among these.
+            unfiltered = kth_best(np.concatenate([scores.take(candidates), replaced]), k)
+        else:
+            unfiltered = threshold
+        return candidates, threshold, unfiltered
+
+    def _probe(
+        self,
+        interests: NDArray[np.float32],
+        interest_ids: NDArray[np.int64],
+        list_ids: NDArray[np.int64],
+        threshold: float,
+    ) -> NDArray[np.int64]:
+        """Rows of list list_ids[i] (P,) whose product with its interest may exceed the threshold.
+
+        interests (K, D); interest_ids (P,).
+        """
+        codes, radius = self._codec.queries(interests, threshold)
         queries = codes.take(interest_ids, axis=0)
         _, _, rows = self._lists.range_search_preassigned(queries, radius, list_ids[:, None], None)
         found: NDArray[np.int64] = rows
@@ -70,48 +140,53 @@ class FaissScan:
 
 
 class NativeScan:
-    """The list of the highest bound first, for all interests at once.
-
-    What is found raises the threshold, and ends the scan when no bound exceeds it.
-    """
+    """The same lists, each for all its interests at once; what is found raises the threshold."""
 
     def __init__(
-        self, lists: faiss.IndexIVF, codec: ByteCodec, kernel: Native, sizes: NDArray[np.int64]
+        self,
+        head: NDArray[np.int64],
+        matrix: QuantizedMatrix,
+        lists: faiss.IndexIVF,
+        sizes: NDArray[np.int64],
+        codec: ByteCodec,
+        kernel: Native,
     ) -> None:
-        self._lists, self._codec, self._kernel = lists, codec, kernel
+        self._isa, self._items = kernel.isa, len(head) + int(sizes.sum())
+        self._mapped = lists  # holds the memory of the lists
         inverted = lists.invlists
         assert inverted is not None, "an index that was built or read has lists; this is a bug"
         numbers = range(lists.nlist)
-        # An empty list has no address.
-        self._sizes = sizes
-        self._parts = native.Lists(
-            [int(inverted.get_codes(i) or 0) for i in numbers],
+        self._head = native.Head(*matrix.packed_bytes(), head, *matrix.largest())
+        self._lists = native.Lists(
+            [int(inverted.get_codes(i) or 0) for i in numbers],  # None if it is empty
             [int(inverted.get_ids(i) or 0) for i in numbers],
             sizes,
             lists.d,
+            *(1 / float(codec.scale), codec.norm, codec.vector_error(lists.d)),
         )
 
-    def rows(self, request: ListRequest) -> NDArray[np.int64] | None:
-        best_bounds = request.upper_bounds.max(axis=0)
-        lowest = float(request.best.min()) - request.caution
-        order = np.flatnonzero(best_bounds > lowest)
-        if not len(order):
-            return order
-        order = order.take((-best_bounds.take(order)).argsort())
-        queries = self._codec.quantize(request.interests, native.MAX_QUERY_CODE)
-        limit = _LARGEST_PRODUCT
-        heap = np.sort(np.clip(request.best * np.float32(queries.unit), -limit, limit))
-        # A listed item's product is wrong by `bound`, the k-th best score by that or `error`.
-        slack = (queries.bound + max(queries.bound, request.error)) * queries.unit
-        return native.scan_lists(
-            self._kernel.isa,
-            self._parts,
-            native.RowFilter(request.allowed),
-            queries.codes,
-            request.upper_bounds * np.float32(queries.unit),
-            order,
-            items=int(self._sizes.take(order).sum()),
-            caution=min(request.caution * queries.unit, limit),
-            slack=min(int(slack) + 1, limit),
-            best=np.floor(heap).astype(np.int32),
-        )
+    def candidates(
+        self,
+        interests: NDArray[np.float32],
+        upper_bounds: NDArray[np.float32],
+        k: int,
+        filters: Sequence[Filter | None],
+    ) -> Iterator[NDArray[np.int64] | None]:
+        for request, bounds, allowed in zip(interests, upper_bounds, filters, strict=True):
+            yield native.search(
+                self._isa,
+                native.Request(request, bounds, k, _FILTER_CAUTION),
+                self._head,
+                self._lists,
+                native.RowFilter(allowed),
+                self._items,
+            )
+
+
+def _sorted_unique(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """np.unique at half its cost; sorts the argument in place."""
+    rows.sort()
+    is_first = np.empty(len(rows), dtype=bool)
+    is_first[:1] = True
+    np.not_equal(rows[1:], rows[:-1], out=is_first[1:])
+    return rows[is_first]

@@ -3,9 +3,14 @@
  * Vectors are unsigned bytes, a code plus 128, as faiss stores them. Queries are signed bytes of 7
  * bits, so that two products of bytes fit into 16 bits (AVX2). Every product is exact.
  */
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MAX_QUERY_CODE 63.0f
+#define MIN_LARGEST 1e-30f /* in place of a largest component of 0 */
+#define FLOAT_ERROR 1e-5   /* of |interest| |vector|: more than float32 loses in a sum */
 
 enum { TILE = 8, STEP = 32, OFFSET = 128, CHUNK = 256, MAX_DIM = 4096, LINE = 64, AHEAD = 2048 };
 
@@ -144,17 +149,37 @@ void multiply(const char *isa, const uint8_t *rows, int64_t size, int64_t dim, c
         }
 }
 
-/* Replace the least of a min-heap. */
-static void replace_least(int32_t *heap, int64_t size, int32_t value)
+/* The k best scores so far: a min-heap once it is full. */
+struct best {
+    float *scores;
+    int64_t size, k;
+};
+
+static int compare_scores(const void *left, const void *right)
 {
+    float a = *(const float *)left, b = *(const float *)right;
+    return (a > b) - (a < b);
+}
+
+static void add_score(struct best *best, float score)
+{
+    float *heap = best->scores;
+    if (best->size < best->k) {
+        heap[best->size++] = score;
+        if (best->size == best->k)
+            qsort(heap, best->k, sizeof *heap, compare_scores);
+        return;
+    }
+    if (score <= heap[0])
+        return;
     int64_t at = 0;
-    for (int64_t child; (child = 2 * at + 1) < size; at = child) {
-        child += child + 1 < size && heap[child + 1] < heap[child];
-        if (heap[child] >= value)
+    for (int64_t child; (child = 2 * at + 1) < best->k; at = child) {
+        child += child + 1 < best->k && heap[child + 1] < heap[child];
+        if (heap[child] >= score)
             break;
         heap[at] = heap[child];
     }
-    heap[at] = value;
+    heap[at] = score;
 }
 
 /* What a query allows. Each array may be NULL. */
@@ -180,55 +205,162 @@ static int is_allowed(const struct filter *filter, int64_t row)
                                               sizeof row, compare_rows));
 }
 
+/* norm, error: the largest of the vectors, and of their rounding errors. */
+struct head {
+    const uint8_t *codes; /* (size, dim) */
+    const float *scales;  /* of each vector: it is code * scale */
+    const int64_t *rows;
+    int64_t size;
+    double norm, error;
+};
+
 struct lists {
     const uint8_t *const *codes; /* of each list (size, dim) */
     const int64_t *const *rows;  /* of each list (size,) */
     const int64_t *sizes;
     int64_t count, dim, padded;
+    double scale, norm, error; /* a vector is code * scale */
 };
 
-/* Scan the lists of `order` as long as their bounds exceed the k-th best product.
- *
- * bounds (count, lists): assumed best product of a list with each query, in units of products.
- * heap (k,): ascending, products of the k best so far. slack: by so much less than the k-th best a
- * product may be and still belong to an item that is better.
- * found_rows, found: with room for all items of these lists. Returns how many are found. */
-int64_t scan_lists(const char *isa, const struct lists *lists, const struct filter *filter,
-                   const int8_t *codes, int64_t count, const float *bounds, const int64_t *order,
-                   int64_t order_size, float caution, int32_t slack, int32_t *heap, int64_t k,
-                   int64_t *found_rows, int32_t *found)
+/* Of a request: `count` interests, for k items. */
+struct request {
+    const float *interests; /* (count, dim) */
+    const float *bounds;    /* (count, lists): assumed best score of a list for an interest */
+    int64_t count, k;
+    double caution; /* times what the filter takes from the k-th best: lists are scanned further */
+    float unit;     /* an interest is code * unit */
+    double slack;   /* by so much the scores of two items may be wrong together */
+};
+
+/* Codes (count, padded) of the interests, and unit and slack of the request.
+ * |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|, with q', x' rounded. */
+static void quantize(struct request *request, const struct head *head, const struct lists *lists,
+                     int8_t *codes)
 {
-    tile_fn *tile = tile_of(isa);
-    const int8_t *pointers[count];
-    int32_t base[count], best[CHUNK];
-    int64_t total = 0, kept = 0;
-    for (int64_t i = 0; i < order_size; i++) {
-        int64_t list = order[i], size = lists->sizes[list];
-        struct queries queries = {lists->padded, 0, pointers, base};
-        for (int64_t j = 0; j < count; j++)
-            if (bounds[j * lists->count + list] > (float)heap[0] - caution)
-                add_query(&queries, codes + j * lists->padded);
-        if (!queries.count)
-            break; /* the lists that follow have lower bounds */
-        for (int64_t start = 0; start < size; start += CHUNK) {
-            int64_t here = size - start < CHUNK ? size - start : CHUNK;
-            maxima(tile, &queries, lists->codes[list] + start * lists->dim, here,
-                   size - start - here, lists->dim, best);
+    float largest = MIN_LARGEST;
+    double norm = 0, error = 0;
+    for (int64_t i = 0; i < request->count * lists->dim; i++)
+        largest = fmaxf(largest, fabsf(request->interests[i]));
+    request->unit = largest / MAX_QUERY_CODE;
+    for (int64_t j = 0; j < request->count; j++) {
+        double squared_norm = 0, squared_error = 0;
+        for (int64_t d = 0; d < lists->padded; d++) {
+            float value = d < lists->dim ? request->interests[j * lists->dim + d] : 0;
+            float code = rintf(value / request->unit);
+            double residual = value - code * (double)request->unit;
+            codes[j * lists->padded + d] = (int8_t)code;
+            squared_norm += (double)value * value;
+            squared_error += residual * residual;
+        }
+        norm = fmax(norm, sqrt(squared_norm));
+        error = fmax(error, sqrt(squared_error));
+    }
+    double of_head = error * head->norm + (norm + error) * head->error + FLOAT_ERROR * norm * head->norm;
+    double of_lists =
+        error * lists->norm + (norm + error) * lists->error + FLOAT_ERROR * norm * lists->norm;
+    request->slack = 2 * fmax(of_head, of_lists);
+}
+
+/* Scores of the head, and the k best of those that are allowed. Returns by how much the filter
+ * lowers the k-th best, below 0 if fewer than k are allowed. */
+static float search_head(tile_fn *tile, const struct request *request, const struct head *head,
+                         const struct lists *lists, const struct filter *filter,
+                         const struct queries *queries, float *scores, struct best *best)
+{
+    int32_t products[CHUNK];
+    float *others = malloc((request->k + 1) * sizeof *others), taken = -1;
+    struct best unfiltered = {others, 0, request->k};
+    for (int64_t start = 0; start < head->size; start += CHUNK) {
+        int64_t here = head->size - start < CHUNK ? head->size - start : CHUNK;
+        maxima(tile, queries, head->codes + start * lists->dim, here, head->size - start - here,
+               lists->dim, products);
+        for (int64_t t = 0; t < here; t++) {
+            float score = products[t] * (request->unit * head->scales[start + t]);
+            int is_better = unfiltered.size < request->k || score > others[0];
+            if (is_better)
+                add_score(&unfiltered, score);
+            scores[start + t] = score;
+            if ((best->size < best->k || score > best->scores[0]) &&
+                is_allowed(filter, head->rows[start + t]))
+                add_score(best, score);
+        }
+    }
+    if (best->size == best->k)
+        taken = others[0] - best->scores[0];
+    free(others);
+    return taken;
+}
+
+/* Each list is scanned for the interests whose bound exceeds the k-th best score of the head less
+ * the caution: what is found raises the score to reach, but not this, so that what is scanned does
+ * not depend on the kernel that an index was tuned with. */
+static int64_t search_lists(tile_fn *tile, const struct request *request,
+                            const struct lists *lists, const struct filter *filter,
+                            const int8_t *codes, struct queries *queries, float caution,
+                            struct best *best, int64_t *rows, float *scores)
+{
+    float unit = (float)(request->unit * lists->scale), slack = (float)request->slack;
+    float threshold = best->scores[0] - caution;
+    int64_t found = 0;
+    int32_t products[CHUNK];
+    for (int64_t list = 0; list < lists->count; list++) {
+        int64_t members = lists->sizes[list];
+        queries->count = 0;
+        for (int64_t j = 0; j < request->count; j++)
+            if (request->bounds[j * lists->count + list] > threshold)
+                add_query(queries, codes + j * lists->padded);
+        for (int64_t start = 0; start < members && queries->count; start += CHUNK) {
+            int64_t here = members - start < CHUNK ? members - start : CHUNK;
+            maxima(tile, queries, lists->codes[list] + start * lists->dim, here,
+                   members - start - here, lists->dim, products);
             for (int64_t t = 0; t < here; t++) {
-                if (best[t] < heap[0] - slack)
+                float score = products[t] * unit;
+                if (score < best->scores[0] - slack)
                     continue;
                 int64_t row = lists->rows[list][start + t];
                 if (!is_allowed(filter, row))
                     continue;
-                found_rows[total] = row;
-                found[total++] = best[t];
-                if (best[t] > heap[0])
-                    replace_least(heap, k, best[t]);
+                add_score(best, score);
+                rows[found] = row;
+                scores[found++] = score;
             }
         }
     }
-    for (int64_t i = 0; i < total; i++) /* the k-th best is higher now */
-        if (found[i] >= heap[0] - slack)
-            found_rows[kept++] = found_rows[i];
+    return found;
+}
+
+/* Rows that may be among the k best, in no order: of the head, and of the lists whose bounds exceed
+ * the k-th best score. rows, scores: with room for every item. Returns how many there are; -1 if
+ * the head has fewer than k items that are allowed. */
+int64_t search(const char *isa, struct request *request, const struct head *head,
+               const struct lists *lists, const struct filter *filter, int64_t *rows, float *scores)
+{
+    const int8_t *pointers[request->count];
+    int8_t codes[request->count * lists->padded];
+    int32_t base[request->count];
+    struct queries queries = {lists->padded, 0, pointers, base};
+    struct best best = {malloc((request->k + 1) * sizeof(float)), 0, request->k};
+    tile_fn *tile = tile_of(isa);
+    int64_t kept = -1;
+    quantize(request, head, lists, codes);
+    for (int64_t j = 0; j < request->count; j++)
+        add_query(&queries, codes + j * lists->padded);
+    float taken = search_head(tile, request, head, lists, filter, &queries, scores, &best);
+    if (taken >= 0) {
+        float *listed = scores + head->size;
+        int64_t *found = rows + head->size;
+        int64_t count = search_lists(tile, request, lists, filter, codes, &queries,
+                                     (float)(request->caution * taken), &best, found, listed);
+        float least = best.scores[0] - (float)request->slack; /* which is higher now */
+        kept = 0;
+        for (int64_t i = 0; i < head->size; i++)
+            if (scores[i] >= least && is_allowed(filter, head->rows[i]))
+                rows[kept++] = head->rows[i];
+        for (int64_t i = 0; i < count; i++)
+            if (listed[i] >= least)
+                rows[kept++] = found[i];
+    }
+    qsort(rows, kept > 0 ? kept : 0, sizeof *rows, compare_rows);
+    free(best.scores);
     return kept;
 }

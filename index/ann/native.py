@@ -30,7 +30,7 @@ def library() -> ctypes.CDLL | None:
     if found is None or found.origin is None:
         return None
     loaded = ctypes.CDLL(found.origin)
-    loaded.scan_lists.restype = ctypes.c_int64
+    loaded.search.restype = ctypes.c_int64
     return loaded
 
 
@@ -87,6 +87,35 @@ class PackedBytes:
         return out
 
 
+class Head(ctypes.Structure):
+    """Items that are scanned for every request (`struct head`)."""
+
+    _fields_ = (
+        ("codes", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("rows", ctypes.c_void_p),
+        ("size", ctypes.c_int64),
+        ("norm", ctypes.c_double),
+        ("error", ctypes.c_double),
+    )
+
+    def __init__(
+        self,
+        codes: NDArray[np.uint8],
+        scales: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        norm: float,
+        error: float,
+    ) -> None:
+        """codes (size, D), each with a scale (size,) and a row (size,).
+
+        norm, error: the largest of the vectors, and of their rounding errors (L2).
+        """
+        self._kept = (codes, scales, rows)
+        arrays = pointer(codes), pointer(scales), pointer(rows)
+        super().__init__(*arrays, len(rows), norm, error)
+
+
 class Lists(ctypes.Structure):
     """Lists of bytes in memory, which must outlive it (`struct lists`)."""
 
@@ -97,15 +126,26 @@ class Lists(ctypes.Structure):
         ("count", ctypes.c_int64),
         ("dim", ctypes.c_int64),
         ("padded", ctypes.c_int64),
+        ("scale", ctypes.c_double),
+        ("norm", ctypes.c_double),
+        ("error", ctypes.c_double),
     )
 
     def __init__(
-        self, codes: Sequence[int], rows: Sequence[int], sizes: NDArray[np.int64], dim: int
-    ):
-        """codes, rows: the address of each list's bytes (size, dim), and of its rows (size,)."""
+        self,
+        codes: Sequence[int],
+        rows: Sequence[int],
+        sizes: NDArray[np.int64],
+        dim: int,
+        *numbers: float,
+    ) -> None:
+        """codes, rows: the address of each list's bytes (size, D), and of its rows (size,).
+
+        numbers: a vector is its code times `scale`; norm and error as of the head.
+        """
         self._kept = [np.array(each, np.uint64) for each in (codes, rows, sizes)]
         width = -(-dim // _STEP) * _STEP
-        super().__init__(*map(pointer, self._kept), len(sizes), dim, width)
+        super().__init__(*map(pointer, self._kept), len(sizes), dim, width, *numbers)
 
 
 class RowFilter(ctypes.Structure):
@@ -131,40 +171,35 @@ class RowFilter(ctypes.Structure):
         self.excluded, self.excluded_size = pointer(excluded), len(excluded)
 
 
-def scan_lists(
-    isa: Isa,
-    lists: Lists,
-    allowed: RowFilter,
-    codes: NDArray[Any],
-    bounds: NDArray[np.float32],
-    order: NDArray[np.int64],
-    items: int,
-    caution: float,
-    slack: int,
-    best: NDArray[np.int32],
-) -> NDArray[np.int64]:
-    """Rows of the lists in this order, while their bounds exceed the k-th best product - caution.
+class Request(ctypes.Structure):
+    """What is searched (`struct request`)."""
 
-    codes (K, D) of the interests; bounds (K, lists): assumed best product of a list with each.
-    items: how many these lists have. slack: by so much less than the k-th best product an item's
-    may be and still be found. best (k,): ascending, the best products so far; is changed.
-    """
-    queries, bounds = padded(codes), np.ascontiguousarray(bounds, np.float32)
-    rows, products = np.empty(items, np.int64), np.empty(items, np.int32)
-    found = _built().scan_lists(
-        isa.encode(),
-        ctypes.byref(lists),
-        ctypes.byref(allowed),
-        pointer(queries),
-        ctypes.c_int64(len(queries)),
-        pointer(bounds),
-        pointer(order),
-        ctypes.c_int64(len(order)),
-        ctypes.c_float(caution),
-        ctypes.c_int32(slack),
-        pointer(best),
-        ctypes.c_int64(len(best)),
-        pointer(rows),
-        pointer(products),
+    _fields_ = (
+        ("interests", ctypes.c_void_p),
+        ("bounds", ctypes.c_void_p),
+        ("count", ctypes.c_int64),
+        ("k", ctypes.c_int64),
+        ("caution", ctypes.c_double),
+        ("unit", ctypes.c_float),
+        ("slack", ctypes.c_double),
     )
-    return rows[:found]
+
+    def __init__(
+        self, interests: NDArray[np.float32], bounds: NDArray[np.float32], k: int, caution: float
+    ) -> None:
+        """interests (K, D); bounds (K, lists): assumed best score of a list for an interest."""
+        self._kept = (np.ascontiguousarray(interests), np.ascontiguousarray(bounds))
+        super().__init__(*map(pointer, self._kept), len(interests), k, caution)
+
+
+def search(
+    isa: Isa, request: Request, head: Head, lists: Lists, allowed: RowFilter, items: int
+) -> NDArray[np.int64] | None:
+    """Rows that may be among the k best, ascending, of the head and the lists worth a scan.
+
+    items: in head and lists. None if the head has fewer than k items that are allowed.
+    """
+    rows, scores = np.empty(items, np.int64), np.empty(items, np.float32)
+    structures = (ctypes.byref(each) for each in (request, head, lists, allowed))
+    found = _built().search(isa.encode(), *structures, pointer(rows), pointer(scores))
+    return None if found < 0 else rows[:found].copy()

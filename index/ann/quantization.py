@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.ann.kernels import FLOAT32, MAX_CODE, Codes, Kernel, Packed
+from index.ann.native import PackedBytes
 
 VECTORS_PER_BLOCK = 1 << 14  # multiplied at a time
 _MIN_SCALE = np.float32(1e-30)  # in place of a largest component of 0, to avoid division by zero
@@ -80,6 +81,16 @@ class QuantizedMatrix:
 
     def __len__(self) -> int:
         return len(self._vectors)
+
+    def packed_bytes(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """With a native kernel and one block: bytes (M, D) and scales (M,) of the vectors."""
+        [block] = self._blocks
+        assert isinstance(block, PackedBytes), "another kernel packs in its own way; this is a bug"
+        return block.vectors, self._scales
+
+    def largest(self) -> tuple[float, float]:
+        """The largest norm of a vector, and the largest rounding error (L2)."""
+        return self._max_norm, self._max_error
 
     def quantize(self, interests: NDArray[np.float32]) -> QuantizedInterests:
         """interests (B, K, D), finite: as the kernel of this matrix multiplies them."""

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from index.ann import native
 from index.ann.build import build_index
 from index.ann.ivf import IvfIndex
 from index.ann.kernel_choice import choose_kernel, find_kernel, is_exact
 from index.ann.kernels import FLOAT32, KERNELS, Kernel, Native
-from index.ann.list_scan import FaissScan, ListRequest, NativeScan
+from index.ann.list_scan import FaissScan, NativeScan
 from index.retrieval.filters import Categories, CategoryFilter, Filter
 from index.retrieval.merge import merge
 from tests.index.ann.test_index import (
@@ -35,11 +36,13 @@ def lists_of(vectors: Vectors, kernel: Kernel, head: int = 60) -> IvfIndex:
     return index
 
 
-def request(index: IvfIndex, asked: Vectors, k: int, margin: float) -> ListRequest:
-    """For interests (K, D), as if the head had k items, all of which score zero."""
+def candidates(index: IvfIndex, asked: Vectors, k: int, margin: float) -> NDArray[np.int64]:
+    """For interests (K, D); every list's best item is assumed to be `margin` above its mean."""
     means = index.faiss_index.quantizer.reconstruct_n(0, index.faiss_index.nlist)
     bounds = (asked @ means.T + np.float32(margin)).astype(np.float32)
-    return ListRequest(asked, bounds, np.zeros(k, np.float32), 0.0, 0.0, None)
+    [rows] = index._scan.candidates(asked[None], bounds[None], k, [None])
+    assert rows is not None
+    return rows
 
 
 def test_it_was_built_where_there_is_a_compiler() -> None:
@@ -81,38 +84,30 @@ def test_the_answer_is_the_best_of_the_allowed(
 
 
 @EACH_NATIVE
-def test_what_is_found_ends_the_scan(kernel: Native) -> None:
-    """The best list comes first; the others, and most of its own items, are then too bad."""
-    vectors, [asked] = clustered(6000), interests(1, 3)
-    index = lists_of(vectors, kernel, head=100)
-    asked *= 10
-    [first] = merge(index.search(asked[None], 10)).rows
-    found = index._scan.rows(request(index, asked, 10, margin=1e6))
-    assert found is not None
-    listed = np.setdiff1d(first[:10], index.head)
-    assert np.isin(listed, found).all()
-    assert len(found) < 600
-    none = index._scan.rows(request(index, asked, 10, margin=-1e6))
-    assert none is not None
-    assert len(none) == 0
+def test_what_is_found_raises_the_threshold(kernel: Native) -> None:
+    """The head is far from the interests: by its threshold alone, most items would be found."""
+    vectors, [asked] = clustered(6000), interests(1)
+    products = (vectors @ asked.T).max(axis=1)
+    demand = np.zeros(len(vectors), np.int64)
+    demand[products.argsort()[:60]] = 1
+    spec = EVERYTHING.model_copy(update={"head": 60})
+    by_kernel = [build_index(vectors, spec, demand, kernel=k) for k in (kernel, FLOAT32)]
+    few, many = (
+        candidates(index, asked, 10, margin=100.0)
+        for index in by_kernel
+        if isinstance(index, IvfIndex)
+    )
+    assert np.isin(best(vectors, asked, 10), few).all()
+    assert len(few) < 200 < len(many)
 
 
 @EACH_NATIVE
-def test_it_finds_what_faiss_finds_with_the_same_threshold(kernel: Native) -> None:
-    """With so many wanted that the threshold never rises."""
-    vectors, [asked] = clustered(3000), interests(1, 1)
+def test_a_list_whose_bound_is_too_low_is_not_scanned(kernel: Native) -> None:
+    vectors, [asked] = clustered(3000), interests(1, 4)
     index = lists_of(vectors, kernel)
-    plain = lists_of(vectors, FLOAT32)
-    assert isinstance(plain._scan, FaissScan)
-    asked_for = request(index, asked, 3000, margin=0.5)
-    asked_for = asked_for._replace(best=asked_for.best + np.float32(2))
-    found, expected = index._scan.rows(asked_for), plain._scan.rows(asked_for)
-    assert found is not None
-    assert expected is not None
-    products = (vectors @ asked.T).max(axis=1)
-    listed = expected[products[expected] > 2]
-    assert len(listed) > 20
-    assert np.isin(listed, found).all()
+    rows = candidates(index, asked, 10, margin=-1e6)
+    assert np.isin(rows, index.head).all()
+    assert len(rows) >= 10
 
 
 @EACH_NATIVE
