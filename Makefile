@@ -7,6 +7,7 @@ PY     := $(VENV)/bin/python
 DEMO   := .demo
 BENCH  := .bench
 MINUTES ?= 60
+KERNEL ?= auto
 LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate-hashes --no-header --no-annotate \
             --only-binary :all: --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
             --constraints docker/locks/.constraints
@@ -17,7 +18,7 @@ LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml constraints.txt index/ann/native.c
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,training,service,tracing,client,dev]'
 	@touch $@
@@ -82,8 +83,8 @@ evidence-days: $(VENV)/installed  ## seven simulated days of LOG=..., a training
 evidence-export-kills: $(VENV)/installed  ## kill event exports at each step and at random times, then run them again
 	$(PY) tests/evidence/export_kills.py --each 20 --random 400
 
-evidence-filters: $(VENV)/installed  ## 10,000 random requests against an exhaustive oracle
-	$(PY) tests/evidence/filters.py
+evidence-filters: $(VENV)/installed  ## 10,000 random requests against an exhaustive oracle (KERNEL=... by one kernel)
+	$(PY) tests/evidence/filters.py --kernel $(KERNEL)
 
 evidence-fuzz: $(VENV)/installed  ## 100,000 requests generated from the OpenAPI document, and hand-written invalid ones
 	$(PY) tests/evidence/fuzz.py
@@ -144,4 +145,4 @@ stack-try: $(VENV)/installed  ## build the images, start the stack, test it thro
 	$(PY) tests/evidence/stack.py $(STACK)
 
 clean:           ## remove everything that the targets created
-	rm -rf $(VENV) $(DEMO) $(BENCH)
+	rm -rf $(VENV) $(DEMO) $(BENCH) build index/ann/native_code*.so

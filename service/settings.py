@@ -226,7 +226,16 @@ class Settings(StoreSettings):
         "cpu",
         description="device of the item search: cpu, or a GPU such as cuda:0 (needs the extra gpu)",
     )
-    kernel: Literal["auto", "int8-vnni", "int8-fbgemm", "float32"] = Field(
+    kernel: Literal[
+        "auto",
+        "native-avx512-vnni",
+        "native-avx-vnni",
+        "native-avx2",
+        "native-portable",
+        "int8-vnni",
+        "int8-fbgemm",
+        "float32",
+    ] = Field(
         "auto",
         description="kernel of the item search on the CPU; auto measures which is fastest, once",
     )

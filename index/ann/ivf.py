@@ -10,7 +10,6 @@ interests of a request share the threshold, so they probe different numbers of l
 from collections.abc import Iterator, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
 
 import torch as _torch  # noqa: F401  # isort: skip  (before faiss)
 import faiss
@@ -22,15 +21,11 @@ from index.ann.flat import MAX_BATCH, FlatIndex
 from index.ann.kernel_choice import find_kernel
 from index.ann.kernels import FLOAT32, Kernel
 from index.ann.list_codec import HalfCodec, ListCodec, codec_of, fill_lists
-from index.ann.quantization import QuantizedMatrix
-from index.ann.selection import kth_best, score_rows, top_candidates
+from index.ann.list_scan import make_scan
+from index.ann.selection import score_rows
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, stack_hits
 
-# A filter that lowers the threshold removes items of the head. More of the answer then lies in
-# lists, where some items are always missed. So the threshold for probing is lowered further, by
-# this factor times the drop.
-_FILTER_CAUTION = 2.0
 _EXACT_IN_FLOAT32_FROM = 1 << 21  # items
 _MEAN_TOLERANCE = 1e-3  # of the largest component: other processors sum in another order
 
@@ -69,8 +64,10 @@ class IvfIndex:
             by_list = np.split(rows, np.cumsum(self._list_sizes)[:-1])
             _check(lists, by_list, means, self._vectors, self._codec, check)
         self.kernel = kernel or find_kernel()
-        scanned = np.concatenate([self._vectors[self.head], means])
-        self._head_and_means = QuantizedMatrix(scanned, self.kernel, block_size=len(scanned))
+        self._scan = make_scan(
+            self.head, self._vectors, lists, self._list_sizes, self._codec, self.kernel
+        )
+        self._means = means
         squared_norms = np.vecdot(self._vectors, self._vectors).take(rows)
         self._deviations = _standard_deviations(squared_norms, self._list_sizes, means)
         self._probe_margin = np.float32(margin) * self._deviations
@@ -94,7 +91,7 @@ class IvfIndex:
         return self._exact
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
-        """Exact if the head has fewer than k allowed items, or probing would scan over N items."""
+        """Exact if the head has fewer than k allowed items, or faiss would scan over N items."""
         return stack_hits([*self.iter_search(interests, k, filters)])
 
     def iter_search(
@@ -108,86 +105,17 @@ class IvfIndex:
     def _iter_search_batch(
         self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
     ) -> Iterator[QueryHits]:
-        quantized = self._head_and_means.quantize(interests)
-        head, lists = slice(len(self.head)), slice(len(self.head), None)
-        products = self._head_and_means.products(quantized)
-        head_scores = self._head_and_means.to_inner_products(
-            products[:, :, head].max(axis=1), quantized, head
-        )
+        norms = np.sqrt(np.vecdot(interests, interests))
         # (B, K, lists): assumed best score of a list's items for an interest
-        upper_bounds = quantized.norms[:, :, None] * self._probe_margin
-        upper_bounds += self._head_and_means.to_inner_products(
-            products[:, :, lists], quantized, lists
-        )
-        errors = self._head_and_means.error_bounds(quantized)
-        for request in zip(interests, head_scores, upper_bounds, errors, filters, strict=True):
-            yield self._search_one(*request, k)
-
-    def _search_one(
-        self,
-        interests: NDArray[np.float32],
-        head_scores: NDArray[np.float32],
-        upper_bounds: NDArray[np.float32],
-        error: float,
-        allowed: Filter | None,
-        k: int,
-    ) -> QueryHits:
-        candidates, threshold, unfiltered = self._search_head(head_scores, error, allowed, k)
-        probe_threshold = threshold
-        if unfiltered > threshold > -np.inf:
-            probe_threshold -= _FILTER_CAUTION * (unfiltered - threshold)
-        pairs = np.flatnonzero(upper_bounds > probe_threshold)
-        interest_ids, list_ids = np.divmod(pairs, upper_bounds.shape[1])
-        if threshold == -np.inf or self._list_sizes.take(list_ids).sum() >= len(self._vectors):
-            count_exact_scan()
-            [hits] = self.exact().iter_search(interests[None], k, [allowed])
-            return hits
-        rows = self.head.take(candidates)
-        if len(list_ids):
-            probed = self._probe(interests, interest_ids, list_ids, threshold)
-            rows = _sorted_unique(np.concatenate([rows, probed]))
-            rows = allowed.filter_rows(rows) if allowed else rows
-        return score_rows(self._vectors, rows, interests)
-
-    def _search_head(
-        self, scores: NDArray[np.float32], error: float, allowed: Filter | None, k: int
-    ) -> tuple[NDArray[np.int64], float, float]:
-        """Positions of candidates in the head, the threshold, and what it were without the filter.
-
-        scores: of the head; changed.
-        """
-        replaced = allowed.exclude(scores, self.head) if allowed else None
-        candidates, threshold = top_candidates(scores, error, k)
-        if not allowed:
-            return candidates, threshold, threshold
-        if replaced is None:
-            unfiltered = threshold
-            allowed.mask_scores(scores, self.head)
-            candidates, threshold = top_candidates(scores, error, k)
-        elif len(replaced):
-            # Without the filter, the k best were among these.
-            unfiltered = kth_best(np.concatenate([scores.take(candidates), replaced]), k)
-        else:
-            unfiltered = threshold
-        return candidates, threshold, unfiltered
-
-    def _probe(
-        self,
-        interests: NDArray[np.float32],
-        interest_ids: NDArray[np.int64],
-        list_ids: NDArray[np.int64],
-        threshold: float,
-    ) -> NDArray[np.int64]:
-        """Rows of list list_ids[i] (P,) whose product with its interest may exceed the threshold.
-
-        interests (K, D); interest_ids (P,).
-        """
-        codes, radius = self._codec.queries(interests, threshold)
-        queries = codes.take(interest_ids, axis=0)
-        lists: Any = self.faiss_index  # faiss's stub has the signature of the C++ method
-        _, _, rows = lists.range_search_preassigned(queries, radius, list_ids[:, None], None)
-        found: NDArray[np.int64] = rows
-        return found
+        upper_bounds = interests @ self._means.T
+        upper_bounds += norms[:, :, None] * self._probe_margin
+        candidates = self._scan.candidates(interests, upper_bounds, k, filters)
+        for request, rows, allowed in zip(interests, candidates, filters, strict=True):
+            if rows is None:
+                count_exact_scan()
+                yield from self.exact().iter_search(request[None], k, [allowed])
+            else:
+                yield score_rows(self._vectors, rows, request)
 
     def half_precision_lists(self) -> faiss.IndexIVF:
         """The same lists in half precision, as a GPU can scan them. Takes long."""
@@ -198,15 +126,6 @@ class IvfIndex:
 
     def write(self, path: Path) -> None:
         faiss.write_index(self.faiss_index, str(path))
-
-
-def _sorted_unique(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """np.unique at half its cost; sorts the argument in place."""
-    rows.sort()
-    is_first = np.empty(len(rows), dtype=bool)
-    is_first[:1] = True
-    np.not_equal(rows[1:], rows[:-1], out=is_first[1:])
-    return rows[is_first]
 
 
 def _rows_by_list(lists: faiss.IndexIVF) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

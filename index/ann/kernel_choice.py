@@ -2,26 +2,24 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann.kernels import FLOAT32, KERNELS, MAX_CODE, Codes, Kernel, KernelName
+from index.ann.kernels import FLOAT32, KERNELS, MAX_CODE, Codes, Kernel, KernelName, Native
 from index.ann.one_thread import one_thread
-from index.ann.quantization import QuantizedMatrix
-from index.ann.selection import score_rows, top_candidates
 
 AUTO = "auto"
 
-# What is timed: exact search for the interests of a request. As in a large catalogue, what a call
-# costs besides its products matters little, and the vectors are in no cache: before each search, so
-# many other bytes are read.
-_INTERESTS, _K, _VECTORS, _DIM = 8, 50, 65536, 64
-_CACHE_BYTES = 40 << 20
-_ROUNDS = 4
-_FEW = 4096  # vectors, with which a kernel without fast instructions is found out
-_HOPELESS = 5.0  # times the first kernel's product of the few: not timed any further
+# What is timed: the products of a block of vectors with the interests of a request.
+_INTERESTS, _VECTORS, _DIM = 8, 1 << 14, 64
+_ROUNDS = 5
+_FEW = 1024  # vectors, with which a kernel without fast instructions is found out
+_HOPELESS = 5.0  # times the fastest product of the few: not timed any further
+# So much faster than float32 a kernel must be to be chosen, and than one that is preferred. Near a
+# tie, processes would choose now one and now the other.
+_ADVANTAGE = 0.9
 
 # Kernels -> seconds of each for the same search.
 Timing = Callable[[Sequence[Kernel]], Mapping[KernelName, float]]
@@ -39,8 +37,8 @@ def find_kernel(name: str = AUTO) -> Kernel:
         if known == name:
             if not is_exact(kernel):
                 raise ValueError(
-                    f"kernel: {name} gives wrong products on this processor, or torch lacks it; "
-                    f"choose {AUTO} or {FLOAT32.name}"
+                    f"kernel: {name} is not available: this processor lacks its instructions, it "
+                    f"was not built, or torch lacks it; choose {AUTO} or {FLOAT32.name}"
                 )
             return kernel
     allowed = ", ".join((AUTO, *by_name))
@@ -53,15 +51,25 @@ def _fastest_kernel() -> Kernel:
 
 
 def choose_kernel(kernels: Sequence[Kernel], timing: Timing | None = None) -> Kernel:
-    """The fastest kernel that is right; float32 unless another is faster.
+    """The fastest kernel that is right; float32 unless another is clearly faster.
 
-    timing: measures the kernels; by default on this processor, in some 100 milliseconds.
+    Of the native ones the first that works here. timing: measures the kernels; by default on this
+    processor, in some milliseconds.
     """
-    candidates = [kernel for kernel in kernels if is_exact(kernel) and kernel.name != FLOAT32.name]
+    candidates: list[Kernel] = []
+    for kernel in kernels:
+        is_further = isinstance(kernel, Native) and any(isinstance(c, Native) for c in candidates)
+        if kernel.name != FLOAT32.name and not is_further and is_exact(kernel):
+            candidates.append(kernel)
     with one_thread():
-        seconds = (timing or measure_kernels)([FLOAT32, *candidates])
-    faster = [kernel for kernel in candidates if seconds[kernel.name] < seconds[FLOAT32.name]]
-    return min(faster, key=lambda kernel: seconds[kernel.name], default=FLOAT32)
+        seconds = (timing or measure_kernels)([*candidates, FLOAT32])
+    chosen: Kernel = FLOAT32
+    for kernel in reversed(candidates):  # the preferred last
+        limit = seconds[chosen.name]
+        limit *= _ADVANTAGE if chosen is FLOAT32 else 1 / _ADVANTAGE
+        if seconds[kernel.name] < min(limit, _ADVANTAGE * seconds[FLOAT32.name]):
+            chosen = kernel
+    return chosen
 
 
 def is_exact(kernel: Kernel) -> bool:
@@ -83,48 +91,32 @@ def is_exact(kernel: Kernel) -> bool:
 
 
 def measure_kernels(kernels: Sequence[Kernel]) -> dict[KernelName, float]:
-    """Seconds that each takes for the same exact search: the shortest of several, in turns.
+    """Seconds that each takes for the same products: the shortest of several, in turns.
 
     Of this process's time on a processor, all threads, which other load on the machine hardly
-    changes. Infinite for those that are many times slower than the first.
+    changes. Infinite for those that are many times slower than the fastest.
     """
     random = np.random.default_rng(0)
-    vectors = random.random((_VECTORS, _DIM), np.float32) - np.float32(0.5)
-    interests = random.random((1, _INTERESTS, _DIM), np.float32) - np.float32(0.5)
-    codes = np.rint(MAX_CODE * vectors[:_FEW])
-    queries = np.rint(interests[0])
-    products = _shortest({k.name: partial(k.pack(_stored(codes, k)), queries) for k in kernels})
-    limit = _HOPELESS * products[kernels[0].name]
-    hopeful = {k.name: QuantizedMatrix(vectors, k) for k in kernels if products[k.name] <= limit}
-    searched = _shortest(
-        {name: partial(_search, matrix, vectors, interests) for name, matrix in hopeful.items()},
-        _CACHE_BYTES,
-    )
-    return {name: searched.get(name, np.inf) for name in products}
+    limit = min(kernel.max_query_code or MAX_CODE for kernel in kernels)
+    codes = random.integers(-limit, limit + 1, (_VECTORS, _DIM), np.int8)
+    queries = random.integers(-limit, limit + 1, (_INTERESTS, _DIM)).astype(np.float32)
+    few = _shortest(kernels, codes[:_FEW], queries)
+    hopeful = [k for k in kernels if few[k.name] <= _HOPELESS * min(few.values())]
+    return dict.fromkeys(few, np.inf) | _shortest(hopeful, codes, queries)
 
 
 def _shortest(
-    calls: Mapping[KernelName, Callable[[], object]], other_bytes: int = 8
+    kernels: Sequence[Kernel], codes: Codes, queries: NDArray[np.float32]
 ) -> dict[KernelName, float]:
-    """Seconds of each call, before which other bytes are read: the shortest of some rounds."""
-    seconds = dict.fromkeys(calls, np.inf)
-    others = np.ones(other_bytes // 8)
+    """Seconds for the largest product of each vector with the queries: the shortest of some."""
+    seconds = dict.fromkeys((kernel.name for kernel in kernels), np.inf)
+    packed = {kernel.name: kernel.pack(_stored(codes, kernel)) for kernel in kernels}
     for _ in range(_ROUNDS):
-        for name, call in calls.items():
-            others.max()
+        for name, vectors in packed.items():
             start = time.process_time()
-            call()
+            vectors.maxima(queries, len(queries))
             seconds[name] = min(seconds[name], time.process_time() - start)
     return seconds
-
-
-def _search(
-    matrix: QuantizedMatrix, vectors: NDArray[np.float32], interests: NDArray[np.float32]
-) -> None:
-    """What FlatIndex does for one request."""
-    quantized = matrix.quantize(interests)
-    [scores], [error] = matrix.maxima(quantized), matrix.error_bounds(quantized)
-    score_rows(vectors, top_candidates(scores, error, _K)[0], interests[0])
 
 
 def _stored(codes: Codes, kernel: Kernel) -> Codes:

@@ -6,18 +6,56 @@ the vectors of a block once, and multiplies them many times.
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-KernelName = Literal["int8-vnni", "int8-fbgemm", "float32"]
+from index.ann import native
+
+KernelName = Literal[
+    "native-avx512-vnni",
+    "native-avx-vnni",
+    "native-avx2",
+    "native-portable",
+    "int8-vnni",
+    "int8-fbgemm",
+    "float32",
+]
 
 MAX_CODE = 127
 # int8 or float32: codes of vectors (M, D), codes of queries (Q, D), and their products (Q, M).
 Codes = NDArray[Any]
-Multiply = Callable[[Codes], Codes]  # (Q, D) -> (Q, M)
+
+
+class Packed(Protocol):
+    """Packed vectors, to be multiplied with queries (Q, D)."""
+
+    def __call__(self, queries: Codes) -> Codes:
+        """The products (Q, M)."""
+        ...
+
+    def maxima(self, queries: Codes, count: int) -> Codes:
+        """(Q / count, M): the largest product of each vector with `count` queries."""
+        ...
+
+
+@dataclass(frozen=True)
+class Product:
+    """By a function of the queries (Q, D) that returns the products (Q, M)."""
+
+    multiply: Callable[[Codes], Codes]
+
+    def __call__(self, queries: Codes) -> Codes:
+        return self.multiply(queries)
+
+    def maxima(self, queries: Codes, count: int) -> Codes:
+        products = self.multiply(queries)
+        maxima: Codes = products.reshape(-1, count, products.shape[1]).max(axis=1)
+        return maxima
+
 
 # FBGEMM on AVX2 adds two products of bytes in 16 bits: they fit if one of the bytes has 7 bits.
 _FBGEMM_QUERY_CODE = 63
@@ -39,11 +77,11 @@ class Kernel(Protocol):
         """Whether products of vectors with `dim` components are exact."""
         ...
 
-    def pack(self, codes: Codes) -> Multiply:
-        """A function that multiplies queries with these vectors (M, D), M at least 1.
+    def pack(self, codes: Codes) -> Packed:
+        """These vectors (M, D), M at least 1, for products with queries.
 
-        May keep the codes, which must not change. Raises RuntimeError or AttributeError where
-        torch lacks the operators.
+        May keep the codes, which must not change. Raises RuntimeError or AttributeError where the
+        operators or instructions are missing.
         """
         ...
 
@@ -58,8 +96,27 @@ class Float32:
     def fits(self, dim: int) -> bool:
         return True
 
-    def pack(self, codes: Codes) -> Multiply:
-        return lambda queries: queries @ codes.T
+    def pack(self, codes: Codes) -> Packed:
+        return Product(lambda queries: queries @ codes.T)
+
+
+class Native:
+    """Compiled for an instruction set, if there was a compiler (native.c); scans lists as well."""
+
+    max_query_code = native.MAX_QUERY_CODE
+    min_vectors = 0
+
+    def __init__(self, isa: native.Isa) -> None:
+        self.isa = isa
+        self.name: KernelName = f"native-{isa}"  # type: ignore[assignment]
+
+    def fits(self, dim: int) -> bool:
+        return dim <= native.MAX_DIM
+
+    def pack(self, codes: Codes) -> Packed:
+        if not native.is_supported(self.isa):
+            raise RuntimeError(f"{self.name}: not built, or the processor lacks the instructions")
+        return native.PackedBytes.of(self.isa, codes)
 
 
 class Int8Vnni:
@@ -75,11 +132,13 @@ class Int8Vnni:
     def fits(self, dim: int) -> bool:
         return dim > 1  # for one component torch leaves the products uninitialised
 
-    def pack(self, codes: Codes) -> Multiply:
+    def pack(self, codes: Codes) -> Packed:
         vectors = torch.from_numpy(codes).T
-        return lambda queries: torch._int_mm(
-            torch.from_numpy(queries.astype(np.int8, copy=False)), vectors
-        ).numpy()
+        return Product(
+            lambda queries: torch._int_mm(
+                torch.from_numpy(queries.astype(np.int8, copy=False)), vectors
+            ).numpy()
+        )
 
 
 class Int8Fbgemm:
@@ -96,7 +155,7 @@ class Int8Fbgemm:
     def fits(self, dim: int) -> bool:
         return 1 < dim <= _EXACT_IN_FLOAT32 // (MAX_CODE * (_FBGEMM_QUERY_CODE + 1))
 
-    def pack(self, codes: Codes) -> Multiply:
+    def pack(self, codes: Codes) -> Packed:
         weights = _quantized_tensor(torch.from_numpy(np.ascontiguousarray(codes)))
         packed = torch.ops.quantized.linear_prepack(weights, None)
 
@@ -109,7 +168,7 @@ class Int8Fbgemm:
             ).numpy()
             return product[:-1]
 
-        return multiply
+        return Product(multiply)
 
 
 def _quantized_tensor(codes: torch.Tensor) -> torch.Tensor:
@@ -123,5 +182,13 @@ def _quantized_tensor(codes: torch.Tensor) -> torch.Tensor:
 
 
 FLOAT32 = Float32()
-# In the order in which they are preferred if equally fast.
-KERNELS: tuple[Kernel, ...] = (FLOAT32, Int8Vnni(), Int8Fbgemm())
+# In the order in which they are preferred if about equally fast.
+KERNELS: tuple[Kernel, ...] = (
+    Native("avx512-vnni"),
+    Native("avx-vnni"),
+    Native("avx2"),
+    Native("portable"),
+    Int8Vnni(),
+    Int8Fbgemm(),
+    FLOAT32,
+)

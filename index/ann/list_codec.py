@@ -4,6 +4,7 @@ Products of bytes take half the time, and half the memory. Their error is bounde
 is scored again exactly.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -53,17 +54,20 @@ class ByteCodec:
         """What faiss stores for vectors (M, D)."""
         return self.encode(vectors).astype(np.int32) + _OFFSET
 
-    def queries(self, interests: NDArray[np.float32], threshold: float) -> ListQueries:
-        """|q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|, with q', x' the decoded codes.
+    def vector_error(self, dim: int) -> float:
+        """Of a vector of `dim` components, each of which is rounded by 1/2 at most: its L2 norm."""
+        return 0.5 * math.sqrt(dim) / float(self.scale)
 
-        Each of D components is rounded by 1/2 at most, so |q - q'| <= sqrt(D) / (2 scale).
+    def queries(self, interests: NDArray[np.float32], threshold: float) -> ListQueries:
+        """For interests (K, D).
+
+        |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|, with q', x' the decoded codes.
         """
         largest = max(float(interests.max()), -float(interests.min()), float(_MIN_LARGEST))
-        scale = _MAX_CODE / largest
+        scale, dim = _MAX_CODE / largest, interests.shape[1]
         codes = np.rint(interests * np.float32(scale))
         norm = float(np.vecdot(interests, interests).max()) ** 0.5
-        rounding = 0.5 * interests.shape[1] ** 0.5
-        error, vector_error = rounding / scale, rounding / float(self.scale)
+        error, vector_error = 0.5 * dim**0.5 / scale, self.vector_error(dim)
         bound = error * self.norm + (norm + error) * vector_error + _FLOAT_ERROR * norm * self.norm
         return ListQueries(codes, (threshold - bound) * scale * float(self.scale))
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann.kernels import FLOAT32, MAX_CODE, Codes, Kernel, Multiply
+from index.ann.kernels import FLOAT32, MAX_CODE, Codes, Kernel, Packed
+from index.ann.native import PackedBytes
 
 VECTORS_PER_BLOCK = 1 << 14  # multiplied at a time
 _MIN_SCALE = np.float32(1e-30)  # in place of a largest component of 0, to avoid division by zero
@@ -63,7 +64,7 @@ class QuantizedMatrix:
         for start in range(0, len(self), self._block_size):
             yield slice(start, min(start + self._block_size, len(self)))
 
-    def _pack(self, block: slice) -> Multiply:
+    def _pack(self, block: slice) -> Packed:
         vectors = self._vectors[block]
         self._max_norm = max(self._max_norm, _max_norm(vectors))
         if not self.kernel.max_query_code:
@@ -80,6 +81,16 @@ class QuantizedMatrix:
 
     def __len__(self) -> int:
         return len(self._vectors)
+
+    def packed_bytes(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """With a native kernel and one block: bytes (M, D) and scales (M,) of the vectors."""
+        [block] = self._blocks
+        assert isinstance(block, PackedBytes), "another kernel packs in its own way; this is a bug"
+        return block.vectors, self._scales
+
+    def largest(self) -> tuple[float, float]:
+        """The largest norm of a vector, and the largest rounding error (L2)."""
+        return self._max_norm, self._max_error
 
     def quantize(self, interests: NDArray[np.float32]) -> QuantizedInterests:
         """interests (B, K, D), finite: as the kernel of this matrix multiplies them."""
@@ -122,11 +133,10 @@ class QuantizedMatrix:
         maxima = np.empty((requests, len(self)), np.float32)
         group_size = max(1, _PRODUCTS_PER_CALL // (count * self._block_size))
         groups = [slice(start, start + group_size) for start in range(0, requests, group_size)]
-        for block, multiply in zip(self._slices(), self._blocks, strict=True):
+        for block, packed in zip(self._slices(), self._blocks, strict=True):
             for group in groups:
                 codes = interests.codes[group.start * count : group.stop * count]
-                products = multiply(codes).reshape(-1, count, block.stop - block.start)
-                products.max(axis=1, out=maxima[group, block])
+                maxima[group, block] = packed.maxima(codes, count)
         return self.to_inner_products(maxima, interests)
 
     def maxima_at(

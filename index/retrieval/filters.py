@@ -97,8 +97,7 @@ class Filter:
         if self.passes is not None:
             codes = self.categories.codes[1:] if rows is None else self.categories.codes.take(rows)
             scores += _penalties(self.passes).take(codes)
-        if self.withdrawn:
-            penalties = _withdrawn_penalties(self.withdrawn, len(self.categories.codes))
+        if (penalties := self.penalties) is not None:
             scores += penalties[1:] if rows is None else penalties.take(rows)
         if self.excluded:
             excluded = np.fromiter(self.excluded, np.int64, len(self.excluded))
@@ -131,6 +130,13 @@ class Filter:
         scores = np.zeros(len(self.categories.codes) - 1, np.float32)
         self.mask_scores(scores)
         return np.flatnonzero(scores == 0) + 1
+
+    @property
+    def penalties(self) -> NDArray[np.float32] | None:
+        """(N + 1,): minus infinity for each row that is withdrawn, else 0; None if none is."""
+        if not self.withdrawn:
+            return None
+        return _withdrawn_penalties(self.withdrawn, len(self.categories.codes))
 
     @property
     def passing(self) -> int:

@@ -219,6 +219,7 @@ def vamana(data: Data, plan: Plan) -> Iterator[Contender]:
 
 
 def ngt_graph(data: Data, plan: Plan) -> Iterator[Contender]:
+    """An ANNG. The wheel searches a quantized graph (QG), but what makes one is not in it."""
     import ngtpy
 
     folder = tempfile.mkdtemp(prefix="ngt-") + "/index"

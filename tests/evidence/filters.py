@@ -1,6 +1,6 @@
 """Random requests with all filters, against a brute-force oracle.
 
-    python tests/evidence/filters.py [--requests 10000] [--items 60000] [--seed 0]
+    python tests/evidence/filters.py [--requests 10000] [--items 60000] [--seed 0] [--kernel auto]
 
 On flat indexes, over catalogues of 1 to 10,000 items. Seven in eight catalogues have vectors of
 small integers, whose products are exact and often tie: there the answer must equal the oracle's,
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from oracle import Expected, Oracle, Request
 
 from index.ann.build import build_index
+from index.ann.kernel_choice import AUTO, find_kernel
 from index.ann.spec import IndexSpec
 from index.encoders import Encoder, History, Interests, build_encoder
 from index.release.manifest import RELEASES
@@ -88,7 +89,7 @@ class World:
         return (shares @ vectors) @ weights["value.weight"].T
 
 
-def make_world(random: Random, exact: bool) -> World:
+def make_world(random: Random, exact: bool, kernel: str = AUTO) -> World:
     items, dim, interests = int(random.choice(SIZES)), int(random.choice([2, 8, 32])), 4
     if exact:
         vectors = random.integers(-3, 4, (items + 1, dim)).astype(np.float32)
@@ -109,7 +110,7 @@ def make_world(random: Random, exact: bool) -> World:
         categories=[names[kind] for kind in kinds],
         titles=[None] * items,
     )
-    index = build_index(vectors, IndexSpec())
+    index = build_index(vectors, IndexSpec(), kernel=find_kernel(kernel))
     return World(
         Retriever(catalog, encoder, vectors, index, LENGTH), oracle_of(catalog, vectors), exact
     )
@@ -221,14 +222,14 @@ def as_good(
     return bool(near.all() and (np.abs(answer.scores - actual) <= tolerance).all())
 
 
-def on_flat(random: Random, requests: int) -> dict[str, int]:
+def on_flat(random: Random, requests: int, kernel: str) -> dict[str, int]:
     counts = dict.fromkeys(
         ("identical", "as_good", "wrong", "filtered", "diverse", "popular", "short"), 0
     )
     done = worlds = 0
     while done < requests:
         exact, worlds = worlds % 8 > 0, worlds + 1
-        world = make_world(random, exact)
+        world = make_world(random, exact, kernel)
         for batch in batches(random, world.oracle, min(requests - done, REQUESTS_A_WORLD), exact):
             for request, answer in zip(batch, ask(world.retriever, batch), strict=True):
                 problem = difference(world, request, answer)
@@ -243,11 +244,14 @@ def on_flat(random: Random, requests: int) -> dict[str, int]:
     return counts
 
 
-def on_lists(random: Random, requests: int, items: int) -> dict[str, float | int | str]:
+def on_lists(
+    random: Random, requests: int, items: int, kernel: str
+) -> dict[str, float | int | str]:
     """Mean recall under filters, and the recall that the release states."""
     with tempfile.TemporaryDirectory() as folder:
         make_release(Path(folder), items)
-        release = open_release(Path(folder) / RELEASES / str(read_current(Path(folder))))
+        folder_of_release = Path(folder) / RELEASES / str(read_current(Path(folder)))
+        release = open_release(folder_of_release, kernel=kernel)
     measured, given = release.manifest.index, release.retriever
     assert measured is not None, "a release has an index; this is a bug"
     # Neighbours mostly share a category.
@@ -270,6 +274,7 @@ def on_lists(random: Random, requests: int, items: int) -> dict[str, float | int
             recalls.append(len(found & set(expected.items)) / len(expected.items))
     return {
         "kind": measured.spec.kind,
+        "searched_by": release.search.kind,
         "requests": len(recalls),
         "recall": float(np.mean(recalls)),
         "recall_of_release": measured.recall,
@@ -281,11 +286,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--items", type=int, default=60_000, help="of the release; 0: none")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kernel", default=AUTO, help="auto, or the name of one")
     given = parser.parse_args()
     start = time.perf_counter()
     random = np.random.default_rng(given.seed)
-    flat = on_flat(random, given.requests)
-    lists = on_lists(random, given.requests // 10, given.items) if given.items else {}
+    flat = on_flat(random, given.requests, given.kernel)
+    lists = {}
+    if given.items:
+        lists = on_lists(random, given.requests // 10, given.items, given.kernel)
     passed = flat["wrong"] == 0 and lists.get("recall", 1) >= lists.get("recall_of_release", 0)
     summary = {
         "evidence": "filters",
@@ -294,6 +302,7 @@ def main() -> None:
         "flat": flat,
         "lists": lists,
         "seed": given.seed,
+        "kernel": find_kernel(given.kernel).name,
         "seconds": round(time.perf_counter() - start, 1),
     }
     print(json.dumps(summary))

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from index.ann.kernel_choice import is_exact
+from index.ann.kernels import KERNELS
+
 FOLDER = Path(__file__).parent
 BENCHMARKS = FOLDER.parent / "benchmarks"
 
@@ -62,6 +65,15 @@ def test_no_answer_is_of_two_releases() -> None:
     )
     assert summary["loaded"] == 10
     assert summary["answers"] > 100
+
+
+@pytest.mark.parametrize("kernel", ["native-avx2", "int8-fbgemm", "float32"])
+def test_filtered_answers_are_the_oracles_with_each_kernel(kernel: str) -> None:
+    if not is_exact(next(each for each in KERNELS if each.name == kernel)):
+        pytest.skip(f"{kernel} does not work on this processor")
+    summary = run("filters.py", "--requests", "100", "--items", "0", "--kernel", kernel)
+    assert summary["kernel"] == kernel
+    assert summary["flat"]["identical"] > 60
 
 
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs haproxy on the PATH")

@@ -63,7 +63,7 @@ class ReleaseState(Output):
             "interests": 8,
             "items": 12_101,
             "index": {"spec": {"kind": "flat"}, "recall": 1.0, "k": 50, "microseconds": 108.0},
-            "kernel": "int8-fbgemm",
+            "kernel": "native-avx2",
             "searched_by": "flat",
             "data": {
                 "interactions": 198_502,

@@ -20,7 +20,7 @@ from index.ann.gpu import GpuIndex, emulate_gpu, make_cloner
 from index.ann.index import read_index
 from index.ann.ivf import IvfIndex, _rows_by_list
 from index.ann.kernel_choice import is_exact
-from index.ann.kernels import Float32, Int8Fbgemm, Int8Vnni, Kernel
+from index.ann.kernels import FLOAT32, KERNELS, Int8Fbgemm, Kernel
 from index.ann.list_codec import byte_codec
 from index.ann.quantization import QuantizedMatrix
 from index.ann.selection import top_candidates
@@ -90,7 +90,10 @@ class SmallFbgemm(Int8Fbgemm):
     min_vectors = 0
 
 
-@pytest.fixture(params=[Float32(), Int8Vnni(), SmallFbgemm()], ids=lambda kernel: kernel.name)
+EACH_KERNEL = [*KERNELS[:-2], SmallFbgemm(), FLOAT32]
+
+
+@pytest.fixture(params=EACH_KERNEL, ids=lambda kernel: kernel.name)
 def kernel(request: pytest.FixtureRequest) -> Kernel:
     """Each that is right on this processor, however slow."""
     chosen: Kernel = request.param
@@ -133,7 +136,7 @@ def test_a_small_catalogue_is_searched_exactly(
             np.testing.assert_array_equal(ranking[: len(expected)], expected)
 
 
-@pytest.mark.parametrize("kernel", [Float32(), Int8Vnni(), SmallFbgemm()], ids=lambda k: k.name)
+@pytest.mark.parametrize("kernel", EACH_KERNEL, ids=lambda k: k.name)
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32), st.integers(1, 60), st.integers(1, 9), st.integers(1, 5), st.data())
 def test_exact_search_is_exact(

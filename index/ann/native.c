@@ -1,0 +1,366 @@
+/* Products of bytes, and the scan of lists, for index/ann/native.py, which loads this by ctypes.
+ *
+ * Vectors are unsigned bytes, a code plus 128, as faiss stores them. Queries are signed bytes of 7
+ * bits, so that two products of bytes fit into 16 bits (AVX2). Every product is exact.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_QUERY_CODE 63.0f
+#define MIN_LARGEST 1e-30f /* in place of a largest component of 0 */
+#define FLOAT_ERROR 1e-5   /* of |interest| |vector|: more than float32 loses in a sum */
+
+enum { TILE = 8, STEP = 32, OFFSET = 128, CHUNK = 256, MAX_DIM = 4096, LINE = 64, AHEAD = 2048 };
+
+/* Queries (count, dim); dim is a multiple of STEP. base: OFFSET times the sum of each. */
+struct queries {
+    int64_t dim, count;
+    const int8_t **codes;
+    int32_t *base;
+};
+
+/* For each of TILE rows, `stride` bytes apart, its largest product with a query. */
+typedef void tile_fn(const struct queries *queries, const uint8_t *rows, int64_t stride,
+                     int32_t *out);
+
+static void tile_portable(const struct queries *queries, const uint8_t *rows, int64_t stride,
+                          int32_t *out)
+{
+    for (int t = 0; t < TILE; t++, rows += stride) {
+        out[t] = INT32_MIN;
+        for (int64_t j = 0; j < queries->count; j++) {
+            int32_t sum = -queries->base[j];
+            for (int64_t d = 0; d < queries->dim; d++)
+                sum += (int32_t)rows[d] * queries->codes[j][d];
+            out[t] = sum > out[t] ? sum : out[t];
+        }
+    }
+}
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+/* Eight accumulators of a row each -> the eight rows' sums. */
+__attribute__((target("avx2"))) static inline __m256i sums(const __m256i *a)
+{
+    __m256i low = _mm256_hadd_epi32(_mm256_hadd_epi32(a[0], a[1]), _mm256_hadd_epi32(a[2], a[3]));
+    __m256i high = _mm256_hadd_epi32(_mm256_hadd_epi32(a[4], a[5]), _mm256_hadd_epi32(a[6], a[7]));
+    return _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20),
+                            _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+#define MULTIPLY_AVX2(sum, x, q) \
+    _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, q), _mm256_set1_epi16(1)))
+
+#define DEFINE_TILE(name, isa, MULTIPLY)                                                          \
+    __attribute__((target(isa))) static void name(const struct queries *queries,                  \
+                                                  const uint8_t *rows, int64_t stride,            \
+                                                  int32_t *out)                                   \
+    {                                                                                             \
+        __m256i best = _mm256_set1_epi32(INT32_MIN);                                              \
+        for (int64_t j = 0; j < queries->count; j++) {                                            \
+            __m256i a[TILE] = {_mm256_setzero_si256()};                                           \
+            for (int64_t d = 0; d < queries->dim; d += STEP) {                                    \
+                __m256i q = _mm256_loadu_si256((const __m256i *)(queries->codes[j] + d));         \
+                for (int t = 0; t < TILE; t++) {                                                  \
+                    __m256i x = _mm256_loadu_si256((const __m256i *)(rows + t * stride + d));     \
+                    a[t] = MULTIPLY(a[t], x, q);                                                  \
+                }                                                                                 \
+            }                                                                                     \
+            __m256i base = _mm256_set1_epi32(queries->base[j]);                                   \
+            best = _mm256_max_epi32(best, _mm256_sub_epi32(sums(a), base));                       \
+        }                                                                                         \
+        _mm256_storeu_si256((__m256i *)out, best);                                                \
+    }
+
+DEFINE_TILE(tile_avx2, "avx2", MULTIPLY_AVX2)
+DEFINE_TILE(tile_avx512_vnni, "avx2,avx512vl,avx512vnni", _mm256_dpbusd_epi32)
+DEFINE_TILE(tile_avx_vnni, "avx2,avxvnni", _mm256_dpbusd_avx_epi32)
+#endif
+
+/* The function of that instruction set, NULL if the processor lacks it. */
+static tile_fn *tile_of(const char *isa)
+{
+    if (!strcmp(isa, "portable"))
+        return tile_portable;
+#if defined(__x86_64__)
+    if (!strcmp(isa, "avx512-vnni") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512vnni"))
+        return tile_avx512_vnni;
+    if (!strcmp(isa, "avx-vnni") && __builtin_cpu_supports("avxvnni"))
+        return tile_avx_vnni;
+    if (!strcmp(isa, "avx2") && __builtin_cpu_supports("avx2"))
+        return tile_avx2;
+#endif
+    return NULL;
+}
+
+int is_supported(const char *isa) { return tile_of(isa) != NULL; }
+
+static void add_query(struct queries *queries, const int8_t *codes)
+{
+    int32_t sum = 0;
+    for (int64_t d = 0; d < queries->dim; d++)
+        sum += codes[d];
+    queries->codes[queries->count] = codes;
+    queries->base[queries->count++] = OFFSET * sum;
+}
+
+/* As tile_fn, for rows (size, dim), after which `left` more follow in memory. */
+static void maxima(tile_fn *tile, const struct queries *queries, const uint8_t *rows, int64_t size,
+                   int64_t left, int64_t dim, int32_t *out)
+{
+    uint8_t copied[TILE * MAX_DIM];
+    int32_t products[TILE];
+    for (int64_t i = 0; i < size; i += TILE, rows += TILE * dim) {
+        int64_t here = size - i < TILE ? size - i : TILE;
+        /* The last component that is read, of the padding too, must be within the rows. */
+        if (here == TILE && (i + TILE - 1) * dim + queries->dim <= (size + left) * dim) {
+            for (int64_t d = 0; d < TILE * dim; d += LINE)
+                __builtin_prefetch(rows + AHEAD + d);
+            tile(queries, rows, dim, out + i);
+            continue;
+        }
+        for (int64_t t = 0; t < here; t++)
+            memcpy(copied + t * queries->dim, rows + t * dim, dim);
+        tile(queries, copied, queries->dim, products);
+        memcpy(out + i, products, here * sizeof *out);
+    }
+}
+
+/* out (requests, size): the largest product of each of rows (size, dim) with the `count` queries of
+ * each request (requests, count, padded). */
+void multiply(const char *isa, const uint8_t *rows, int64_t size, int64_t dim, const int8_t *codes,
+              int64_t padded, int64_t requests, int64_t count, int32_t *out)
+{
+    tile_fn *tile = tile_of(isa);
+    const int8_t *pointers[count];
+    int32_t base[count];
+    for (int64_t start = 0; start < size; start += CHUNK) /* which stays in the first cache */
+        for (int64_t r = 0; r < requests; r++) {
+            int64_t here = size - start < CHUNK ? size - start : CHUNK;
+            struct queries queries = {padded, 0, pointers, base};
+            for (int64_t j = 0; j < count; j++)
+                add_query(&queries, codes + (r * count + j) * padded);
+            maxima(tile, &queries, rows + start * dim, here, size - start - here, dim,
+                   out + r * size + start);
+        }
+}
+
+/* The k best scores so far: a min-heap once it is full. */
+struct best {
+    float *scores;
+    int64_t size, k;
+};
+
+static int compare_scores(const void *left, const void *right)
+{
+    float a = *(const float *)left, b = *(const float *)right;
+    return (a > b) - (a < b);
+}
+
+static void add_score(struct best *best, float score)
+{
+    float *heap = best->scores;
+    if (best->size < best->k) {
+        heap[best->size++] = score;
+        if (best->size == best->k)
+            qsort(heap, best->k, sizeof *heap, compare_scores);
+        return;
+    }
+    if (score <= heap[0])
+        return;
+    int64_t at = 0;
+    for (int64_t child; (child = 2 * at + 1) < best->k; at = child) {
+        child += child + 1 < best->k && heap[child + 1] < heap[child];
+        if (heap[child] >= score)
+            break;
+        heap[at] = heap[child];
+    }
+    heap[at] = score;
+}
+
+/* What a query allows. Each array may be NULL. */
+struct filter {
+    const int32_t *categories; /* of each row */
+    const uint8_t *passes;     /* of each category */
+    const float *penalties;    /* of each row: 0 if it is allowed */
+    const int64_t *excluded;   /* rows, ascending */
+    int64_t excluded_size;
+};
+
+static int compare_rows(const void *left, const void *right)
+{
+    int64_t a = *(const int64_t *)left, b = *(const int64_t *)right;
+    return (a > b) - (a < b);
+}
+
+static int is_allowed(const struct filter *filter, int64_t row)
+{
+    return (!filter->passes || filter->passes[filter->categories[row]]) &&
+           (!filter->penalties || filter->penalties[row] == 0) &&
+           !(filter->excluded_size && bsearch(&row, filter->excluded, filter->excluded_size,
+                                              sizeof row, compare_rows));
+}
+
+/* norm, error: the largest of the vectors, and of their rounding errors. */
+struct head {
+    const uint8_t *codes; /* (size, dim) */
+    const float *scales;  /* of each vector: it is code * scale */
+    const int64_t *rows;
+    int64_t size;
+    double norm, error;
+};
+
+struct lists {
+    const uint8_t *const *codes; /* of each list (size, dim) */
+    const int64_t *const *rows;  /* of each list (size,) */
+    const int64_t *sizes;
+    int64_t count, dim, padded;
+    double scale, norm, error; /* a vector is code * scale */
+};
+
+/* Of a request: `count` interests, for k items. */
+struct request {
+    const float *interests; /* (count, dim) */
+    const float *bounds;    /* (count, lists): assumed best score of a list for an interest */
+    int64_t count, k;
+    double caution; /* times what the filter takes from the k-th best: lists are scanned further */
+    float unit;     /* an interest is code * unit */
+    double slack;   /* by so much the scores of two items may be wrong together */
+};
+
+/* Codes (count, padded) of the interests, and unit and slack of the request.
+ * |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|, with q', x' rounded. */
+static void quantize(struct request *request, const struct head *head, const struct lists *lists,
+                     int8_t *codes)
+{
+    float largest = MIN_LARGEST;
+    double norm = 0, error = 0;
+    for (int64_t i = 0; i < request->count * lists->dim; i++)
+        largest = fmaxf(largest, fabsf(request->interests[i]));
+    request->unit = largest / MAX_QUERY_CODE;
+    for (int64_t j = 0; j < request->count; j++) {
+        double squared_norm = 0, squared_error = 0;
+        for (int64_t d = 0; d < lists->padded; d++) {
+            float value = d < lists->dim ? request->interests[j * lists->dim + d] : 0;
+            float code = rintf(value / request->unit);
+            double residual = value - code * (double)request->unit;
+            codes[j * lists->padded + d] = (int8_t)code;
+            squared_norm += (double)value * value;
+            squared_error += residual * residual;
+        }
+        norm = fmax(norm, sqrt(squared_norm));
+        error = fmax(error, sqrt(squared_error));
+    }
+    double of_head = error * head->norm + (norm + error) * head->error + FLOAT_ERROR * norm * head->norm;
+    double of_lists =
+        error * lists->norm + (norm + error) * lists->error + FLOAT_ERROR * norm * lists->norm;
+    request->slack = 2 * fmax(of_head, of_lists);
+}
+
+/* Scores of the head, and the k best of those that are allowed. Returns by how much the filter
+ * lowers the k-th best, below 0 if fewer than k are allowed. */
+static float search_head(tile_fn *tile, const struct request *request, const struct head *head,
+                         const struct lists *lists, const struct filter *filter,
+                         const struct queries *queries, float *scores, struct best *best)
+{
+    int32_t products[CHUNK];
+    float *others = malloc((request->k + 1) * sizeof *others), taken = -1;
+    struct best unfiltered = {others, 0, request->k};
+    for (int64_t start = 0; start < head->size; start += CHUNK) {
+        int64_t here = head->size - start < CHUNK ? head->size - start : CHUNK;
+        maxima(tile, queries, head->codes + start * lists->dim, here, head->size - start - here,
+               lists->dim, products);
+        for (int64_t t = 0; t < here; t++) {
+            float score = products[t] * (request->unit * head->scales[start + t]);
+            int is_better = unfiltered.size < request->k || score > others[0];
+            if (is_better)
+                add_score(&unfiltered, score);
+            scores[start + t] = score;
+            if ((best->size < best->k || score > best->scores[0]) &&
+                is_allowed(filter, head->rows[start + t]))
+                add_score(best, score);
+        }
+    }
+    if (best->size == best->k)
+        taken = others[0] - best->scores[0];
+    free(others);
+    return taken;
+}
+
+/* Each list is scanned for the interests whose bound exceeds the k-th best score of the head less
+ * the caution: what is found raises the score to reach, but not this, so that what is scanned does
+ * not depend on the kernel that an index was tuned with. */
+static int64_t search_lists(tile_fn *tile, const struct request *request,
+                            const struct lists *lists, const struct filter *filter,
+                            const int8_t *codes, struct queries *queries, float caution,
+                            struct best *best, int64_t *rows, float *scores)
+{
+    float unit = (float)(request->unit * lists->scale), slack = (float)request->slack;
+    float threshold = best->scores[0] - caution;
+    int64_t found = 0;
+    int32_t products[CHUNK];
+    for (int64_t list = 0; list < lists->count; list++) {
+        int64_t members = lists->sizes[list];
+        queries->count = 0;
+        for (int64_t j = 0; j < request->count; j++)
+            if (request->bounds[j * lists->count + list] > threshold)
+                add_query(queries, codes + j * lists->padded);
+        for (int64_t start = 0; start < members && queries->count; start += CHUNK) {
+            int64_t here = members - start < CHUNK ? members - start : CHUNK;
+            maxima(tile, queries, lists->codes[list] + start * lists->dim, here,
+                   members - start - here, lists->dim, products);
+            for (int64_t t = 0; t < here; t++) {
+                float score = products[t] * unit;
+                if (score < best->scores[0] - slack)
+                    continue;
+                int64_t row = lists->rows[list][start + t];
+                if (!is_allowed(filter, row))
+                    continue;
+                add_score(best, score);
+                rows[found] = row;
+                scores[found++] = score;
+            }
+        }
+    }
+    return found;
+}
+
+/* Rows that may be among the k best, in no order: of the head, and of the lists whose bounds exceed
+ * the k-th best score. rows, scores: with room for every item. Returns how many there are; -1 if
+ * the head has fewer than k items that are allowed. */
+int64_t search(const char *isa, struct request *request, const struct head *head,
+               const struct lists *lists, const struct filter *filter, int64_t *rows, float *scores)
+{
+    const int8_t *pointers[request->count];
+    int8_t codes[request->count * lists->padded];
+    int32_t base[request->count];
+    struct queries queries = {lists->padded, 0, pointers, base};
+    struct best best = {malloc((request->k + 1) * sizeof(float)), 0, request->k};
+    tile_fn *tile = tile_of(isa);
+    int64_t kept = -1;
+    quantize(request, head, lists, codes);
+    for (int64_t j = 0; j < request->count; j++)
+        add_query(&queries, codes + j * lists->padded);
+    float taken = search_head(tile, request, head, lists, filter, &queries, scores, &best);
+    if (taken >= 0) {
+        float *listed = scores + head->size;
+        int64_t *found = rows + head->size;
+        int64_t count = search_lists(tile, request, lists, filter, codes, &queries,
+                                     (float)(request->caution * taken), &best, found, listed);
+        float least = best.scores[0] - (float)request->slack; /* which is higher now */
+        kept = 0;
+        for (int64_t i = 0; i < head->size; i++)
+            if (scores[i] >= least && is_allowed(filter, head->rows[i]))
+                rows[kept++] = head->rows[i];
+        for (int64_t i = 0; i < count; i++)
+            if (listed[i] >= least)
+                rows[kept++] = found[i];
+    }
+    qsort(rows, kept > 0 ? kept : 0, sizeof *rows, compare_rows);
+    free(best.scores);
+    return kept;
+}
