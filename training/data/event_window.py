@@ -20,6 +20,7 @@ from training.data.window_checks import (
     check_base,
     check_common_items,
     check_event_rows,
+    check_event_weights,
     check_units,
 )
 
@@ -28,7 +29,8 @@ T = TypeVar("T", np.float64, np.int64)
 
 
 class Window(NamedTuple):
-    """rows: user_id, item_id, timestamp in Unix seconds, in order of time, then of arrival.
+    """rows: user_id, item_id, timestamp in Unix seconds, in order of time, then of arrival; with
+    event if event types have weights.
 
     counts: rows of the base log and of the event files, rows left out by reason, rows kept.
     """
@@ -47,24 +49,22 @@ def read_window(
 ) -> Window:
     """The rows before `until`, of the last `days` among them; with None, of all days.
 
-    options: how the base log is read. event_types: event types to keep from the event files; none
-    keeps all. A tombstone, a row whose event is `forget`, deletes all rows of its user that are
-    earlier by time, by position, or by entry in the stream. Raises LogError for a damaged file.
+    options: how the base log is read, and whether event types have weights. event_types: event
+    types to keep from the event files; none keeps all. A tombstone, a row of the event files whose
+    event is `forget`, deletes all rows of its user that are earlier by time, by position, or by
+    entry in the stream. Raises LogError for a damaged file.
     """
-    base = SCHEMA.empty_table()
-    if log is not None:
-        base = _to_table(
-            read_log(log, options.format, options.event_types or None, options.min_weight, options)
-        )
+    base = _read_base(log, options)
     received = read_event_files(events)
     rows = pa.concat_tables([base, received]).combine_chunks()
     times = rows["timestamp"].to_numpy()
     check_units(log, times[: len(base)], events, times[len(base) :])
     check_common_items(log, base, events, received)
-    tombstones = is_in(rows["event"], [FORGET])
+    tombstones = is_in(rows["event"], [FORGET]) & (np.arange(len(rows)) >= len(base))
     kept = ~tombstones
     counts = {"base": len(base), "events": len(received) - int(tombstones.sum())}
     check_event_rows(events, received, int(tombstones.sum()), event_types, until)
+    check_event_weights(log, events, options.weights_by_event, rows["event"], tombstones)
     for reason, mask in _left_out(rows, tombstones, len(base), event_types, until).items():
         counts[reason] = int((kept & mask).sum())
         kept &= ~mask
@@ -75,7 +75,8 @@ def read_window(
     check_base(log, int(kept[: len(base)].sum()), len(base))
     indices = np.flatnonzero(kept)
     order = indices[np.argsort(times[indices], kind="stable")]
-    return Window(rows.select(REQUIRED_COLUMNS).take(pa.array(order)), counts)
+    columns = [*REQUIRED_COLUMNS, "event"] if options.event_weights else REQUIRED_COLUMNS
+    return Window(rows.select(columns).take(pa.array(order)), counts)
 
 
 def write_window(window: Window, path: Path) -> None:
@@ -83,11 +84,22 @@ def write_window(window: Window, path: Path) -> None:
     pq.write_table(window.rows, path)
 
 
+def _read_base(log: Path | None, options: LogOptions) -> pa.Table:
+    if log is None:
+        return SCHEMA.empty_table()
+    return _to_table(
+        read_log(log, options.format, options.event_types or None, options.min_weight, options)
+    )
+
+
 def _to_table(log: Interactions) -> pa.Table:
     users = pa.array(np.repeat(log.user_ids, np.diff(log.offsets)), pa.string())
     items = pa.array(log.item_ids[log.items], pa.string())
     nulls = pa.nulls(len(log), pa.string())
-    return pa.table([users, items, *[nulls] * 3, pa.array(log.times)], schema=SCHEMA)
+    types = nulls
+    if log.events is not None:
+        types = pa.array(log.events.types[log.events.codes], pa.string())
+    return pa.table([users, items, types, nulls, nulls, pa.array(log.times)], schema=SCHEMA)
 
 
 def _left_out(

@@ -21,10 +21,13 @@ class Examples(NamedTuple):
     """A batch: rows (B, L) histories, 0 = padding, newest last.
 
     targets (B,): the next item of each; or (B, L): the next item after each position, 0 = none.
+    weights: as targets, what each counts in the loss, above 0 for each target; None if all count
+    alike.
     """
 
     rows: NDArray[np.int64]
     targets: NDArray[np.int64]
+    weights: NDArray[np.float32] | None = None
 
     @property
     def size(self) -> int:
@@ -55,7 +58,7 @@ class ExampleStream:
 
     Holds 4 bytes an example beside the log. The order of an epoch depends only on the seed and the
     epoch, so a run that was interrupted continues with the same batches. since: leaves out targets
-    before this time, but not the histories before them.
+    before this time, but not the histories before them. So are interactions of weight 0.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class ExampleStream:
             yield Examples(
                 rows=pad_slices(self._log.rows, self._log.offsets[users], targets, self._length),
                 targets=self._log.rows[targets].astype(np.int64),
+                weights=None if self._log.weights is None else self._log.weights[targets],
             )
 
 
@@ -156,7 +160,11 @@ class SequenceStream:
         rows = pad_slices(self._log.rows, starts, ends - 1, length)
         targets = pad_slices(self._log.rows, starts + 1, ends, length)
         wanted = pad_slices(self._is_target.view(np.uint8), starts + 1, ends, length)
-        return Examples(rows, targets * wanted)
+        if self._log.weights is None:
+            return Examples(rows, targets * wanted)
+        # Padded as the integers of the same bits; those of 0.0 are 0.
+        bits = pad_slices(self._log.weights.view(np.int32), starts + 1, ends, length)
+        return Examples(rows, targets * wanted, bits.astype(np.int32).view(np.float32))
 
 
 Positions = Literal["last", "all"]
@@ -180,10 +188,8 @@ def open_stream(
 
 
 def _is_target(log: PackedLog, since: float) -> NDArray[np.bool_]:
-    """(n,): interactions that are not the first of their user, from a time on."""
-    is_first = np.zeros(len(log.rows), dtype=bool)
-    is_first[log.offsets[:-1][np.diff(log.offsets) > 0]] = True
-    return ~is_first & (log.times >= since)
+    """(n,): interactions to be learnt, from a time on."""
+    return log.is_target & (log.times >= since)
 
 
 def _default_batch_size(examples: int) -> int:

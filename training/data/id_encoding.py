@@ -48,27 +48,36 @@ class IdEncoder:
 
 def encode_ids(values: pa.Array, name: str) -> pa.DictionaryArray:
     """The ids as codes into a dictionary of binary. Raises BadValueError for the first bad id."""
-    encoded = to_binary(require_values(values, name), name).dictionary_encode()
+    return _encode(require_values(values, name), name, 1)
+
+
+def encode_event_types(values: pa.Array) -> pa.DictionaryArray:
+    """As encode_ids, with an empty text where there is none."""
+    return _encode(to_binary(values, "event").fill_null(b""), "event", 0)
+
+
+def _encode(values: pa.Array, name: str, min_bytes: int) -> pa.DictionaryArray:
+    encoded = to_binary(values, name).dictionary_encode()
     dictionary = encoded.dictionary
     try:
         dictionary.cast(pa.string())
         sizes = pc.min_max(pc.binary_length(dictionary)).as_py()
-        valid = not len(dictionary) or (sizes["min"] > 0 and sizes["max"] <= MAX_ID_BYTES)
+        valid = not len(dictionary) or (sizes["min"] >= min_bytes and sizes["max"] <= MAX_ID_BYTES)
     except pa.ArrowInvalid:
         valid = False
     if valid:
         return encoded
-    problems = [_problem(value) for value in dictionary.to_pylist()]
+    problems = [_problem(value, min_bytes) for value in dictionary.to_pylist()]
     invalid = np.array([problem is not None for problem in problems])
     codes = encoded.indices.to_numpy()
+    allowed = f"{min_bytes} to {MAX_ID_BYTES} bytes of UTF-8"
     raise BadValueError.where(
-        invalid[codes],
-        lambda r: f"{name} {problems[codes[r]]}; it must be 1 to {MAX_ID_BYTES} bytes of UTF-8",
+        invalid[codes], lambda r: f"{name} {problems[codes[r]]}; it must be {allowed}"
     )
 
 
-def _problem(value: bytes) -> str | None:
-    if not value:
+def _problem(value: bytes, min_bytes: int) -> str | None:
+    if len(value) < min_bytes:
         return "is empty"
     if len(value) > MAX_ID_BYTES:
         return f"is {len(value):,} bytes long"

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from training.data.errors import LogError
+from training.data.event_weights import EventWeights
 from training.data.matching import warn
 from training.data.tie_order import tie_keys
 
@@ -31,7 +32,8 @@ class Interactions:
     or the unit of the log.
     offsets (U + 1,) int64: user u's interactions are offsets[u]:offsets[u + 1], at least one.
     user_ids (U,), item_ids (I,): str, in rising order, each with at least one interaction.
-    duplicates: rows of the file left out because another has the same user, item and time.
+    duplicates: rows of the file left out because another has the same user, item and time; of them
+    the one of the greatest weight stays. events: None if all interactions count alike.
     """
 
     items: NDArray[np.int32]
@@ -40,6 +42,7 @@ class Interactions:
     user_ids: NDArray[np.object_]
     item_ids: NDArray[np.object_]
     duplicates: int = 0
+    events: EventWeights | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -49,6 +52,11 @@ class Interactions:
         """(n,): the user of each interaction, as an index into user_ids."""
         return np.repeat(np.arange(len(self.user_ids), dtype=np.int32), np.diff(self.offsets))
 
+    @property
+    def weights(self) -> NDArray[np.float32] | None:
+        """(n,): of each interaction as a target; None if all count alike."""
+        return None if self.events is None else self.events.weights
+
     @classmethod
     def from_rows(
         cls,
@@ -57,19 +65,25 @@ class Interactions:
         times: NDArray[np.float64],
         user_ids: NDArray[np.object_],
         item_ids: NDArray[np.object_],
+        events: EventWeights | None = None,
     ) -> "Interactions":
         """From rows in file order: users, items (n,) are indices into distinct ids, which may be
         in any order, and some of which may have no row."""
         users, user_ids = _in_id_order(users, user_ids)
         items, item_ids = _in_id_order(items, item_ids)
-        order = np.lexsort((tie_keys(users, items, user_ids, item_ids), times, users))
+        keys: tuple[NDArray[Any], ...]
+        keys = (tie_keys(users, items, user_ids, item_ids), times, users)
+        if events is not None:
+            keys = (-events.weights, *keys)  # of repeated rows the first stays
+        order = np.lexsort(keys)
         users, items, times = users[order], items[order], times[order]
         repeated = _repeated_rows(users, items, times)
         if len(repeated):
             users, items = np.delete(users, repeated), np.delete(items, repeated)
-            times = np.delete(times, repeated)
+            times, order = np.delete(times, repeated), np.delete(order, repeated)
         offsets = offsets_of(np.bincount(users, minlength=len(user_ids)))
-        return cls(items, times, offsets, user_ids, item_ids, duplicates=len(repeated))
+        events = _taken(events, order)
+        return cls(items, times, offsets, user_ids, item_ids, len(repeated), events)
 
     def newest(self, count: int | None) -> "Interactions":
         """Each user's newest interactions, at most `count`; None keeps all."""
@@ -81,7 +95,13 @@ class Interactions:
         items, item_ids = _in_id_order(self.items[kept], self.item_ids)
         offsets = offsets_of(np.minimum(sizes, count))
         return Interactions(
-            items, self.times[kept], offsets, self.user_ids, item_ids, self.duplicates
+            items,
+            self.times[kept],
+            offsets,
+            self.user_ids,
+            item_ids,
+            self.duplicates,
+            _taken(self.events, kept),
         )
 
     def k_core(self, min_user_interactions: int, min_item_interactions: int) -> "Interactions":
@@ -114,7 +134,21 @@ class Interactions:
                 f"min_item_interactions is {min_item_interactions}; lower them to keep more"
             )
         offsets = offsets_of(np.bincount(users))
-        return Interactions(items, self.times[kept], offsets, user_ids, item_ids, self.duplicates)
+        return Interactions(
+            items,
+            self.times[kept],
+            offsets,
+            user_ids,
+            item_ids,
+            self.duplicates,
+            _taken(self.events, kept),
+        )
+
+
+def _taken(
+    events: EventWeights | None, chosen: NDArray[np.integer] | NDArray[np.bool_]
+) -> EventWeights | None:
+    return None if events is None else events.take(chosen)
 
 
 def offsets_of(sizes: NDArray[Any]) -> NDArray[np.int64]:

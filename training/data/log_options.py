@@ -10,6 +10,7 @@ from training.data.columns import ROLES
 from training.data.former_names import with_current_names
 from training.data.splits import ProtocolName
 
+_MAX_EVENT_WEIGHT = 1e6
 _SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 
 
@@ -41,15 +42,20 @@ class LogSource(BaseModel):
     max_user_interactions: int | None = Field(
         None, ge=1, description="newest interactions of a user to keep; none means all"
     )
+    event_weights: tuple[str, ...] = Field(
+        (),
+        description="weights of interactions as targets by event type, such as "
+        "view=0.2,purchase=1; a type that is not named has 1, one of 0 is in histories alone",
+    )
 
-    @field_validator("columns", mode="before")
+    @field_validator("columns", "event_weights", mode="before")
     @classmethod
     def _to_parts(cls, given: Any) -> Any:
         """Also from `user=a,item=b`, or a table."""
         if isinstance(given, str):
             return tuple(given.split(","))
         if isinstance(given, Mapping):
-            return tuple(f"{role}={name}" for role, name in given.items())
+            return tuple(f"{key}={value}" for key, value in given.items())
         return given
 
     @field_validator("columns")
@@ -75,6 +81,31 @@ class LogSource(BaseModel):
         parts = (part.partition("=") for part in self.columns)
         return {role: name for role, _, name in parts}
 
+    @field_validator("event_weights")
+    @classmethod
+    def _check_weights(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
+        weights: dict[str, float] = {}
+        for part in parts:
+            name, _, number = part.rpartition("=")
+            name, weight = name.strip(), _to_number(number)
+            if not name or weight is None or not 0 <= weight <= _MAX_EVENT_WEIGHT:
+                raise ValueError(
+                    f"{part!r} is not TYPE=WEIGHT; a weight is a number from 0 to "
+                    f"{_MAX_EVENT_WEIGHT:,.0f}, such as in view=0.2,purchase=1"
+                )
+            if name in weights:
+                raise ValueError(
+                    f"two weights for {name}: {weights[name]:g} and {weight:g}; give one"
+                )
+            weights[name] = weight
+        return tuple(f"{name}={weight!r}" for name, weight in sorted(weights.items()))
+
+    @property
+    def weights_by_event(self) -> dict[str, float]:
+        """The weights of the event types that were named."""
+        parts = (part.rpartition("=") for part in self.event_weights)
+        return {name: float(weight) for name, _, weight in parts}
+
     @field_validator("separator")
     @classmethod
     def _to_character(cls, separator: str | None) -> str | None:
@@ -83,6 +114,13 @@ class LogSource(BaseModel):
             names = ", ".join(name for name in _SEPARATORS if name.isalpha())
             raise ValueError(f"{separator!r} is not one character; give one, or {names}")
         return separator
+
+
+def _to_number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 class LogOptions(LogSource):

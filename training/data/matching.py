@@ -36,6 +36,26 @@ def check_event_types(
         )
 
 
+def require_event_types(
+    subject: object,
+    wanted: Collection[str],
+    found: Collection[str],
+    total: int,
+    what: str,
+    setting: str,
+) -> None:
+    """As check_event_types. Raises UnmatchedError if none of the records has a wanted event type.
+
+    setting: the one that names them, which the sentence says to correct.
+    """
+    if wanted and not set(wanted) & set(found):
+        raise UnmatchedError(
+            f"{subject}: 0 of {total:,} {what} have an event type of {', '.join(wanted)}; they are "
+            f"{examples(sorted(found))}; correct {setting}"
+        )
+    check_event_types(subject, wanted, found, total, what)
+
+
 def warn(sentence: str) -> None:
     """Report something that a run can go on with."""
     _log.warning("%s", sentence)

@@ -22,6 +22,7 @@ class PackedLog:
     rows (n,) int32, 1..N, grouped by user, oldest first; times (n,) float64;
     offsets (U + 1,) int64: user u's rows are rows[offsets[u]:offsets[u + 1]], at least one;
     user_ids (U,) str. oov_interactions: those left out because the catalogue lacks the item.
+    weights (n,) float32: of each interaction as a target; None if all count alike.
     """
 
     rows: NDArray[np.int32]
@@ -29,17 +30,39 @@ class PackedLog:
     times: NDArray[np.float64]
     user_ids: NDArray[np.object_]
     oov_interactions: int = 0
+    weights: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Users, not interactions."""
         return len(self.user_ids)
+
+    @property
+    def is_target(self) -> NDArray[np.bool_]:
+        """(n,): interactions to be learnt: not the first of their user, and not of weight 0."""
+        is_target = np.ones(len(self.rows), dtype=bool)
+        is_target[self.offsets[:-1][np.diff(self.offsets) > 0]] = False
+        return is_target if self.weights is None else is_target & (self.weights > 0)
+
+    def held_out(self, start: int, end: int) -> list[int]:
+        """The rows to be found among those from start to end, each once, in order of its first
+        occurrence: those of weight 0 are not."""
+        rows = self.rows[start:end]
+        if self.weights is not None:
+            rows = rows[self.weights[start:end] > 0]
+        return list(dict.fromkeys(rows.tolist()))
 
     def take(self, users: NDArray[np.integer]) -> "PackedLog":
         """The log of the users at these indices, in this order."""
         sizes = np.diff(self.offsets)[users]
         offsets = offsets_of(sizes)
         indices = np.repeat(self.offsets[users] - offsets[:-1], sizes) + np.arange(offsets[-1])
-        return PackedLog(self.rows[indices], offsets, self.times[indices], self.user_ids[users])
+        return PackedLog(
+            self.rows[indices],
+            offsets,
+            self.times[indices],
+            self.user_ids[users],
+            weights=_taken(self.weights, indices),
+        )
 
     def truncate(self, ends: NDArray[np.int64]) -> "PackedLog":
         """Each user's history up to index ends[u] of the flat array; users without one are left
@@ -51,12 +74,19 @@ class PackedLog:
             offsets_of(sizes[sizes > 0]),
             self.times[kept],
             self.user_ids[sizes > 0],
+            weights=_taken(self.weights, kept),
         )
 
     def ends_before(self, time: float) -> NDArray[np.int64]:
         """(U,): for each user, the index of the first interaction that is not before `time`."""
         before = offsets_of(self.times < time)
         return self.offsets[:-1] + before[self.offsets[1:]] - before[self.offsets[:-1]]
+
+
+def _taken(
+    weights: NDArray[np.float32] | None, chosen: NDArray[np.integer] | NDArray[np.bool_]
+) -> NDArray[np.float32] | None:
+    return None if weights is None else weights[chosen]
 
 
 def prepare(
@@ -105,6 +135,7 @@ def pack_all(interactions: Interactions, catalog: Catalog) -> PackedLog:
         interactions.times,
         interactions.user_ids,
         int(np.count_nonzero(rows > len(catalog))),
+        interactions.weights,
     )
 
 
@@ -143,4 +174,5 @@ def pack(interactions: Interactions, catalog: Catalog) -> PackedLog:
         times=interactions.times[known],
         user_ids=interactions.user_ids[kept],
         oov_interactions=len(rows) - int(known_before[-1]),
+        weights=_taken(interactions.weights, known),
     )

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from training.data.bad_rows import BadRows
 from training.data.columns import Block, Columns
 from training.data.errors import LogError
-from training.data.id_encoding import IdEncoder, encode_ids
+from training.data.event_weights import EventWeights
+from training.data.id_encoding import IdEncoder, encode_event_types, encode_ids
 from training.data.interactions import Interactions
 from training.data.log_files import open_files
 from training.data.log_options import LogSource
@@ -37,20 +38,25 @@ _HEAVY_SHARE, _HEAVY_MULTIPLE = 0.01, 20
 class _Filter(NamedTuple):
     """Of the rows to keep: one of these event types, at least this weight.
 
-    found: is given the event types that there are.
+    found: is given the event types that there are. weighted: whether those of the rows are read.
     """
 
     path: Path
     events: Collection[str] | None
     min_weight: float | None
     found: set[str]
+    weighted: bool
 
 
 class _Rows(NamedTuple):
-    """The rows of a block; kept (n,): those that are interactions and pass the filter."""
+    """The rows of a block; kept (n,): those that are interactions and pass the filter.
+
+    events: None unless they have weights.
+    """
 
     users: pa.DictionaryArray
     items: pa.DictionaryArray
+    events: pa.DictionaryArray | None
     times: NDArray[np.float64] | None
     kept: NDArray[np.bool_]
 
@@ -69,18 +75,19 @@ def read_log(
     is given; all are in one unit, and none is in the future. events: keep only interactions with
     one of these. min_weight: keep only those of at least this weight; ratings are weights, and an
     empty weight is 1. Ids are opaque strings of 1 to MAX_ID_BYTES bytes of UTF-8. source: columns,
-    separator, unit of time, how many bad rows may be skipped, and how many interactions of a user
-    are kept; its format is not read.
+    separator, unit of time, how many bad rows may be skipped, how many interactions of a user are
+    kept, and the weights of event types; its format is not read.
     Raises LogError, naming the line, if a value cannot be used; also if nothing is kept.
     """
     source = (source or LogSource()).model_copy(update={"format": format})
-    users, items = IdEncoder(), IdEncoder()
+    users, items, types = IdEncoder(), IdEncoder(), IdEncoder()
     times: list[NDArray[np.float64]] = []
     bad, records = BadRows(path, source.skip_bad_rows), 0
-    selected = _Filter(path, events, min_weight, set())
+    selected = _Filter(path, events, min_weight, set(), bool(source.event_weights))
     for rows in _rows(path, source, selected, bad):
-        users.add(rows.users, rows.kept)
-        items.add(rows.items, rows.kept)
+        for encoder, ids in ((users, rows.users), (items, rows.items), (types, rows.events)):
+            if ids is not None:
+                encoder.add(ids, rows.kept)
         if rows.times is None:
             times.append(np.arange(records, records + len(rows.kept), dtype=np.float64)[rows.kept])
         else:
@@ -90,10 +97,25 @@ def read_log(
     if not sum(map(len, times)):
         raise LogError(f"{path}: {_empty_reason(records, events, min_weight)}")
     check_event_types(path, events or (), selected.found, records, "interactions")
+    log = _interactions(users, items, times, types if selected.weighted else None, source)
+    return _without_old(path, log, source.max_user_interactions)
+
+
+def _interactions(
+    users: IdEncoder,
+    items: IdEncoder,
+    times: list[NDArray[np.float64]],
+    types: IdEncoder | None,
+    source: LogSource,
+) -> Interactions:
+    weights = None
+    if types is not None:
+        weights = EventWeights.of(*types.codes_and_ids(), source.weights_by_event)
     user_codes, user_ids = users.codes_and_ids()
     item_codes, item_ids = items.codes_and_ids()
-    log = Interactions.from_rows(user_codes, item_codes, np.concatenate(times), user_ids, item_ids)
-    return _without_old(path, log, source.max_user_interactions)
+    return Interactions.from_rows(
+        user_codes, item_codes, np.concatenate(times), user_ids, item_ids, weights
+    )
 
 
 def _rows(path: Path, source: LogSource, selected: _Filter, bad: BadRows) -> Iterator[_Rows]:
@@ -130,18 +152,28 @@ def _parse(block: Block, columns: Columns, selected: _Filter, unit: TimeUnit) ->
     """Raises BadValueError for the first value that cannot be used."""
     kept = _selection(block, selected)
     users, items = encode_ids(block.users, "user id"), encode_ids(block.items, "item id")
+    events = _event_types(block, selected.path) if selected.weighted else None
     times = None
     if block.times is not None:
         times = parse_timestamps(block.times, columns.time_unit, columns.time_pattern)
         if block.offsets_ms is not None:
             times += parse_offsets(block.offsets_ms)
         unit.check(times)
-    return _Rows(users, items, times, kept)
+    return _Rows(users, items, events, times, kept)
+
+
+def _event_types(block: Block, path: Path) -> pa.DictionaryArray:
+    if block.events is None:
+        raise LogError(
+            f"{path}: no event types for event_weights; name their column with "
+            "--columns event=NAME, or leave event_weights out"
+        )
+    return encode_event_types(block.events)
 
 
 def _selection(block: Block, selected: _Filter) -> NDArray[np.bool_]:
     """(n,): the records of a block to keep. Weights are checked even if none is required."""
-    path, events, min_weight, found = selected
+    path, events, min_weight, found, _ = selected
     kept = np.ones(len(block.users), dtype=bool)
     if block.clicked is not None:
         kept &= is_one(block.clicked)

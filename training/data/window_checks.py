@@ -1,7 +1,7 @@
 """Whether the base log and the events of a window fit each other, and its settings fit them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from training.data.errors import LogError, UnmatchedError
-from training.data.matching import check_event_types, check_matches, examples, warn
+from training.data.errors import LogError
+from training.data.matching import check_matches, require_event_types, warn
 from training.data.time_units import PER_SECOND, describe, typical, unit_names, unit_of
 
 _REPLAY_S = 86_400.0  # a window that ends earlier than this ago is of the past on purpose
@@ -63,16 +63,8 @@ def check_event_rows(
     events in the future."""
     total = len(received) - tombstones
     if event_types and total:
-        counts = {
-            row["values"]: row["counts"] for row in pc.value_counts(received["event"]).to_pylist()
-        }
-        found = sorted(name for name in counts if name is not None)
-        if not set(event_types) & set(found):
-            raise UnmatchedError(
-                f"{events}: 0 of {total:,} events have an event type of {', '.join(event_types)}; "
-                f"they are {examples(found)}; correct event_types"
-            )
-        check_event_types(events, event_types, found, total, "events")
+        found = pc.unique(received["event"]).drop_null().to_pylist()
+        require_event_types(events, event_types, found, total, "events", "event_types")
     times = received["timestamp"].to_numpy()
     late = times[times >= until]
     if len(late) and until >= time.time() - _REPLAY_S:
@@ -82,6 +74,22 @@ def check_event_rows(
             f"window and left out{f' (some are in {units})' if units else ''}; check the clocks of "
             "those who send them"
         )
+
+
+def check_event_weights(
+    log: Path | None,
+    events: Path,
+    weights: Collection[str],
+    types: pa.ChunkedArray,
+    tombstones: NDArray[np.bool_],
+) -> None:
+    """Raises UnmatchedError if neither log nor events have an event type that has a weight; warns
+    of types that neither has."""
+    if weights and not tombstones.all():
+        types = types.filter(pa.array(~tombstones))
+        found = [name for name in pc.unique(types).to_pylist() if name]
+        subject = f"{log} and {events}" if log else events
+        require_event_types(subject, weights, found, len(types), "interactions", "event_weights")
 
 
 def check_base(log: Path | None, kept: int, total: int) -> None:

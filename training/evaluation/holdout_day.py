@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data.interactions import Interactions
+from training.data.interactions import Interactions, offsets_of
 from training.data.packed_log import PackedLog
-from training.evaluation.protocols import DataSplit, EvaluationCase, distinct
+from training.evaluation.protocols import DataSplit, EvaluationCase
 
 MAX_DAY_CASES = 5000
 
@@ -32,8 +32,8 @@ def split_day(log: PackedLog, since: float) -> DataSplit:
     cases: tuple[list[EvaluationCase], list[EvaluationCase]] = ([], [])
     for user in order:
         start, cut, end = log.offsets[user], cuts[user], log.offsets[user + 1]
-        if start < cut < end:
-            case = EvaluationCase(log.rows[start:cut].tolist(), distinct(log.rows[cut:end]))
+        if start < cut < end and (relevant := log.held_out(cut, end)):
+            case = EvaluationCase(log.rows[start:cut].tolist(), relevant)
             cases[int(in_test[user])].append(case)
     return DataSplit(log.truncate(train_ends), *cases)
 
@@ -43,17 +43,22 @@ def day_cases(log: Interactions, since: float, all_users: bool = False) -> list[
     random order.
 
     In ids, so that releases with different catalogues can be evaluated on the same cases.
+    Interactions of weight 0 are in histories alone.
     """
     _, cuts = boundaries(log.offsets, log.times, since)
     in_test, order = _test_users(log.user_ids)
     starts, ends = log.offsets[:-1], log.offsets[1:]
-    eligible = (in_test | all_users) & (starts < cuts) & (cuts < ends)
+    weights = log.weights
+    counts = np.ones(len(log), dtype=bool) if weights is None else weights > 0
+    counted = offsets_of(counts)
+    eligible = (in_test | all_users) & (starts < cuts) & (counted[cuts] < counted[ends])
     return [
         DayCase(
             log.item_ids[log.items[starts[user] : cuts[user]]].tolist(),
-            np.unique(log.items[cuts[user] : ends[user]]).tolist(),
+            np.unique(log.items[day][counts[day]]).tolist(),
         )
         for user in order[eligible[order]][:MAX_DAY_CASES]
+        for day in (slice(cuts[user], ends[user]),)
     ]
 
 

@@ -8,7 +8,8 @@
 | temporal | the time before a boundary | a user's items before it | those after it | all items |
 
 With exclude_seen, the default, the items of the history are not ranked, as in the service. A
-held-out item that is among them is a miss.
+held-out item that is among them is a miss. Interactions of weight 0 are in histories, but what is
+held out of them is not to be found; a case of nothing else is left out.
 """
 
 from collections.abc import Callable, Mapping
@@ -51,10 +52,11 @@ def split_log(
 ) -> DataSplit:
     """items: number in the catalogue. Raises LogError if a part would be empty."""
     split = _PROTOCOLS[name](log, items, test_fraction, seed)
-    if not split.validation or not split.test or np.diff(split.train.offsets).max(initial=0) < 2:
+    if not split.validation or not split.test or not split.train.is_target.any():
+        kind = "" if log.weights is None else " of an event weight above 0"
         raise LogError(
             f"{name}: {len(log):,} users of {len(log.rows):,} interactions leave nothing to train "
-            "on, or nothing to evaluate on; give a log in which users have more interactions"
+            f"on, or nothing to evaluate on; give a log in which users have more interactions{kind}"
         )
     return split
 
@@ -128,11 +130,6 @@ def temporal_borders(log: PackedLog, test_fraction: float) -> tuple[float, float
     return float(validation), float(test)
 
 
-def distinct(rows: NDArray[np.int32]) -> list[int]:
-    """Each row once, in order of its first occurrence."""
-    return list(dict.fromkeys(rows.tolist()))
-
-
 def make_cases(
     log: PackedLog,
     starts: NDArray[np.int64],
@@ -140,11 +137,12 @@ def make_cases(
     ends: NDArray[np.int64],
 ) -> list[EvaluationCase]:
     """Those that have both a history and held-out items."""
-    return [
-        EvaluationCase(log.rows[start:cut].tolist(), distinct(log.rows[cut:end]))
+    cases = (
+        EvaluationCase(log.rows[start:cut].tolist(), log.held_out(cut, end))
         for start, cut, end in zip(starts, cuts, ends, strict=True)
         if start < cut < end
-    ]
+    )
+    return [case for case in cases if case.relevant]
 
 
 _PROTOCOLS: Mapping[ProtocolName, Callable[[PackedLog, int, float, int], DataSplit]] = {

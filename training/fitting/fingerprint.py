@@ -16,12 +16,14 @@ _COMPUTATION = 2
 
 
 def fingerprint(config: BaseModel, catalog: Catalog, log: PackedLog) -> str:
-    """Hash of settings, items with titles and categories, and each user's items and times."""
+    """Hash of settings, items with titles and categories, and each user's items, times, weights."""
     sha256 = hashlib.sha256(f"{_COMPUTATION} {config.model_dump_json()}".encode())
     for texts in (catalog.ids, catalog.titles, catalog.categories, log.user_ids):
         sha256.update(_hash_of(texts))
     for numbers in (log.offsets, log.rows, log.times):
         sha256.update(hashlib.sha256(numbers.tobytes()).digest())
+    if log.weights is not None:
+        sha256.update(hashlib.sha256(log.weights.tobytes()).digest())
     return sha256.hexdigest()[:16]
 
 

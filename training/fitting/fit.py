@@ -19,6 +19,7 @@ from index.release.writing import write_parts
 from index.retrieval.catalog import Catalog
 from training.config import ConfigError, FitConfig
 from training.data.item_metadata import read_items
+from training.data.matching import require_event_types
 from training.data.packed_log import PackedLog, prepare
 from training.data.readers import read_log
 from training.evaluation.evaluate import evaluate_in_detail, exact_retriever
@@ -53,6 +54,12 @@ def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> P
     interactions = read_log(
         log_path, config.format, config.event_types or None, config.min_weight, config
     )
+    if interactions.events is not None:
+        found = [name for name in interactions.events.types if name]
+        weights = config.weights_by_event
+        require_event_types(
+            log_path, weights, found, len(interactions), "interactions", "event_weights"
+        )
     items = read_items(items_path) if items_path else None
     catalog, log = prepare(
         interactions, config.min_user_interactions, config.min_item_interactions, items

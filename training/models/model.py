@@ -12,7 +12,7 @@ from training.data.examples import Examples
 from training.models.item_terms import ItemTerms
 from training.models.negative_sampling import build_sampler
 from training.models.objectives import MAIN_LOSSES, LossInputs, build_objective
-from training.models.objectives.set_matching import next_items
+from training.models.objectives.set_matching import next_items, next_values
 from training.models.options import ModelOptions
 
 
@@ -110,6 +110,17 @@ class Model(nn.Module):
             self.terms.parts_of(negatives.rows),
             futures if count else None,
             future_vectors.view(*futures.shape, -1) if count else None,
+            *_target_weights(examples, ends, count),
         )
         result: tuple[Tensor, dict[str, Tensor]] = self.objective(inputs)
         return result
+
+
+def _target_weights(
+    examples: Examples, ends: Tensor, count: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of the targets (B,), and of the next `count` items (B, count), if any are learnt."""
+    if examples.weights is None:
+        return None, None
+    weights = torch.from_numpy(examples.weights)
+    return weights[ends], next_values(weights, ends, count) if count else None

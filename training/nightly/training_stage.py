@@ -16,7 +16,6 @@ from training.data.errors import LogError, UnmatchedError
 from training.data.interactions import Interactions
 from training.data.item_metadata import read_items
 from training.data.packed_log import prepare
-from training.data.readers import read_log
 from training.evaluation.holdout_day import split_day
 from training.evaluation.protocols import DataSplit
 from training.fitting.candidates import Search, chosen_settings
@@ -38,7 +37,7 @@ from training.nightly.config import NightConfig
 from training.nightly.notifications import MessageCallback
 from training.nightly.outcome import RejectedError
 from training.nightly.step_store import StepStore
-from training.nightly.window import WINDOW
+from training.nightly.window import WINDOW, read_window_log
 
 _ModelUpdate = Callable[[Model], None]
 
@@ -63,9 +62,8 @@ class TrainingStage:
 
     @cached_property
     def log(self) -> Interactions:
-        return read_log(self._folder / WINDOW, "parquet").newest(
-            self.fit_config.max_user_interactions
-        )
+        log = read_window_log(self._config, self._folder / WINDOW)
+        return log.newest(self.fit_config.max_user_interactions)
 
     @cached_property
     def data(self) -> PreparedData:
@@ -85,7 +83,7 @@ class TrainingStage:
         except LogError as error:  # a retry would read the same window
             raise RejectedError(f"{self._run_id}: {error}") from error
         split = split_day(packed, self._window["since"])
-        if not split.validation or np.diff(split.train.offsets).max(initial=0) < 2:
+        if not split.validation or not split.train.is_target.any():
             raise RejectedError(
                 f"{self._run_id}: {len(packed):,} users of {len(packed.rows):,} interactions leave "
                 "nothing to train on, or no users to validate on: too little of the day is of "

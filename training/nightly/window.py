@@ -14,6 +14,8 @@ from index.release.manifest import RELEASES, Manifest, digest, read_manifest
 from index.release.reading import read_current
 from training.data.errors import LogError
 from training.data.event_window import DAY_S, read_window, write_window
+from training.data.interactions import Interactions
+from training.data.log_options import LogSource
 from training.data.readers import read_log
 from training.data.time_units import describe, to_seconds, unit_of
 from training.evaluation.holdout_day import day_cases
@@ -50,6 +52,12 @@ def read_new_window(config: NightConfig, folder: Path) -> dict[str, Any]:
     }
 
 
+def read_window_log(config: NightConfig, window: Path) -> Interactions:
+    """The window's interactions, with the weights of their event types."""
+    weights = config.fit_config(warm=False).event_weights
+    return read_log(window, "parquet", source=LogSource(event_weights=weights))
+
+
 def _fingerprint(config: NightConfig, window: Path) -> str:
     settings = json.dumps(config.settings(), sort_keys=True)
     return hashlib.sha256((settings + digest(window).sha256).encode()).hexdigest()[:8]
@@ -62,7 +70,7 @@ def hold_out_day(config: NightConfig, window: Path, live: str | None) -> Result:
     Raises NothingNewError if it has fewer users to compare on than the settings require, LogError
     if its times are not in the unit of the live release's.
     """
-    log = read_log(window, "parquet")
+    log = read_window_log(config, window)
     first, last = float(log.times.min()), float(log.times.max())
     since = last - config.holdout_days * DAY_S
     if config.holdout_fraction is not None:

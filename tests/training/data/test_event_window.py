@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from training.data.errors import LogError
-from training.data.event_window import DAY_S, Window, read_window
+from training.data.event_window import DAY_S, Window, read_window, write_window
 from training.data.log_options import LogOptions
+from training.data.readers import read_log
 
 END = 100 * DAY_S
 
@@ -229,3 +230,38 @@ def test_a_file_that_lacks_a_column_or_a_value_is_named(tmp_path):
     path.write_bytes(b"PAR1")
     with pytest.raises(LogError, match="not a Parquet file"):
         read(tmp_path)
+
+
+def test_event_types_are_kept_if_they_have_weights(tmp_path, caplog):
+    log = tmp_path / "base.csv"
+    log.write_text("user_id,item_id,timestamp,event\nu,a,86400,view\nv,a,86400,forget\n")
+    events = tmp_path / "events"
+    export(events, 2, ("u", "b", 2.0, "buy", "1"), ("u", "c", 2.0, None, "2"))
+    options = LogOptions(event_weights=("view=0.2", "buy=2", "cart=1"))
+    window = read_window(events, log, options, (), None, END)
+    assert [(row["item_id"], row["event"]) for row in window.rows.to_pylist()] == [
+        *(("a", "view"), ("a", "forget"), ("b", "buy"), ("c", None))
+    ]
+    assert "'cart': none of 4 interactions has it; they are buy, forget, view" in caplog.text
+    write_window(window, tmp_path / "window.parquet")
+    read_back = read_log(tmp_path / "window.parquet", "parquet", source=options)
+    expected = {("a", 86400.0): [0.2, 1.0], ("b", 172800.0): [2.0], ("c", 172800.0): [1.0]}
+    assert read_back.weights is not None
+    pairs = zip(read_back.item_ids[read_back.items], read_back.times.tolist(), strict=True)
+    got: dict[tuple[str, float], list[float]] = {}
+    for pair, weight in zip(pairs, read_back.weights.tolist(), strict=True):
+        got.setdefault(pair, []).append(pytest.approx(weight))
+    assert got == expected
+    assert read(events, log).rows.column_names == ["user_id", "item_id", "timestamp"]
+
+
+def test_weights_of_event_types_that_nothing_has_are_refused(tmp_path) -> None:
+    log = tmp_path / "base.csv"
+    log.write_text("user_id,item_id,timestamp\nu,a,86400\n")
+    events = tmp_path / "events"
+    export(events, 2, ("u", "b", 2.0, "view", "1"))
+    options = LogOptions(event_weights=("veiw=0.2",))
+    with pytest.raises(LogError, match=r"0 of 1 interactions .*veiw.*they are view; correct event"):
+        read_window(events, None, options, (), None, END)
+    with pytest.raises(LogError, match=r"base\.csv: no event types for event_weights"):
+        read_window(events, log, options, (), None, END)

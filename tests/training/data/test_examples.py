@@ -1,8 +1,11 @@
 """Examples: each item but a user's first, once an epoch, with the items before it as history."""
 
-import numpy as np
+from dataclasses import replace
 
-from training.data.examples import ExampleStream, SequenceStream
+import numpy as np
+import pytest
+
+from training.data.examples import Examples, ExampleStream, Positions, SequenceStream, open_stream
 from training.data.packed_log import PackedLog
 
 
@@ -120,3 +123,41 @@ def test_an_epoch_of_sequences_depends_only_on_seed_and_epoch_and_can_be_resumed
     assert positions_of(SequenceStream(log, 5, 16, seed=8), 2) != whole
     done = sum(batch.size for batch, _ in zip(stream.epoch(2), range(3), strict=False))
     assert positions_of(stream, 2, first=3) == whole[done:]
+
+
+def weights_by_target(batch: Examples) -> list[tuple[int, float]]:
+    assert batch.weights is not None
+    assert batch.weights.dtype == np.float32
+    assert batch.weights.shape == batch.targets.shape
+    targets = batch.targets > 0
+    return [*zip(batch.targets[targets].tolist(), batch.weights[targets].tolist(), strict=True)]
+
+
+@pytest.mark.parametrize("positions", ["last", "all"])
+@pytest.mark.parametrize("length", [2, 10])
+def test_targets_have_their_weights_and_those_of_weight_0_are_in_histories_alone(
+    positions: Positions, length: int
+) -> None:
+    """Each item has its own number as its weight, but 3 and 8 have none."""
+    log = log_of([[1, 2, 3, 4, 5], [6, 7], [9, 8, 11, 10]])
+    weights = np.where(np.isin(log.rows, [3, 8]), 0, log.rows).astype(np.float32)
+    stream = open_stream(positions, replace(log, weights=weights), length, 3, seed=0)
+    assert len(stream) == 6
+    batches = [*stream.epoch(0)]
+    assert sum(batch.size for batch in batches) == 6
+    seen = sorted(pair for batch in batches for pair in weights_by_target(batch))
+    assert seen == [(row, float(row)) for row in (2, 4, 5, 7, 10, 11)]
+    assert {3, 8} <= {row for batch in batches for row in batch.rows.flatten().tolist()}
+
+
+@pytest.mark.parametrize("positions", ["last", "all"])
+def test_weights_above_0_change_no_batch(positions: Positions) -> None:
+    log = log_of([[*range(1, 4 + n)] for n in range(30)])
+    weights = np.linspace(0.1, 3, len(log.rows), dtype=np.float32)
+    plain, weighted = (
+        open_stream(positions, each, 5, 16, seed=7) for each in (log, replace(log, weights=weights))
+    )
+    for batch, other in zip(plain.epoch(1), weighted.epoch(1), strict=True):
+        assert batch.weights is None
+        assert (batch.rows == other.rows).all()
+        assert (batch.targets == other.targets).all()

@@ -1,5 +1,7 @@
 """Protocols: what is trained on, and that cases are kept apart from it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -100,3 +102,26 @@ def test_a_held_out_item_is_held_out_once(name):
     split = split_log(name, log, 8, 0.2, seed=0)
     assert split.test
     assert all(case.relevant == [1] for case in split.test)
+
+
+def test_what_has_weight_0_is_in_histories_and_not_to_be_found() -> None:
+    log = log_of()
+    weights = np.ones(len(log.rows), dtype=np.float32)
+    weights[log.rows == 2] = 0
+    plain = split_log("leave-one-out", log, 6, 0.1, seed=0)
+    split = split_log("leave-one-out", replace(log, weights=weights), 6, 0.1, seed=0)
+    assert histories_of(split.train) == histories_of(plain.train)
+    assert split.test == [case for case in plain.test if case.relevant != [2]]
+    assert split.validation == [case for case in plain.validation if case.relevant != [2]]
+    assert 2 in {row for case in split.test for row in case.history}
+
+
+def test_an_item_is_to_be_found_if_one_of_its_interactions_is() -> None:
+    log = log_of([[1, 2, 3, 4, 2, 4]] * 30)
+    log = replace(log, weights=np.tile(np.array([1, 1, 1, 0.1, 0, 0.5], np.float32), 30))
+    assert log.held_out(1, 5) == [2, 3, 4]
+    assert log.held_out(3, 6) == [4]
+    assert log.held_out(4, 5) == []
+    split = split_log("temporal", log, 4, 0.25, seed=0)
+    cases = {(tuple(case.history), tuple(case.relevant)) for case in split.test}
+    assert cases == {((1, 2, 3, 4), (4,))}

@@ -69,3 +69,23 @@ def test_ids_that_only_concatenate_alike_are_another_run(planted: Path):
     other = replace(data.log, user_ids=np.array(users, object))
     keys = {fingerprint(FitConfig(), data.catalog, log) for log in (data.log, other)}
     assert len(keys) == 2
+
+
+def test_other_weights_or_other_event_types_are_another_run(tmp_path: Path):
+    def key(kinds, *weights):
+        log = tmp_path / "log.csv"
+        lines = [f"{u},{i},{t},{kinds[t % len(kinds)]}" for u, i, t in ROWS]
+        log.write_text("\n".join(["user_id,item_id,timestamp,event", *lines]))
+        config = CONFIG.model_copy(update={"event_weights": weights})
+        data = prepare_log(log, None, config)
+        return fingerprint(config, data.catalog, data.log)
+
+    assert key(["view", "buy"]) == key(["buy"])
+    assert key(["view", "buy"], "view=0.2") == key(["view", "cart"], "view=0.2")
+    keys = {
+        key(["view", "buy"]),
+        key(["view", "buy"], "view=0.2"),
+        key(["view", "buy"], "view=0.3"),
+        key(["buy", "view"], "view=0.2"),
+    }
+    assert len(keys) == 4

@@ -98,3 +98,43 @@ def test_all_positions_at_once_have_the_loss_and_the_gradient_of_one_prefix_an_e
         loss.backward()
         gradients.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+SEQUENCES = np.array([[0, 1, 2, 3], [4, 5, 6, 7]]), np.array([[0, 2, 3, 9], [5, 0, 7, 8]])
+
+
+def a_model(positions: str, objective: str) -> Model:
+    encoder = "transformer" if positions == "all" else "re4"
+    settings = {"dim": 8, "interests": 2, "history": 4, "negatives": 50}
+    torch.manual_seed(0)
+    config = FitConfig(**settings, encoder=encoder, positions=positions, objective=objective)
+    return Model(config, torch.ones(10, dtype=torch.int64))
+
+
+def test_each_target_and_each_next_item_comes_with_its_weight():
+    weights = np.array([[0, 2, 3, 9], [5, 0, 7, 8]], np.float32) / 10
+    batch = inputs_of(a_model("all", "set-matching"), Examples(*SEQUENCES, weights))
+    assert batch.weights is not None
+    torch.testing.assert_close(batch.weights, batch.targets / 10)
+    assert batch.futures is not None
+    assert (batch.futures == 0).any()
+    torch.testing.assert_close(batch.future_weights, batch.futures / 10)
+    batch = inputs_of(a_model("all", "served-max"), Examples(*SEQUENCES))
+    assert batch.weights is batch.future_weights is None
+
+
+@pytest.mark.parametrize(
+    ("positions", "objective"),
+    [("last", "softmax"), ("last", "served-max"), ("all", "served-max"), ("all", "set-matching")],
+)
+def test_weights_of_1_give_the_same_loss_and_gradient_to_the_bit(positions, objective):
+    rows, targets = SEQUENCES if positions == "all" else (SEQUENCES[0], np.array([9, 8]))
+    results = []
+    for weights in (None, np.ones(targets.shape, np.float32)):
+        model = a_model(positions, objective)
+        loss, _ = model(Examples(rows, targets, weights))
+        loss.backward()
+        results.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(results[0]) > 2
+    for plain, weighted in zip(*results, strict=True):
+        assert torch.equal(plain, weighted)

@@ -46,6 +46,18 @@ def test_the_layout_of_the_log_is_a_setting_of_the_fit(tmp_path: Path, columns: 
     assert given.columns == ("user=who",)
 
 
+def test_the_weights_of_event_types_are_a_setting_of_the_fit(tmp_path: Path) -> None:
+    toml = tmp_path / "night.toml"
+    weights = "[fit]\nevent_weights = { view = 0.2, purchase = 1 }\n"
+    toml.write_text(f'root = "a"\nevents = "b"\n{weights}')
+    config = read_night_config(toml, [])
+    for warm in (False, True):
+        expected = {"view": 0.2, "purchase": 1.0}
+        assert config.fit_config(warm).weights_by_event == expected
+    given = read_night_config(toml, [("fit.event_weights", "view=3")]).fit_config(warm=False)
+    assert given.weights_by_event == {"view": 3.0}
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -56,6 +68,8 @@ def test_the_layout_of_the_log_is_a_setting_of_the_fit(tmp_path: Path, columns: 
         (("until", "soon"), "until"),
         (("warm.patience", "long"), "warm: patience"),
         (("warm.dim", 48), "warm: dim is part of the model, which is kept; set it in fit"),
+        (("warm.event_weights", "view=1"), "warm: event_weights belong to the window, "),
+        (("fit.event_weights", "view"), "fit: event_weights.*'view' is not TYPE=WEIGHT"),
         (("fit.encoder", "none"), "fit: encoder = 'none': choose one of re4, "),
         (("fit.encoder", ["re4"]), "fit: encoder"),
         (("fit.heads", 3), "fit: heads = 3 does not divide dim = 64"),

@@ -1,14 +1,23 @@
-"""A window with too few events."""
+"""A window with too few events, and one of several event types."""
 
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from index.release.manifest import read_manifest, write_manifest
-from tests.training.nightly.nightly_runs import FIRST_END, config_of, live_release
+from tests.training.nightly.nightly_runs import (
+    FIRST_END,
+    config_of,
+    live_release,
+    read_report,
+    replace_events,
+)
 from training.data.event_window import DAY_S
 from training.nightly.run import run_nightly
+from training.nightly.window import WINDOW, hold_out_day, read_new_window
 
 
 def test_an_empty_day_is_nothing_new(folder):
@@ -47,3 +56,23 @@ def test_a_live_release_in_another_unit_is_continued_where_it_ended(folder):
     assert outcome.outcome == "published", outcome.sentence
     manifest = read_manifest(folder / "root" / "releases" / live_release(folder))
     assert manifest.data.last < 1e11
+
+
+def test_event_types_of_weight_0_are_neither_learnt_nor_to_be_found(folder, log, tmp_path):
+    is_view = np.arange(len(log)) % 3 > 0
+    kinds = pa.array(np.where(is_view, "view", "purchase"))
+    replace_events(folder, log.append_column("event", kinds))
+    plain = config_of(folder, cold=True, refit_epochs=0, fit={"epochs": 1})
+    weights = {"epochs": 1, "event_weights": {"view": 0, "purchase": 2}}
+    weighted = config_of(folder, cold=True, refit_epochs=0, fit=weights)
+    judges = []
+    for number, config in enumerate((plain, weighted)):
+        window = tmp_path / f"window-{number}"
+        window.mkdir()
+        live = read_new_window(config, window)["live"]
+        judges.append(hold_out_day(config, window / WINDOW, live)["judges"])
+    assert 0 < judges[1] < judges[0]
+    outcome = run_nightly(weighted)
+    assert outcome.outcome in ("published", "refused"), outcome.sentence
+    epoch = read_report(folder, outcome)["steps"]["fit"]["history"][0]
+    assert 0 < epoch["examples"] <= (~is_view).sum()

@@ -19,7 +19,8 @@ class LossInputs(NamedTuple):
     negative_vectors (S, D). target_log_q (B,), negative_log_q (S,): log of how often each is drawn,
     None where all are drawn equally often. target_parts (B,), negative_parts (S,): 0..K - 1, if the
     objective partitions the items. futures (B, W), future_vectors (B, W, D): the next W items, the
-    target first, 0 = none, if the objective learns several.
+    target first, 0 = none, if the objective learns several. weights (B,), future_weights (B, W):
+    what each target, and each of the next items, counts; None if all count alike.
     """
 
     history: History
@@ -34,11 +35,24 @@ class LossInputs(NamedTuple):
     negative_parts: Tensor | None = None
     futures: Tensor | None = None
     future_vectors: Tensor | None = None
+    weights: Tensor | None = None
+    future_weights: Tensor | None = None
 
     @property
     def all_positions(self) -> bool:
         """Whether the examples are all positions of the histories, not one history each."""
         return self.interests.attention.shape[2] == 0
+
+
+def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """sum_b w_b l_b / sum_b w_b of losses (B,), or (B, ...), summed over all but the examples.
+
+    weights (B,): None is 1 for each, with the same digits.
+    """
+    if weights is None:
+        return losses.sum() / len(losses)
+    by_example = weights.view(-1, *[1] * (losses.ndim - 1))
+    return (losses * by_example).sum() / weights.sum()
 
 
 class LossArguments(BaseModel):

@@ -7,7 +7,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from training.models.objectives.interface import LossArguments, LossInputs, LossTerm
+from training.models.objectives.interface import (
+    LossArguments,
+    LossInputs,
+    LossTerm,
+    weighted_mean,
+)
 from training.models.objectives.registry import register_auxiliary, register_main
 from training.models.objectives.softmax import corrected_logits, gather_interests, target_scores
 
@@ -41,7 +46,7 @@ class HardNegatives(LossTerm):
         )
         # log(n * sum_j e^{beta s_j} e^{s_j} / sum_j e^{beta s_j}), without overflow
         weighted = (scaled + negative).logsumexp(dim=1) - scaled.logsumexp(dim=1) + count.log()
-        return (torch.logaddexp(target, weighted) - target).mean()
+        return weighted_mean(torch.logaddexp(target, weighted) - target, batch.weights)
 
 
 @register_auxiliary(

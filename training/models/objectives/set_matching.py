@@ -9,7 +9,12 @@ from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from training.models.objectives.interface import LossArguments, LossInputs, LossTerm
+from training.models.objectives.interface import (
+    LossArguments,
+    LossInputs,
+    LossTerm,
+    weighted_mean,
+)
 from training.models.objectives.registry import register_main
 
 
@@ -19,7 +24,8 @@ class SetMatching(LossTerm):
 
     cost_kw = -log softmax(z_k . E)_{y_w}; a minimum-cost assignment (Kuhn, 1955) of the items to
     interests gives pairs (k, w), as boxes are assigned in DETR (Carion et al., 2020, Eq. 1).
-    L = mean over pairs of -log(exp(z_k . e_w) / (exp(z_k . e_w) + sum_i exp(max_k z_k . e_i))).
+    L = mean over pairs of -log(exp(z_k . e_w) / (exp(z_k . e_w) + sum_i exp(max_k z_k . e_i))),
+    weighted by the items' event weights.
     No gradient passes the assignment. Negatives i are none of the W items. Published in no paper.
     """
 
@@ -51,7 +57,9 @@ class SetMatching(LossTerm):
         example, interest, item = example[matched], interest[matched], item[matched]
         score = scores[example, interest, item]
         others = negative.max(dim=1).values.logsumexp(dim=1)[example]
-        return (torch.logaddexp(score, others) - score).mean()
+        weights = batch.future_weights
+        pair_weights = None if weights is None else weights[example, item]
+        return weighted_mean(torch.logaddexp(score, others) - score, pair_weights)
 
 
 def assign(cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,9 +77,14 @@ def next_items(targets: Tensor, count: int) -> Tensor:
 
     targets (B, L): the next item after each position, 0 = none.
     """
-    padded = torch.nn.functional.pad(targets, (0, count))
-    windows = padded.unfold(1, count, 1)[:, : targets.shape[1]]
-    futures = windows[targets > 0]
+    futures = next_values(targets, targets > 0, count)
     earlier = torch.ones(count, count, dtype=torch.bool).tril(-1)
     repeats = ((futures[:, :, None] == futures[:, None, :]) & earlier).any(dim=2)
     return futures.masked_fill(repeats, 0)
+
+
+def next_values(values: Tensor, ends: Tensor, count: int) -> Tensor:
+    """The `count` values from each position of `ends` on, values and ends (B, L): (P, count), 0
+    where the sequence ends."""
+    padded = torch.nn.functional.pad(values, (0, count))
+    return padded.unfold(1, count, 1)[:, : values.shape[1]][ends]

@@ -11,7 +11,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from index.encoders.arguments import Dim
-from training.models.objectives.interface import LossArguments, LossInputs, LossTerm
+from training.models.objectives.interface import (
+    LossArguments,
+    LossInputs,
+    LossTerm,
+    weighted_mean,
+)
 from training.models.objectives.log_normalizer import log_normalizer
 from training.models.objectives.registry import register_main
 from training.models.objectives.served_scores import served_scores
@@ -20,7 +25,7 @@ _BAM_DIM = 16
 
 
 def softmax_loss(batch: LossInputs, target_logits: Tensor, negative_logits: Tensor) -> Tensor:
-    """Mean of -log softmax of the target (B,) among itself and its negatives (B, S).
+    """Weighted mean of -log softmax of the target (B,) among itself and its negatives (B, S).
 
     Logits are corrected for how often a row is drawn (logQ), and a negative that is the target
     itself is left out.
@@ -31,7 +36,7 @@ def softmax_loss(batch: LossInputs, target_logits: Tensor, negative_logits: Tens
     else:
         target_logits, negative_logits = corrected_logits(batch, target_logits, negative_logits)
         others = negative_logits.logsumexp(dim=1)
-    return (torch.logaddexp(target_logits, others) - target_logits).mean()
+    return weighted_mean(torch.logaddexp(target_logits, others) - target_logits, batch.weights)
 
 
 def corrected_logits(
@@ -118,19 +123,17 @@ class HardReadoutSoftmax(LossTerm):
     def _expected_loss(self, batch: LossInputs) -> Tensor:
         share = (self._inverse_temperature * self._learned_logits(batch)).softmax(dim=1)
         vectors = batch.interests.vectors
-        losses = [
-            _weighted_loss(batch, vectors[:, k], share[:, k]) for k in range(vectors.shape[1])
-        ]
+        losses = [_shared_loss(batch, vectors[:, k], share[:, k]) for k in range(vectors.shape[1])]
         return torch.stack(losses).sum()
 
 
-def _weighted_loss(batch: LossInputs, interest: Tensor, share: Tensor) -> Tensor:
-    """Mean over the batch of share (B,) times the loss of one interest (B, D)."""
+def _shared_loss(batch: LossInputs, interest: Tensor, share: Tensor) -> Tensor:
+    """Weighted mean over the batch of share (B,) times the loss of one interest (B, D)."""
     target, negative = corrected_logits(
         batch, (interest * batch.target_vectors).sum(dim=1), interest @ batch.negative_vectors.T
     )
     loss = torch.logaddexp(target, negative.logsumexp(dim=1)) - target
-    return (share * loss).mean()
+    return weighted_mean(share * loss, batch.weights)
 
 
 @register_main("served-max", "on the served maximum")

@@ -10,7 +10,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from training.models.objectives.interface import LossArguments, LossInputs, LossTerm
+from training.models.objectives.interface import (
+    LossArguments,
+    LossInputs,
+    LossTerm,
+    weighted_mean,
+)
 from training.models.objectives.registry import register_main
 from training.models.objectives.softmax import gather_interests
 
@@ -25,13 +30,19 @@ PretrainEpochs = Annotated[
 
 
 def ranking_loss(batch: LossInputs, vectors: Tensor) -> Tensor:
-    """BPR: mean of -log sigmoid(u . e - u . E_j) over the batch and its negatives; u (B, D)."""
+    """BPR: mean of -log sigmoid(u . e - u . E_j) over the batch and its negatives; u (B, D).
+
+    Each pair has the weight of its target.
+    """
     target = (vectors * batch.target_vectors).sum(dim=1, keepdim=True)
     negative = vectors @ batch.negative_vectors.T
     losses = F.softplus(negative - target)
     accidental_hits = batch.targets[:, None] == batch.negatives
-    count = (~accidental_hits).sum().clamp_min(1)
-    return losses.masked_fill(accidental_hits, 0).sum() / count
+    losses, counts = losses.masked_fill(accidental_hits, 0), (~accidental_hits).sum(dim=1)
+    if batch.weights is None:
+        return losses.sum() / counts.sum().clamp_min(1)
+    total = (counts * batch.weights).sum()  # 0 if every negative is the target
+    return (losses * batch.weights[:, None]).sum() / total.where(total > 0, 1)
 
 
 @register_main("target-interest", "TiMiRec's")
@@ -76,4 +87,5 @@ class TargetInterest(LossTerm):
             affinity = F.cosine_similarity(interests, batch.target_vectors[:, None, :], dim=2)
             teacher = (affinity / self._temperature).softmax(dim=1)
         student = (prediction / self._temperature).log_softmax(dim=1)
-        return self._temperature**2 * F.kl_div(student, teacher, reduction="batchmean")
+        divergence = F.kl_div(student, teacher, reduction="none")
+        return self._temperature**2 * weighted_mean(divergence, batch.weights)
