@@ -196,5 +196,6 @@ def test_a_fit_chooses_its_method_and_says_what_it_tried(
     assert {"search.md", "search.json", "history.jsonl"} <= manifest["files"].keys()
     assert f"search: {chosen['candidate']} is chosen" in ended.stderr
     for trial in tried:
-        assert f"search: {trial['candidate']}: 1 epoch, " in ended.stderr
+        epochs = "0 epochs" if trial["candidate"].startswith("linear") else "1 epoch"
+        assert f"search: {trial['candidate']}: {epochs}, " in ended.stderr
         assert f"| {trial['candidate']} " in (Path(draft) / "search.md").read_text()

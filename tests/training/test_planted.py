@@ -84,7 +84,8 @@ def test_parts_are_read_from_the_history_as_the_planted_categories_are(tmp_path)
     """Four learnt tokens, each of one part of the items: all lists differ, and they pay."""
     method = {"encoder": "transformer", "readout": "tokens", "objective": "partitioned-max"}
     small = {"interests": 4, "dim": 32, "expansion": 2, "negatives": 300, "batch_size": None}
-    training = {"dropout": 0.3, "learning_rate": 0.002, "epochs": 16}
+    rate = {"learning_rate": 0.002, "learning_rate_schedule": "constant"}
+    training = {"dropout": 0.3, "epochs": 16, **rate}
     config = read_config(None, {**method, **small, **training})
     write_synthetic(tmp_path, users=900, items=300, seed=4)
     prepared = prepare_log(tmp_path / "interactions.parquet", tmp_path / "items.parquet", config)
