@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from index.retrieval.merge import merge
 from index.retrieval.retriever import Retriever
 from training.config import FitConfig, read_config
 from training.data.synthetic import write_synthetic
@@ -47,7 +48,7 @@ def coverage(retriever: Retriever, case: EvaluationCase) -> float:
     category = retriever.catalog.categories
     retrieved = set()
     for interest in retriever.encode([case.history])[0]:
-        best = retriever.index.search(interest[None, None, :], 10).rows[0]
+        best = merge(retriever.index.search(interest[None, None, :], 10)).rows[0, :10]
         (name, count), *_ = Counter(category[row - 1] for row in best).most_common(1)
         if count >= 6:
             retrieved.add(name)
