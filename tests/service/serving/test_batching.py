@@ -87,7 +87,8 @@ async def answer_many(engine: Engine, count: int) -> list[QueryResult | BaseExce
 
 
 def rejections(live: ReleaseLoader, reason: str) -> float:
-    return float(live._metrics.rejected_requests[reason]._value.get())  # type: ignore[index]
+    name = "re4_rejected_requests_total"
+    return live._metrics.registry.get_sample_value(name, {"reason": reason}) or 0.0
 
 
 async def test_queued_queries_are_answered_in_one_batch(
