@@ -10,11 +10,11 @@ the user then took, and a number the interest that found it.
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Answer, Query, Retriever
 from training.config import FitConfig
 from training.evaluation.evaluate import open_retriever
@@ -25,49 +25,48 @@ _SHOWN_CATEGORIES = 4
 _SHOWN_TITLES = 5  # of each interest
 
 
-def describe(case: EvaluationCase, retriever: Retriever) -> str:
+def title(catalog: Catalog, row: int) -> str:
+    return catalog.titles[row - 1] or catalog.id(row)
+
+
+def describe(case: EvaluationCase, catalog: Catalog) -> str:
     """The size of a history and its most frequent categories."""
-    catalog = retriever.catalog
     categories = Counter(catalog.categories[row - 1] or "none" for row in case.history)
     shown = ", ".join(f"{name} {n}" for name, n in categories.most_common(_SHOWN_CATEGORIES))
     return f"{len(case.history)} items of {len(categories)} categories, mostly {shown}"
 
 
-def cells(answer: Answer, case: EvaluationCase, retriever: Retriever) -> list[str]:
-    """One for each candidate, best first."""
-    titles, several = retriever.catalog.titles, retriever.encoder.interests > 1
+def cells(answer: Answer, case: EvaluationCase, catalog: Catalog, numbered: bool) -> list[str]:
+    """One for each candidate, best first; numbered: with the interest that found it."""
     texts = []
     for row, interest in zip(answer.rows.tolist(), answer.interests.tolist(), strict=True):
-        title = titles[row - 1] or retriever.catalog.id(row)
-        found_by = f"{interest}: " if several else ""
-        texts.append(f"{found_by}{title}{' *' if row in case.relevant else ''}")
+        found_by = f"{interest}: " if numbered else ""
+        texts.append(f"{found_by}{title(catalog, row)}{' *' if row in case.relevant else ''}")
     return texts
 
 
-def best_of_each(case: EvaluationCase, retriever: Retriever, k: int) -> list[str]:
-    """The k best unseen items of each interest alone."""
+def best_of_each(case: EvaluationCase, retriever: Retriever, k: int) -> list[list[int]]:
+    """The rows of the k best unseen items of each interest alone."""
     scores = retriever.encode([case.history])[0] @ retriever.vectors.T
     scores[:, [0, *case.history]] = -np.inf
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
-    catalog = retriever.catalog
-    return ["; ".join(catalog.titles[row - 1] or catalog.id(row) for row in rows) for rows in best]
+    best: list[list[int]] = np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
+    return best
 
 
-def print_user(number: int, case: EvaluationCase, retrievers: Sequence[Retriever], k: int) -> None:
-    ids = [retrievers[0].catalog.id(row) for row in case.history]
-    answers = [r.recommend([Query(ids, k, exclude_seen=True)])[0] for r in retrievers]
-    one, several = (
-        cells(answer, case, retriever)
-        for answer, retriever in zip(answers, retrievers, strict=True)
-    )
-    print(f"\nUser {number}: {describe(case, retrievers[0])}.\n")
-    print(f"| | K = {retrievers[0].encoder.interests} | K = {retrievers[1].encoder.interests} |")
+def print_user(
+    number: int, case: EvaluationCase, catalog: Catalog, one: Retriever, several: Retriever, k: int
+) -> None:
+    query = Query([catalog.id(row) for row in case.history], k, exclude_seen=True)
+    left = cells(one.recommend([query])[0], case, catalog, False)
+    right = cells(several.recommend([query])[0], case, catalog, True)
+    print(f"\nUser {number}: {describe(case, catalog)}.\n")
+    print(f"| | K = {one.encoder.interests} | K = {several.encoder.interests} |")
     print("|---:|---|---|")
-    for rank, pair in enumerate(zip(one, several, strict=True), start=1):
+    for rank, pair in enumerate(zip(left, right, strict=True), start=1):
         print(f"| {rank} | {pair[0]} | {pair[1]} |")
     print("\nEach interest alone:\n")
-    for interest, titles in enumerate(best_of_each(case, retrievers[1], _SHOWN_TITLES)):
-        print(f"- {interest}: {titles}")
+    for interest, rows in enumerate(best_of_each(case, several, _SHOWN_TITLES)):
+        print(f"- {interest}: {'; '.join(title(catalog, row) for row in rows)}")
 
 
 def main() -> None:
@@ -79,11 +78,12 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=5)
     parser.add_argument("--k", type=int, default=12)
     given = parser.parse_args()
-    opened = [open_retriever(folder) for folder in (given.one, given.several)]
-    config = FitConfig.from_stored(opened[0][0].training)
-    cases = prepare_log(given.log, given.items, config).split.test[: given.users]
-    for number, case in enumerate(cases, start=1):
-        print_user(number, case, [retriever for _, retriever in opened], given.k)
+    manifest, one = open_retriever(given.one)
+    several = open_retriever(given.several)[1]
+    # Releases are opened without titles: those of the log's catalogue, which has the same rows.
+    data = prepare_log(given.log, given.items, FitConfig.from_stored(manifest.training))
+    for number, case in enumerate(data.split.test[: given.users], start=1):
+        print_user(number, case, data.catalog, one, several, given.k)
 
 
 if __name__ == "__main__":
