@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from index.ann.kernel_names import KernelName
 from service.settings_sources import (
     PREFIX,
     ConfigFile,
@@ -226,16 +227,7 @@ class Settings(StoreSettings):
         "cpu",
         description="device of the item search: cpu, or a GPU such as cuda:0 (needs the extra gpu)",
     )
-    kernel: Literal[
-        "auto",
-        "native-avx512-vnni",
-        "native-avx-vnni",
-        "native-avx2",
-        "native-portable",
-        "int8-vnni",
-        "int8-fbgemm",
-        "float32",
-    ] = Field(
+    kernel: Literal["auto", KernelName] = Field(
         "auto",
         description="kernel of the item search on the CPU; auto measures which is fastest, once",
     )

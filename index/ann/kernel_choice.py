@@ -7,7 +7,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann.kernels import FLOAT32, KERNELS, MAX_CODE, Codes, Kernel, KernelName, Native
+from index.ann.kernel_names import KernelName
+from index.ann.kernels import FLOAT32, KERNELS, MAX_CODE, Codes, Kernel, Native
 from index.ann.one_thread import one_thread
 
 AUTO = "auto"

@@ -7,23 +7,14 @@ the vectors of a block once, and multiplies them many times.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from index.ann import native
-
-KernelName = Literal[
-    "native-avx512-vnni",
-    "native-avx-vnni",
-    "native-avx2",
-    "native-portable",
-    "int8-vnni",
-    "int8-fbgemm",
-    "float32",
-]
+from index.ann.kernel_names import KernelName
 
 MAX_CODE = 127
 # int8 or float32: codes of vectors (M, D), codes of queries (Q, D), and their products (Q, M).
@@ -108,6 +99,7 @@ class Native:
 
     def __init__(self, isa: native.Isa) -> None:
         self.isa = isa
+        # A checker does not know that each of these is a name.
         self.name: KernelName = f"native-{isa}"  # type: ignore[assignment]
 
     def fits(self, dim: int) -> bool:

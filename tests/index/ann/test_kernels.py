@@ -15,6 +15,7 @@ import torch
 
 from index.ann.flat import FlatIndex
 from index.ann.kernel_choice import choose_kernel, find_kernel, is_exact, measure_kernels
+from index.ann.kernel_names import KernelName
 from index.ann.kernels import (
     FLOAT32,
     KERNELS,
@@ -24,7 +25,6 @@ from index.ann.kernels import (
     Int8Fbgemm,
     Int8Vnni,
     Kernel,
-    KernelName,
     Native,
     Packed,
     Product,
