@@ -5,6 +5,7 @@ HOST   ?= 127.0.0.1
 VENV   := .venv
 PY     := $(VENV)/bin/python
 DEMO   := .demo
+TS     := service/client/typescript
 BENCH  := .bench
 MINUTES ?= 60
 KERNEL ?= auto
@@ -13,7 +14,7 @@ LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate
             --constraints docker/locks/.constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-encoders bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-growth evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-refit evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try clean
+.PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-encoders bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-growth evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-refit evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try typescript-client clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
@@ -130,6 +131,10 @@ evidence-swaps: $(VENV)/installed  ## 1,000 release swaps under load: each respo
 
 evidence-warm: $(VENV)/installed  ## training time of a warm start on LOG=... to the quality of a cold one
 	$(PY) tests/evidence/warm_start.py "$(LOG)" --out $(BENCH)/warm-$(notdir $(LOG))
+
+typescript-client: $(VENV)/installed  ## generate the TypeScript client and pack it for npm; needs Node.js
+	$(PY) -m service openapi > $(TS)/openapi.json
+	cd $(TS) && npm ci --no-audit --no-fund && npm run generate && npm pack
 
 stack-lock: $(VENV)/installed  ## write the lock files of the images; needs PyTorch's CPU wheels (UV_FIND_LINKS or UV_INDEX)
 	sed 's/^torch==.*/&+cpu/' constraints.txt > docker/locks/.constraints

@@ -87,10 +87,22 @@ class PrintSettings(Program):
         print(settings_table())
 
 
+class PrintOpenapi(Program):
+    """Print the OpenAPI document of all endpoints, as JSON: clients are generated from it."""
+
+    model_config = SettingsConfigDict(cli_prog_name="python -m service openapi")
+
+    def cli_cmd(self) -> None:
+        from service.app import openapi_document
+
+        print(json.dumps(openapi_document(), indent=2))
+
+
 COMMANDS: dict[str, type[BaseSettings]] = {
     "new-key": NewKey,
     "export-events": ExportEvents,
     "settings": PrintSettings,
+    "openapi": PrintOpenapi,
 }
 
 

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -49,18 +51,9 @@ def create_app(settings: Settings) -> FastAPI:
     Raises EmbeddedRedisError if the folder of the embedded Redis cannot be used, SetupError for
     other unusable settings.
     """
-    app = FastAPI(
-        title=_TITLE,
-        lifespan=_lifespan,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        exception_handlers=dict.fromkeys((HTTPException, ServiceError, ReleaseError), _on_error),
-    )
+    app = _create_routes(settings)
     state = _create_state(settings)
     app.state.service = state
-    app.router.route_class = DirectRoute
-    add_routes(app, settings)
     add_docs_page(app)
     if state.hosts is not None:
         app.add_middleware(HostCheck, hosts=state.hosts)
@@ -74,6 +67,27 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(CrossOriginMiddleware, origins=state.cross_origin.origins)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
+    return app
+
+
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI document of all endpoints, those for administrators included."""
+    settings = Settings.model_construct(keys_file=Path("keys"))
+    return _create_routes(settings).openapi()
+
+
+def _create_routes(settings: Settings) -> FastAPI:
+    app = FastAPI(
+        title=_TITLE,
+        version=version("re4"),
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers=dict.fromkeys((HTTPException, ServiceError, ReleaseError), _on_error),
+    )
+    app.router.route_class = DirectRoute
+    add_routes(app, settings)
     return app
 
 

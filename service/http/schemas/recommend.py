@@ -55,12 +55,22 @@ class RecommendRequest(Input):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [_REQUEST_EXAMPLE, {"sequence": ["item-1"], "k": 2, "explain": True}],
-            "anyOf": [
+            # In allOf, as generators of clients take the fields beside a bare anyOf for one of it.
+            "allOf": [
                 {
-                    "required": ["user_id"],
-                    "properties": {"user_id": {"type": ["string", "integer"]}},
-                },
-                {"required": ["sequence"], "properties": {"sequence": {"type": "array"}}},
+                    "anyOf": [
+                        {
+                            "type": "object",
+                            "required": ["user_id"],
+                            "properties": {"user_id": {"type": ["string", "integer"]}},
+                        },
+                        {
+                            "type": "object",
+                            "required": ["sequence"],
+                            "properties": {"sequence": {"type": "array"}},
+                        },
+                    ]
+                }
             ],
         }
     )
