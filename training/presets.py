@@ -83,6 +83,21 @@ CANDIDATES: Mapping[str, Mapping[str, Any]] = {
     "linear-recent": {"encoder": "linear", "interests": 1, "history_decay": 0.9, "history": 200},
     "linear-bag": {"encoder": "linear", "interests": 1, "history_decay": 1.0, "history": 1000},
     "transformer-1": {"encoder": "transformer", "interests": 1, "objective": "served-max"},
+    # For histories of hundreds of items: on ml-1m it is far above transformer-1.
+    "transformer-long-1": {
+        "encoder": "transformer",
+        "interests": 1,
+        "objective": "served-max",
+        "history": 200,
+        "layers": 2,
+        "heads": 2,
+        "dim": 64,
+        "expansion": 2,
+        "dropout": 0.2,
+        "batch_size": 1024,
+        "negatives": 512,
+        "learning_rate": 0.003,
+    },
     "re4-1": {"encoder": "re4", "interests": 1},
     "transformer-gated-4": {
         "encoder": "transformer",
