@@ -12,7 +12,8 @@ from index.release.atomic_io import atomic_path, fsync
 from index.release.canaries import answer_canaries
 from index.release.errors import ReleaseError
 from index.release.manifest import INDEX, INTERESTS, Manifest, digest, read_manifest, write_manifest
-from index.release.reading import read_parts, verify_files
+from index.release.reading import read_parts
+from index.release.verification import verify_files
 from index.retrieval.retriever import Retriever
 from index.retrieval.search import ItemIndex
 

@@ -33,7 +33,8 @@ from index.release.manifest import (
     read_manifest,
     write_manifest,
 )
-from index.release.reading import open_release, read_current, verify_files
+from index.release.reading import open_release, read_current
+from index.release.verification import verify_files
 
 KEEP = 5
 _LOCK = ".lock"

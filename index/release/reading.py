@@ -1,4 +1,4 @@
-"""Reading: verify the files of a draft or release, load its parts, open it as a Retriever.
+"""Reading: load the parts of a draft or release, open it as a Retriever.
 
 A folder is trusted only after sizes, hashes, shapes and canary queries were checked. Any fault is a
 ReleaseError of one sentence.
@@ -36,13 +36,12 @@ from index.release.manifest import (
     RELEASES,
     VECTORS,
     EncoderSpec,
-    FileDigest,
     Manifest,
-    digest,
     is_release_id,
     read_manifest,
 )
 from index.release.served_search import ServedSearch, serve_faster
+from index.release.verification import verifying
 from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Retriever
 
@@ -82,31 +81,6 @@ def read_current(root: Path) -> str | None:
             f"{root / CURRENT}: holds {text!r}, not a release id; rollback --to a release"
         )
     return text
-
-
-def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Raises ReleaseError unless every file has the size and hash of the manifest."""
-    for name in {ENCODER, VECTORS, CATALOG} - manifest.files.keys():
-        raise ReleaseError(f"{folder.name}: {MANIFEST} does not list {name}; train again")
-    for name, expected in manifest.files.items():
-        _verify_file(folder / name, expected)
-
-
-def _verify_file(path: Path, expected: FileDigest) -> None:
-    name = f"{path.parent.name}: {path.name}"
-    try:
-        if not path.is_file():
-            raise ReleaseError(f"{name} is missing; publish the release again")
-        size = path.stat().st_size
-        if size != expected.size_bytes:
-            raise ReleaseError(
-                f"{name} has {size:,} bytes, the manifest says {expected.size_bytes:,}; "
-                "publish it again"
-            )
-        if digest(path) != expected:
-            raise ReleaseError(f"{name} does not have the manifest's sha256; publish it again")
-    except OSError as error:
-        raise ReleaseError(f"{name} cannot be read ({error})") from error
 
 
 def read_parts(folder: Path, manifest: Manifest) -> tuple[Encoder, NDArray[np.float32], Catalog]:
@@ -221,16 +195,17 @@ def open_release(folder: Path, device: str = "cpu", kernel: str = AUTO) -> Relea
         )
     with ExitStack() as stack:
         stack.callback(os.close, acquire_shared_lock(folder))
-        with opening_stage("files"):
-            verify_files(folder, manifest)
-        with opening_stage("parts"):
-            encoder, vectors, catalog = read_parts(folder, manifest)
-        with (
-            opening_stage("index"),
-            as_release_error(f"{folder.name}: {INDEX} cannot be used"),
-        ):
-            found = find_kernel(kernel)
-            index = read_index(folder / INDEX, vectors, manifest.index.spec, device, found)
+        with verifying(folder, manifest) as files:
+            files.wait(CATALOG, ENCODER)
+            with opening_stage("parts"):
+                encoder, vectors, catalog = read_parts(folder, manifest)
+            files.wait(INDEX)
+            with (
+                opening_stage("index"),
+                as_release_error(f"{folder.name}: {INDEX} cannot be used"),
+            ):
+                found = find_kernel(kernel)
+                index = read_index(folder / INDEX, vectors, manifest.index.spec, device, found)
         history_length = manifest.encoder.history_length
         exclude_seen = manifest.exclude_seen
         retriever = Retriever(catalog, encoder, vectors, index, history_length, exclude_seen)

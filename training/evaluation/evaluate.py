@@ -12,7 +12,8 @@ from index.ann.build import build_index
 from index.ann.spec import IndexSpec
 from index.encoders import Encoder
 from index.release.manifest import Manifest, read_manifest
-from index.release.reading import open_release, read_parts, verify_files
+from index.release.reading import open_release, read_parts
+from index.release.verification import verify_files
 from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Retriever
 from training.data.errors import LogError

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from index.release.manifest import RELEASES, Manifest, read_manifest
-from index.release.reading import read_parts, verify_files
+from index.release.reading import read_parts
+from index.release.verification import verify_files
 from training.config import FitConfig
 from training.data.errors import LogError, UnmatchedError
 from training.data.interactions import Interactions

@@ -28,7 +28,8 @@ from index.release.manifest import (
     read_manifest,
     write_manifest,
 )
-from index.release.reading import open_release, verify_files
+from index.release.reading import open_release
+from index.release.verification import verify_files
 
 MakeDraft = Callable[..., Path]
 DIM, K = 8, 20

@@ -41,7 +41,8 @@ from index.release.manifest import (
     read_manifest,
     write_manifest,
 )
-from index.release.reading import open_release, read_current, read_parts, verify_files
+from index.release.reading import open_release, read_current, read_parts
+from index.release.verification import verify_files
 
 MakeDraft = Callable[..., Path]
 Damage = Callable[[Path], object]
@@ -558,6 +559,15 @@ def test_opening_hashes_each_file_once(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(hashlib, "file_digest", counted)
     open_release(folder)
     assert sorted(hashed) == sorted(read_manifest(folder).files)
+
+
+@pytest.mark.parametrize("name", [VECTORS, CATALOG, INDEX])
+def test_a_damaged_file_is_told_by_its_hash_whatever_came_of_it(folder: Path, name: str) -> None:
+    path = folder / name
+    path.write_bytes(bytes([0xFF]) * path.stat().st_size)  # vectors that are no numbers
+    with pytest.raises(ReleaseError, match=f"{name} does not have the manifest's sha256") as error:
+        open_release(folder)
+    assert error.value.stage == "files"
 
 
 # --- current ---
