@@ -109,11 +109,18 @@ def byte_codec(vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> ByteCod
     is_member[rows] = True
     largest = squared_norm = 0.0
     for block in blocks(len(vectors), _CACHED_ROWS):
-        members = vectors[block][is_member[block]]
-        if len(members):
-            largest = max(largest, float(members.max()), -float(members.min()))
-            squared_norm = max(squared_norm, float(np.vecdot(members, members).max()))
+        both = vectors[block]
+        # Members are only picked out where a vector could raise one of the two.
+        if _largest(both) > largest or np.vecdot(both, both).max() > squared_norm:
+            members = both[is_member[block]]
+            largest = max(largest, _largest(members))
+            squared_norm = max(squared_norm, float(np.vecdot(members, members).max(initial=0)))
     return ByteCodec.of(largest, float(np.sqrt(np.float32(squared_norm))))
+
+
+def _largest(vectors: NDArray[np.float32]) -> float:
+    """Component, without its sign; 0 of no vectors."""
+    return max(float(vectors.max(initial=0)), -float(vectors.min(initial=0)))
 
 
 def fill_lists(

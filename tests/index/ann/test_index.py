@@ -468,6 +468,13 @@ def test_zeros_and_no_vectors_have_codes() -> None:
     assert np.isfinite(radius)
 
 
+def test_the_codes_suit_the_members_alone() -> None:
+    vectors = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
+    expected = byte_codec(vectors[:12], np.arange(12))
+    vectors[12:] *= 100  # in the same block
+    assert byte_codec(vectors, np.arange(12)) == expected
+
+
 @pytest.mark.parametrize("spec", [FLAT, IVF], ids=["flat", "ivf"])
 def test_a_damaged_file_is_an_error_not_a_crash(spec: IndexSpec, tmp_path: Path) -> None:
     """Truncated anywhere, or with a byte changed: refused, or searched without a crash."""
