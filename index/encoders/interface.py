@@ -72,6 +72,8 @@ class Encoder(nn.Module):
 
     # Whether the interests after each item depend on nothing later: then it has prefix_interests.
     causal: ClassVar[bool] = False
+    # Whether its weights are computed, not learned.
+    closed_form: ClassVar[bool] = False
     interests: int
     dim: int
 

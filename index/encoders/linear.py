@@ -38,6 +38,7 @@ class LinearEncoder(Encoder):
             "more makes the lists differ more",
         )
 
+    closed_form = True
     centers: Tensor  # (K, D)
 
     def __init__(self, arguments: Arguments) -> None:

@@ -28,7 +28,7 @@ class PackedIds(Sequence[str]):
         self._data = memoryview(data or b"").cast("B")  # unsigned, as bytes are
         positions = np.frombuffer(offsets, np.int64)[ids.offset : ids.offset + len(ids) + 1]
         self._offsets = positions.data
-        # In place, as far as may be: of ten million ids, every array takes pages of 40 or 80 MB.
+        # In place where it can be: of ten million ids, an array is 40 or 80 MB of fresh pages.
         keys = np.arange(len(ids), dtype=np.uint64)
         crc = _crc32(np.frombuffer(self._data, np.uint8), positions)
         keys |= np.left_shift(crc, 32, dtype=np.uint64)

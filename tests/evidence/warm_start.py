@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.config import FitConfig, read_config
-from training.data.examples import ExampleStream
+from training.data.examples import open_stream
 from training.data.interactions import Interactions
 from training.data.packed_log import prepare
 from training.data.readers import read_log
@@ -124,7 +124,9 @@ def compare(
     }
     return {
         "seed": seed,
-        "steps_an_epoch": ExampleStream(data.split.train, 1, cold.batch_size, 0).batches,
+        "steps_an_epoch": open_stream(
+            cold.positions, data.split.train, cold.history, cold.batch_size, 0
+        ).batches,
         # Before its first step a cold start has random weights.
         "cold": [0.0, *(record["validation"][metric] for record in cold_result.history)],
         "warm": [record["validation"][metric] for record in warm_result.history],

@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from index.encoders import ENCODERS
 from index.encoders.linear import LinearEncoder
 from training.data.packed_log import PackedLog
 from training.models.clusters import cluster_centers
@@ -21,7 +22,7 @@ _RIDGE = 1e-4  # of the mean square of a coordinate
 
 def has_closed_form(options: ModelOptions) -> bool:
     """Whether the weights are computed, so that there is nothing to train."""
-    return options.encoder == "linear"
+    return options.encoder in ENCODERS and ENCODERS[options.encoder].closed_form
 
 
 @torch.no_grad()
