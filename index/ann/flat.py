@@ -1,15 +1,20 @@
-"""Exact search: approximate scores of all items, then exact scores of the few top candidates."""
+"""Exact search: approximate scores of all items, then exact scores of the top candidates.
+
+A native kernel does both in one pass over the items, request by request; others take a batch.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import torch as _torch  # noqa: F401  # isort: skip  (before faiss)
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.ann import native
 from index.ann.kernel_choice import find_kernel
-from index.ann.kernels import Kernel
+from index.ann.kernels import Kernel, Native
 from index.ann.quantization import QuantizedMatrix
 from index.ann.selection import score_rows, top_candidates
 from index.retrieval.filters import Filter, Filters
@@ -35,10 +40,15 @@ class FlatIndex:
         scores_per_batch: more take more memory, and less time a request: each batch reads all
         items once.
         """
-        self._vectors = np.asarray(vectors)
+        self._vectors = np.ascontiguousarray(vectors)
         self.kernel = kernel or find_kernel()
         self._scores_per_batch = scores_per_batch
         self._items = QuantizedMatrix(self._vectors[1:], self.kernel)
+        self._packed: native.Items | None = None
+        if isinstance(self._items.kernel, Native) and len(self._items):
+            self._isa = self._items.kernel.isa
+            packed, largest = self._items.packed_bytes(), self._items.largest()
+            self._packed = native.Items(self._vectors[1:], *packed, *largest)
 
     def search(self, interests: NDArray[np.float32], k: int, filters: Filters = None) -> Hits:
         return stack_hits([*self.iter_search(interests, k, filters)])
@@ -47,6 +57,13 @@ class FlatIndex:
         self, interests: NDArray[np.float32], k: int, filters: Filters = None
     ) -> Iterator[QueryHits]:
         filters = filters or [None] * len(interests)
+        if self._packed is not None:
+            for request, allowed in zip(interests, filters, strict=True):
+                if self._is_selective(allowed):
+                    yield self._search_allowed(request, k, allowed)
+                else:
+                    yield self._search_packed(request, k, allowed)
+            return
         batch_size = max(1, min(MAX_BATCH, self._scores_per_batch // max(1, len(self._items))))
         for start in range(0, len(interests), batch_size):
             batch = slice(start, start + batch_size)
@@ -55,10 +72,9 @@ class FlatIndex:
     def _iter_search_batch(
         self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
     ) -> Iterator[QueryHits]:
-        scan_all = [not f or f.passing >= _SELECTIVE * len(self._items) for f in filters]
-        scanned = self._scan(interests[scan_all])
-        for request, is_scanned, allowed in zip(interests, scan_all, filters, strict=True):
-            if allowed and not is_scanned:
+        scanned = self._scan(interests[[not self._is_selective(each) for each in filters]])
+        for request, allowed in zip(interests, filters, strict=True):
+            if self._is_selective(allowed):
                 yield self._search_allowed(request, k, allowed)
                 continue
             scores, error = next(scanned)
@@ -66,6 +82,17 @@ class FlatIndex:
                 allowed.mask_scores(scores)
             positions, _ = top_candidates(scores, error, k)
             yield score_rows(self._vectors, positions + 1, request)
+
+    def _is_selective(self, allowed: Filter | None) -> TypeGuard[Filter]:
+        return allowed is not None and allowed.passing < _SELECTIVE * len(self._items)
+
+    def _search_packed(
+        self, interests: NDArray[np.float32], k: int, allowed: Filter | None
+    ) -> QueryHits:
+        assert self._packed is not None, "only called where it was packed; this is a bug"
+        request, row_filter = native.Request(interests, k), native.RowFilter(allowed)
+        rows = native.search_all(self._isa, request, self._packed, row_filter)
+        return score_rows(self._vectors, rows, interests)
 
     def _scan(self, interests: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.float32], float]]:
         """For each request, the approximate scores of all items and a bound on their error."""

@@ -175,7 +175,7 @@ class NativeScan:
         for request, bounds, allowed in zip(interests, upper_bounds, filters, strict=True):
             yield native.search(
                 self._isa,
-                native.Request(request, bounds, k, _FILTER_CAUTION),
+                native.Request(request, k, bounds, _FILTER_CAUTION),
                 self._head,
                 self._lists,
                 native.RowFilter(allowed),

@@ -229,36 +229,38 @@ struct request {
     int64_t count, k;
     double caution; /* times what the filter takes from the k-th best: lists are scanned further */
     float unit;     /* an interest is code * unit */
-    double slack;   /* by so much the scores of two items may be wrong together */
+    double norm, error; /* the largest of the interests, and of their rounding errors */
 };
 
-/* Codes (count, padded) of the interests, and unit and slack of the request.
- * |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|, with q', x' rounded. */
-static void quantize(struct request *request, const struct head *head, const struct lists *lists,
-                     int8_t *codes)
+/* Codes (count, padded) of the interests, and unit, norm and error of the request. */
+static void quantize(struct request *request, int64_t dim, int64_t padded, int8_t *codes)
 {
     float largest = MIN_LARGEST;
-    double norm = 0, error = 0;
-    for (int64_t i = 0; i < request->count * lists->dim; i++)
+    for (int64_t i = 0; i < request->count * dim; i++)
         largest = fmaxf(largest, fabsf(request->interests[i]));
     request->unit = largest / MAX_QUERY_CODE;
+    request->norm = request->error = 0;
     for (int64_t j = 0; j < request->count; j++) {
         double squared_norm = 0, squared_error = 0;
-        for (int64_t d = 0; d < lists->padded; d++) {
-            float value = d < lists->dim ? request->interests[j * lists->dim + d] : 0;
+        for (int64_t d = 0; d < padded; d++) {
+            float value = d < dim ? request->interests[j * dim + d] : 0;
             float code = rintf(value / request->unit);
             double residual = value - code * (double)request->unit;
-            codes[j * lists->padded + d] = (int8_t)code;
+            codes[j * padded + d] = (int8_t)code;
             squared_norm += (double)value * value;
             squared_error += residual * residual;
         }
-        norm = fmax(norm, sqrt(squared_norm));
-        error = fmax(error, sqrt(squared_error));
+        request->norm = fmax(request->norm, sqrt(squared_norm));
+        request->error = fmax(request->error, sqrt(squared_error));
     }
-    double of_head = error * head->norm + (norm + error) * head->error + FLOAT_ERROR * norm * head->norm;
-    double of_lists =
-        error * lists->norm + (norm + error) * lists->error + FLOAT_ERROR * norm * lists->norm;
-    request->slack = 2 * fmax(of_head, of_lists);
+}
+
+/* Of a product of the codes of an interest and a vector, with the largest norm and error of each:
+ * |q.x - q'.x'| <= |q - q'| |x| + |q'| |x - x'|, with q', x' rounded. */
+static double error_bound(const struct request *request, double norm, double error)
+{
+    return request->error * norm + (request->norm + request->error) * error +
+           FLOAT_ERROR * request->norm * norm;
 }
 
 /* Scores of the head, and the k best of those that are allowed. Returns by how much the filter
@@ -297,9 +299,9 @@ static float search_head(tile_fn *tile, const struct request *request, const str
 static int64_t search_lists(tile_fn *tile, const struct request *request,
                             const struct lists *lists, const struct filter *filter,
                             const int8_t *codes, struct queries *queries, float caution,
-                            struct best *best, int64_t *rows, float *scores)
+                            float slack, struct best *best, int64_t *rows, float *scores)
 {
-    float unit = (float)(request->unit * lists->scale), slack = (float)request->slack;
+    float unit = (float)(request->unit * lists->scale);
     float threshold = best->scores[0] - caution;
     int64_t found = 0;
     int32_t products[CHUNK];
@@ -342,16 +344,20 @@ int64_t search(const char *isa, struct request *request, const struct head *head
     struct best best = {malloc((request->k + 1) * sizeof(float)), 0, request->k};
     tile_fn *tile = tile_of(isa);
     int64_t kept = -1;
-    quantize(request, head, lists, codes);
+    quantize(request, lists->dim, lists->padded, codes);
     for (int64_t j = 0; j < request->count; j++)
         add_query(&queries, codes + j * lists->padded);
+    /* By so much the scores of two items may be wrong together. */
+    float slack = (float)(2 * fmax(error_bound(request, head->norm, head->error),
+                                   error_bound(request, lists->norm, lists->error)));
     float taken = search_head(tile, request, head, lists, filter, &queries, scores, &best);
     if (taken >= 0) {
         float *listed = scores + head->size;
         int64_t *found = rows + head->size;
         int64_t count = search_lists(tile, request, lists, filter, codes, &queries,
-                                     (float)(request->caution * taken), &best, found, listed);
-        float least = best.scores[0] - (float)request->slack; /* which is higher now */
+                                     (float)(request->caution * taken), slack, &best, found,
+                                     listed);
+        float least = best.scores[0] - slack; /* which is higher now */
         kept = 0;
         for (int64_t i = 0; i < head->size; i++)
             if (scores[i] >= least && is_allowed(filter, head->rows[i]))
@@ -361,6 +367,173 @@ int64_t search(const char *isa, struct request *request, const struct head *head
                 rows[kept++] = found[i];
     }
     qsort(rows, kept > 0 ? kept : 0, sizeof *rows, compare_rows);
+    free(best.scores);
+    return kept;
+}
+
+enum { LANES = 8, ROWS = 4 };
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float))));
+
+/* Interests (groups, dim, LANES): LANES of them at a time, the last repeated. */
+struct group {
+    lanes *components;
+    int64_t count, dim;
+};
+
+static void transpose(const struct request *request, struct group *groups)
+{
+    for (int64_t g = 0; g < groups->count; g++)
+        for (int64_t d = 0; d < groups->dim; d++)
+            for (int64_t lane = 0; lane < LANES; lane++) {
+                int64_t j = g * LANES + lane;
+                j = j < request->count ? j : request->count - 1;
+                groups->components[g * groups->dim + d][lane] = request->interests[j * groups->dim + d];
+            }
+}
+
+static inline __attribute__((always_inline)) float largest(lanes values)
+{
+    float kept[LANES];
+    memcpy(kept, &values, sizeof kept);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int lane = 0; lane < half; lane++)
+            kept[lane] = kept[lane] > kept[lane + half] ? kept[lane] : kept[lane + half];
+    return kept[0];
+}
+
+/* For each of ROWS vectors, its largest product with an interest. */
+typedef void product_fn(const struct group *groups, const float *const *vectors, float *out);
+
+static inline __attribute__((always_inline)) void products_inline(const struct group *groups,
+                                                                  const float *const *vectors,
+                                                                  float *out)
+{
+    for (int r = 0; r < ROWS; r++)
+        out[r] = -INFINITY;
+    for (int64_t g = 0; g < groups->count; g++) {
+        const lanes *components = groups->components + g * groups->dim;
+        lanes sums[ROWS] = {{0}};
+        for (int64_t d = 0; d < groups->dim; d++)
+            for (int r = 0; r < ROWS; r++)
+                sums[r] += components[d] * vectors[r][d];
+        for (int r = 0; r < ROWS; r++)
+            out[r] = fmaxf(out[r], largest(sums[r]));
+    }
+}
+
+static void products_portable(const struct group *groups, const float *const *vectors, float *out)
+{
+    products_inline(groups, vectors, out);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) static void products_avx2(const struct group *groups,
+                                                              const float *const *vectors,
+                                                              float *out)
+{
+    products_inline(groups, vectors, out);
+}
+#endif
+
+static product_fn *product_of(const char *isa)
+{
+#if defined(__x86_64__)
+    if (strcmp(isa, "portable") && __builtin_cpu_supports("fma"))
+        return products_avx2;
+#endif
+    return products_portable;
+}
+
+/* Of an exact search, all: vectors (size, dim), and their bytes. The row of each is its position
+ * plus 1. */
+struct items {
+    const float *vectors;
+    const uint8_t *codes; /* (size, dim) */
+    const float *scales;  /* of each vector: it is about code * scale */
+    int64_t size, dim, padded;
+    double norm, error; /* the largest of the vectors, and of their rounding errors */
+};
+
+/* What an exact search has found: rows that are among the k best so far. */
+struct found {
+    int64_t *rows;
+    float *scores;
+    int64_t size;
+    struct best best;
+    float rounding; /* by so much the scores of two items may be wrong together */
+};
+
+/* Score the vectors at these positions that the filter allows; changes the positions. */
+static void score_allowed(product_fn *product, const struct group *groups,
+                          const struct items *items, const struct filter *filter,
+                          int64_t *positions, int64_t size, struct found *found)
+{
+    struct best *best = &found->best;
+    int64_t allowed = 0;
+    for (int64_t p = 0; p < size; p++)
+        if (is_allowed(filter, positions[p] + 1)) {
+            for (int64_t d = 0; d < items->dim; d += LINE / sizeof(float))
+                __builtin_prefetch(items->vectors + positions[p] * items->dim + d);
+            positions[allowed++] = positions[p];
+        }
+    for (int64_t start = 0; start < allowed; start += ROWS) {
+        const float *vectors[ROWS];
+        float scores[ROWS];
+        for (int64_t r = 0; r < ROWS; r++)
+            vectors[r] = items->vectors +
+                         positions[start + r < allowed ? start + r : start] * items->dim;
+        product(groups, vectors, scores);
+        for (int64_t r = 0; r < ROWS && start + r < allowed; r++) {
+            if (best->size == best->k && scores[r] < best->scores[0] - found->rounding)
+                continue;
+            add_score(best, scores[r]);
+            found->rows[found->size] = positions[start + r] + 1;
+            found->scores[found->size++] = scores[r];
+        }
+    }
+}
+
+/* Exact search. A vector whose bytes promise enough is multiplied itself, at once, which raises what
+ * the next must promise: where the bytes tell little, the scan is one of float32. Returns how many
+ * rows may be among the k best, ascending. rows, scores: with room for every item. */
+int64_t search_all(const char *isa, struct request *request, const struct items *items,
+                   const struct filter *filter, int64_t *rows, float *scores)
+{
+    int64_t dim = items->dim, padded = items->padded;
+    int64_t group_count = (request->count + LANES - 1) / LANES;
+    const int8_t *pointers[request->count];
+    int8_t codes[request->count * padded];
+    int32_t base[request->count], products[CHUNK];
+    lanes components[group_count * dim];
+    struct queries queries = {padded, 0, pointers, base};
+    struct group groups = {components, group_count, dim};
+    struct best best = {malloc((request->k + 1) * sizeof(float)), 0, request->k};
+    struct found found = {rows, scores, 0, best, 0};
+    tile_fn *tile = tile_of(isa);
+    product_fn *product = product_of(isa);
+    int64_t positions[CHUNK], kept = 0;
+    quantize(request, dim, padded, codes);
+    for (int64_t j = 0; j < request->count; j++)
+        add_query(&queries, codes + j * padded);
+    transpose(request, &groups);
+    found.rounding = (float)(2 * FLOAT_ERROR * request->norm * items->norm);
+    float slack = (float)error_bound(request, items->norm, items->error) + found.rounding;
+    for (int64_t start = 0; start < items->size; start += CHUNK) {
+        int64_t here = items->size - start < CHUNK ? items->size - start : CHUNK;
+        maxima(tile, &queries, items->codes + start * dim, here, items->size - start - here, dim,
+               products);
+        int64_t promising = 0;
+        float least = found.best.size == request->k ? best.scores[0] - slack : -INFINITY;
+        for (int64_t t = 0; t < here; t++) { /* without a branch, as it could not be predicted */
+            positions[promising] = start + t;
+            promising += products[t] * (request->unit * items->scales[start + t]) >= least;
+        }
+        score_allowed(product, &groups, items, filter, positions, promising, &found);
+    }
+    float least = found.best.size == request->k ? best.scores[0] - found.rounding : -INFINITY;
+    for (int64_t i = 0; i < found.size; i++)
+        if (scores[i] >= least)
+            rows[kept++] = rows[i];
     free(best.scores);
     return kept;
 }

@@ -30,7 +30,7 @@ def library() -> ctypes.CDLL | None:
     if found is None or found.origin is None:
         return None
     loaded = ctypes.CDLL(found.origin)
-    loaded.search.restype = ctypes.c_int64
+    loaded.search.restype = loaded.search_all.restype = ctypes.c_int64
     return loaded
 
 
@@ -48,13 +48,18 @@ def is_supported(isa: Isa) -> bool:
 
 def pointer(array: NDArray[Any] | None) -> ctypes.c_void_p:
     """Of a contiguous array, which must outlive the call; NULL for None."""
-    return ctypes.c_void_p(None if array is None else array.ctypes.data)
+    # array.ctypes.data, without the object made for it
+    return ctypes.c_void_p(None if array is None else array.__array_interface__["data"][0])
+
+
+def _padded_dim(dim: int) -> int:
+    return -(-dim // _STEP) * _STEP
 
 
 def padded(codes: NDArray[Any]) -> NDArray[np.int8]:
     """Codes of queries (..., D), with zeros to a multiple of what is multiplied at a time."""
     dim = codes.shape[-1]
-    result = np.zeros((*codes.shape[:-1], -(-dim // _STEP) * _STEP), np.int8)
+    result = np.zeros((*codes.shape[:-1], _padded_dim(dim)), np.int8)
     result[..., :dim] = codes
     return result
 
@@ -69,6 +74,11 @@ class PackedBytes:
     @classmethod
     def of(cls, isa: Isa, codes: NDArray[np.int8]) -> "PackedBytes":
         return cls(isa, codes.view(np.uint8) ^ np.uint8(_OFFSET))
+
+    @classmethod
+    def join(cls, blocks: Sequence[Any]) -> "PackedBytes":
+        """One of several with the same instructions."""
+        return cls(blocks[0].isa, np.concatenate([block.vectors for block in blocks]))
 
     def __call__(self, queries: NDArray[Any]) -> NDArray[np.int32]:
         return self.maxima(queries, 1)
@@ -116,6 +126,35 @@ class Head(ctypes.Structure):
         super().__init__(*arrays, len(rows), norm, error)
 
 
+class Items(ctypes.Structure):
+    """All items, of an exact search (`struct items`); the row of each is its position plus 1."""
+
+    _fields_ = (
+        ("vectors", ctypes.c_void_p),
+        ("codes", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("size", ctypes.c_int64),
+        ("dim", ctypes.c_int64),
+        ("padded", ctypes.c_int64),
+        ("norm", ctypes.c_double),
+        ("error", ctypes.c_double),
+    )
+
+    def __init__(
+        self,
+        vectors: NDArray[np.float32],
+        codes: NDArray[np.uint8],
+        scales: NDArray[np.float32],
+        *numbers: float,
+    ) -> None:
+        """vectors, codes (size, D), each with a scale (size,); numbers: norm and error as of the
+        head."""
+        self._kept = (vectors, codes, scales)
+        size, dim = vectors.shape
+        arrays = pointer(vectors), pointer(codes), pointer(scales)
+        super().__init__(*arrays, size, dim, _padded_dim(dim), *numbers)
+
+
 class Lists(ctypes.Structure):
     """Lists of bytes in memory, which must outlive it (`struct lists`)."""
 
@@ -144,8 +183,8 @@ class Lists(ctypes.Structure):
         numbers: a vector is its code times `scale`; norm and error as of the head.
         """
         self._kept = [np.array(each, np.uint64) for each in (codes, rows, sizes)]
-        width = -(-dim // _STEP) * _STEP
-        super().__init__(*map(pointer, self._kept), len(sizes), dim, width, *numbers)
+        arrays = map(pointer, self._kept)
+        super().__init__(*arrays, len(sizes), dim, _padded_dim(dim), *numbers)
 
 
 class RowFilter(ctypes.Structure):
@@ -181,14 +220,19 @@ class Request(ctypes.Structure):
         ("k", ctypes.c_int64),
         ("caution", ctypes.c_double),
         ("unit", ctypes.c_float),
-        ("slack", ctypes.c_double),
+        ("norm", ctypes.c_double),
+        ("error", ctypes.c_double),
     )
 
     def __init__(
-        self, interests: NDArray[np.float32], bounds: NDArray[np.float32], k: int, caution: float
+        self,
+        interests: NDArray[np.float32],
+        k: int,
+        bounds: NDArray[np.float32] | None = None,
+        caution: float = 0,
     ) -> None:
         """interests (K, D); bounds (K, lists): assumed best score of a list for an interest."""
-        self._kept = (np.ascontiguousarray(interests), np.ascontiguousarray(bounds))
+        self._kept = [None if a is None else np.ascontiguousarray(a) for a in (interests, bounds)]
         super().__init__(*map(pointer, self._kept), len(interests), k, caution)
 
 
@@ -203,3 +247,11 @@ def search(
     structures = (ctypes.byref(each) for each in (request, head, lists, allowed))
     found = _built().search(isa.encode(), *structures, pointer(rows), pointer(scores))
     return None if found < 0 else rows[:found].copy()
+
+
+def search_all(isa: Isa, request: Request, items: Items, allowed: RowFilter) -> NDArray[np.int64]:
+    """Rows that may be among the k best allowed, ascending."""
+    rows, scores = np.empty(items.size, np.int64), np.empty(items.size, np.float32)
+    structures = (ctypes.byref(each) for each in (request, items, allowed))
+    found = _built().search_all(isa.encode(), *structures, pointer(rows), pointer(scores))
+    return rows[:found].copy()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ann.kernels import FLOAT32, MAX_CODE, Codes, Kernel, Packed
+from index.ann.kernels import FLOAT32, MAX_CODE, Codes, Kernel, Native, Packed
 from index.ann.native import PackedBytes
 
 VECTORS_PER_BLOCK = 1 << 14  # multiplied at a time
@@ -59,6 +59,8 @@ class QuantizedMatrix:
         self._max_norm = self._max_error = 0.0
         self._block_size = max(1, block_size)
         self._blocks = [self._pack(block) for block in self._slices()]
+        if isinstance(self.kernel, Native) and self._blocks:
+            self._blocks, self._block_size = [PackedBytes.join(self._blocks)], len(vectors)
 
     def _slices(self) -> Iterator[slice]:
         for start in range(0, len(self), self._block_size):
@@ -83,7 +85,7 @@ class QuantizedMatrix:
         return len(self._vectors)
 
     def packed_bytes(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """With a native kernel and one block: bytes (M, D) and scales (M,) of the vectors."""
+        """With a native kernel: bytes (M, D) and scales (M,) of the vectors; M at least 1."""
         [block] = self._blocks
         assert isinstance(block, PackedBytes), "another kernel packs in its own way; this is a bug"
         return block.vectors, self._scales

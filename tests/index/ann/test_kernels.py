@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from index.ann.flat import FlatIndex
 from index.ann.kernel_choice import choose_kernel, find_kernel, is_exact, measure_kernels
@@ -29,8 +30,9 @@ from index.ann.kernels import (
     Packed,
     Product,
 )
+from index.ann.one_thread import one_thread
 from index.ann.quantization import QuantizedMatrix
-from index.retrieval.merge import merge
+from index.retrieval.merge import Hits, merge
 from service.settings import Settings
 
 NAMES: list[KernelName] = [kernel.name for kernel in KERNELS]
@@ -270,3 +272,70 @@ def test_torch_still_has_what_the_kernels_use() -> None:
 def test_lists_with_few_vectors_to_scan_take_no_longer_with_the_kernel_chosen() -> None:
     """Head and means are fewer than the kernel's calls pay for: they stay in float32."""
     assert QuantizedMatrix(np.ones((4096 + 512, 64), np.float32), Int8Fbgemm()).kernel is FLOAT32
+
+
+# --- vectors whose bytes tell little ---
+
+
+def with_parts(items: int, count: int, requests: int) -> tuple[NDArray[np.float32], ...]:
+    """Cosines and a barrier between the parts, as `partitioned-max` trains: vectors, interests."""
+    random = np.random.default_rng(0)
+
+    def directions(*shape: int) -> NDArray[np.float64]:
+        drawn = random.standard_normal(shape)
+        return drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)
+
+    parts = np.eye(count)[random.integers(0, count, items)]
+    vectors = np.concatenate([directions(items, 64), parts], axis=1)
+    barriers = np.broadcast_to(3 * (np.eye(count) - 1), (requests, count, count))
+    interests = np.concatenate([directions(requests, count, 64), barriers], axis=2)
+    padding = np.zeros((1, vectors.shape[1]))
+    return np.concatenate([padding, vectors]).astype(np.float32), interests.astype(np.float32)
+
+
+def with_bias(items: int, count: int, requests: int) -> tuple[NDArray[np.float32], ...]:
+    """One coordinate that is many times the others: a bias of the item."""
+    vectors, interests = with_parts(items, count, requests)
+    vectors[1:, 64:], interests[:, :, 64:] = 0, 0
+    vectors[1:, 64] = -np.random.default_rng(1).exponential(8, items)
+    interests[:, :, 64] = 1
+    return vectors, interests
+
+
+@pytest.mark.parametrize("make", [with_parts, with_bias])
+def test_bytes_that_tell_little_give_the_answers_of_float64(
+    kernel: Kernel, make: Callable[..., tuple[NDArray[np.float32], ...]]
+) -> None:
+    vectors, interests = make(1500, 3, 5)
+    ranked = merge(FlatIndex(vectors, kernel).search(interests, 20)).rows
+    for rows, asked in zip(ranked, interests.astype(np.float64), strict=True):
+        scores = (vectors[1:] @ asked.T).max(axis=1)
+        assert rows[:20].tolist() == (np.argsort(-scores, kind="stable")[:20] + 1).tolist()
+
+
+@pytest.mark.parametrize("make", [with_parts, with_bias])
+def test_exact_search_is_not_slower_than_faiss(
+    make: Callable[..., tuple[NDArray[np.float32], ...]],
+) -> None:
+    """With the kernel chosen here, whether its bytes tell much or little."""
+    vectors, interests = make(3416, 4, 5)
+    ours, exact = FlatIndex(vectors), FlatIndex(vectors).faiss_index
+
+    def by_faiss(asked: NDArray[np.float32]) -> None:
+        scores, positions = exact.search(asked, 50)
+        rows, which = positions.reshape(1, -1) + 1, np.repeat(np.arange(len(asked)), 50)[None]
+        merge(Hits(rows, scores.reshape(1, -1), which))
+
+    def by_ours(asked: NDArray[np.float32]) -> None:
+        merge(ours.search(asked[None], 50))
+
+    with one_thread():
+        seconds = np.full((2, len(interests)), np.inf)
+        for _ in range(20):
+            for at, asked in enumerate(interests):
+                for place, answer in enumerate((by_ours, by_faiss)):
+                    start = time.thread_time()
+                    answer(asked)
+                    seconds[place, at] = min(seconds[place, at], time.thread_time() - start)
+    ours_s, faiss_s = np.median(seconds, axis=1)
+    assert ours_s < faiss_s
