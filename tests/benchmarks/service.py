@@ -7,7 +7,10 @@ for an engine; the engine is encode, search and merge in a bare loop, one reques
 a time, whichever is faster. No service can answer more than 1 / (floor + engine). The three are
 measured in turn, round after round, so that whatever else the machine does meets them alike; each
 number is the median of its rounds. Saturation is a closed loop; latency is an open loop at 70 % of
-it. The last line is one JSON object.
+it, beside that of a control, a server that answers anything at once: what is slow there is not the
+service's. During the open loop, `ran` is the share of the time that the service had its core, and
+`waited` that something else had it while the service could have run. The last line is one JSON
+object.
 """
 
 import argparse
@@ -24,6 +27,8 @@ from pathlib import Path
 from statistics import median
 from urllib.error import URLError
 from urllib.request import urlopen
+
+import psutil
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -127,13 +132,33 @@ def measure(root: Path, items: int, rounds: int, seconds: float) -> Numbers:
         stack.callback(engine.close)
         floor = stack.enter_context(serving(core, root, PARTS, "floor"))
         service = stack.enter_context(serving(core, root, "service"))
+        process = max(psutil.Process().children(), key=lambda child: child.create_time())
         engine.measure(0.5)  # it opens its release first
         results = [one_round(engine, floor, service, requests, seconds) for _ in range(rounds)]
         result = {name: median(each[name] for each in results) for name in results[0]}
         rate = LOAD_SHARE * result["saturation_per_s"]
+        before, start = scheduled(process.pid), time.perf_counter()
         latency = checked(open_loop(service, requests, rate, rounds * seconds))
-    percentiles = {f"p{p}_ms": latency.percentile_ms(p) for p in (50, 95, 99)}
-    return {**result, "open_loop_per_s": rate, **percentiles}
+        took = time.perf_counter() - start
+        ran, waited = (
+            (after - then) / took
+            for after, then in zip(scheduled(process.pid), before, strict=True)
+        )
+    with serving(core, root, PARTS, "bare") as port:
+        control = checked(open_loop(port, requests, rate, rounds * seconds))
+    percentiles = {
+        f"{name}p{p}_ms": load.percentile_ms(p)
+        for name, load in (("", latency), ("control_", control))
+        for p in (50, 95, 99)
+    }
+    return {**result, "open_loop_per_s": rate, "ran": ran, "waited": waited, **percentiles}
+
+
+def scheduled(pid: int) -> tuple[float, float]:
+    """Seconds that the threads of a process ran, and that they waited for a core."""
+    files = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    threads = [[int(number) for number in file.read_text().split()] for file in files]
+    return sum(each[0] for each in threads) / 1e9, sum(each[1] for each in threads) / 1e9
 
 
 def claim_cores() -> int:
