@@ -494,8 +494,8 @@ static void score_allowed(product_fn *product, const struct group *groups,
 }
 
 /* Exact search. A vector whose bytes promise enough is multiplied itself, at once, which raises what
- * the next must promise: where the bytes tell little, the scan is one of float32. Returns how many
- * rows may be among the k best, ascending. rows, scores: with room for every item. */
+ * the next must promise; where the bytes tell little, most vectors are. Returns how many rows may be
+ * among the k best, ascending. rows, scores: with room for every item. */
 int64_t search_all(const char *isa, struct request *request, const struct items *items,
                    const struct filter *filter, int64_t *rows, float *scores)
 {
