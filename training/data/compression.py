@@ -40,6 +40,10 @@ def magic_bytes(path: Path) -> bytes:
         raise unreadable_file(path, error) from error
 
 
+def is_compressed(path: Path) -> bool:
+    return _compression(path) is not None
+
+
 def open_stream(path: Path) -> pa.NativeFile:
     """The uncompressed content, for pyarrow; reading a damaged file raises one of READ_ERRORS."""
     kind = _compression(path)
