@@ -8,11 +8,12 @@ import fcntl
 import mmap
 import os
 import shutil
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir, mkdtemp
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -70,10 +71,10 @@ class SpillFolder:
         """parent: an existing folder; None means that of the system for temporary files."""
         parent = parent or Path(gettempdir())
         _remove_abandoned(parent)
-        self._folder = TemporaryDirectory(prefix=_PREFIX, dir=parent)
-        self.path = Path(self._folder.name)
-        self._lock = (self.path / _LOCK).open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.path = Path(mkdtemp(prefix=_PREFIX, dir=parent))
+        lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        weakref.finalize(self, _remove, self.path, lock)
         self._names = map(str, count())
 
     def writer(self, dtype: type[T]) -> ArrayWriter[T]:
@@ -159,6 +160,11 @@ def counts_of(codes: NDArray[np.integer], size: int) -> NDArray[np.int64]:
     for (part,) in blocks(codes):
         counts += np.bincount(part, minlength=size)
     return counts
+
+
+def _remove(folder: Path, lock: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(lock)
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -104,7 +104,7 @@ class Interactions:
             return self
         kept = np.empty(len(self), dtype=bool)
         item_counts = np.zeros(len(self.item_ids), dtype=np.int64)
-        for index, users in self._blocks():
+        for index, users in self.blocks():
             newer = self.offsets[users + 1] - np.arange(index.start, index.stop)
             kept[index] = newer <= count
             item_counts += np.bincount(self.items[index][kept[index]], minlength=len(item_counts))
@@ -124,7 +124,7 @@ class Interactions:
             few_items = (item_counts > 0) & (item_counts < min_item_interactions)
             if not (few_users.any() or few_items.any()):
                 break
-            for index, users in self._blocks():
+            for index, users in self.blocks():
                 items = self.items[index]
                 dropped = kept[index] & (few_users[users] | few_items[items])
                 kept[index] &= ~dropped
@@ -147,7 +147,7 @@ class Interactions:
             )
         return core
 
-    def _blocks(self) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.int32]]]:
         """All interactions, block by block: where the block is, and the user of each in it."""
         for start in range(0, len(self), BLOCK):
             end = min(start + BLOCK, len(self))
