@@ -17,6 +17,7 @@ from training.data.log_options import LogSource
 from training.data.matching import warn
 from training.data.memory import available_memory
 from training.data.parquet import Parquet
+from training.data.paths import to_open
 from training.data.row_collection import MemoryRows, RowCollection
 from training.data.window_rows import DatabaseWindow, MemoryWindow, WindowRows
 
@@ -76,7 +77,7 @@ def _open_folder(source: LogSource) -> SpillFolder:
 def _estimated_rows(path: Path, format: Format) -> int:
     if isinstance(format, Parquet):
         try:
-            with path.open("rb") as file, pq.ParquetFile(file) as parquet:
+            with pq.ParquetFile(to_open(path)) as parquet:
                 return int(parquet.metadata.num_rows)
         except PARQUET_ERRORS as error:
             raise invalid_parquet(path, error) from error
