@@ -34,7 +34,6 @@ class DatabaseRows:
             "CREATE TABLE rows "
             "(user_id VARCHAR, item_id VARCHAR, time DOUBLE, event INTEGER, position BIGINT)"
         )
-        self._database.run("BEGIN")  # one transaction writes the rows once, not to its log too
         self._types: dict[str, int] = {}
         self._rows = 0
 
@@ -65,7 +64,6 @@ class DatabaseRows:
         return self._rows
 
     def to_interactions(self, weights: Mapping[str, float] | None) -> Interactions:
-        self._database.run("COMMIT")
         user_ids, counts = self._encode("user_id")
         item_ids, _ = self._encode("item_id")
         self._join()
