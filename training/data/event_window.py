@@ -80,8 +80,7 @@ def read_window(
     first = newest - days * DAY_S if days else -np.inf
     columns = [*REQUIRED_COLUMNS, "event"] if options.event_weights else REQUIRED_COLUMNS
     table = rows.since(first, columns)
-    counts["before_the_window"] = counts["kept"] - len(table)
-    counts["kept"] = len(table)
+    counts["before_the_window"], counts["kept"] = counts["kept"] - len(table), len(table)
     check_base(log, not np.isfinite(newest_of_base) or newest_of_base < first, counts["base"])
     return Window(table, counts)
 
