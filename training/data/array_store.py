@@ -74,7 +74,7 @@ class SpillFolder:
         self.path = Path(mkdtemp(prefix=_PREFIX, dir=parent))
         lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        weakref.finalize(self, _remove, self.path, lock)
+        weakref.finalize(self, _remove, self.path, lock, os.getpid())
         self._names = map(str, count())
 
     def writer(self, dtype: type[T]) -> ArrayWriter[T]:
@@ -162,8 +162,9 @@ def counts_of(codes: NDArray[np.integer], size: int) -> NDArray[np.int64]:
     return counts
 
 
-def _remove(folder: Path, lock: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove(folder: Path, lock: int, owner: int) -> None:
+    if os.getpid() == owner:  # not at the exit of a process that was forked from it
+        shutil.rmtree(folder, ignore_errors=True)
     os.close(lock)
 
 

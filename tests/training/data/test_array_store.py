@@ -1,6 +1,8 @@
 """Arrays in memory and in files: written in parts, read in blocks."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +70,16 @@ def test_a_folder_that_is_in_use_is_not_abandoned(tmp_path: Path) -> None:
     array = collect(SpillFolder(tmp_path), np.int64, [np.arange(10)])
     SpillFolder(tmp_path)
     assert Path(str(array.filename)).exists()  # type: ignore[attr-defined]
+
+
+def test_the_exit_of_a_fork_leaves_the_files(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from training.data.array_store import *\n"
+        "folder = SpillFolder(Path(sys.argv[1]))\n"
+        "if child := os.fork():\n"
+        "    os.waitpid(child, 0); print(folder.path.exists())\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout == "True\n"
+    assert [*tmp_path.iterdir()] == []
