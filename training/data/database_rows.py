@@ -5,7 +5,7 @@ rows; both spill to disk. As the codes of users are in the order of the result, 
 partition that is sorted in memory by itself, and the partitions follow one another.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,22 +68,19 @@ class DatabaseRows:
         item_ids, _ = self._encode("item_id")
         self._join()
         hashes = _hashes_of(user_ids), _hashes_of(item_ids)
-        types = np.array([*self._types], dtype=object)
-        writers: list[ArrayWriter[Any]] = [
-            self._folder.writer(kind) for kind in (np.int32, np.float64, np.int32)
-        ]
+        kinds = [np.int32, np.float64, *([] if weights is None else [np.int32])]
+        writers: list[ArrayWriter[Any]] = [self._folder.writer(kind) for kind in kinds]
         sizes = np.zeros(len(user_ids), dtype=np.int64)
         for first, last in self._partitions(counts):
-            columns = self._read(first, last, weights is not None)
-            users, items, times, codes = columns
+            users, *columns = self._read(first, last, weights is not None)
+            items, times, *codes = columns
             ties = tie_keys(hashes[0][users], hashes[1][items])
-            events = None if weights is None else EventWeights.of(codes, types, weights)
-            order = order_of(users, items, times, ties, events)
+            order = order_of(users, items, times, ties, self._events(codes, weights))
             sizes[first:last] = np.bincount(users[order] - first, minlength=last - first)
-            for writer, values in zip(writers, columns[1:], strict=True):
+            for writer, values in zip(writers, columns, strict=True):
                 writer.append(values[order])
         self._database.close()
-        items, times, codes = (writer.finish() for writer in writers)
+        items, times, *codes = (writer.finish() for writer in writers)
         return Interactions(
             items,
             times,
@@ -91,9 +88,16 @@ class DatabaseRows:
             user_ids.to_numpy(),
             item_ids.to_numpy(),
             self._rows - len(items),
-            None if weights is None else EventWeights.of(codes, types, weights),
+            self._events(codes, weights),
             self._folder,
         )
+
+    def _events(
+        self, codes: Sequence[NDArray[np.int32]], weights: Mapping[str, float] | None
+    ) -> EventWeights | None:
+        if weights is None:
+            return None
+        return EventWeights.of(codes[0], np.array([*self._types], dtype=object), weights)
 
     def _encode(self, column: str) -> tuple[pa.ChunkedArray, NDArray[np.int64]]:
         """The ids in rising order of their UTF-8, and how many rows each has; a table of their
@@ -121,10 +125,10 @@ class DatabaseRows:
         yield from zip(starts, [*starts[1:], len(counts)], strict=True)
 
     def _read(self, first: int, last: int, weighted: bool) -> tuple[NDArray[Any], ...]:
-        """Users, items, times, event types: with these, in order of the file."""
-        order = "ORDER BY position" if weighted else ""
+        """Users, items and times; if weighted event types, too, and in order of the file."""
+        types, order = (", event", "ORDER BY position") if weighted else ("", "")
         rows = self._database.query(
-            "SELECT user, item, time, coalesce(event, 0) FROM coded "
+            f"SELECT user, item, time{types} FROM coded "
             f"WHERE user >= {first} AND user < {last} {order}"
         )
         return tuple(column.to_numpy() for column in rows.columns)
