@@ -58,6 +58,7 @@ def write_log(folder: Path, rows: int) -> None:
 def read(log: Path, engine: str, limit: str, spill: Path) -> Summary:
     """Read, filter, pack and split, as a fit does."""
     from training.config import read_config
+    from training.data.array_store import blocks
     from training.fitting.fit import prepare_log
 
     options = {"log_engine": engine, "memory_limit": limit, "spill_directory": spill}
@@ -65,7 +66,8 @@ def read(log: Path, engine: str, limit: str, spill: Path) -> Summary:
     sha256 = hashlib.sha256()
     for packed in (data.log, data.split.train):
         for array in (packed.rows, packed.offsets, packed.times):
-            sha256.update(array)
+            for (part,) in blocks(array):
+                sha256.update(part)
         for user in packed.user_ids:
             sha256.update(user.encode() + b"\0")
     for item in data.catalog.ids:
