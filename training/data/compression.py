@@ -14,6 +14,7 @@ from typing import IO, cast
 import pyarrow as pa
 
 from training.data.errors import LogError, unreadable_file
+from training.data.paths import to_open
 
 _HEAD_BYTES = 1 << 16
 # pyarrow's name for a compression, or zip, and the first bytes of a file.
@@ -40,12 +41,16 @@ def magic_bytes(path: Path) -> bytes:
         raise unreadable_file(path, error) from error
 
 
+def is_compressed(path: Path) -> bool:
+    return _compression(path) is not None
+
+
 def open_stream(path: Path) -> pa.NativeFile:
     """The uncompressed content, for pyarrow; reading a damaged file raises one of READ_ERRORS."""
     kind = _compression(path)
     if kind == "zip":
         return pa.PythonFile(_open_zip(path), mode="r")
-    return pa.input_stream(path, compression=kind)
+    return pa.input_stream(to_open(path), compression=kind)
 
 
 @contextmanager
@@ -77,15 +82,15 @@ def _open(path: Path) -> IO[bytes]:
     if kind == "zip":
         return _open_zip(path)
     if kind == "zstd":
-        return cast(IO[bytes], io.BufferedReader(pa.input_stream(path, compression=kind)))
+        return cast(IO[bytes], io.BufferedReader(pa.input_stream(to_open(path), compression=kind)))
     if kind == "gzip":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    return cast(IO[bytes], bz2.open(path, "rb") if kind == "bz2" else path.open("rb"))
+        return cast(IO[bytes], gzip.open(to_open(path), "rb"))
+    return cast(IO[bytes], bz2.open(to_open(path), "rb") if kind == "bz2" else path.open("rb"))
 
 
 def _open_zip(path: Path) -> IO[bytes]:
     """The one file in it. Raises LogError if there are none or several."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(to_open(path)) as archive:
         names = [name for name in archive.namelist() if not re.search(r"(^|/)[._]|/$", name)]
         if len(names) != 1:
             shown = ", ".join(name[:80] for name in names[:10])

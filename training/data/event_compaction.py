@@ -5,18 +5,20 @@ a whole, so that a reader, or a crash, finds it as it was or without them. Tombs
 also delete rows of the base log, and events that arrive later.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.release.atomic_io import atomic_path, discard, fsync
 from index.release.lock import exclusive_lock
 from training.data.errors import LogError
-from training.data.event_files import event_files, read_event_file
+from training.data.event_files import FORGET, event_files, is_in, read_event_file
 from training.data.event_window import deleted_rows
 
 _LOCK = ".lock"  # of the folder, which an export holds, too
@@ -49,22 +51,45 @@ def compact_events(folder: Path) -> Compacted:
     with exclusive_lock(folder / _LOCK, busy):
         for partial in folder.glob("date=*/.*.parquet*"):  # of a process that was killed
             discard(partial)
-        files = event_files(folder)
-        tables = [read_event_file(file) for file in files]
-        if not tables:
-            return Compacted()
-        deleted = deleted_rows(pa.concat_tables(tables).combine_chunks())
-        ends = np.cumsum([len(table) for table in tables])
         rows = rewritten = removed = 0
-        masks = np.split(deleted, ends[:-1])
         # The last first: a repeated event must not count because only its first row is gone.
-        for file, mask in zip(reversed(files), reversed(masks), strict=True):
+        for file, mask in reversed(_deleted_by_file(event_files(folder))):
             if mask.any():
                 rows += int(mask.sum())
                 removed += bool(mask.all())
                 rewritten += not mask.all()
                 _erase(file, mask)
         return Compacted(rows, rewritten, removed)
+
+
+def _deleted_by_file(files: Sequence[Path]) -> list[tuple[Path, NDArray[np.bool_]]]:
+    """The files with rows of forgotten users, and which of their rows are deleted.
+
+    Only the rows of these users are in memory, and one file.
+    """
+    forgotten = list({user for file in files for user in _forgotten_by(read_event_file(file))})
+    affected: list[tuple[Path, NDArray[np.bool_]]] = []
+    tables: list[pa.Table] = []
+    for file in files if forgotten else ():
+        table = read_event_file(file)
+        of_forgotten = is_in(table["user_id"], forgotten)
+        if of_forgotten.any():
+            affected.append((file, of_forgotten))
+            tables.append(table.filter(pa.array(of_forgotten)))
+    if not tables:
+        return []
+    deleted = deleted_rows(pa.concat_tables(tables).combine_chunks())
+    ends = np.cumsum([len(table) for table in tables])
+    for (_, mask), part in zip(affected, np.split(deleted, ends[:-1]), strict=True):
+        mask[mask] = part
+    return affected
+
+
+def _forgotten_by(rows: pa.Table) -> list[str]:
+    users: list[str] = pc.unique(
+        rows["user_id"].filter(pc.equal(rows["event"], FORGET))
+    ).to_pylist()
+    return users
 
 
 def _erase(file: Path, rows: NDArray[np.bool_]) -> None:

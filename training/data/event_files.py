@@ -1,6 +1,6 @@
 """The exported event files, read into tables of one schema and checked."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,13 @@ from training.data.matching import check_matches
 
 FORGET = "forget"  # the event of a tombstone: all earlier rows of its user are deleted
 REQUIRED_COLUMNS = ["user_id", "item_id", "timestamp"]
+_TABLE_ROWS = 1 << 18
 _TEXT_COLUMNS = ("user_id", "item_id", "event", "event_id", "entry")
 SCHEMA = pa.schema([*((name, pa.string()) for name in _TEXT_COLUMNS), ("timestamp", pa.float64())])
 
 
-def read_event_files(folder: Path) -> pa.Table:
-    """The rows of all files, in order of date, then file name.
+def read_event_files(folder: Path) -> Iterator[pa.Table]:
+    """The rows of all files, in order of date, then file name; of some files at a time.
 
     Warns of files that lie elsewhere in the folder and are not read. Raises LogError for a damaged
     file, or if all files lie elsewhere.
@@ -36,7 +37,14 @@ def read_event_files(folder: Path) -> pa.Table:
             f"the others are not read, such as {min(others)}; move them there",
             little=1.0,
         )
-    return pa.concat_tables([SCHEMA.empty_table(), *map(read_event_file, files)])
+    tables: list[pa.Table] = []
+    for file in files:
+        tables.append(read_event_file(file))
+        if sum(map(len, tables)) >= _TABLE_ROWS:
+            yield pa.concat_tables(tables)
+            tables.clear()
+    if tables:
+        yield pa.concat_tables(tables)
 
 
 def is_in(column: pa.ChunkedArray, values: Collection[str]) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from training.data.event_files import FORGET, REQUIRED_COLUMNS, SCHEMA, is_in, read_event_files
 from training.data.interactions import Interactions
+from training.data.log_engine import open_window
 from training.data.log_options import LogOptions
 from training.data.readers import read_log
 from training.data.window_checks import (
@@ -23,7 +24,10 @@ from training.data.window_checks import (
     check_event_weights,
     check_units,
 )
+from training.data.window_rows import Partition, WindowRows
 
+# Why a row is left out, the first that holds.
+_REASONS = ("forgotten", "sent_twice", "of_other_kinds", "after_the_window")
 DAY_S = timedelta(days=1).total_seconds()
 T = TypeVar("T", np.float64, np.int64)
 
@@ -54,29 +58,31 @@ def read_window(
     event is `forget`, deletes all rows of its user that are earlier by time, by position, or by
     entry in the stream. Raises LogError for a damaged file.
     """
-    base = _read_base(log, options)
-    received = read_event_files(events)
-    rows = pa.concat_tables([base, received]).combine_chunks()
-    times = rows["timestamp"].to_numpy()
-    check_units(log, times[: len(base)], events, times[len(base) :])
-    check_common_items(log, base, events, received)
-    tombstones = is_in(rows["event"], [FORGET]) & (np.arange(len(rows)) >= len(base))
-    kept = ~tombstones
-    counts = {"base": len(base), "events": len(received) - int(tombstones.sum())}
-    check_event_rows(events, received, int(tombstones.sum()), event_types, until)
-    check_event_weights(log, events, options.weights_by_event, rows["event"], tombstones)
-    for reason, mask in _left_out(rows, tombstones, len(base), event_types, until).items():
-        counts[reason] = int((kept & mask).sum())
-        kept &= ~mask
-    first = times[kept].max(initial=-np.inf) - days * DAY_S if days else -np.inf
-    counts["before_the_window"] = int((kept & (times < first)).sum())
-    kept &= times >= first
-    counts["kept"] = int(kept.sum())
-    check_base(log, int(kept[: len(base)].sum()), len(base))
-    indices = np.flatnonzero(kept)
-    order = indices[np.argsort(times[indices], kind="stable")]
+    rows = _read_rows(events, log, options)
+    check_units(rows, log, events)
+    check_common_items(rows, log, events)
+    check_event_rows(rows, events, event_types, until)
+    check_event_weights(rows, log, events, options.weights_by_event)
+    counts = {"base": rows.size("base"), "events": rows.size("events") - rows.tombstones()}
+    counts |= dict.fromkeys((*_REASONS, "before_the_window", "kept"), 0)
+    newest = newest_of_base = -np.inf
+    for partition in rows.partitions():
+        times, kept = partition.rows["timestamp"].to_numpy(), ~partition.tombstones
+        masks = _left_out(partition, event_types, until)
+        for reason, mask in zip(_REASONS, masks, strict=True):
+            counts[reason] += int((kept & mask).sum())
+            kept &= ~mask
+        rows.keep(partition, kept)
+        counts["kept"] += int(kept.sum())
+        newest = max(newest, times[kept].max(initial=-np.inf))
+        base = slice(partition.base_size)
+        newest_of_base = max(newest_of_base, times[base][kept[base]].max(initial=-np.inf))
+    first = newest - days * DAY_S if days else -np.inf
     columns = [*REQUIRED_COLUMNS, "event"] if options.event_weights else REQUIRED_COLUMNS
-    return Window(rows.select(columns).take(pa.array(order)), counts)
+    table = rows.since(first, columns)
+    counts["before_the_window"], counts["kept"] = counts["kept"] - len(table), len(table)
+    check_base(log, not np.isfinite(newest_of_base) or newest_of_base < first, counts["base"])
+    return Window(table, counts)
 
 
 def write_window(window: Window, path: Path) -> None:
@@ -84,42 +90,47 @@ def write_window(window: Window, path: Path) -> None:
     pq.write_table(window.rows, path)
 
 
-def _read_base(log: Path | None, options: LogOptions) -> pa.Table:
-    if log is None:
-        return SCHEMA.empty_table()
-    return _to_table(
-        read_log(log, options.format, options.event_types or None, options.min_weight, options)
-    )
+def _read_rows(events: Path, log: Path | None, options: LogOptions) -> WindowRows:
+    base = None
+    if log is not None:
+        event_types = options.event_types or None
+        base = read_log(log, options.format, event_types, options.min_weight, options)
+    rows = open_window(events, base, options)
+    if base is not None:
+        for block, users in base.blocks():
+            rows.add("base", _to_table(base, block, users))
+    for table in read_event_files(events):
+        rows.add("events", table)
+    return rows
 
 
-def _to_table(log: Interactions) -> pa.Table:
-    users = pa.array(np.repeat(log.user_ids, np.diff(log.offsets)), pa.string())
-    items = pa.array(log.item_ids[log.items], pa.string())
-    nulls = pa.nulls(len(log), pa.string())
-    types = nulls
+def _to_table(log: Interactions, block: slice, users: NDArray[np.int32]) -> pa.Table:
+    """The interactions of a block."""
+    user_ids = pa.array(log.user_ids[users], pa.string())
+    item_ids = pa.array(log.item_ids[log.items[block]], pa.string())
+    types = nulls = pa.nulls(len(users), pa.string())
     if log.events is not None:
-        types = pa.array(log.events.types[log.events.codes], pa.string())
-    return pa.table([users, items, types, nulls, nulls, pa.array(log.times)], schema=SCHEMA)
+        types = pa.array(log.events.types[log.events.codes[block]], pa.string())
+    times = pa.array(np.asarray(log.times[block]))
+    return pa.table([user_ids, item_ids, types, nulls, nulls, times], schema=SCHEMA)
 
 
 def _left_out(
-    rows: pa.Table,
-    tombstones: NDArray[np.bool_],
-    base_size: int,
-    event_types: Sequence[str],
-    until: float,
-) -> dict[str, NDArray[np.bool_]]:
-    """Masks of rows to leave out, by reason; the first base_size rows are those of the base log."""
+    partition: Partition, event_types: Sequence[str], until: float
+) -> tuple[NDArray[np.bool_], ...]:
+    """Masks of rows to leave out, for each of the reasons."""
+    rows = partition.rows
     other_types = np.zeros(len(rows), dtype=bool)
     if event_types:
-        other_types[base_size:] = ~is_in(rows["event"][base_size:], event_types)
+        other_types = ~is_in(rows["event"], event_types)
+        other_types[: partition.base_size] = False
     times = rows["timestamp"].to_numpy()
-    return {
-        "forgotten": _deleted(rows["user_id"], tombstones, times, rows["entry"]),
-        "sent_twice": _duplicates(rows["user_id"], rows["event_id"]),
-        "of_other_kinds": other_types,
-        "after_the_window": times >= until,
-    }
+    return (
+        _deleted(rows["user_id"], partition.tombstones, times, rows["entry"]),
+        _duplicates(rows["user_id"], rows["event_id"]),
+        other_types,
+        times >= until,
+    )
 
 
 def _entry_numbers(column: pa.ChunkedArray) -> NDArray[np.int64]:

@@ -7,7 +7,8 @@ packed = pack(log, catalog)                               the same with an exist
 split = training.data.splits.split_users(packed.user_ids, seed=0)
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from training.data.array_store import (
+    BLOCK,
+    MEMORY,
+    ArrayStore,
+    blocks,
+    collect,
+    compress,
+    counts_of,
+    forget,
+)
 from training.data.errors import LogError
 from training.data.event_weights import EventWeights
 from training.data.matching import warn
-from training.data.tie_order import tie_keys
+from training.data.tie_order import id_hashes, tie_keys
 
 _LITTLE = 0.5  # of the users or interactions; to keep less is reported
 
@@ -33,7 +44,8 @@ class Interactions:
     offsets (U + 1,) int64: user u's interactions are offsets[u]:offsets[u + 1], at least one.
     user_ids (U,), item_ids (I,): str, in rising order, each with at least one interaction.
     duplicates: rows of the file left out because another has the same user, item and time; of them
-    the one of the greatest weight stays. events: None if all interactions count alike.
+    the one of the greatest weight stays. events: None if all interactions count alike. store: where
+    the arrays of n values are, and those that are made of them.
     """
 
     items: NDArray[np.int32]
@@ -43,6 +55,7 @@ class Interactions:
     item_ids: NDArray[np.object_]
     duplicates: int = 0
     events: EventWeights | None = None
+    store: ArrayStore = MEMORY
 
     def __len__(self) -> int:
         return len(self.items)
@@ -71,38 +84,31 @@ class Interactions:
         in any order, and some of which may have no row."""
         users, user_ids = _in_id_order(users, user_ids)
         items, item_ids = _in_id_order(items, item_ids)
-        keys: tuple[NDArray[Any], ...]
-        keys = (tie_keys(users, items, user_ids, item_ids), times, users)
-        if events is not None:
-            keys = (-events.weights, *keys)  # of repeated rows the first stays
-        order = np.lexsort(keys)
-        users, items, times = users[order], items[order], times[order]
-        repeated = _repeated_rows(users, items, times)
-        if len(repeated):
-            users, items = np.delete(users, repeated), np.delete(items, repeated)
-            times, order = np.delete(times, repeated), np.delete(order, repeated)
-        offsets = offsets_of(np.bincount(users, minlength=len(user_ids)))
-        events = _taken(events, order)
-        return cls(items, times, offsets, user_ids, item_ids, len(repeated), events)
+        ties = tie_keys(id_hashes(user_ids)[users], id_hashes(item_ids)[items])
+        order = order_of(users, items, times, ties, events)
+        offsets = offsets_of(np.bincount(users[order], minlength=len(user_ids)))
+        return cls(
+            items[order],
+            times[order],
+            offsets,
+            user_ids,
+            item_ids,
+            len(users) - len(order),
+            None if events is None else events.take(order),
+        )
 
     def newest(self, count: int | None) -> "Interactions":
         """Each user's newest interactions, at most `count`; None keeps all."""
         sizes = np.diff(self.offsets)
         if count is None or not len(sizes) or sizes.max() <= count:
             return self
-        newer = np.repeat(self.offsets[1:], sizes) - np.arange(len(self))
-        kept = newer <= count
-        items, item_ids = _in_id_order(self.items[kept], self.item_ids)
-        offsets = offsets_of(np.minimum(sizes, count))
-        return Interactions(
-            items,
-            self.times[kept],
-            offsets,
-            self.user_ids,
-            item_ids,
-            self.duplicates,
-            _taken(self.events, kept),
-        )
+        kept = np.empty(len(self), dtype=bool)
+        item_counts = np.zeros(len(self.item_ids), dtype=np.int64)
+        for index, users in self.blocks():
+            newer = self.offsets[users + 1] - np.arange(index.start, index.stop)
+            kept[index] = newer <= count
+            item_counts += np.bincount(self.items[index][kept[index]], minlength=len(item_counts))
+        return self._select(kept, np.minimum(sizes, count), item_counts)
 
     def k_core(self, min_user_interactions: int, min_item_interactions: int) -> "Interactions":
         """The largest part of the log in which each user has at least min_user_interactions and
@@ -110,45 +116,70 @@ class Interactions:
 
         Raises LogError if it is empty.
         """
-        users, items, kept = self.users, self.items, np.arange(len(self))
+        kept = np.ones(len(self), dtype=bool)
+        user_counts = np.diff(self.offsets)
+        item_counts = counts_of(self.items, len(self.item_ids))
         while True:
-            few_users = np.bincount(users, minlength=len(self.user_ids)) < min_user_interactions
-            few_items = np.bincount(items, minlength=len(self.item_ids)) < min_item_interactions
-            frequent = ~(few_users[users] | few_items[items])
-            if frequent.all():
+            few_users = (user_counts > 0) & (user_counts < min_user_interactions)
+            few_items = (item_counts > 0) & (item_counts < min_item_interactions)
+            if not (few_users.any() or few_items.any()):
                 break
-            users, items, kept = users[frequent], items[frequent], kept[frequent]
-        if not len(kept):
+            for index, users in self.blocks():
+                items = self.items[index]
+                dropped = kept[index] & (few_users[users] | few_items[items])
+                kept[index] &= ~dropped
+                item_counts -= np.bincount(items[dropped], minlength=len(item_counts))
+                np.subtract.at(user_counts, users[dropped], 1)
+        core = self._select(kept, user_counts, item_counts)
+        if not len(core):
             raise LogError(
                 f"log: of {len(self.user_ids):,} users and {len(self.item_ids):,} items none is "
                 f"left when each user needs {min_user_interactions} interactions and each item "
                 f"{min_item_interactions}; give a longer log or lower these limits"
             )
-        users, user_ids = _in_id_order(users, self.user_ids)
-        items, item_ids = _in_id_order(items, self.item_ids)
-        if min(len(user_ids) / len(self.user_ids), len(kept) / len(self)) < _LITTLE:
+        if min(len(core.user_ids) / len(self.user_ids), len(core) / len(self)) < _LITTLE:
             warn(
-                f"log: {len(user_ids):,} of {len(self.user_ids):,} users, {len(item_ids):,} of "
-                f"{len(self.item_ids):,} items and {len(kept):,} of {len(self):,} interactions are "
-                f"left, as min_user_interactions is {min_user_interactions} and "
-                f"min_item_interactions is {min_item_interactions}; lower them to keep more"
+                f"log: {len(core.user_ids):,} of {len(self.user_ids):,} users, "
+                f"{len(core.item_ids):,} of {len(self.item_ids):,} items and {len(core):,} of "
+                f"{len(self):,} interactions are left, as min_user_interactions is "
+                f"{min_user_interactions} and min_item_interactions is {min_item_interactions}; "
+                "lower them to keep more"
             )
-        offsets = offsets_of(np.bincount(users))
-        return Interactions(
-            items,
-            self.times[kept],
-            offsets,
-            user_ids,
-            item_ids,
-            self.duplicates,
-            _taken(self.events, kept),
+        return core
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+        """All interactions, block by block: where the block is, and the user of each in it."""
+        for start in range(0, len(self), BLOCK):
+            end = min(start + BLOCK, len(self))
+            first = int(np.searchsorted(self.offsets, start, side="right")) - 1
+            last = int(np.searchsorted(self.offsets, end, side="left"))
+            sizes = np.diff(self.offsets[first : last + 1].clip(start, end))
+            yield slice(start, end), np.repeat(np.arange(first, last, dtype=np.int32), sizes)
+            forget(self.items)
+
+    def _select(
+        self,
+        kept: NDArray[np.bool_],
+        user_counts: NDArray[np.int64],
+        item_counts: NDArray[np.int64],
+    ) -> "Interactions":
+        """The interactions under the mask, of which each user and each item has so many."""
+        if kept.all():
+            return self
+        codes = np.cumsum(item_counts > 0, dtype=np.int32) - 1
+        parts = (codes[items[mask]] for items, mask in blocks(self.items, kept))
+        events = self.events
+        if events is not None:
+            events = events._replace(codes=compress(self.store, events.codes, kept))
+        return replace(
+            self,
+            items=collect(self.store, np.int32, parts),
+            times=compress(self.store, self.times, kept),
+            offsets=offsets_of(user_counts[user_counts > 0]),
+            user_ids=self.user_ids[user_counts > 0],
+            item_ids=self.item_ids[item_counts > 0],
+            events=events,
         )
-
-
-def _taken(
-    events: EventWeights | None, chosen: NDArray[np.integer] | NDArray[np.bool_]
-) -> EventWeights | None:
-    return None if events is None else events.take(chosen)
 
 
 def offsets_of(sizes: NDArray[Any]) -> NDArray[np.int64]:
@@ -168,6 +199,22 @@ def _in_id_order(
     new_codes = np.empty(len(ids), dtype=np.int32)
     new_codes[used] = np.arange(len(used), dtype=np.int32)
     return new_codes[codes], ids[used]
+
+
+def order_of(
+    users: NDArray[np.int32],
+    items: NDArray[np.int32],
+    times: NDArray[np.float64],
+    ties: NDArray[np.uint64],
+    events: EventWeights | None,
+) -> NDArray[np.int64]:
+    """The indices of rows in file order, put in order of user and time, without the rows that
+    repeat another. ties (n,): breaks those of time."""
+    keys: tuple[NDArray[Any], ...] = (ties, times, users)
+    if events is not None:
+        keys = (-events.weights, *keys)  # of repeated rows the first stays
+    order: NDArray[np.int64] = np.lexsort(keys)
+    return np.delete(order, _repeated_rows(users[order], items[order], times[order]))
 
 
 def _repeated_rows(

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from training.data.compression import head_lines, magic_bytes, open_binary
 from training.data.errors import PARQUET_ERRORS, LogError, invalid_parquet, require_column
 from training.data.matching import check_matches, warn
+from training.data.paths import to_open
 from training.data.stray_quotes import stray_quotes
 
 _Row = tuple[str, str | None, Sequence[str | None] | None]  # id, title, categories
@@ -120,7 +121,7 @@ def _recbole(path: Path) -> Iterator[_Row]:
 def _parquet(path: Path) -> Iterator[_Row]:
     """A category may be text, or a list of texts."""
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(to_open(path)).read()
         names = table.column_names
         require_column(path, names, "item_id")
         ids = table["item_id"].cast(pa.string()).to_pylist()

@@ -43,9 +43,9 @@ def _files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    relative = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
-    files = [path / f for f in relative if not any(p[0] in "._" for p in f.parts)]
-    files = [file for file in files if file.stat().st_size]
+    found = {file.relative_to(path).parts: file for file in path.rglob("*") if file.is_file()}
+    names = sorted(parts for parts in found if not any(name[0] in "._" for name in parts))
+    files = [found[parts] for parts in names if found[parts].stat().st_size]
     if not files:
         raise LogError(f"{path}: a folder without a file of data; name a file, or another folder")
     return files

@@ -2,9 +2,10 @@
 needs."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator
 
 from training.data.columns import ROLES
 from training.data.former_names import with_current_names
@@ -46,6 +47,27 @@ class LogSource(BaseModel):
         (),
         description="weights of interactions as targets by event type, such as "
         "view=0.2,purchase=1; a type that is not named has 1, one of 0 is in histories alone",
+    )
+
+    # How a log is read says nothing of what is read: it is not stored, and is no part of a run.
+    log_engine: Literal["auto", "memory", "duckdb"] = Field(
+        "auto",
+        description="what sorts and filters the log: memory, or DuckDB, which needs the extra "
+        "large-logs and keeps the log in files; auto takes it for what would not fit in memory",
+        exclude=True,
+    )
+    memory_limit: ByteSize | None = Field(
+        None,
+        ge=1 << 29,
+        description="memory for a log, such as 4GiB, at least 512MiB; none means what is free, "
+        "within the limit of the cgroup",
+        exclude=True,
+    )
+    spill_directory: Path | None = Field(
+        None,
+        description="existing folder for the files of a log that DuckDB reads, some 60 bytes an "
+        "interaction; none means the system's for temporary files",
+        exclude=True,
     )
 
     @field_validator("columns", "event_weights", mode="before")

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from training.data.bad_rows import BadRows
 from training.data.columns import Block, Columns
 from training.data.errors import PARQUET_ERRORS, invalid_parquet
+from training.data.paths import to_open
 
 _BLOCK_ROWS = 1 << 18
 
@@ -23,7 +24,7 @@ class Parquet:
     def blocks(self, path: Path, bad: BadRows) -> Iterator[Block]:
         """No row is bad before its values are read."""
         try:
-            with pq.ParquetFile(path) as parquet:
+            with pq.ParquetFile(to_open(path)) as parquet:
                 names = parquet.schema_arrow.names
                 positions = self.columns.find(path, names)
                 labels = [None if position is None else names[position] for position in positions]

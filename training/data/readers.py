@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from training.data.bad_rows import BadRows
 from training.data.columns import Block, Columns
 from training.data.errors import LogError
-from training.data.event_weights import EventWeights
-from training.data.id_encoding import IdEncoder, encode_event_types, encode_ids
+from training.data.id_encoding import encode_event_types, encode_ids
 from training.data.interactions import Interactions
+from training.data.log_engine import open_collection
 from training.data.log_files import open_files
 from training.data.log_options import LogSource
 from training.data.matching import check_event_types, warn
@@ -76,46 +76,25 @@ def read_log(
     one of these. min_weight: keep only those of at least this weight; ratings are weights, and an
     empty weight is 1. Ids are opaque strings of 1 to MAX_ID_BYTES bytes of UTF-8. source: columns,
     separator, unit of time, how many bad rows may be skipped, how many interactions of a user are
-    kept, and the weights of event types; its format is not read.
+    kept, the weights of event types, and the engine; its format is not read.
     Raises LogError, naming the line, if a value cannot be used; also if nothing is kept.
     """
     source = (source or LogSource()).model_copy(update={"format": format})
-    users, items, types = IdEncoder(), IdEncoder(), IdEncoder()
-    times: list[NDArray[np.float64]] = []
     bad, records = BadRows(path, source.skip_bad_rows), 0
     selected = _Filter(path, events, min_weight, set(), bool(source.event_weights))
+    collection = open_collection(path, source)
     for rows in _rows(path, source, selected, bad):
-        for encoder, ids in ((users, rows.users), (items, rows.items), (types, rows.events)):
-            if ids is not None:
-                encoder.add(ids, rows.kept)
-        if rows.times is None:
-            times.append(np.arange(records, records + len(rows.kept), dtype=np.float64)[rows.kept])
-        else:
-            times.append(rows.times[rows.kept])
-        records += len(rows.kept)
+        times, end = rows.times, records + len(rows.kept)
+        if times is None:
+            times = np.arange(records, end, dtype=np.float64)
+        collection.add(rows.users, rows.items, rows.events, times, rows.kept)
+        records = end
     bad.report()
-    if not sum(map(len, times)):
+    if not len(collection):
         raise LogError(f"{path}: {_empty_reason(records, events, min_weight)}")
     check_event_types(path, events or (), selected.found, records, "interactions")
-    log = _interactions(users, items, times, types if selected.weighted else None, source)
+    log = collection.to_interactions(source.weights_by_event if selected.weighted else None)
     return _without_old(path, log, source.max_user_interactions)
-
-
-def _interactions(
-    users: IdEncoder,
-    items: IdEncoder,
-    times: list[NDArray[np.float64]],
-    types: IdEncoder | None,
-    source: LogSource,
-) -> Interactions:
-    weights = None
-    if types is not None:
-        weights = EventWeights.of(*types.codes_and_ids(), source.weights_by_event)
-    user_codes, user_ids = users.codes_and_ids()
-    item_codes, item_ids = items.codes_and_ids()
-    return Interactions.from_rows(
-        user_codes, item_codes, np.concatenate(times), user_ids, item_ids, weights
-    )
 
 
 def _rows(path: Path, source: LogSource, selected: _Filter, bad: BadRows) -> Iterator[_Rows]:

@@ -14,6 +14,9 @@ from training.data.packed_log import PackedLog
 ProtocolName = Literal["unseen-users", "leave-one-out", "sampled-99", "temporal"]
 
 
+_DIGEST = 16  # bytes
+
+
 @dataclass(frozen=True)
 class UserSplit:
     """Indices of users, int64, each user in one part; shuffled, so that the first of a part are a
@@ -59,8 +62,8 @@ def split_users(
             f"split: {len(user_ids):,} users cannot give a test part of {test_fraction:g}, one as "
             "large for validation and one for training; give a log of more users"
         )
-    hashes = user_hashes(user_ids, seed)
-    order = np.array(sorted(range(len(hashes)), key=hashes.__getitem__), dtype=np.int64)
+    halves = np.frombuffer(_digests(user_ids, seed), ">u8").astype(np.uint64).reshape(-1, 2)
+    order = np.lexsort((halves[:, 1], halves[:, 0]))
     return UserSplit(
         test=order[:count], validation=order[count : 2 * count], train=order[2 * count :]
     )
@@ -68,8 +71,16 @@ def split_users(
 
 def user_hashes(user_ids: NDArray[np.object_], seed: int) -> list[bytes]:
     """By which split_users orders users: first those for testing, last those for training."""
-    key = str(seed).encode()
-    return [hashlib.blake2b(user.encode(), digest_size=16, key=key).digest() for user in user_ids]
+    digests = _digests(user_ids, seed)
+    return [bytes(digests[at : at + _DIGEST]) for at in range(0, len(digests), _DIGEST)]
+
+
+def _digests(user_ids: NDArray[np.object_], seed: int) -> bytearray:
+    """Those of all users, one after the other."""
+    key, digests = str(seed).encode(), bytearray()
+    for user in user_ids:
+        digests += hashlib.blake2b(user.encode(), digest_size=_DIGEST, key=key).digest()
+    return digests
 
 
 def hold_out(log: PackedLog, users: NDArray[np.integer], history_share: float = 0.8) -> HeldOut:

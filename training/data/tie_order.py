@@ -13,19 +13,18 @@ _SEED = b"order of ties"
 
 
 def tie_keys(
-    users: NDArray[np.int32],
-    items: NDArray[np.int32],
-    user_ids: NDArray[np.object_],
-    item_ids: NDArray[np.object_],
+    user_hashes: NDArray[np.uint64], item_hashes: NDArray[np.uint64]
 ) -> NDArray[np.uint64]:
-    """(n,): a seeded hash of user and item of each interaction; users, items index the ids."""
-    user_hashes, item_hashes = _hashes(user_ids), _hashes(item_ids)
-    return _mix(user_hashes[users] + _mix(item_hashes[items]))
+    """(n,): a seeded hash of user and item of each interaction, from those of their ids."""
+    return _mix(user_hashes + _mix(item_hashes))
 
 
-def _hashes(ids: NDArray[np.object_]) -> NDArray[np.uint64]:
-    digests = [hashlib.blake2b(i.encode(), digest_size=8, key=_SEED).digest() for i in ids]
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+def id_hashes(ids: NDArray[np.object_]) -> NDArray[np.uint64]:
+    """A seeded hash of each id."""
+    digests = bytearray()
+    for text in ids:
+        digests += hashlib.blake2b(text.encode(), digest_size=8, key=_SEED).digest()
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

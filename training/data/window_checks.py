@@ -4,28 +4,25 @@ import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from training.data.errors import LogError
 from training.data.matching import check_matches, require_event_types, warn
-from training.data.time_units import PER_SECOND, describe, typical, unit_names, unit_of
+from training.data.time_units import PER_SECOND, describe, unit_names, unit_of
+from training.data.window_rows import Source, WindowRows
 
 _REPLAY_S = 86_400.0  # a window that ends earlier than this ago is of the past on purpose
 _FEW_ITEMS = 20  # so few may all be new
 _LITTLE_COMMON = 0.1
 
 
-def check_units(
-    log: Path | None, base: NDArray[np.float64], events: Path, received: NDArray[np.float64]
-) -> None:
+def check_units(rows: WindowRows, log: Path | None, events: Path) -> None:
     """Raises LogError if one of the two is in another unit than seconds, or only one in none.
 
     A few events in another unit do not stop the run: one client may have sent them.
     """
-    moments = {path: typical(part) for path, part in ((log, base), (events, received)) if len(part)}
+    paths: dict[Path | None, Source] = {log: "base", events: "events"}
+    moments = {path: rows.typical_time(part) for path, part in paths.items() if rows.size(part)}
     units = {path: unit_of(moment) for path, moment in moments.items()}
     if set(units.values()) <= {"seconds"} or set(units.values()) == {None}:
         return
@@ -39,10 +36,9 @@ def check_units(
     )
 
 
-def check_common_items(log: Path | None, base: pa.Table, events: Path, received: pa.Table) -> None:
+def check_common_items(rows: WindowRows, log: Path | None, events: Path) -> None:
     """Raises UnmatchedError if the log has none of the events' items, warns if it has few."""
-    known = pc.unique(base["item_id"])
-    ids = pc.unique(received["item_id"]).drop_null()
+    known, ids = rows.distinct("item_id", "base"), rows.distinct("item_id", "events")
     if not len(known) or len(ids) < _FEW_ITEMS:
         return
     check_matches(
@@ -57,44 +53,39 @@ def check_common_items(log: Path | None, base: pa.Table, events: Path, received:
 
 
 def check_event_rows(
-    events: Path, received: pa.Table, tombstones: int, event_types: Sequence[str], until: float
+    rows: WindowRows, events: Path, event_types: Sequence[str], until: float
 ) -> None:
     """Raises UnmatchedError if no event has one of the types; warns of types that none has, and of
     events in the future."""
-    total = len(received) - tombstones
+    total = rows.size("events") - rows.tombstones()
     if event_types and total:
-        found = pc.unique(received["event"]).drop_null().to_pylist()
+        found = rows.distinct("event", "events").to_pylist()
         require_event_types(events, event_types, found, total, "events", "event_types")
-    times = received["timestamp"].to_numpy()
-    late = times[times >= until]
+    late = rows.late_times(until)
     if len(late) and until >= time.time() - _REPLAY_S:
         units = ", ".join(unit_names(late))
         warn(
-            f"{events}: {len(late):,} of {len(times):,} events are later than the end of the "
-            f"window and left out{f' (some are in {units})' if units else ''}; check the clocks of "
-            "those who send them"
+            f"{events}: {len(late):,} of {rows.size('events'):,} events are later than the end of "
+            f"the window and left out{f' (some are in {units})' if units else ''}; check the "
+            "clocks of those who send them"
         )
 
 
 def check_event_weights(
-    log: Path | None,
-    events: Path,
-    weights: Collection[str],
-    types: pa.ChunkedArray,
-    tombstones: NDArray[np.bool_],
+    rows: WindowRows, log: Path | None, events: Path, weights: Collection[str]
 ) -> None:
     """Raises UnmatchedError if neither log nor events have an event type that has a weight; warns
     of types that neither has."""
-    if weights and not tombstones.all():
-        types = types.filter(pa.array(~tombstones))
-        found = [name for name in pc.unique(types).to_pylist() if name]
+    total = rows.size("base") + rows.size("events") - rows.tombstones()
+    if weights and total:
+        found = [name for name in rows.event_types() if name]
         subject = f"{log} and {events}" if log else events
-        require_event_types(subject, weights, found, len(types), "interactions", "event_weights")
+        require_event_types(subject, weights, found, total, "interactions", "event_weights")
 
 
-def check_base(log: Path | None, kept: int, total: int) -> None:
+def check_base(log: Path | None, is_empty: bool, total: int) -> None:
     """Warn if the whole base log is left out, which a short window may be meant to do."""
-    if total and not kept:
+    if total and is_empty:
         warn(
             f"{log}: 0 of {total:,} interactions of the log are in the window; lengthen "
             "window_days, or remove the log from the settings"

@@ -191,5 +191,6 @@ def _later(unseen: Unseen, log: PackedLog, part: Part) -> list[EvaluationCase]:
 def _content(log: PackedLog) -> str:
     """Hash of users, items and times."""
     sha256 = hashlib.sha256("\0".join(log.user_ids).encode())
-    sha256.update(log.offsets.tobytes() + log.rows.tobytes() + log.times.tobytes())
+    for numbers in (log.offsets, log.rows, log.times):
+        sha256.update(numbers.data)
     return sha256.hexdigest()[:16]

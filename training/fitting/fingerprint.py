@@ -21,9 +21,9 @@ def fingerprint(config: BaseModel, catalog: Catalog, log: PackedLog) -> str:
     for texts in (catalog.ids, catalog.titles, catalog.categories, log.user_ids):
         sha256.update(_hash_of(texts))
     for numbers in (log.offsets, log.rows, log.times):
-        sha256.update(hashlib.sha256(numbers.tobytes()).digest())
+        sha256.update(hashlib.sha256(numbers.data).digest())
     if log.weights is not None:
-        sha256.update(hashlib.sha256(log.weights.tobytes()).digest())
+        sha256.update(hashlib.sha256(log.weights.data).digest())
     return sha256.hexdigest()[:16]
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from index.release.publish import KEEP
 from training.config import ConfigError, FitConfig, read_config, read_toml, refuse_former_names
+from training.data.paths import InputPath
 from training.data.time_units import describe, unit_of
 from training.evaluation.metrics import GateMetric
 from training.fitting.candidates import Search, leaves_open, read_search
@@ -55,8 +56,8 @@ class NightConfig(BaseModel):
 
     # the window
     events: Path = Field(description="folder of date=YYYY-MM-DD folders of Parquet files")
-    log: Path | None = Field(None, description="log of the interactions before the events")
-    items: Path | None = Field(None, description="file of item titles and categories")
+    log: InputPath | None = Field(None, description="log of the interactions before the events")
+    items: InputPath | None = Field(None, description="file of item titles and categories")
     compact_events: bool = Field(
         True,
         description="erase from the event files what users did before they were forgotten",

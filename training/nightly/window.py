@@ -54,8 +54,14 @@ def read_new_window(config: NightConfig, folder: Path) -> dict[str, Any]:
 
 def read_window_log(config: NightConfig, window: Path) -> Interactions:
     """The window's interactions, with the weights of their event types."""
-    weights = config.fit_config(warm=False).event_weights
-    return read_log(window, "parquet", source=LogSource(event_weights=weights))
+    fit = config.fit_config(warm=False)
+    source = LogSource(
+        event_weights=fit.event_weights,
+        log_engine=fit.log_engine,
+        memory_limit=fit.memory_limit,
+        spill_directory=fit.spill_directory,
+    )
+    return read_log(window, "parquet", source=source)
 
 
 def _fingerprint(config: NightConfig, window: Path) -> str:

@@ -17,6 +17,8 @@ from training.fitting.fit import prepare_log
 
 Write = Callable[..., Path]
 
+pytestmark = pytest.mark.usefixtures("both_engines")
+
 WEIGHTS = LogSource(event_weights=("view=0.2", "cart=0"))
 HEADER = "user_id,item_id,timestamp,event\n"
 

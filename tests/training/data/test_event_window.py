@@ -8,12 +8,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from training.data.array_store import SpillFolder
 from training.data.errors import LogError
 from training.data.event_window import DAY_S, Window, read_window, write_window
 from training.data.log_options import LogOptions
 from training.data.readers import read_log
+from training.data.window_rows import DatabaseWindow
 
 END = 100 * DAY_S
+
+
+@pytest.fixture(autouse=True, params=["memory", "duckdb"])
+def engine(request, monkeypatch: pytest.MonkeyPatch, tmp_path_factory) -> None:
+    """Each test runs with both engines; in DuckDB with few rows in a partition."""
+    if request.param == "memory":
+        return
+    pytest.importorskip("duckdb")
+    folder = tmp_path_factory.mktemp("spill")
+    monkeypatch.setattr("training.data.window_rows._PARTITION_BYTES", 1 << 28)
+    monkeypatch.setattr(
+        "training.data.event_window.open_window",
+        lambda *_: DatabaseWindow(SpillFolder(folder), 1 << 29),
+    )
 
 
 def export(folder: Path, day: int, *rows: tuple[Any, ...], name: str = "part-0.parquet") -> Path:

@@ -15,6 +15,8 @@ from training.data.readers import read_log
 
 Row = tuple[str, str, float]
 Write = Callable[..., Path]
+
+pytestmark = pytest.mark.usefixtures("both_engines")
 RowsOf = Callable[[Interactions], list[Row]]
 
 MIND_HISTORY = "N55189 N42782"

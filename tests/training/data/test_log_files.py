@@ -17,6 +17,8 @@ from training.data.readers import read_log
 
 Row = tuple[str, str, float]
 Write = Callable[..., Path]
+
+pytestmark = pytest.mark.usefixtures("both_engines")
 RowsOf = Callable[[Interactions], list[Row]]
 
 ROWS = [("ann", "tea", 20.0), ("bob", "cup", 30.0)]

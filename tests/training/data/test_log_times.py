@@ -11,6 +11,8 @@ from training.data.log_options import LogSource
 from training.data.readers import read_log
 
 Write = Callable[..., Path]
+
+pytestmark = pytest.mark.usefixtures("both_engines")
 HEADER = "user_id,item_id,timestamp\n"
 
 

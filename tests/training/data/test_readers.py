@@ -109,6 +109,7 @@ FILES: dict[str, tuple[str, str, str, list[Row]]] = {
 }
 
 
+@pytest.mark.usefixtures("both_engines")
 @pytest.mark.parametrize("case", FILES)
 @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("named", [False, True], ids=["detected", "named"])
@@ -137,6 +138,7 @@ def test_ambiguous_amazon_ratings_need_a_named_format(write: Write, rows_of: Row
     assert rows_of(read_log(path, "amazon-csv-2018"))[0] == ("i1", "u1", 100)
 
 
+@pytest.mark.usefixtures("both_engines")
 def test_many_blocks_make_one_log(
     write: Write, monkeypatch: pytest.MonkeyPatch, rows_of: RowsOf
 ) -> None:
@@ -153,6 +155,7 @@ EVENTS = (
 )
 
 
+@pytest.mark.usefixtures("both_engines")
 def test_events_and_weights_filter(write: Write, rows_of: RowsOf) -> None:
     path = write(EVENTS)
     assert len(read_log(path)) == 4
@@ -162,6 +165,7 @@ def test_events_and_weights_filter(write: Write, rows_of: RowsOf) -> None:
     assert rows_of(read_log(path, events=["view"], min_weight=1)) == [("a", "x", 1)]
 
 
+@pytest.mark.usefixtures("both_engines")
 def test_events_and_weights_filter_parquet(
     tmp_path: Path, rows_of: RowsOf, write_parquet: Write
 ) -> None:
@@ -177,6 +181,7 @@ def test_events_and_weights_filter_parquet(
     assert [row[0] for row in rows_of(read_log(path, min_weight=1))] == ["a", "b"]
 
 
+@pytest.mark.usefixtures("both_engines")
 def test_ratings_are_weights(write: Write, rows_of: RowsOf) -> None:
     name, _, content, rows = FILES["MovieLens 20M"]
     assert rows_of(read_log(write(content, name), min_weight=4)) == [rows[1]]

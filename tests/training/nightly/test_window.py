@@ -15,9 +15,10 @@ from tests.training.nightly.nightly_runs import (
     read_report,
     replace_events,
 )
+from training.data.array_store import MappedArray
 from training.data.event_window import DAY_S
 from training.nightly.run import run_nightly
-from training.nightly.window import WINDOW, hold_out_day, read_new_window
+from training.nightly.window import WINDOW, hold_out_day, read_new_window, read_window_log
 
 
 def test_an_empty_day_is_nothing_new(folder):
@@ -76,3 +77,19 @@ def test_event_types_of_weight_0_are_neither_learnt_nor_to_be_found(folder, log,
     assert outcome.outcome in ("published", "refused"), outcome.sentence
     epoch = read_report(folder, outcome)["steps"]["fit"]["history"][0]
     assert 0 < epoch["examples"] <= (~is_view).sum()
+
+
+def test_both_engines_give_the_same_window_and_held_out_day(folder, tmp_path):
+    pytest.importorskip("duckdb")
+    results, contents = [], []
+    for engine in ("memory", "duckdb"):
+        config = config_of(folder, fit={"log_engine": engine, "spill_directory": tmp_path})
+        window = tmp_path / engine
+        window.mkdir()
+        live = read_new_window(config, window)["live"]
+        contents.append((window / WINDOW).read_bytes())
+        results.append(hold_out_day(config, window / WINDOW, live))
+        log = read_window_log(config, window / WINDOW)
+        assert isinstance(log.items, MappedArray) == (engine == "duckdb")
+    assert results[0] == results[1]
+    assert contents[0] == contents[1]
