@@ -48,7 +48,7 @@ MILVUS = {
         collection="ivf_flat",
         index_type="IVF_FLAT",
         build={"nlist": 2428},
-        search={"nprobe": 300},
+        search={"nprobe": 75},
     ),
 }
 NAMES = [*(f"faiss: {name}" for name in FAISS), *(f"Milvus: {name}" for name in MILVUS)]
