@@ -14,14 +14,14 @@ LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate
             --constraints docker/locks/.constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-encoders bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-growth evidence-large-logs evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-refit evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try typescript-client clean
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
 
 $(VENV)/installed: pyproject.toml constraints.txt index/ann/native.c
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,training,large-logs,object-stores,service,tracing,client,dev]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,training,large-logs,object-stores,service,tracing,client,dev,milvus]'
 	@touch $@
 
 install: $(VENV)/installed  ## create the environment in .venv
@@ -72,6 +72,9 @@ bench-filters: $(VENV)/installed
 bench-train: $(VENV)/installed
 	$(PY) tests/benchmarks/train.py
 
+bench-engines: $(VENV)/installed  ## recall, time and memory of faiss and of milvus-lite, 368,000 items; some 15 minutes
+	$(PY) tests/benchmarks/engines.py --folder $(BENCH)/engines
+
 bench-encoders: $(VENV)/installed
 	$(PY) tests/benchmarks/encoders.py
 
@@ -95,6 +98,9 @@ evidence-growth: $(VENV)/installed  ## build, load, serve and search ten thousan
 
 evidence-large-logs: $(VENV)/installed  ## time and memory of logs of 1, 10 and 100 million rows, by both engines (ROWS=... for other numbers)
 	$(PY) tests/evidence/large_logs.py $(if $(ROWS),--rows $(ROWS))
+
+evidence-milvus-switches: $(VENV)/installed  ## 200 switches of the alias in Milvus under load: no answer fails or is mixed
+	$(PY) tests/evidence/milvus_switches.py
 
 evidence-mutations: $(VENV)/installed  ## 10,000 corrupted releases offered to a running server
 	$(PY) tests/evidence/mutations.py
@@ -143,6 +149,7 @@ stack-lock: $(VENV)/installed  ## write the lock files of the images; needs PyTo
 	sed 's/^torch==.*/&+cpu/' constraints.txt > docker/locks/.constraints
 	$(LOCK) --extra cpu --extra service --extra tracing --output-file docker/locks/server.txt
 	$(LOCK) --extra cpu --extra service --extra tracing --extra client --extra training --output-file docker/locks/trainer.txt
+	$(LOCK) --extra cpu --extra service --extra tracing --extra milvus --output-file docker/locks/server-milvus.txt
 	sed '/^torch==/d' constraints.txt > docker/locks/.constraints
 	$(LOCK) --extra gpu --extra service --extra tracing --output-file docker/locks/server-gpu.txt
 	echo 'setuptools>=80' | $(LOCK:pyproject.toml=-) --output-file docker/locks/build.txt

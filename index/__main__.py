@@ -4,18 +4,24 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 # Read when numpy is loaded. Times are of one thread, as in a server; where other programs run,
 # threads of one product wait for each other, busily, many times as long as it takes.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from pydantic_settings import CliPositionalArg, CliSubCommand, CliToggleFlag
 
 import index.release.build
 import index.release.listing
 import index.release.publish
+from index.ann.engine_names import EngineName, check_engine
+from index.ann.milvus_engine import MilvusEngine
+from index.ann.spec import MilvusIndexType
 from index.cli import Program, run
 from index.release.errors import ReleaseError
 from index.release.gate import DEFAULT_GATE, Gate, collapse_warnings
@@ -34,7 +40,35 @@ class _RootCommand(BaseModel):
     root: Path = Field(description="the root folder")
 
 
-class Build(_DraftCommand):
+class _EngineOptions(BaseModel):
+    engine: EngineName = Field(
+        "faiss",
+        description="faiss: indexes in files of their release; milvus: in collections of a Milvus",
+    )
+    engine_uri: str | None = Field(
+        None,
+        description="the Milvus: http://HOST:19530/DATABASE, or a local path that ends with .db "
+        "for milvus-lite in this process",
+    )
+
+    @model_validator(mode="after")
+    def _uri_fits_engine(self) -> Self:
+        check_engine(self.engine, self.engine_uri)
+        return self
+
+    @contextmanager
+    def opened_engine(self) -> Iterator[MilvusEngine | None]:
+        if self.engine_uri is None:
+            yield None
+            return
+        engine = MilvusEngine(self.engine_uri)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+class Build(_EngineOptions, _DraftCommand):
     """Give DRAFT the cheapest index that reaches the recall on held-out users' interests."""
 
     recall: float = Field(
@@ -44,14 +78,18 @@ class Build(_DraftCommand):
         description="share of exact search's merged top k that the index must return",
     )
     k: int = Field(50, ge=1, description="items per request")
+    engine_index: MilvusIndexType = Field("HNSW", description="milvus: type of its index")
 
     def cli_cmd(self) -> None:
-        manifest = index.release.build.build(self.draft, self.recall, self.k, _log)
+        with self.opened_engine() as engine:
+            manifest = index.release.build.build(
+                self.draft, self.recall, self.k, _log, engine, self.engine_index
+            )
         print(_ann_summary(manifest))
         print(self.draft)
 
 
-class Publish(_DraftCommand):
+class Publish(_EngineOptions, _DraftCommand):
     """Make DRAFT the live release. The last line is the release's path."""
 
     force: CliToggleFlag[bool] = Field(
@@ -102,7 +140,10 @@ class Publish(_DraftCommand):
             popularity_drop=self.popularity_drop,
             distinct_share=self.distinct_share,
         )
-        folder = index.release.publish.publish(self.draft, gate, self.force, self.keep)
+        with self.opened_engine() as engine:
+            folder = index.release.publish.publish(
+                self.draft, gate, self.force, self.keep, engine=engine
+            )
         for warning in collapse_warnings(read_manifest(folder)):
             _log(f"warning: {warning}")
         print(folder)
@@ -133,13 +174,14 @@ class Example(_RootCommand):
         print(f"curl -s {self.url}/recommend -H 'content-type: application/json' -d {body}")
 
 
-class Verify(_RootCommand):
+class Verify(_EngineOptions, _RootCommand):
     """Check every byte of the releases and their canary queries; exit code 1 if one is bad."""
 
     to: str | None = Field(None, description="id of the release to verify; without it, all")
 
     def cli_cmd(self) -> None:
-        results = index.release.listing.verify(self.root, self.to)
+        with self.opened_engine() as engine:
+            results = index.release.listing.verify(self.root, self.to, engine)
         for result in results:
             print(f"{result.id}: sound" if result.problem is None else result.problem)
         bad = sum(result.problem is not None for result in results)
@@ -148,7 +190,7 @@ class Verify(_RootCommand):
             raise SystemExit(1)
 
 
-class Rollback(_RootCommand):
+class Rollback(_EngineOptions, _RootCommand):
     """Make an earlier release the live one. The last line is its path."""
 
     to: str | None = Field(
@@ -156,16 +198,18 @@ class Rollback(_RootCommand):
     )
 
     def cli_cmd(self) -> None:
-        print(index.release.publish.rollback(self.root, self.to))
+        with self.opened_engine() as engine:
+            print(index.release.publish.rollback(self.root, self.to, engine))
 
 
-class Prune(_RootCommand):
+class Prune(_EngineOptions, _RootCommand):
     """Delete old releases, but never the live one, its parent, or one that a server has open."""
 
     keep: int = Field(KEEP, ge=1, description="newest releases to keep")
 
     def cli_cmd(self) -> None:
-        removed = index.release.publish.prune(self.root, self.keep)
+        with self.opened_engine() as engine:
+            removed = index.release.publish.prune(self.root, self.keep, engine)
         for release_id in removed:
             print(f"{release_id}: deleted")
         print(f"{len(removed)} deleted")

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from index.ann.exact_scans import exact_scans
 from index.ann.gpu import make_cloner
 from index.ann.kernel_choice import find_kernel
-from index.release.errors import ReleaseError
+from index.ann.milvus_engine import MilvusEngine
 from service.auth.authorization import Authorizer
-from service.errors import HistoryUnavailableError, ServiceError
+from service.errors import EXPECTED_ERRORS, HistoryUnavailableError
 from service.http.cross_origin import CrossOrigin, CrossOriginMiddleware
 from service.http.docs_page import add_docs_page
 from service.http.host_check import AllowedHosts, HostCheck
@@ -29,10 +30,12 @@ from service.http.routes import add_routes
 from service.http.routing import DirectRoute
 from service.http.state import ServiceState
 from service.serving.batching import Engine
+from service.serving.guarded_engine import GuardedEngine
 from service.serving.release_loader import ReleaseLoader
 from service.serving.supervision import Work, run_for_ever
 from service.settings import Settings, SetupError
 from service.store.availability import ItemAvailability
+from service.store.circuit_breaker import CircuitBreaker
 from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
 from service.store.redis_client import ResilientRedis, deployment_of
@@ -84,7 +87,7 @@ def _create_routes(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        exception_handlers=dict.fromkeys((HTTPException, ServiceError, ReleaseError), _on_error),
+        exception_handlers=dict.fromkeys((HTTPException, *EXPECTED_ERRORS), _on_error),
     )
     app.router.route_class = DirectRoute
     add_routes(app, settings)
@@ -96,7 +99,7 @@ def _create_state(settings: Settings) -> ServiceState:
     redis = ResilientRedis(deployment_of(settings), settings, metrics)
     histories = HistoryStore(redis, settings, metrics)
     _check_search(settings)
-    live = ReleaseLoader(settings.releases, metrics, device=settings.device, kernel=settings.kernel)
+    live = _create_loader(settings, metrics)
     availability = ItemAvailability(redis, live, settings, metrics)
     cold_start_items = ColdStartItems(redis, histories, live, availability, settings)
     engine = Engine(
@@ -142,6 +145,23 @@ def _check_search(settings: Settings) -> None:
             make_cloner(settings.device)
     except ValueError as error:
         raise SetupError(f"--{error}") from error
+
+
+def _create_loader(settings: Settings, metrics: Metrics) -> ReleaseLoader:
+    """With the engine that the settings name, if it is not the files of the releases."""
+    engine = None
+    if settings.engine_uri is not None:
+        if find_spec("pymilvus") is None:
+            raise SetupError(
+                "--engine milvus: pymilvus is not installed; run: pip install 're4[milvus]'"
+            )
+        uri, timeout_s = settings.engine_uri.get_secret_value(), settings.engine_timeout_ms / 1000
+        breaker = CircuitBreaker(settings.breaker_threshold, settings.breaker_cooldown_s)
+        engine = GuardedEngine(MilvusEngine(uri, timeout_s), breaker)
+        metrics.add_gauge_callback(metrics.engine_circuit_open, lambda: breaker.is_open)
+    return ReleaseLoader(
+        settings.releases, metrics, device=settings.device, kernel=settings.kernel, engine=engine
+    )
 
 
 def _create_tracing(settings: Settings) -> "Tracing | None":

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from index.release.errors import ReleaseError
+from index.retrieval.search import SearchUnavailableError
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,12 @@ ERROR_SPECS: dict[type[Exception], ErrorSpec] = {
     NotReadyError: ErrorSpec(503, "not_ready", _RETRY_LATER),
     OverloadedError: ErrorSpec(503, "overloaded", _RETRY_LATER),
     HistoryUnavailableError: ErrorSpec(503, "history_unavailable", _RETRY_LATER),
+    SearchUnavailableError: ErrorSpec(503, "engine_unavailable", _RETRY_LATER),
     ReleaseError: ErrorSpec(409, "release_refused"),
     Exception: ErrorSpec(500, "internal"),
 }
+
+EXPECTED_ERRORS = (ServiceError, ReleaseError, SearchUnavailableError)  # all others are bugs
 
 # status -> code and message, for the errors that the framework raises
 _HTTP_ERRORS = {

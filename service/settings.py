@@ -3,22 +3,25 @@
 Command line, environment, TOML file, secrets and documentation are all read from it.
 """
 
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from index.ann.engine_names import EngineName, check_engine
 from index.ann.kernel_names import KernelName
-from service.settings_sources import (
-    PREFIX,
-    ConfigFile,
-    Environment,
-    SecretsFolder,
-    option_of,
+from service.settings_sources import PREFIX, ConfigFile, Environment, SecretsFolder, option_of
+from service.settings_types import (
+    Device,
+    Hosts,
+    KeyPrefix,
+    Origins,
+    Proxies,
+    Rate,
+    Root,
+    is_loopback,
 )
-from service.settings_types import Device, Hosts, KeyPrefix, Origins, Proxies, Rate, Root
 
 MAX_K = 1000  # the API's limit of k
 # One of these is in each folder of releases.
@@ -121,7 +124,7 @@ class StoreSettings(BaseSettings):
         return given
 
 
-SECRETS = ("admin_key", "redis_url", "redis_password")
+SECRETS = ("admin_key", "redis_url", "redis_password", "engine_uri")
 
 
 class Settings(StoreSettings):
@@ -192,7 +195,7 @@ class Settings(StoreSettings):
         50, ge=1, description="time limit of a Redis call in milliseconds, connecting included"
     )
     breaker_threshold: int = Field(
-        5, ge=1, description="consecutive failed Redis calls that open the circuit breaker"
+        5, ge=1, description="consecutive failed calls of Redis, or of Milvus, that open a breaker"
     )
     breaker_cooldown_s: float = Field(
         1.0, gt=0, description="seconds that the circuit breaker stays open before a trial call"
@@ -227,6 +230,19 @@ class Settings(StoreSettings):
         "cpu",
         description="device of the item search: cpu, or a GPU such as cuda:0 (needs the extra gpu)",
     )
+    engine: EngineName = Field(
+        "faiss",
+        description="milvus also serves releases with their index there (needs the extra milvus)",
+    )
+    engine_uri: SecretStr | None = Field(
+        None,
+        description="the Milvus: http://HOST:19530/DATABASE, https://USER:PASSWORD@HOST, or, for "
+        "one worker, a path that ends with .db for milvus-lite in its process",
+    )
+    engine_uri_file: Path | None = Field(None, description="file that holds engine-uri")
+    engine_timeout_ms: int = Field(
+        200, ge=1, description="milliseconds that a search there may take"
+    )
     kernel: Literal["auto", KernelName] = Field(
         "auto",
         description="kernel of the item search on the CPU; auto measures which is fastest, once",
@@ -257,11 +273,17 @@ class Settings(StoreSettings):
 
     @model_validator(mode="after")
     def _no_anonymous_access_from_outside(self) -> Self:
-        if not (self.allow_anonymous or self.keys_file or _is_loopback(self.host)):
+        if not (self.allow_anonymous or self.keys_file or is_loopback(self.host)):
             raise ValueError(
                 f"--host: {self.host} can be reached from other machines, and no keys are "
                 "required; give --keys-file, or --allow-anonymous to serve everyone"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _engine_can_be_used(self) -> Self:
+        uri = self.engine_uri.get_secret_value() if self.engine_uri else None
+        check_engine(self.engine, uri, self.workers)
         return self
 
     @property
@@ -269,16 +291,9 @@ class Settings(StoreSettings):
         """The host names that requests may name, separated by commas; None for all."""
         if self.allowed_hosts is not None:
             return None if "*" in self.allowed_hosts.split(",") else self.allowed_hosts
-        return "" if self.keys_file is None and _is_loopback(self.host) else None
+        return "" if self.keys_file is None and is_loopback(self.host) else None
 
     @property
     def has_admin(self) -> bool:
         """Whether there are admin endpoints."""
         return bool(self.admin_key or self.keys_file)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -4,7 +4,7 @@ A value that could never work is refused at start, with one that does.
 """
 
 import re
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -107,3 +107,10 @@ Hosts = Annotated[str, AfterValidator(_hosts)]
 Proxies = Annotated[str, AfterValidator(_proxies)]
 Device = Annotated[str, AfterValidator(_device)]
 KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

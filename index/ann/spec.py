@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1, lt=1 << 63)]  # JSON readers parse no larger integer
+MilvusIndexType = Literal["HNSW", "IVF_FLAT", "DISKANN", "FLAT"]  # whose scores are exact
 GPU_LIMIT = 2048  # of k and of probes, in faiss on a GPU
 
 
@@ -12,10 +13,23 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class MilvusSpec(Record):
+    """A collection of Milvus, and the parameters of its index.
+
+    collection: named after the release, its vectors, categories and this index, so that another
+    content has another name. build, search: as Milvus names them, such as M, and ef or nprobe.
+    """
+
+    collection: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")
+    index_type: MilvusIndexType
+    build: dict[str, int] = Field(default_factory=dict)
+    search: dict[str, int] = Field(default_factory=dict)
+
+
 class IndexSpec(Record):
     """The kind of an index and all parameters to build and search it."""
 
-    kind: Literal["flat", "ivf"] = "flat"
+    kind: Literal["flat", "ivf", "milvus"] = "flat"
     head: int = Field(0, ge=0, description="ivf: items that are scanned for every request")
     lists: int = Field(0, ge=0, description="ivf: lists of the other items")
     margin: float = Field(
@@ -26,6 +40,9 @@ class IndexSpec(Record):
     probes: int = Field(
         0, ge=0, le=GPU_LIMIT, description="ivf on a GPU: lists that are probed for each interest"
     )
+    milvus: MilvusSpec | None = Field(
+        None, description="milvus: the collection", exclude_if=lambda spec: spec is None
+    )
 
     @model_validator(mode="after")
     def _parameters_fit_kind(self) -> Self:
@@ -34,6 +51,8 @@ class IndexSpec(Record):
             raise ValueError(f"a flat index takes no {', '.join(sorted(given))}; leave it out")
         if self.kind == "ivf" and not (self.lists and self.probes):
             raise ValueError("an ivf index needs lists and probes, both at least 1")
+        if (self.kind == "milvus") != (self.milvus is not None):
+            raise ValueError("a milvus index, and no other, needs its collection")
         return self
 
 

@@ -1,30 +1,56 @@
 """Build: a draft -> the same draft with an index whose recall was measured, ready to publish."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.ann.flat import FlatIndex
 from index.ann.index import read_index
-from index.ann.spec import IndexMeasurement, IndexSpec
+from index.ann.ivf import IvfIndex
+from index.ann.milvus_engine import MilvusEngine
+from index.ann.spec import IndexMeasurement, IndexSpec, MilvusIndexType
 from index.ann.tuning import Progress, tune
+from index.encoders import Encoder
 from index.release.atomic_io import atomic_path, fsync
 from index.release.canaries import answer_canaries
-from index.release.errors import ReleaseError
-from index.release.manifest import INDEX, INTERESTS, Manifest, digest, read_manifest, write_manifest
+from index.release.collections import collection_of, drop_unused
+from index.release.errors import ReleaseError, as_release_error
+from index.release.manifest import (
+    FORMAT_WITH_COLLECTION,
+    FORMAT_WITH_FILES,
+    INDEX,
+    INTERESTS,
+    FileDigest,
+    Manifest,
+    digest,
+    read_manifest,
+    write_manifest,
+)
 from index.release.reading import read_parts
 from index.release.verification import verify_files
+from index.retrieval.catalog import Catalog
+from index.retrieval.filters import Categories
 from index.retrieval.retriever import Retriever
-from index.retrieval.search import ItemIndex
+
+_Parts = tuple[Encoder, NDArray[np.float32], Catalog]
 
 
 def build(
-    draft: Path, recall: float = 0.95, k: int = 50, progress: Progress = lambda message: None
+    draft: Path,
+    recall: float = 0.95,
+    k: int = 50,
+    progress: Progress = lambda message: None,
+    engine: MilvusEngine | None = None,
+    index_type: MilvusIndexType = "HNSW",
 ) -> Manifest:
     """Give the draft the cheapest index that reaches the recall at k for held-out users.
 
     recall: the share of exact search's merged top k that the index must return, above 0 to 1.
-    progress is called with each measurement. A draft may be built again. Killed at any moment,
+    progress is called with each measurement. engine: Milvus, to hold the index in a collection,
+    of that index_type, and in no file. A draft may be built again. Killed at any moment,
     this leaves the draft as it was, or without an index, or built.
     Raises ReleaseError, the draft as it was, if it cannot be built.
     """
@@ -34,15 +60,33 @@ def build(
         raise ReleaseError(f"k: {k}, at least 1 item is allowed; ask for more items")
     manifest = read_manifest(draft)
     verify_files(draft, manifest)
-    encoder, vectors, catalog = read_parts(draft, manifest)
-    interests = _read_interests(draft, manifest, vectors.shape[1])
-    index, measurement = tune(vectors, interests, recall, k, progress)
+    parts = read_parts(draft, manifest)
+    interests = _read_interests(draft, manifest, parts[1].shape[1])
+    wanted = _Wanted(interests, recall, k, progress)
+    if engine is not None:
+        return _build_collection(draft, manifest, parts, wanted, engine, index_type)
+    return _build_file(draft, manifest, parts, wanted)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The recall at k for interests (Q, K, D) of held-out users; progress is told each trial."""
+
+    interests: NDArray[np.float32]
+    recall: float
+    k: int
+    progress: Progress
+
+
+def _build_file(draft: Path, manifest: Manifest, parts: _Parts, wanted: _Wanted) -> Manifest:
+    encoder, vectors, catalog = parts
+    index, measurement = tune(vectors, wanted.interests, wanted.recall, wanted.k, wanted.progress)
     retriever = Retriever(catalog, encoder, vectors, index, manifest.encoder.history_length)
     for leftover in draft.glob(f".{INDEX}.*"):  # of a build that was killed
         leftover.unlink()
     with atomic_path(draft / INDEX) as temporary:
         _write_index(draft, temporary, index, vectors, measurement.spec)
-        built = _built(manifest, measurement, retriever, temporary)
+        built = _built(manifest, measurement, retriever, {INDEX: digest(temporary)})
         if manifest.index is not None:
             _remove_index_from_manifest(draft, manifest)
     write_manifest(draft, built)
@@ -68,7 +112,11 @@ def _read_interests(draft: Path, manifest: Manifest, dim: int) -> NDArray[np.flo
 
 
 def _write_index(
-    draft: Path, path: Path, index: ItemIndex, vectors: NDArray[np.float32], spec: IndexSpec
+    draft: Path,
+    path: Path,
+    index: FlatIndex | IvfIndex,
+    vectors: NDArray[np.float32],
+    spec: IndexSpec,
 ) -> None:
     """Write the index, and check that the file is complete before anything else changes."""
     try:
@@ -83,17 +131,56 @@ def _write_index(
         raise ReleaseError(f"{draft.name}: {INDEX} cannot be written ({error})") from disk
 
 
-def _built(
-    manifest: Manifest, measurement: IndexMeasurement, retriever: Retriever, index: Path
+def _build_collection(
+    draft: Path,
+    manifest: Manifest,
+    parts: _Parts,
+    wanted: _Wanted,
+    engine: MilvusEngine,
+    index_type: MilvusIndexType,
 ) -> Manifest:
-    """The manifest with the index of that file, and its answers to the canary queries."""
+    encoder, vectors, catalog = parts
+    codes = Categories(catalog.categories, catalog.other_categories).codes
+    with as_release_error(f"{draft.name}: cannot be built in Milvus"):
+        index, measurement = engine.build(
+            manifest.id,
+            vectors,
+            codes,
+            wanted.interests,
+            wanted.recall,
+            wanted.k,
+            index_type,
+            wanted.progress,
+        )
+        retriever = Retriever(catalog, encoder, vectors, index, manifest.encoder.history_length)
+        built = _built(manifest, measurement, retriever, {})
+    write_manifest(draft, built)
+    (draft / INDEX).unlink(missing_ok=True)
+    former = collection_of(manifest)
+    drop_unused(draft.parent.parent, engine, {former.collection} if former else set())
+    return built
+
+
+def _built(
+    manifest: Manifest,
+    measurement: IndexMeasurement,
+    retriever: Retriever,
+    index_files: Mapping[str, FileDigest],
+) -> Manifest:
+    """The manifest with the index of those files, and its answers to the canary queries."""
     answers = answer_canaries(retriever, manifest.canaries)
     canaries = tuple(
         canary.model_copy(update={"items": items})
         for canary, items in zip(manifest.canaries, answers, strict=True)
     )
-    files = {**manifest.files, INDEX: digest(index)}
-    return manifest.model_copy(update={"index": measurement, "canaries": canaries, "files": files})
+    others = {name: file for name, file in manifest.files.items() if name != INDEX}
+    changes = {
+        "format": FORMAT_WITH_FILES if index_files else FORMAT_WITH_COLLECTION,
+        "index": measurement,
+        "canaries": canaries,
+        "files": {**others, **index_files},
+    }
+    return manifest.model_copy(update=changes)
 
 
 def _remove_index_from_manifest(draft: Path, manifest: Manifest) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
+from index.ann.engine import Engine
 from index.release.errors import ReleaseError
 from index.release.manifest import CURRENT, DRAFTS, RELEASES, Manifest, is_release_id, read_manifest
 from index.release.reading import open_release, read_current
@@ -49,21 +50,26 @@ def list_releases(root: Path) -> list[ReleaseListing]:
     return sorted(listed, key=_by_creation)
 
 
-def verify(root: Path, to: str | None = None) -> list[VerificationResult]:
+def verify(
+    root: Path, to: str | None = None, engine: Engine | None = None
+) -> list[VerificationResult]:
     """Open the release `to`, or without it every release and the one that `current` names.
 
+    engine: for indexes that are not in files.
     Raises ReleaseError if `to` is not a valid id, or the folder is not a root.
     """
     if to is not None:
-        return [VerificationResult(to, find_problem(release_folder(root, to)))]
+        return [VerificationResult(to, find_problem(release_folder(root, to), engine))]
     ids = [release.id for release in list_releases(root)]
-    results = [VerificationResult(name, find_problem(release_folder(root, name))) for name in ids]
+    results = [
+        VerificationResult(name, find_problem(release_folder(root, name), engine)) for name in ids
+    ]
     try:
         live = read_current(root)
     except ReleaseError as error:
         return [*results, VerificationResult(CURRENT, str(error))]
     if live is not None and live not in ids:
-        results.append(VerificationResult(live, find_problem(release_folder(root, live))))
+        results.append(VerificationResult(live, find_problem(release_folder(root, live), engine)))
     return results
 
 
@@ -92,10 +98,10 @@ def _by_creation(release: ReleaseListing) -> tuple[float, str]:
     return release.manifest.created.timestamp() if release.manifest else -inf, release.id
 
 
-def find_problem(folder: Path) -> str | None:
+def find_problem(folder: Path, engine: Engine | None = None) -> str | None:
     """Why the release in the folder cannot be opened; None for a sound one."""
     try:
-        open_release(folder)
+        open_release(folder, engine=engine)
     except ReleaseError as error:
         return str(error)
     return None

@@ -6,7 +6,7 @@
         encoder.safetensors  weights
         item_vectors.npy     (N + 1, D) float32, row 0 zero
         catalog.parquet      ids in row order, popularity, category and title where known
-        items.faiss          the index over item_vectors
+        items.faiss          the index over item_vectors, unless a collection of Milvus is it
     <root>/current           the id of the live release
 
 No file is a pickle. Any fault in a folder is a ReleaseError of one sentence.
@@ -25,7 +25,8 @@ from index.ann.spec import Count, IndexMeasurement, Record
 from index.release.atomic_io import fsync, replace_text
 from index.release.errors import ReleaseError
 
-FORMAT = 1
+FORMAT_WITH_FILES, FORMAT_WITH_COLLECTION = 1, 2  # by where the index is
+FORMAT = FORMAT_WITH_COLLECTION  # the newest
 RELEASES = "releases"
 DRAFTS = "drafts"
 CURRENT = "current"
@@ -94,7 +95,7 @@ class Canary(Record):
 class Manifest(Record):
     """Everything known about a draft or release. A draft has no index until it is built."""
 
-    format: int = Field(FORMAT, ge=1)
+    format: int = Field(FORMAT_WITH_FILES, ge=1)
     id: ReleaseId
     created: AwareDatetime
     parent: ReleaseId | None = None

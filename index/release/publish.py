@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from index.ann.milvus_engine import MilvusEngine
 from index.release.atomic_io import discard, fsync, replace_text
+from index.release.collections import collection_of, drop_unused, make_collection_current
 from index.release.errors import GateRefusal, ReleaseError
 from index.release.gate import DEFAULT_GATE, Gate
 from index.release.listing import (
@@ -26,6 +28,7 @@ from index.release.lock import deletion_lock, exclusive_lock
 from index.release.manifest import (
     CURRENT,
     DRAFTS,
+    FORMAT,
     INDEX,
     INTERESTS,
     RELEASES,
@@ -47,13 +50,15 @@ def publish(
     force: bool = False,
     keep: int = KEEP,
     against: Manifest | None = None,
+    engine: MilvusEngine | None = None,
 ) -> Path:
     """Make <root>/drafts/<id> the live release <root>/releases/<id>, and prune to `keep` releases.
 
     The draft stays. A draft that was published before only becomes current again; if it was built
     again since, it becomes a release of its own, <id>-2. `force` overrides
     the gate, but never verification. against: the live release's manifest with metrics measured
-    again, on the same users as the draft's metrics.
+    again, on the same users as the draft's metrics. engine: Milvus, if an index is there; its alias
+    names the collection before `current` names the release.
     Raises GateRefusal; ReleaseError if the draft cannot be opened, another release is live than the
     one it was compared with, its id was published with other content, another publisher runs, or
     the disk is full.
@@ -64,40 +69,44 @@ def publish(
     _check_keep(keep)
     root = draft.parent.parent
     with _locked(root):
-        manifest = open_release(draft).manifest
+        release = open_release(draft, engine=engine)
+        manifest = release.manifest
         failures = [] if force else _gate_failures(root, gate, manifest, against)
         if failures:
             raise GateRefusal(manifest.id, failures)
         _remove_leftovers(root)
         published = _as_published(root / RELEASES, manifest, live_release_id(root))
         folder = root / RELEASES / published.id
-        _install(draft, folder, published)
+        _install(draft, folder, published, engine)
+        make_collection_current(folder, release, engine)
         replace_text(root / CURRENT, f"{published.id}\n")
-        _prune(root, keep)
+        _prune(root, keep, engine)
     return folder
 
 
-def rollback(root: Path, to: str | None = None) -> Path:
+def rollback(root: Path, to: str | None = None, engine: MilvusEngine | None = None) -> Path:
     """Make an earlier release current: `to`, else the live one's parent, else the one before it.
 
     Raises ReleaseError, and leaves `current` alone, if there is none or it cannot be opened.
     """
     with _locked(root):
         folder = release_folder(root, _previous(root) if to is None else to)
-        release = open_release(folder)
+        release = open_release(folder, engine=engine)
+        make_collection_current(folder, release, engine)
         replace_text(root / CURRENT, f"{release.id}\n")
     return folder
 
 
-def prune(root: Path, keep: int = KEEP) -> list[str]:
+def prune(root: Path, keep: int = KEEP, engine: MilvusEngine | None = None) -> list[str]:
     """Delete all but the newest `keep` releases, and return the ids of those deleted.
 
-    The current one, its parent (for a rollback) and any that a process has open always stay.
+    The current one, its parent (for a rollback) and any that a process has open always stay; so
+    do those in Milvus, without an engine to drop their collections.
     """
     _check_keep(keep)
     with _locked(root):
         _remove_leftovers(root)
-        return _prune(root, keep)
+        return _prune(root, keep, engine)
 
 
 @contextmanager
@@ -163,12 +172,13 @@ def _without_index(manifest: Manifest) -> Manifest:
     """All but what `build` has made."""
     canaries = tuple(canary.model_copy(update={"items": ()}) for canary in manifest.canaries)
     files = {name: file for name, file in manifest.files.items() if name != INDEX}
-    return manifest.model_copy(update={"index": None, "canaries": canaries, "files": files})
+    changes = {"format": FORMAT, "index": None, "canaries": canaries, "files": files}
+    return manifest.model_copy(update=changes)
 
 
-def _install(draft: Path, folder: Path, manifest: Manifest) -> None:
+def _install(draft: Path, folder: Path, manifest: Manifest, engine: MilvusEngine | None) -> None:
     """Copy the draft to the release's folder, unless a sound release is there."""
-    if folder.exists() and find_problem(folder) is None:
+    if folder.exists() and find_problem(folder, engine) is None:
         fsync(folder.parent)  # a publisher that died may have ended before this
         return
     temporary = folder.with_name(f".{folder.name}.new")
@@ -199,15 +209,21 @@ def _remove_leftovers(root: Path) -> None:
         discard(leftover)
 
 
-def _prune(root: Path, keep: int) -> list[str]:
+def _prune(root: Path, keep: int, engine: MilvusEngine | None) -> list[str]:
     live = read_current(root)
     protected = {live, read_manifest(release_folder(root, live)).parent} if live else set()
-    ids = [release.id for release in list_releases(root) if release.manifest is not None]
-    return [
-        name
-        for name in ids[:-keep]
-        if name not in protected and _delete(release_folder(root, name))
-    ]
+    known = [(release.id, release.manifest) for release in list_releases(root) if release.manifest]
+    removed: list[str] = []
+    collections: set[str] = set()
+    for name, manifest in known[:-keep]:
+        spec = collection_of(manifest)
+        if name in protected or (spec and engine is None):
+            continue
+        if _delete(release_folder(root, name)):
+            removed.append(name)
+            collections |= {spec.collection} if spec else set()
+    drop_unused(root, engine, collections)
+    return removed
 
 
 def _delete(folder: Path) -> bool:

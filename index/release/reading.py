@@ -20,8 +20,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from index.ann.blocks import blocks
+from index.ann.engine import Engine
 from index.ann.index import read_index
 from index.ann.kernel_choice import AUTO, find_kernel
+from index.ann.kernels import Kernel
+from index.ann.spec import IndexSpec
 from index.encoders import Encoder, build_encoder
 from index.release.canaries import check_canaries
 from index.release.catalog import read_catalog
@@ -44,6 +47,7 @@ from index.release.served_search import ServedSearch, serve_faster
 from index.release.verification import verifying
 from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Retriever
+from index.retrieval.search import ItemIndex
 
 _CURRENT_LIMIT_BYTES = 1 << 10
 
@@ -62,6 +66,11 @@ class Release:
     @property
     def id(self) -> str:
         return self.manifest.id
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether another process searches, for which an event loop should not wait."""
+        return self.search.kind == "milvus"
 
 
 def read_current(root: Path) -> str | None:
@@ -178,16 +187,34 @@ def _check_shapes(expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]) 
             )
 
 
-def open_release(folder: Path, device: str = "cpu", kernel: str = AUTO) -> Release:
+def _open_index(
+    folder: Path,
+    spec: IndexSpec,
+    vectors: NDArray[np.float32],
+    by: tuple[str, Kernel, Engine | None],
+) -> ItemIndex:
+    """by: device and kernel of an index in a file, and the engine of another."""
+    device, kernel, engine = by
+    if spec.milvus is None:
+        return read_index(folder / INDEX, vectors, spec, device, kernel)
+    if engine is None:
+        raise ValueError("it is in Milvus: give --engine milvus and --engine-uri")
+    return engine.open(spec.milvus, vectors)
+
+
+def open_release(
+    folder: Path, device: str = "cpu", kernel: str = AUTO, engine: Engine | None = None
+) -> Release:
     """Verify and load a built draft or a release, and check its answers to its canary queries.
 
     device: where the index is searched, "cpu" or "cuda:<number>". kernel: of its products on the
     CPU, by name; "auto" is the fastest here. If the index was tuned with another one or on
     another processor, and exact search is faster here, that is served.
+    engine: opens an index that is not in a file.
     Raises ReleaseError for any fault, different answers to the canary queries included.
     """
     manifest = read_manifest(folder)
-    if manifest.index is None or INDEX not in manifest.files:
+    if manifest.index is None or (INDEX not in manifest.files and not manifest.index.spec.milvus):
         raise ReleaseError(f"{folder.name}: has no index; run: python -m index build {folder}")
     if folder.parent.name == RELEASES and folder.name != manifest.id:
         raise ReleaseError(
@@ -199,13 +226,13 @@ def open_release(folder: Path, device: str = "cpu", kernel: str = AUTO) -> Relea
             files.wait(CATALOG, ENCODER)
             with opening_stage("parts"):
                 encoder, vectors, catalog = read_parts(folder, manifest)
-            files.wait(INDEX)
+            files.wait(*({INDEX} & manifest.files.keys()))
             with (
                 opening_stage("index"),
                 as_release_error(f"{folder.name}: {INDEX} cannot be used"),
             ):
                 found = find_kernel(kernel)
-                index = read_index(folder / INDEX, vectors, manifest.index.spec, device, found)
+                index = _open_index(folder, manifest.index.spec, vectors, (device, found, engine))
         history_length = manifest.encoder.history_length
         exclude_seen = manifest.exclude_seen
         retriever = Retriever(catalog, encoder, vectors, index, history_length, exclude_seen)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +10,13 @@ from numpy.typing import NDArray
 
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, merge_query_hits
+
+
+class SearchUnavailableError(Exception):
+    """The engine that holds the index cannot be reached, or did not answer in time.
+
+    Its text holds neither an address nor a query; the cause does.
+    """
 
 
 class ItemIndex(Protocol):
@@ -30,8 +36,6 @@ class ItemIndex(Protocol):
     ) -> Iterator[QueryHits]:
         """As search, one request after the other; most work is done when its hits are consumed."""
         ...
-
-    def write(self, path: Path) -> None: ...
 
 
 @dataclass(slots=True)

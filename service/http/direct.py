@@ -14,8 +14,7 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from index.release.errors import ReleaseError
-from service.errors import ServiceError, to_response
+from service.errors import EXPECTED_ERRORS, to_response
 from service.http.connection import ConnectionProtocol
 from service.http.endpoints.recommend import PERMISSION, ROUTE, recommended
 from service.http.raw_response import raw_response
@@ -152,7 +151,7 @@ class DirectProtocol(ConnectionProtocol):
             content, timing = await recommended(self.state, context, body, exchange.is_disconnected)
             context.check_deadline()
         except Exception as error:
-            if not isinstance(error, ServiceError | ReleaseError):
+            if not isinstance(error, EXPECTED_ERRORS):
                 log.exception("request failed", extra=context.log_fields("POST", ROUTE))
             response = to_response(error)
             return response.status, response.headers.items(), orjson.dumps(response.body)

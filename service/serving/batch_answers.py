@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from index.release.reading import Release
 from index.retrieval.delta import Delta
 from index.retrieval.retriever import Answer, Query
-from index.retrieval.search import Timings
+from index.retrieval.search import SearchUnavailableError, Timings
 
 
 def answers_of(
@@ -21,6 +21,9 @@ def answers_of(
         for position, answer in release.retriever.answers(queries, timings, withdrawn, delta):
             remaining.remove(position)
             yield position, answer
+    except SearchUnavailableError as error:  # to each on its own it would not answer either
+        yield from ((position, error) for position in remaining)
+        return
     except Exception as error:
         if len(queries) == 1:
             yield 0, error

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from index.release.reading import Release
@@ -43,15 +44,10 @@ _ITERATIONS_WHEN_BUSY = 2
 # so long that one pause of this process makes every request in it late.
 _MAX_WAIT_SHARE = 0.5
 
+# What a batch waits for before it goes on; None if for nothing.
+Waited = asyncio.Future[list[tuple[int, Answer | Exception]]] | None
+
 log = logging.getLogger(__name__)
-
-
-def _no_rows(_: Release) -> frozenset[int]:
-    return frozenset()
-
-
-def _no_delta(_: Release) -> None:
-    return None
 
 
 class Engine:
@@ -70,8 +66,8 @@ class Engine:
         max_queue_size: int,
         max_batch_size: int,
         deadline_s: float,
-        withdrawn: Callable[[Release], frozenset[int]] = _no_rows,
-        delta: Callable[[Release], Delta | None] = _no_delta,
+        withdrawn: Callable[[Release], frozenset[int]] = lambda _: frozenset(),
+        delta: Callable[[Release], Delta | None] = lambda _: None,
     ) -> None:
         self._live = live
         self.withdrawn = withdrawn
@@ -83,7 +79,8 @@ class Engine:
         self._queue = RequestQueue()
         self._estimate = WaitEstimate(max_batch_size)
         self._running = False
-        self._batch: Iterator[None] | None = None
+        self._waiter = ThreadPoolExecutor(1, "search")  # its thread starts when it is used
+        self._batch: Iterator[Waited] | None = None
         self._taken: list[QueuedRequest] = []  # from the queue, for the batch
         self._time_slice_s = _TIME_SLICE_S
         self._rejecting = False
@@ -195,14 +192,18 @@ class Engine:
         log.error("engine failed", exc_info=error)
 
     def _run_slice(self) -> int:
-        """Answer for one time slice; the iterations of the event loop until the next."""
+        """Answer for one time slice; the iterations of the event loop until the next, 0 if what is
+        waited for begins it."""
         if self._batch is None:
             self._time_slice_s = _SHORT_TIME_SLICE_S if self._rejecting else _TIME_SLICE_S
             self._rejecting = False
             self._taken.clear()
             self._batch = self._answer(self._next_batch())
         end = time.perf_counter() + self._time_slice_s
-        for _ in self._batch:
+        for waited in self._batch:
+            if waited is not None:  # for another process, and the event loop goes on meanwhile
+                waited.add_done_callback(lambda _: self._run(0))
+                return 0
             if time.perf_counter() > end:
                 return 1
         self._batch = None
@@ -251,7 +252,7 @@ class Engine:
             return True
         return False
 
-    def _answer(self, batch: Sequence[QueuedRequest]) -> Iterator[None]:
+    def _answer(self, batch: Sequence[QueuedRequest]) -> Iterator[Waited]:
         """Yields after each query. Resolves all requests together at the end, which keeps what is
         done between two queries short."""
         try:
@@ -262,15 +263,20 @@ class Engine:
             for request in batch:
                 request.fail(error)
 
-    def _retrieve(self, batch: Sequence[QueuedRequest]) -> Iterator[None]:
+    def _retrieve(self, batch: Sequence[QueuedRequest]) -> Iterator[Waited]:
         release, start, timings = self._live.release, time.perf_counter(), Timings()
         assert release is not None, "a query was admitted without a release; this is a bug"
         queries = [query for request in batch for query in request.queries]
         withdrawn, delta = self.withdrawn(release), self._delta(release)
         found: dict[int, Answer | Exception] = {}
-        for position, answer in answers_of(release, queries, timings, withdrawn, delta):
+        answers_found = answers_of(release, queries, timings, withdrawn, delta)
+        if release.is_remote:
+            waited = asyncio.get_running_loop().run_in_executor(self._waiter, list, answers_found)
+            yield waited
+            answers_found = iter(waited.result())
+        for position, answer in answers_found:
             found[position] = answer
-            yield
+            yield None
         self._observe(len(queries), start - batch[0].enqueued, timings)
         answers = (found[position] for position in range(len(queries)))
         for request in batch:

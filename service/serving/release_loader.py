@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from index.ann.engine import Engine
 from index.ann.kernel_choice import AUTO
 from index.release.errors import ReleaseError
 from index.release.manifest import CURRENT, RELEASES
@@ -55,7 +56,8 @@ class ReleaseLoader:
 
     A request reads `release` once, so that its encoder and its index are of the same release. If a
     new release cannot be loaded, the old one stays in use. clock: monotonic seconds. device: of the
-    index, "cpu" or "cuda:<number>". kernel: of its products on the CPU, by name.
+    index, "cpu" or "cuda:<number>". kernel: of its products on the CPU, by name. engine: opens
+    indexes that are not in files.
     """
 
     def __init__(
@@ -65,12 +67,14 @@ class ReleaseLoader:
         clock: Callable[[], float] = time.monotonic,
         device: str = "cpu",
         kernel: str = AUTO,
+        engine: Engine | None = None,
     ) -> None:
         self._root = root
         self._metrics = metrics
         self._clock = clock
         self._device = device
         self._kernel = kernel
+        self._engine = engine
         self._lock = asyncio.Lock()
         self._executor = ThreadPoolExecutor(1, "loader", initializer=_lower_priority)
         self.release: Release | None = None
@@ -126,7 +130,7 @@ class ReleaseLoader:
         start = self._clock()
         folder = self._root / RELEASES / pointer.id
         release = await asyncio.get_running_loop().run_in_executor(
-            self._executor, _open_and_warm_up, folder, self._device, self._kernel
+            self._executor, _open_and_warm_up, folder, self._device, self._kernel, self._engine
         )
         if self.release is not None:
             # The files that workers share keep a label for ever, so it is set to 0 as well.
@@ -198,13 +202,13 @@ def _lower_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOADING_NICENESS)
 
 
-def _open_and_warm_up(folder: Path, device: str, kernel: str) -> Release:
+def _open_and_warm_up(folder: Path, device: str, kernel: str, engine: Engine | None) -> Release:
     """Verify, load, and warm up with queries for 1 item and for the most items allowed.
 
     So the first requests neither wait nor fail.
     """
     try:
-        release = open_release(folder, device, kernel)
+        release = open_release(folder, device, kernel, engine)
         most_popular = release.retriever.catalog.id(1)
         for k in (1, MAX_K):
             release.retriever.recommend([Query([most_popular], k)])

@@ -190,6 +190,9 @@ class Metrics:
         self.kernel = self._gauge(
             "re4_kernel_info", "1 for the kernel of the item search in use.", "livemax", ["kernel"]
         )
+        self.engine_circuit_open = self._gauge(
+            "re4_engine_circuit_open", "1 while the engine fails and is not asked.", "livemax"
+        )
         self.exact_scans = self._counter(
             "re4_exact_scans", "Requests that the lists could not answer, so that all was scanned."
         )

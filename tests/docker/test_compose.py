@@ -63,7 +63,7 @@ def test_only_services_that_need_redis_reach_it() -> None:
     assert STACK["networks"]["store"] == {"internal": True}
     assert SERVICES["redis"]["networks"] == ["store"]
     on_store = {name for name in SERVICES if "store" in SERVICES[name].get("networks", [])}
-    assert on_store == {"redis", "api", "scheduler", "nightly"}
+    assert on_store == {"redis", "api", "scheduler", "nightly", "milvus"}
     config = (ROOT / "docker" / "redis.conf").read_text()
     assert "\nappendonly yes\n" in config
     assert "include /secrets/redis.conf" in config
@@ -164,6 +164,19 @@ def test_the_gpu_is_for_the_api() -> None:
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert device["count"] == 1
     assert Settings(releases=ROOT, device=api["environment"]["RE4_DEVICE"]).device == "cuda:0"
+
+
+def test_the_milvus_is_started_by_its_profile_and_used_by_the_override() -> None:
+    override = yaml.safe_load((ROOT / "docker-compose.milvus.yml").read_text())
+    assert set(override["services"]) == {"api", "scheduler"}
+    for service in override["services"].values():
+        assert (ROOT / "docker" / "locks" / f"{service['build']['args']['LOCK']}.txt").exists()
+    given = override["services"]["api"]["environment"]
+    chosen = Settings(releases=ROOT, engine=given["RE4_ENGINE"], engine_uri=given["RE4_ENGINE_URI"])
+    assert chosen.engine_uri is not None
+    assert chosen.engine_uri.get_secret_value() == "http://milvus:19530"
+    assert SERVICES["milvus"]["profiles"] == ["milvus"]
+    assert "ports" not in SERVICES["milvus"]
 
 
 @pytest.mark.parametrize("path", ["docker/night.toml", "docker/k8s/base/night.toml"])

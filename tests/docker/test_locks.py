@@ -14,6 +14,7 @@ LOCKS = ROOT / "docker" / "locks"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = {
     "server": ("cpu", "service", "tracing"),
+    "server-milvus": ("cpu", "service", "tracing", "milvus"),
     "server-gpu": ("gpu", "service", "tracing"),
     "trainer": ("cpu", "service", "tracing", "client", "training"),
 }
@@ -71,7 +72,7 @@ def test_no_lock_names_a_host_or_a_path(name: str) -> None:
 
 
 def test_torch_is_the_build_without_cuda() -> None:
-    for name in ("server", "trainer"):
+    for name in ("server", "server-milvus", "trainer"):
         assert locked(name)["torch"].local == "cpu"
         assert not [package for package in locked(name) if package.startswith(("nvidia", "triton"))]
 

@@ -1,5 +1,6 @@
 """GET /items/{item_id}/similar."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import Query
@@ -25,7 +26,10 @@ async def similar(request: Request, item_id: ItemInPath, k: Limit = 50) -> Respo
     assert release is not None, "admitted without a release; this is a bug"
     retriever = release.retriever
     withdrawn, delta = state.engine.withdrawn(release), state.cold_start_items.delta(release)
-    result = retriever.similar(item_id, k, withdrawn, delta)
+    if release.is_remote:
+        result = await asyncio.to_thread(retriever.similar, item_id, k, withdrawn, delta)
+    else:
+        result = retriever.similar(item_id, k, withdrawn, delta)
     if result is None:
         raise UnknownItemError(
             f"item_id: {item_id[:_MAX_ID_CHARACTERS]!r} is not an item of the release "

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.retriever import Query
 from service.auth.authorization import Permission
-from service.errors import HistoryUnavailableError, invalid_body, to_response
+from service.errors import EXPECTED_ERRORS, HistoryUnavailableError, invalid_body, to_response
 from service.http.recommendations import recommendations
 from service.http.request_context import RequestContext, request_context_of
 from service.http.responses import json_response
@@ -89,7 +89,8 @@ async def batch(request: Request, body: RecommendBatch) -> Response:
             continue
         (history, degraded), outcome = next(valid_outcomes)
         if isinstance(outcome, Exception):
-            log.error("query failed", exc_info=outcome)
+            if not isinstance(outcome, EXPECTED_ERRORS):
+                log.error("query failed", exc_info=outcome)
             answers.append(to_response(outcome).body)
             continue
         _observe(state.metrics, outcome, len(history), degraded)

@@ -45,7 +45,7 @@ class ReleaseFacts(Output):
     items: int
     index: dict[str, object] = Field(description="kind, parameters and measurements")
     kernel: str = Field(description="kernel of the item search on this processor")
-    searched_by: Literal["flat", "ivf"] = Field(
+    searched_by: Literal["flat", "ivf", "milvus"] = Field(
         description="the kind of index in use: flat, if the tuned one is slower on this processor"
     )
     data: dict[str, float] = Field(description="size and time range of the training log")
