@@ -247,7 +247,7 @@ BAD_MANIFESTS: dict[str, tuple[Damage, str]] = {
     "nested in place": (change(training=eval("[" * 90 + "]" * 90)), "training"),
     "a number of 5,000 digits": (raw(b'{"format": ' + b"9" * 5000 + b"}"), "cannot be read"),
     "huge": (raw(b" " * (1 << 24) + b"{}"), "at most 16,777,216 are allowed"),
-    "a newer format": (change(format=2), "format 2, this program reads up to 1; upgrade"),
+    "a newer format": (change(format=3), "format 3, this program reads up to 2; upgrade"),
     "a format before the first": (change(format=0), "format"),
     "a format of no number": (change(format="new"), "format"),
     "an extra key": (change(colour="red"), "colour"),
