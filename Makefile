@@ -14,7 +14,7 @@ LOCK   := $(VENV)/bin/uv pip compile pyproject.toml --quiet --upgrade --generate
             --constraints docker/locks/.constraints
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-encoders bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-growth evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-refit evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm stack-lock stack-try typescript-client clean
+.PHONY: help install demo demo-release test check format bench bench-search bench-filters bench-train bench-encoders bench-service evidence-days evidence-export-kills evidence-filters evidence-fuzz evidence-growth evidence-mutations evidence-newcomers evidence-night-kills evidence-overload evidence-publish-kills evidence-redis-cancel evidence-redis-faults evidence-refit evidence-rolling evidence-sizes evidence-soak evidence-swaps evidence-warm evidence-ranks gpu-check stack-lock stack-try typescript-client clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 24
@@ -108,6 +108,9 @@ evidence-overload: $(VENV)/installed  ## 2, 5 and 10 times the capacity
 evidence-publish-kills: $(VENV)/installed  ## kill publish, rollback and prune at each step and at random times
 	$(PY) tests/evidence/publish_kills.py --each 20 --random 500
 
+evidence-ranks: $(VENV)/installed  ## a fit by two processes, of which one is killed ten times, beside a fit by one
+	$(PY) tests/evidence/rank_kills.py
+
 evidence-redis-cancel: $(VENV)/installed  ## cancel 100,000 Redis calls in flight: no caller gets another's reply
 	$(PY) tests/evidence/redis_cancel.py
 
@@ -135,6 +138,8 @@ evidence-warm: $(VENV)/installed  ## training time of a warm start on LOG=... to
 typescript-client: $(VENV)/installed  ## generate the TypeScript client and pack it for npm; needs Node.js
 	$(PY) -m service openapi > $(TS)/openapi.json
 	cd $(TS) && npm ci --no-audit --no-fund && npm run generate && npm pack
+gpu-check: $(VENV)/installed  ## every check and figure that needs a GPU, into tests/GPU.md (GPU="--device cpu --quick": a stand-in)
+	$(PY) tests/evidence/gpu_check.py $(GPU)
 
 stack-lock: $(VENV)/installed  ## write the lock files of the images; needs PyTorch's CPU wheels (UV_FIND_LINKS or UV_INDEX)
 	sed 's/^torch==.*/&+cpu/' constraints.txt > docker/locks/.constraints
