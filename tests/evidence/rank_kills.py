@@ -33,7 +33,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", str(RANKS)]
 METRIC, LOSS_TOLERANCE = "recall@50", 1e-3
 SMALL = ["--encoder", "re4", "--interests", "4", "--dim", "16"]
 SMALL += ["--negatives", "100", "--batch-size", "127"]
-_LAST = 1.1  # kills come within so many durations of a whole fit
+_LAST = 0.9  # of the duration of a whole fit: kills come before
 
 
 def fit(log: Path, root: Path, epochs: int, ranks: int) -> subprocess.Popen[bytes]:
@@ -85,7 +85,7 @@ def killed_until_done(
         process = fit(log, root, epochs, RANKS)
         if len(killed) < kills:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(generator.uniform(0.2, _LAST) * within_s)
+                process.wait(generator.uniform(0.3, _LAST) * within_s)
             if (rank := kill_one(process, generator)) is not None:
                 killed.append(rank)
                 process.communicate()
