@@ -138,6 +138,7 @@ evidence-warm: $(VENV)/installed  ## training time of a warm start on LOG=... to
 typescript-client: $(VENV)/installed  ## generate the TypeScript client and pack it for npm; needs Node.js
 	$(PY) -m service openapi > $(TS)/openapi.json
 	cd $(TS) && npm ci --no-audit --no-fund && npm run generate && npm pack
+
 gpu-check: $(VENV)/installed  ## every check and figure that needs a GPU, into tests/GPU.md (GPU="--device cpu --quick": a stand-in)
 	$(PY) tests/evidence/gpu_check.py $(GPU)
 
