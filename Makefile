@@ -117,6 +117,9 @@ evidence-overload: $(VENV)/installed  ## 2, 5 and 10 times the capacity
 evidence-publish-kills: $(VENV)/installed  ## kill publish, rollback and prune at each step and at random times
 	$(PY) tests/evidence/publish_kills.py --each 20 --random 500
 
+evidence-ranks: $(VENV)/installed  ## a fit by two processes, of which one is killed ten times, beside a fit by one
+	$(PY) tests/evidence/rank_kills.py
+
 evidence-redis-cancel: $(VENV)/installed  ## cancel 100,000 Redis calls in flight: no caller gets another's reply
 	$(PY) tests/evidence/redis_cancel.py
 
@@ -144,6 +147,9 @@ evidence-warm: $(VENV)/installed  ## training time of a warm start on LOG=... to
 typescript-client: $(VENV)/installed  ## generate the TypeScript client and pack it for npm; needs Node.js
 	$(PY) -m service openapi > $(TS)/openapi.json
 	cd $(TS) && npm ci --no-audit --no-fund && npm run generate && npm pack
+
+gpu-check: $(VENV)/installed  ## every check and figure that needs a GPU, into tests/GPU.md (GPU="--device cpu --quick": a stand-in)
+	$(PY) tests/evidence/gpu_check.py $(GPU)
 
 stack-lock: $(VENV)/installed  ## write the lock files of the images; needs PyTorch's CPU wheels (UV_FIND_LINKS or UV_INDEX)
 	sed 's/^torch==.*/&+cpu/' constraints.txt > docker/locks/.constraints

@@ -40,6 +40,7 @@ _INLINE_CODE = re.compile(r"`([^`\n]+)`")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 # Options of other programs: Docker Compose, kubectl, pytest.
 _FOREIGN_OPTIONS = {"--profile", "--rm", "--no-deps", "--build", "--from"}
+_FOREIGN_OPTIONS |= {"--nproc-per-node", "--max-restarts"}  # torchrun's
 
 
 def section(text: str, title: str) -> str:

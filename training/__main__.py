@@ -14,8 +14,10 @@ from training import commands
 from training.config import ConfigError
 from training.data.errors import LogError
 from training.data.former_names import FORMER_NAMES
+from training.fitting import ranks
 from training.fitting.malloc import keep_freed_memory
 from training.fitting.trainer import DivergedError
+from training.models.device import DeviceMemoryError
 
 _SET = "--set"
 
@@ -45,6 +47,10 @@ class Training(Program, cli_prog_name="python -m training"):
     )
 
     def cli_cmd(self) -> None:
+        if ranks.is_launched() and self.fit is None:
+            raise ConfigError(
+                "only fit runs in several processes of torchrun; start this command without it"
+            )
         keep_freed_memory()
         torch.set_num_threads(1)
         super().cli_cmd()
@@ -55,7 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run(
         Training,
         _quote_settings(given),
-        expected=(ConfigError, DivergedError, LogError, ReleaseError, OSError),
+        expected=(
+            ConfigError,
+            DeviceMemoryError,
+            DivergedError,
+            LogError,
+            ReleaseError,
+            OSError,
+        ),
         renamed={_option(former): _option(name) for former, name in FORMER_NAMES.items()},
     )
 

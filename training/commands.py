@@ -30,10 +30,12 @@ from training.experiments.baselines import BASELINES, POP_RECENT
 from training.experiments.compare import TRIALS, compare, parse_setting, with_popularity
 from training.experiments.paper_sweeps import SWEEPS
 from training.experiments.runner import ExperimentRunner
-from training.fitting.candidates import read_search
+from training.fitting import ranks
+from training.fitting.candidates import Search, read_search
 from training.fitting.fit import fit
 from training.fitting.progress import progress_bar
 from training.fitting.summary import summary
+from training.models.device import DeviceOptions
 from training.presets import PresetName
 
 
@@ -79,9 +81,13 @@ class Command(BaseModel):
 if TYPE_CHECKING:
     _FitOptions = BaseModel
     _SourceOptions = BaseModel
+
+    class _DeviceOptions(BaseModel):
+        pass
 else:
     _FitOptions = given_options(FitConfig)
     _SourceOptions = given_options(LogSource)
+    _DeviceOptions = given_options(DeviceOptions)
 
 
 class FitCommand(Command, _FitOptions):
@@ -110,24 +116,22 @@ class FitCommand(Command, _FitOptions):
         options = {name: given[name] for name in FitConfig.model_fields if name in given}
         plan = read_search(self.config, options, self.preset)
         torch.set_num_threads(self.threads)
-        with ExitStack() as bars:
-            draft = fit(
-                self.log,
-                self.root,
-                plan,
-                self.items,
-                lambda trainer: progress_bar(trainer, bars),
-                _log,
-            )
+        device = ranks.own_device(plan.first if isinstance(plan, Search) else plan)
+        with ranks.joined(device), ExitStack() as bars:
+            if ranks.rank() > 0:
+                fit(self.log, self.root, plan, self.items)
+                return
+            bar, log = (lambda trainer: progress_bar(trainer, bars)), _log
+            draft = fit(self.log, self.root, plan, self.items, bar, log)
         for sentence in summary(read_manifest(draft)):
             _log(sentence)
         print(draft)
 
 
-def _source_given(command: BaseModel) -> dict[str, Any]:
-    """How LOG is read, as far as it was given."""
+def _given_of(command: BaseModel, group: type[BaseModel]) -> dict[str, Any]:
+    """The options of a group, such as how LOG is read, as far as they were given."""
     given = fields_given(command)
-    return {name: given[name] for name in LogSource.model_fields if name in given}
+    return {name: given[name] for name in group.model_fields if name in given}
 
 
 class EvaluateCommand(Command, _SourceOptions):
@@ -151,7 +155,12 @@ class EvaluateCommand(Command, _SourceOptions):
 
     def cli_cmd(self) -> None:
         metrics, trained_on = evaluate_release(
-            self.release, self.log, self.part, self.split, self.exclude_seen, _source_given(self)
+            self.release,
+            self.log,
+            self.part,
+            self.split,
+            self.exclude_seen,
+            _given_of(self, LogSource),
         )
         _log(trained_on)
         if not any(name in metrics for name in view_names("categories")):
@@ -159,7 +168,7 @@ class EvaluateCommand(Command, _SourceOptions):
         print(json.dumps({**metrics, "trained_on": trained_on}))
 
 
-class ExperimentCommand(Command, _SourceOptions):
+class ExperimentCommand(Command, _DeviceOptions, _SourceOptions):
     """The options of commands with several runs."""
 
     seeds: int = Field(3, ge=1, description="number of seeds of each system")
@@ -174,7 +183,8 @@ class ExperimentCommand(Command, _SourceOptions):
 
     def common(self) -> dict[str, Any]:
         """The settings of all systems. Raises ConfigError."""
-        return _source_given(self) | dict(map(parse_setting, self.settings))
+        given = _given_of(self, LogSource) | _given_of(self, DeviceOptions)
+        return given | dict(map(parse_setting, self.settings))
 
 
 class CompareCommand(ExperimentCommand):
@@ -225,7 +235,7 @@ class ReproduceCommand(ExperimentCommand):
         print(reproduce(runner, self.name, self.seeds, common, self.data_set))
 
 
-class NightlyCommand(Command):
+class NightlyCommand(Command, _DeviceOptions):
     """Train on the new events, compare with the live release, publish or refuse.
 
     The last line is one JSON object. Exits with 0 if a release was published, 1 if something
@@ -250,6 +260,7 @@ class NightlyCommand(Command):
         from training.nightly.run import run_nightly
 
         overrides = [parse_setting(text) for text in self.settings]
+        overrides += [(f"fit.{k}", v) for k, v in _given_of(self, DeviceOptions).items()]
         config = read_night_config(self.config, overrides + ([("cold", True)] if self.cold else []))
         torch.set_num_threads(config.threads)
         outcome = run_nightly(config, _log)

@@ -13,6 +13,7 @@ from training.data.former_names import FORMER_NAMES
 from training.data.log_options import LogOptions
 from training.evaluation.metrics import SelectionMetric
 from training.models.closed_form import CLOSED_FORM_SETTINGS, has_closed_form
+from training.models.device import DeviceOptions
 from training.models.model import encoder_arguments
 from training.models.objectives import AUXILIARY_LOSSES, MAIN_LOSSES
 from training.models.options import ModelOptions
@@ -23,7 +24,7 @@ class ConfigError(ValueError):
     """The settings of a fit are not ones it can run with."""
 
 
-class FitConfig(ModelOptions, LogOptions):
+class FitConfig(ModelOptions, LogOptions, DeviceOptions):
     """One training run. Descriptions are the command line's help."""
 
     epochs: int = Field(

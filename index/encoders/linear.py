@@ -57,7 +57,7 @@ class LinearEncoder(Encoder):
         """(B, K, L): of each item in each interest, 0 at padding."""
         mask = history.mask
         ages = torch.arange(mask.shape[1] - 1, -1, -1, device=mask.device)
-        decayed = mask * torch.pow(torch.tensor(self._decay), ages)
+        decayed = mask * torch.pow(torch.tensor(self._decay, device=mask.device), ages)
         if self.interests == 1:
             return decayed[:, None]
         is_own = F.one_hot(self.clusters(history.vectors), self.interests).transpose(1, 2)

@@ -7,18 +7,18 @@ length 5, [a, b, c] becomes [0, 0, a, b, c]. The newest item is always in the la
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 
-def pad_slices(
-    rows: NDArray[np.integer], starts: NDArray[np.integer], ends: NDArray[np.integer], length: int
-) -> NDArray[np.int64]:
-    """The histories rows[start:end] of a flat array as (B, length), 0 = padding."""
-    positions = np.asarray(ends)[:, None] + np.arange(-length, 0)
-    is_inside = positions >= np.asarray(starts)[:, None]
-    padded = np.zeros(positions.shape, dtype=np.int64)
-    padded[is_inside] = rows[positions[is_inside]]
-    return padded
+def pad_slices(values: Tensor, starts: Tensor, ends: Tensor, length: int) -> Tensor:
+    """The histories values[start:end] of a flat tensor as (B, length) of its type, 0 = padding."""
+    positions = ends[:, None] + torch.arange(-length, 0, device=ends.device)
+    if not len(values):
+        return values.new_zeros(positions.shape)
+    taken = values[positions.clamp_min(0)]
+    return taken.masked_fill_(positions < starts[:, None], 0)
 
 
 def pad_histories(histories: Sequence[Sequence[int]], length: int) -> NDArray[np.int64]:

@@ -47,7 +47,8 @@ def sgemm_gflops(size: int = 1024, repeats: int = 20) -> float:
 
 def spread(examples: Examples, items: int) -> Examples:
     """The same examples with their rows scattered over a catalogue of `items`."""
-    rows, targets = (np.where(part > 0, part * 2_654_435_761 % items + 1, 0) for part in examples)
+    parts = (examples.rows, examples.targets)
+    rows, targets = (torch.where(part > 0, part * 2_654_435_761 % items + 1, 0) for part in parts)
     return Examples(rows, targets)
 
 

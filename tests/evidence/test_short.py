@@ -52,6 +52,12 @@ def test_killed_exports_lose_nothing_and_write_nothing_twice() -> None:
     assert summary["dropped_and_told"] > 0
 
 
+def test_two_ranks_equal_one_whichever_is_killed() -> None:
+    summary = run("rank_kills.py", "--kills", "1", "--users", "300", "--epochs", "2")
+    assert summary["kills"] == 1
+    assert summary["recall@50_one"] == summary["recall@50_two"]
+
+
 def test_swaps_fail_no_request() -> None:
     summary = run("soak.py", "--minutes", "0.05", "--swap-s", "0.2")
     assert summary["swaps"] >= 1

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from index.retrieval.padding import pad_slices
 from training.data.packed_log import PackedLog
 
+CPU = torch.device("cpu")
 _POOLED_BATCHES = 32  # whose sequences are sorted by length together
 
 
@@ -25,14 +28,14 @@ class Examples(NamedTuple):
     alike.
     """
 
-    rows: NDArray[np.int64]
-    targets: NDArray[np.int64]
-    weights: NDArray[np.float32] | None = None
+    rows: Tensor
+    targets: Tensor
+    weights: Tensor | None = None
 
     @property
     def size(self) -> int:
         """Number of items to be predicted."""
-        return int(np.count_nonzero(self.targets))
+        return int(self.targets.count_nonzero())
 
 
 class Stream(Protocol):
@@ -53,6 +56,24 @@ class Stream(Protocol):
         ...
 
 
+class _DeviceLog:
+    """Rows and weights of a log as tensors on the device that its batches are made on.
+
+    On the CPU they share the log's memory.
+    """
+
+    def __init__(self, log: PackedLog, device: torch.device) -> None:
+        self.device = device
+        self.rows = self.take(log.rows)
+        self.offsets = self.take(log.offsets)
+        self.weights = None if log.weights is None else self.take(log.weights)
+
+    def take(self, values: NDArray[np.generic]) -> Tensor:
+        if not values.flags.writeable:  # torch has no tensors that are not
+            values = values.copy()
+        return torch.from_numpy(values).to(self.device)
+
+
 class ExampleStream:
     """All examples of the users of a log, shuffled anew each epoch.
 
@@ -68,8 +89,9 @@ class ExampleStream:
         batch_size: int | None,
         seed: int,
         since: float = -math.inf,
+        device: torch.device = CPU,
     ) -> None:
-        self._log, self._length = log, length
+        self._log, self._length = _DeviceLog(log, device), length
         self._seed = seed
         self._targets = np.flatnonzero(_is_target(log, since)).astype(
             np.int32 if len(log.rows) < 2**31 else np.int64
@@ -93,13 +115,14 @@ class ExampleStream:
     def epoch(self, number: int, first: int = 0) -> Iterator[Examples]:
         """The batches of an epoch, from batch `first` on."""
         order = np.random.default_rng([self._seed, number]).permutation(self._targets)
+        log, shuffled = self._log, self._log.take(order)
         for start in range(first * self._batch_size, len(order), self._batch_size):
-            targets = order[start : start + self._batch_size]
-            users = np.searchsorted(self._log.offsets, targets, side="right") - 1
+            targets = shuffled[start : start + self._batch_size].long()
+            users = torch.searchsorted(log.offsets, targets, right=True) - 1
             yield Examples(
-                rows=pad_slices(self._log.rows, self._log.offsets[users], targets, self._length),
-                targets=self._log.rows[targets].astype(np.int64),
-                weights=None if self._log.weights is None else self._log.weights[targets],
+                rows=pad_slices(log.rows, log.offsets[users], targets, self._length).long(),
+                targets=log.rows[targets].long(),
+                weights=None if log.weights is None else log.weights[targets],
             )
 
 
@@ -119,8 +142,9 @@ class SequenceStream:
         batch_size: int | None,
         seed: int,
         since: float = -math.inf,
+        device: torch.device = CPU,
     ) -> None:
-        self._log, self._length, self._seed = log, length, seed
+        self._log, self._length, self._seed = _DeviceLog(log, device), length, seed
         is_target = _is_target(log, since)
         sizes = np.maximum(np.diff(log.offsets) - 1, 0)  # targets of each user
         pieces = -(-sizes // length)
@@ -132,7 +156,7 @@ class SequenceStream:
         counts = before[ends] - before[starts + 1]
         kept = counts > 0
         self._starts, self._ends, self._counts = starts[kept], ends[kept], counts[kept]
-        self._is_target = is_target
+        self._is_target = self._log.take(is_target)
         self._batch_size = batch_size or _default_batch_size(len(self))
 
     def __len__(self) -> int:
@@ -155,16 +179,15 @@ class SequenceStream:
             yield self._examples(groups[index])
 
     def _examples(self, chosen: NDArray[np.int64]) -> Examples:
-        starts, ends = self._starts[chosen], self._ends[chosen]
-        length = int((ends - starts).max()) - 1
-        rows = pad_slices(self._log.rows, starts, ends - 1, length)
-        targets = pad_slices(self._log.rows, starts + 1, ends, length)
-        wanted = pad_slices(self._is_target.view(np.uint8), starts + 1, ends, length)
-        if self._log.weights is None:
-            return Examples(rows, targets * wanted)
-        # Padded as the integers of the same bits; those of 0.0 are 0.
-        bits = pad_slices(self._log.weights.view(np.int32), starts + 1, ends, length)
-        return Examples(rows, targets * wanted, bits.astype(np.int32).view(np.float32))
+        log, length = self._log, int((self._ends[chosen] - self._starts[chosen]).max()) - 1
+        starts, ends = log.take(self._starts[chosen]), log.take(self._ends[chosen])
+        rows = pad_slices(log.rows, starts, ends - 1, length).long()
+        targets = pad_slices(log.rows, starts + 1, ends, length).long()
+        wanted = pad_slices(self._is_target, starts + 1, ends, length)
+        weights = None
+        if log.weights is not None:
+            weights = pad_slices(log.weights, starts + 1, ends, length)
+        return Examples(rows, targets * wanted, weights)
 
 
 Positions = Literal["last", "all"]
@@ -177,14 +200,16 @@ def open_stream(
     batch_size: int | None,
     seed: int,
     since: float = -math.inf,
+    device: torch.device = CPU,
 ) -> Stream:
     """The examples of a log with one history each, or with all positions of a sequence in one.
 
     length: of the histories. batch_size: None means a hundredth of an epoch, 64 to 1,024.
-    since: leaves out targets before this time, but not the histories before them.
+    since: leaves out targets before this time, but not the histories before them. device: where
+    the batches are made.
     """
     stream = SequenceStream if positions == "all" else ExampleStream
-    return stream(log, length, batch_size, seed, since)
+    return stream(log, length, batch_size, seed, since, device)
 
 
 def _is_target(log: PackedLog, since: float) -> NDArray[np.bool_]:

@@ -130,8 +130,8 @@ def evaluate(
     """Each metric at each cutoff, mean over the users; what was counted; the interest metrics."""
     values = user_metrics(retriever, cases, exclude_seen)
     means = {name: float(by_user.mean()) for name, by_user in values.items()}
-    measure_interests = partial(interest_metrics, exclude_seen=exclude_seen)
-    return means | _about(retriever, cases, exclude_seen, measure_interests)
+    measure_interests = partial(interest_metrics, retriever, exclude_seen=exclude_seen)
+    return means | about(len(retriever.catalog), cases, exclude_seen, measure_interests)
 
 
 def evaluate_in_detail(
@@ -140,22 +140,22 @@ def evaluate_in_detail(
     """As evaluate, with what several interests are for; it takes several times as long."""
     rank = partial(rank_cases, retriever)
     detail = measure_in_detail(rank, cases, exclude_seen, retriever.catalog, retriever)
-    about = _about(retriever, cases, exclude_seen, merged_metrics)  # the lists are in the detail
-    return detail._replace(means=about | detail.means)
+    items, measure_interests = len(retriever.catalog), partial(merged_metrics, retriever)
+    counted = about(items, cases, exclude_seen, measure_interests)  # the lists are in the detail
+    return detail._replace(means=counted | detail.means)
 
 
-def _about(
-    retriever: Retriever,
+def about(
+    items: int,
     cases: list[EvaluationCase],
     exclude_seen: bool,
-    measure_interests: Callable[[Retriever, list[list[int]]], dict[str, float]],
+    measure_interests: Callable[[list[list[int]]], dict[str, float]],
 ) -> dict[str, float]:
-    """What was counted, and the interest metrics.
+    """What was counted, and the interest metrics, of a catalogue of so many items.
 
     held_out_items: distinct items, summed over users; among them unknown_items, which the catalogue
     lacks, and repeated_items, which are in the history too: with exclude_seen both are misses.
     """
-    items = len(retriever.catalog)
     held_out = [(case.history, set(case.relevant)) for case in cases]
     counts = {
         "users": len(cases),
@@ -168,4 +168,4 @@ def _about(
     named = {name: float(count) for name, count in counts.items()}
     if not histories:
         return named
-    return named | measure_interests(retriever, histories)
+    return named | measure_interests(histories)

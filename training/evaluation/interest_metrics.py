@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from index.retrieval.retriever import Answer, Query, Retriever
+from index.retrieval.catalog import Catalog
+from index.retrieval.retriever import Query, Retriever
 from training.evaluation.interest_lists import interest_lists, without
 from training.evaluation.metrics import DISTINCT_SHARE, CaseView, distinct_share
 
@@ -47,34 +48,50 @@ def merged_metrics(
     category_diversity: the share of pairs among a user's n best items that differ in category;
     only if categories are known (ComiRec, KDD 2020).
     """
-    cosines, entropies, diversities = [], [], []
+    cosines: list[NDArray[np.float32]] = []
+    rows: list[NDArray[np.int64]] = []
+    found_by: list[NDArray[np.int64]] = []
     for start in range(0, len(histories), _BATCH):
         batch = histories[start : start + _BATCH]
         interests = retriever.encode(batch)
         ids = [[retriever.catalog.id(row) for row in history] for history in batch]
         results = retriever.recommend([Query(history, n, False) for history in ids])
-        cosines.append(_pairwise_cosine(interests[:, :, : retriever.encoder.content]))
-        entropies += [_entropy(result.interests, interests.shape[1]) for result in results]
-        diversities += [_diversity(retriever, result) for result in results]
+        cosines.append(pairwise_cosine(interests[:, :, : retriever.encoder.content]))
+        rows += [result.rows for result in results]
+        found_by += [result.interests for result in results]
+    count = retriever.encoder.interests
+    return of_rankings(np.concatenate(cosines), rows, found_by, count, retriever.catalog)
+
+
+def of_rankings(
+    cosines: NDArray[np.float32],
+    rows: Sequence[NDArray[np.int64]],
+    found_by: Sequence[NDArray[np.int64]],
+    count: int,
+    catalog: Catalog,
+) -> dict[str, float]:
+    """As merged_metrics, of each user's cosine, best rows, and which of `count` interests found
+    each."""
     metrics = {
-        COSINE: float(np.concatenate(cosines).mean()),
-        ENTROPY: float(np.mean(entropies)),
+        COSINE: float(cosines.mean()),
+        ENTROPY: float(np.mean([_entropy(interests, count) for interests in found_by])),
     }
-    if any(retriever.catalog.categories):
-        metrics[CATEGORY_DIVERSITY] = float(np.mean(diversities))
+    if any(catalog.categories):
+        metrics[CATEGORY_DIVERSITY] = float(np.mean([_diversity(catalog, best) for best in rows]))
     return metrics
 
 
-def _diversity(retriever: Retriever, result: Answer) -> float:
+def _diversity(catalog: Catalog, rows: NDArray[np.int64]) -> float:
     """Items without a category count as one category of their own."""
-    categories = [retriever.catalog.categories[row - 1] for row in result.rows.tolist()]
+    categories = [catalog.categories[row - 1] for row in rows.tolist()]
     count = len(categories)
     sizes = np.unique([category or "" for category in categories], return_counts=True)[1]
     pairs = count * (count - 1) / 2
     return 1 - float((sizes * (sizes - 1) / 2).sum()) / max(pairs, 1)
 
 
-def _pairwise_cosine(interests: NDArray[np.float32]) -> NDArray[np.float32]:
+def pairwise_cosine(interests: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(B,): the mean cosine between two of K interests (B, K, D); 1 if K is 1."""
     count = interests.shape[1]
     if count == 1:
         return np.ones(len(interests), dtype=np.float32)

@@ -30,6 +30,7 @@ from training.fitting.trainer import Trainer
 
 PER_USER = metric_names("per-user")  # stored for each user, for significance tests
 _TIMED_USERS = 300
+_COMPUTED = ("device", "compile")  # settings that no result stores
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,11 @@ class ExperimentRunner:
 
     def retriever(self, config: FitConfig) -> Retriever:
         """The weights of a run, with exact search; trains them unless the run is cached."""
-        config = FitConfig.from_stored(self.run(config).config)
+        stored, computed = (
+            self.run(config).config,
+            {name: getattr(config, name) for name in _COMPUTED},
+        )
+        config = FitConfig.from_stored(stored).model_copy(update=computed)
         data = self.prepare(config)
         folder = self._path(config).with_suffix("")
         fitted = Trainer(config, data.catalog, data.split, folder).run()

@@ -13,6 +13,7 @@ from index.release.atomic_io import atomic_path
 from index.release.writing import write_tensors
 
 _MODULE = "module:"
+_CUDA_RANDOM = "random.cuda"
 
 
 def save(
@@ -25,13 +26,15 @@ def save(
     `metadata`, which must be JSON."""
     tensors = {_MODULE + name: value for name, value in module.state_dict().items()}
     tensors["random"] = torch.get_rng_state()
+    if _on_gpu(module):
+        tensors[_CUDA_RANDOM] = torch.cuda.get_rng_state()
     scalars: dict[str, Any] = {}
     for number, optimizer in enumerate(optimizers):
         for name, value in _flatten(optimizer, number):
             (tensors if isinstance(value, Tensor) else scalars)[name] = value
     header = {"about": json.dumps(metadata), "scalars": json.dumps(scalars)}
     with atomic_path(path) as tmp_path:
-        write_tensors(tmp_path, tensors, header)
+        write_tensors(tmp_path, {name: t.cpu() for name, t in tensors.items()}, header)
 
 
 def load(
@@ -47,8 +50,14 @@ def load(
     for number, optimizer in enumerate(optimizers):
         _unflatten(optimizer, number, values)
     torch.set_rng_state(tensors["random"])
+    if _on_gpu(module) and _CUDA_RANDOM in tensors:
+        torch.cuda.set_rng_state(tensors[_CUDA_RANDOM])
     metadata: dict[str, Any] = json.loads(header["about"])
     return metadata
+
+
+def _on_gpu(module: nn.Module) -> bool:
+    return any(parameter.is_cuda for parameter in module.parameters())
 
 
 def _flatten(optimizer: torch.optim.Optimizer, number: int) -> Iterator[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from training.evaluation.evaluate import evaluate_in_detail, exact_retriever
 from training.evaluation.popularity import popularity_metrics
 from training.evaluation.protocols import DataSplit, split_log
 from training.evaluation.unseen import Unseen, unseen_by_fit
+from training.fitting import ranks
 from training.fitting.candidates import Search
 from training.fitting.fingerprint import fingerprint
 from training.fitting.search import search
@@ -81,9 +83,10 @@ def fit(
     After a run was killed, the same call over the same users, items and times continues it and ends
     with the same metrics.
     plan: the settings, or the candidates to choose from.
+    Several processes of torchrun fit together: all call this, and the first writes.
     step_callback: makes the function that is called after each step, once for each training run
     to its end; there are several runs if only K is open. on_message: gets what the search says.
-    Raises LogError, ConfigError, or DivergedError; then it leaves no draft.
+    Raises LogError, ConfigError, DivergedError, or DeviceMemoryError; then it leaves no draft.
     """
     config = plan.first if isinstance(plan, Search) else plan
     if config.encoder not in ENCODERS:
@@ -91,15 +94,22 @@ def fit(
     data = prepare_log(log_path, items_path, config)
     drafts = root / "drafts"
     key = fingerprint(plan, data.catalog, data.log)
-    with working_folder(drafts / f".fit-{key}") as folder:
+    own = drafts / f".fit-{key}"
+    with working_folder(own) if ranks.rank() == 0 else nullcontext(own) as folder:
+        ranks.wait()
         config, result, texts = _train(plan, data, folder, step_callback, on_message)
-        result = in_detail(config, data, result)
-        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{config.encoder}-{key[:6]}"
-        metrics = _popularity(config, data)
-        written = write_draft(folder / name, config, data, result, metrics, texts=texts)
-        draft = written.rename(drafts / name)
-        fsync(drafts)
-        return draft
+        ranks.wait()  # until all have read the checkpoints
+
+        def publish() -> Path:
+            detailed = in_detail(config, data, result)
+            name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{config.encoder}-{key[:6]}"
+            metrics = _popularity(config, data)
+            written = write_draft(folder / name, config, data, detailed, metrics, texts=texts)
+            draft = written.rename(drafts / name)
+            fsync(drafts)
+            return draft
+
+        return ranks.from_first(publish)
 
 
 def in_detail(config: FitConfig, data: PreparedData, result: FitResult) -> FitResult:

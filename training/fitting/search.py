@@ -23,6 +23,7 @@ from index.retrieval.catalog import Catalog
 from training.config import FitConfig
 from training.evaluation.metrics import DISTINCT_SHARE
 from training.evaluation.protocols import DataSplit
+from training.fitting import ranks
 from training.fitting.candidates import Search
 from training.fitting.search_report import Trial, describe, table
 from training.fitting.steps import OneByOne, Outcome, SideBySide, Step, Steps, epochs_until
@@ -60,7 +61,9 @@ def search(
     rounds = [epochs_until(config, _SHARES[0]) for config in plan.candidates.values()]
     if processes is None:
         is_small = sum(rounds) * len(split.train.rows) < _WORTH_A_PROCESS
-        processes = 1 if is_small else max(cpu_count() // torch.get_num_threads(), 1)
+        # Ranks train each candidate together, and candidates would share a GPU's memory.
+        is_taken = ranks.count() > 1 or ranks.own_device(plan.first).type == "cuda"
+        processes = 1 if is_small or is_taken else max(cpu_count() // torch.get_num_threads(), 1)
     processes = min(processes, len(plan.candidates))
     on_message(
         f"search: {len(plan.candidates)} candidates, at most {plan.minutes:g} minutes, "
@@ -90,6 +93,7 @@ class Halving:
             name: [Outcome(**outcome) for outcome in self._state["outcomes"].get(name, ())]
             for name in plan.candidates
         }
+        ranks.wait()  # until all have read it
         self._began: float = time.monotonic() - self._state["seconds"]
 
     @property
@@ -177,13 +181,14 @@ class Halving:
             self._on_message(f"search: the {self._plan.minutes:g} minutes are over")
 
     def _seconds_left(self) -> float:
-        return self._plan.minutes * 60 - (time.monotonic() - self._began)
+        return ranks.from_first(lambda: self._plan.minutes * 60 - (time.monotonic() - self._began))
 
     def _save(self, is_over: bool) -> None:
         outcomes = {name: [asdict(o) for o in past] for name, past in self._outcomes.items()}
         seconds = time.monotonic() - self._began
         self._state = {"seconds": seconds, "is_over": is_over, "outcomes": outcomes}
-        replace_text(self._folder / _STATE, json.dumps(self._state))
+        if ranks.rank() == 0:
+            replace_text(self._folder / _STATE, json.dumps(self._state))
 
     def _has_reached(self, name: str, rung: int) -> bool:
         outcomes = self._outcomes[name]

@@ -18,16 +18,16 @@ from index.encoders import Encoder
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
 from training.data.examples import open_stream
-from training.evaluation.evaluate import evaluate, exact_retriever
+from training.data.packed_log import PackedLog
 from training.evaluation.protocols import DataSplit
-from training.fitting import checkpoint
-from training.fitting.optimization import build_optimizers, set_learning_rate, training_step
+from training.fitting import checkpoint, ranks
+from training.fitting.optimization import Stepper, build_optimizers, set_learning_rate
+from training.fitting.validation import validate
 from training.models.closed_form import has_closed_form, solve
 from training.models.model import Model
 
 CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_EVERY_S = 120.0
-_CHECKED_HISTORIES = 256  # their interests must be finite
 
 
 class DivergedError(RuntimeError):
@@ -102,30 +102,51 @@ class Trainer:
         self.selection_metric = config.selection_metric
         self._config, self._catalog = config, catalog
         self._validation = split.validation[: config.validation_users]
-        self._exclude_seen = config.exclude_seen
         torch.manual_seed(config.seed)
         counts = np.bincount(split.train.rows, minlength=len(catalog) + 1)
-        self._model = Model(config, torch.from_numpy(counts))
+        self._device = ranks.own_device(config)
+        # Weights are drawn on the CPU: they are the same wherever they are trained.
+        self._model = Model(config, torch.from_numpy(counts)).to(self._device)
         self.interests = self._model.encoder.interests
         self._optimizers = build_optimizers(self._model, config)
         self._stream = open_stream(
-            config.positions, split.train, config.history, config.batch_size, config.seed
+            config.positions,
+            split.train,
+            config.history,
+            config.batch_size,
+            config.seed,
+            device=self._device,
         )
         self.state = TrainingState()
         self._checkpoint = folder / CHECKPOINT
         self._best = folder / "best.safetensors"
+        ranks.from_first(lambda: self._begin(split.train, initialize))
+        if ranks.rank() > 0 and self._checkpoint.exists():
+            self._resume()
+        ranks.wait()
+        self._stepper = Stepper(self._model, self._optimizers, config)
+        if config.compile:
+            self._model.encoder.compile()
+            self._model.objective.compile()
+
+    def _begin(self, log: PackedLog, initialize: Callable[[Model], None] | None) -> None:
+        """Continue from the checkpoint, or set the weights of a run that begins with its own."""
+        config = self._config
         if self._checkpoint.exists():
-            metadata = checkpoint.load(self._checkpoint, self._model, self._optimizers)
-            self.state = TrainingState(**metadata)
+            self._resume()
         elif has_closed_form(config):
             try:
-                solve(self._model, config, split.train)
+                solve(self._model, config, log)
             except ArithmeticError as error:
                 raise DivergedError(f"ease_l2 = {config.ease_l2:g}: {error}") from error
             self._validate_initial_weights()
         elif initialize is not None:
             initialize(self._model)
             self._validate_initial_weights()
+
+    def _resume(self) -> None:
+        metadata = checkpoint.load(self._checkpoint, self._model, self._optimizers)
+        self.state = TrainingState(**metadata)
 
     def __len__(self) -> int:
         """Examples per epoch."""
@@ -136,15 +157,17 @@ class Trainer:
 
         Returns the weights that were best on validation or, with `finalize`, the final ones.
         on_step(examples, state) is called after each step with the number of its examples.
-        Raises DivergedError if the loss, or a vector that is served, becomes NaN or infinite.
+        Raises DivergedError if the loss, or a vector that is served, becomes NaN or infinite,
+        DeviceMemoryError if the device's memory is too small.
         """
         state = self.state
         self.train(on_step)
         if self._finalize is not None and not state.finished:
             self._finish(self._finalize)
+        ranks.wait()  # until the first has written them
         checkpoint.load(self._best, self._model)
-        vectors = self._model.vectors()
-        return FitResult(self._model.encoder.eval(), vectors, state.best, state.history)
+        model = self._model.cpu()
+        return FitResult(model.encoder.eval(), model.vectors(), state.best, state.history)
 
     def train(
         self, on_step: StepCallback, until: int | None = None, deadline: float = math.inf
@@ -160,22 +183,16 @@ class Trainer:
         while state.epoch < last and not self._patience_exhausted():
             self._train_epoch(on_step)
             self._end_epoch()
-            if time.monotonic() > deadline:
+            if ranks.from_first(lambda: time.monotonic() > deadline):
                 break
         return state.epoch >= last or self._patience_exhausted()
 
     def validate(self) -> dict[str, float]:
         """Metrics of the current weights, by exact search. Raises DivergedError."""
-        self._model.eval()
-        vectors = self._model.vectors()
-        # With cosine scores, the loss may be finite although the weights are not.
-        self._check_finite(vectors, "item vectors")
-        retriever = exact_retriever(
-            self._catalog, self._model.encoder, vectors, self._config.history
-        )
-        if histories := [case.history for case in self._validation[:_CHECKED_HISTORIES]]:
-            self._check_finite(retriever.encode(histories), "interests")
-        return evaluate(retriever, self._validation, self._exclude_seen)
+        try:
+            return validate(self._model, self._catalog, self._validation, self._config)
+        except ArithmeticError as error:
+            raise self._diverged(str(error)) from error
 
     def _patience_exhausted(self) -> bool:
         if self._finalize is not None:
@@ -197,7 +214,7 @@ class Trainer:
         started = saved = time.monotonic()
         seconds_before = state.epoch_seconds
         for examples in batches:
-            losses = training_step(model, self._optimizers, examples)
+            losses = self._stepper.step(examples)
             if not math.isfinite(losses["loss"]):
                 raise self._diverged(f"loss is {losses['loss']}")
             size = examples.size
@@ -221,7 +238,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         state, config = self.state, self._config
-        metrics = self.validate()
+        metrics = ranks.from_first(self.validate)
         state.seconds += state.epoch_seconds
         record = {
             "epoch": state.epoch + 1,
@@ -247,10 +264,6 @@ class Trainer:
         self.state.finished = True
         self._save()
 
-    def _check_finite(self, vectors: NDArray[np.float32], name: str) -> None:
-        if not np.isfinite(vectors).all():
-            raise self._diverged(f"{name} are not finite")
-
     def _diverged(self, reason: str) -> DivergedError:
         return DivergedError(
             f"{reason} in epoch {self.state.epoch + 1}; "
@@ -258,12 +271,16 @@ class Trainer:
         )
 
     # The best weights are written before the checkpoint that refers to them. A run that is killed
-    # between the two repeats that epoch, with the same result.
+    # between the two repeats that epoch, with the same result. Of several ranks the first writes.
 
     def _save(self) -> None:
+        if ranks.rank() > 0:
+            return
         checkpoint.save(self._checkpoint, self._model, self._optimizers, asdict(self.state))
 
     def _save_best(self) -> None:
+        if ranks.rank() > 0:
+            return
         checkpoint.save(self._best, self._model)
 
 

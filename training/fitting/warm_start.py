@@ -59,12 +59,13 @@ def initialize_from(
     source_rows = torch.tensor(source.catalog.rows(catalog.ids))  # for rows 1..N; 0 if new
     known, new = torch.nonzero(source_rows)[:, 0] + 1, torch.nonzero(source_rows == 0)[:, 0] + 1
     table, content = model.table.weight, source.encoder.content
-    copied = torch.from_numpy(source.vectors[source_rows[known - 1].numpy()])
+    copied = torch.from_numpy(source.vectors[source_rows[known - 1].numpy()]).to(table.device)
     table[known] = copied[:, :content]
     if len(new):
         rarer = source.vectors[len(source.vectors) // 2 :, :content]
         lengths = np.linalg.norm(rarer, axis=1)
-        neighbors = torch.from_numpy(_neighbor_sums(log, table.numpy(), new.numpy()))
+        sums = _neighbor_sums(log, table.cpu().numpy(), new.numpy())
+        neighbors = torch.from_numpy(sums).to(table.device)
         initial = F.normalize(neighbors) + _RANDOM_SHARE * F.normalize(table[new])
         table[new] = F.normalize(initial) * float(lengths.mean())
     if with_encoder:
@@ -79,13 +80,14 @@ def train_on_recent(
 
     Recent interactions are few: in an epoch over the whole log they would hardly change the model.
     """
-    stream = open_stream(config.positions, log, config.history, None, config.seed, since)
+    device = model.table.weight.device
+    stream = open_stream(config.positions, log, config.history, None, config.seed, since, device)
     optimizers = build_optimizers(model, config)
     model.train()
     for number in range(passes if len(stream) else 0):
         model.objective.start_epoch(number)
         for examples in stream.epoch(number):
-            training_step(model, optimizers, examples)
+            training_step(model, optimizers, examples, config.precision)
 
 
 def _neighbor_sums(
@@ -114,6 +116,6 @@ def _copy_encoder(encoder: Encoder, source: Encoder, rows: Tensor, source_rows: 
     embeddings = {f"{n}.weight" for n, m in encoder.named_modules() if isinstance(m, nn.Embedding)}
     for name, weight in encoder.state_dict().items():
         if name in embeddings:
-            weight[rows] = weights[name][source_rows]
+            weight[rows] = weights[name][source_rows].to(weight.device)
         else:
             weight.copy_(weights[name])

@@ -29,10 +29,10 @@ def partition(vectors: Tensor, parts: Tensor, count: int) -> Tensor:
     continued, fresh = _k_means(unit, former_centers), _k_means(unit, _draw_centers(unit, count))
     if fresh[1] < _CLEARLY_BETTER * continued[1]:
         return continued[0]
-    overlap = torch.zeros(count, count, dtype=torch.int64)
+    overlap = torch.zeros(count, count, dtype=torch.int64, device=parts.device)
     overlap.index_put_((fresh[0], parts), torch.ones_like(parts), accumulate=True)
-    _, label = linear_sum_assignment(overlap.numpy(), maximize=True)
-    return torch.from_numpy(label)[fresh[0]]
+    _, label = linear_sum_assignment(overlap.cpu().numpy(), maximize=True)
+    return torch.from_numpy(label).to(parts.device)[fresh[0]]
 
 
 def _k_means(unit: Tensor, centers: Tensor) -> tuple[Tensor, float]:
@@ -47,7 +47,7 @@ def _k_means(unit: Tensor, centers: Tensor) -> tuple[Tensor, float]:
 def _draw_centers(unit: Tensor, count: int) -> Tensor:
     """Items (K, D) as first centres, each drawn in proportion to 1 - cosine to the nearest one
     before it (k-means++; Arthur and Vassilvitskii, 2007)."""
-    drawn = [unit[torch.randint(len(unit), ())]]
+    drawn = [unit[torch.randint(len(unit), (), device=unit.device)]]
     for _ in range(count - 1):
         distance = 1 - (unit @ torch.stack(drawn).T).max(dim=1).values
         drawn.append(unit[torch.multinomial(distance.clamp_min(1e-9), 1)[0]])
@@ -56,6 +56,6 @@ def _draw_centers(unit: Tensor, count: int) -> Tensor:
 
 def centers_of(unit: Tensor, parts: Tensor, count: int, instead: Tensor) -> Tensor:
     """The unit centres (K, D) of the parts; of an empty part, that of `instead` (K, D)."""
-    sums = torch.zeros(count, unit.shape[1]).index_add_(0, parts, unit)
+    sums = unit.new_zeros(count, unit.shape[1]).index_add_(0, parts, unit)
     empty = torch.bincount(parts, minlength=count) == 0
     return F.normalize(torch.where(empty[:, None], instead, sums), dim=1)

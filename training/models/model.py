@@ -1,5 +1,7 @@
 """What a fit trains: the item table, the encoder over it, and the objective."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from index.encoders import ENCODERS, Encoder, History, build_encoder
 from index.encoders.arguments import CATALOG_SIZE, MERGE, EncoderArguments, Merge
 from training.data.examples import Examples
 from training.models.item_terms import ItemTerms
-from training.models.negative_sampling import build_sampler
+from training.models.negative_sampling import Negatives, build_sampler
 from training.models.objectives import MAIN_LOSSES, LossInputs, build_objective
 from training.models.objectives.set_matching import next_items, next_values
 from training.models.options import ModelOptions
@@ -35,6 +37,14 @@ def encoder_arguments(options: ModelOptions, items: int) -> dict[str, object]:
 def merge_of(options: ModelOptions) -> Merge:
     """How the main loss merges the scores of the interests."""
     return MAIN_LOSSES[options.model_dump()["objective"]].term.merge
+
+
+class Part(NamedTuple):
+    """The part of a batch, from begin to end, that the process of a rank computes."""
+
+    begin: int
+    end: int
+    rank: int
 
 
 class Model(nn.Module):
@@ -63,9 +73,14 @@ class Model(nn.Module):
     @torch.no_grad()
     def vectors(self) -> NDArray[np.float32]:
         """(N + 1, D): the item vectors as they are served, row 0 zero."""
-        rows = torch.arange(len(self.table.weight))
-        result: NDArray[np.float32] = self._served_vectors(self.table.weight, rows).numpy()
+        result: NDArray[np.float32] = self.vectors_on_device().cpu().numpy()
         return result
+
+    @torch.no_grad()
+    def vectors_on_device(self) -> Tensor:
+        """As vectors, where the model is."""
+        weight = self.table.weight.detach()
+        return self._served_vectors(weight, torch.arange(len(weight), device=weight.device))
 
     def start_epoch(self) -> None:
         """Assign each item to a part by its present vector, if the objective partitions them."""
@@ -77,15 +92,41 @@ class Model(nn.Module):
             F.normalize(content, dim=-1) if self._cosine_scores else content, rows
         )
 
-    def forward(self, examples: Examples) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, and its terms."""
-        rows = torch.from_numpy(examples.rows)
-        targets = torch.from_numpy(examples.targets)
+    def forward(
+        self, examples: Examples, part: Part | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch, or of a part of it, and its terms.
+
+        The negatives and the dropout of a part are those of the whole batch, from the state of
+        torch's generator, which is left as after the whole. What encoder and losses draw is the
+        rank's own.
+        """
+        negatives = self._sample(examples.targets[examples.targets > 0])
+        if part is None:
+            return self._losses(examples, negatives, None)
+        device = self.table.weight.device
+        keep = None
+        if self._dropout:
+            shape = *examples.rows.shape, self.encoder.dim
+            whole = self._drop(torch.ones(shape, device=device))
+            keep = whole[part.begin : part.end]
+        own, negatives = _cut(examples, negatives, part)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(int(torch.randint(2**62, ())) + part.rank)
+            return self._losses(own, negatives, keep)
+
+    def _drop(self, vectors: Tensor) -> Tensor:
+        return F.dropout(vectors, self._dropout, self.training)
+
+    def _losses(
+        self, examples: Examples, negatives: Negatives, keep: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """keep: factors of the history vectors' dropout; None draws them."""
+        rows, targets = examples.rows, examples.targets
         ends = targets > 0
         count = self.objective.future_items
         futures = next_items(targets, count) if count else targets.new_empty(0)
         targets = targets[ends]
-        negatives = self._sample(targets)
         # One lookup, so that the table gets one gradient.
         looked_up = torch.cat([rows.flatten(), targets, negatives.rows, futures.flatten()])
         history_vectors, target_vectors, negative_vectors, future_vectors = torch.split(
@@ -94,7 +135,7 @@ class Model(nn.Module):
         )
         history = History(rows, history_vectors.view(*rows.shape, -1), rows > 0)
         # Dropout makes the encoder's task harder. The losses compare with the items as they are.
-        dropped = F.dropout(history.vectors, self._dropout, self.training)
+        dropped = self._drop(history.vectors) if keep is None else history.vectors * keep
         read = history._replace(vectors=dropped)
         content = history.vectors[..., : self.encoder.content]
         inputs = LossInputs(
@@ -116,11 +157,22 @@ class Model(nn.Module):
         return result
 
 
+def _cut(examples: Examples, negatives: Negatives, part: Part) -> tuple[Examples, Negatives]:
+    """The part of a batch, with the same negatives."""
+    own = slice(part.begin, part.end)
+    rows, targets, weights = examples
+    if (log_q := negatives.target_log_q) is not None:
+        before = int((targets[: part.begin] > 0).sum())
+        log_q = log_q[before : before + int((targets[own] > 0).sum())]
+    cut = Examples(rows[own], targets[own], None if weights is None else weights[own])
+    return cut, negatives._replace(target_log_q=log_q)
+
+
 def _target_weights(
     examples: Examples, ends: Tensor, count: int
 ) -> tuple[Tensor | None, Tensor | None]:
     """Of the targets (B,), and of the next `count` items (B, count), if any are learnt."""
     if examples.weights is None:
         return None, None
-    weights = torch.from_numpy(examples.weights)
+    weights = examples.weights
     return weights[ends], next_values(weights, ends, count) if count else None

@@ -59,6 +59,8 @@ def in_batch(popularity: Tensor) -> Sampler:
     share = popularity.clamp_min(1) / popularity[1:].sum()
 
     def draw(targets: Tensor) -> Negatives:
+        nonlocal share
+        share = share.to(targets.device)  # once
         log_q = (share[targets] * len(targets)).log()
         return Negatives(targets, log_q, log_q)
 

@@ -45,6 +45,8 @@ _NO_EFFECT_ON_THE_RELEASE = {
     "webhook",
     "webhook_attempts",
 }
+# Settings of the fit without effect on it: a run goes on where there is no GPU.
+_COMPUTATION = {"device", "compile"}
 
 
 class NightConfig(BaseModel):
@@ -235,6 +237,8 @@ class NightConfig(BaseModel):
         """The settings that the release depends on, as JSON."""
         dumped = self.model_dump_json(exclude=_NO_EFFECT_ON_THE_RELEASE)
         settings: dict[str, Any] = json.loads(dumped)
+        for table in ("fit", "warm"):
+            settings[table] = {k: v for k, v in settings[table].items() if k not in _COMPUTATION}
         return settings
 
 

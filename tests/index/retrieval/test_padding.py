@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,15 +41,15 @@ def test_an_unknown_item_leaves_no_gap() -> None:
 
 def test_no_histories_give_no_rows() -> None:
     assert pad_histories([], 3).shape == (0, 3)
-    none = np.zeros(0, int)
+    none = torch.zeros(0, dtype=torch.int64)
     assert pad_slices(none, none, none, 3).shape == (0, 3)
 
 
 def test_slices_may_overlap_and_stay_in_their_bounds() -> None:
-    rows = np.arange(10, 16, dtype=np.int32)
-    padded = pad_slices(rows, np.array([0, 0, 2, 4]), np.array([1, 4, 6, 4]), 3)
+    rows = torch.arange(10, 16, dtype=torch.int32)
+    padded = pad_slices(rows, torch.tensor([0, 0, 2, 4]), torch.tensor([1, 4, 6, 4]), 3)
     assert padded.tolist() == [[0, 0, 10], [11, 12, 13], [13, 14, 15], [0, 0, 0]]
-    assert padded.dtype == np.int64
+    assert padded.dtype == torch.int32
 
 
 @REPEATABLE
@@ -67,4 +68,5 @@ def test_pad_slices_agrees_with_pad_histories(histories: list[list[int]], length
     starts = ends - [len(history) for history in known]
     flat = np.array([row for history in known for row in history], dtype=np.int32)
     expected = pad_histories(histories, length)
-    np.testing.assert_array_equal(pad_slices(flat, starts, ends, length), expected)
+    given = (torch.from_numpy(each) for each in (flat, starts, ends))
+    np.testing.assert_array_equal(pad_slices(*given, length), expected)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from training.data.examples import Examples, ExampleStream, Positions, SequenceStream, open_stream
 from training.data.packed_log import PackedLog
@@ -73,7 +74,7 @@ def positions_of(stream: SequenceStream, epoch: int, first: int = 0) -> list[tup
         (rows[: end + 1][rows[: end + 1] > 0].tolist(), int(targets[end]))
         for batch in stream.epoch(epoch, first)
         for rows, targets in zip(batch.rows, batch.targets, strict=True)
-        for end in targets.nonzero()[0]
+        for end in targets.nonzero().flatten()
     ]
 
 
@@ -112,7 +113,7 @@ def test_batches_of_sequences_are_about_as_large_as_asked_with_little_padding():
     assert sizes.sum() == len(stream)
     assert len(batches) <= stream.batches
     assert sizes.max() < 200 + 50
-    assert sum(batch.rows.size for batch in batches) < 1.2 * len(stream)
+    assert sum(batch.rows.numel() for batch in batches) < 1.2 * len(stream)
 
 
 def test_an_epoch_of_sequences_depends_only_on_seed_and_epoch_and_can_be_resumed():
@@ -127,7 +128,7 @@ def test_an_epoch_of_sequences_depends_only_on_seed_and_epoch_and_can_be_resumed
 
 def weights_by_target(batch: Examples) -> list[tuple[int, float]]:
     assert batch.weights is not None
-    assert batch.weights.dtype == np.float32
+    assert batch.weights.dtype == torch.float32
     assert batch.weights.shape == batch.targets.shape
     targets = batch.targets > 0
     return [*zip(batch.targets[targets].tolist(), batch.weights[targets].tolist(), strict=True)]

@@ -1,6 +1,5 @@
 """What the losses see of a batch."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -22,7 +21,7 @@ def test_dropout_is_for_the_encoder_and_the_losses_see_clean_items():
     config = FitConfig(dim=8, hidden=8, interests=2, history=4, dropout=0.5, negatives=5)
     torch.manual_seed(0)
     model = Model(config, torch.ones(10, dtype=torch.int64)).train()
-    examples = Examples(np.array([[0, 1, 2, 3], [4, 5, 6, 7]]), np.array([8, 9]))
+    examples = Examples(torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]]), torch.tensor([8, 9]))
     given = []
     model.encoder.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0].vectors))
     batch = inputs_of(model, examples)
@@ -47,7 +46,7 @@ def test_reconstruction_of_clean_vectors_is_asked_for_whatever_is_dropped():
     )
     torch.manual_seed(0)
     model = Model(config, torch.ones(10, dtype=torch.int64)).train()
-    examples = Examples(np.array([[0, 1, 2, 3], [4, 5, 6, 7]]), np.array([8, 9]))
+    examples = Examples(torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]]), torch.tensor([8, 9]))
     batch = inputs_of(model, examples)
     zeros = batch._replace(
         interests=batch.interests._replace(raw=torch.zeros_like(batch.interests.raw))
@@ -70,7 +69,9 @@ def test_every_loss_of_several_interests_teaches_every_weight(objective, readout
     torch.manual_seed(0)
     model = Model(config, torch.ones(10, dtype=torch.int64)).train()
     model.start_epoch()
-    loss, terms = model(Examples(np.array([[0, 1, 2, 3]] * 9), np.array([[0, 2, 3, 9]] * 9)))
+    loss, terms = model(
+        Examples(torch.tensor([[0, 1, 2, 3]] * 9), torch.tensor([[0, 2, 3, 9]] * 9))
+    )
     loss.backward()
     assert set(terms) == {objective, "mutual_information"}
     for name, parameter in model.named_parameters():
@@ -86,10 +87,10 @@ def test_all_positions_at_once_have_the_loss_and_the_gradient_of_one_prefix_an_e
     torch.manual_seed(0)
     model = Model(config, torch.ones(10, dtype=torch.int64))
     sequences = Examples(
-        np.array([[0, 1, 2, 3], [4, 5, 6, 7]]), np.array([[0, 2, 3, 9], [5, 0, 7, 8]])
+        torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]]), torch.tensor([[0, 2, 3, 9], [5, 0, 7, 8]])
     )
     rows = [[0, 0, 0, 1], [0, 0, 1, 2], [0, 1, 2, 3], [0, 0, 0, 4], [0, 4, 5, 6], [4, 5, 6, 7]]
-    one_by_one = Examples(np.array(rows), np.array([2, 3, 9, 5, 7, 8]))
+    one_by_one = Examples(torch.tensor(rows), torch.tensor([2, 3, 9, 5, 7, 8]))
     assert sequences.size == one_by_one.size == 6
     gradients = []
     for examples in (sequences, one_by_one):
@@ -100,7 +101,7 @@ def test_all_positions_at_once_have_the_loss_and_the_gradient_of_one_prefix_an_e
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
-SEQUENCES = np.array([[0, 1, 2, 3], [4, 5, 6, 7]]), np.array([[0, 2, 3, 9], [5, 0, 7, 8]])
+SEQUENCES = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]]), torch.tensor([[0, 2, 3, 9], [5, 0, 7, 8]])
 
 
 def a_model(positions: str, objective: str) -> Model:
@@ -112,7 +113,7 @@ def a_model(positions: str, objective: str) -> Model:
 
 
 def test_each_target_and_each_next_item_comes_with_its_weight():
-    weights = np.array([[0, 2, 3, 9], [5, 0, 7, 8]], np.float32) / 10
+    weights = torch.tensor([[0, 2, 3, 9], [5, 0, 7, 8]]) / 10
     batch = inputs_of(a_model("all", "set-matching"), Examples(*SEQUENCES, weights))
     assert batch.weights is not None
     torch.testing.assert_close(batch.weights, batch.targets / 10)
@@ -128,9 +129,9 @@ def test_each_target_and_each_next_item_comes_with_its_weight():
     [("last", "softmax"), ("last", "served-max"), ("all", "served-max"), ("all", "set-matching")],
 )
 def test_weights_of_1_give_the_same_loss_and_gradient_to_the_bit(positions, objective):
-    rows, targets = SEQUENCES if positions == "all" else (SEQUENCES[0], np.array([9, 8]))
+    rows, targets = SEQUENCES if positions == "all" else (SEQUENCES[0], torch.tensor([9, 8]))
     results = []
-    for weights in (None, np.ones(targets.shape, np.float32)):
+    for weights in (None, torch.ones(targets.shape)):
         model = a_model(positions, objective)
         loss, _ = model(Examples(rows, targets, weights))
         loss.backward()

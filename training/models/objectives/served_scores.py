@@ -10,11 +10,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-_USERS_PER_BLOCK = 32  # then the scores of all interests stay in the processor's cache
+# On the CPU the scores of all interests then stay in its cache; a GPU needs more work at a time.
+_USERS_PER_BLOCK = {"cpu": 32, "cuda": 1024}
 
 
 def served_scores(interests: Tensor, items: Tensor) -> Tensor:
     """max_k z_k . e of interests (B, K, D) and items (S, D): (B, S)."""
+    if torch.is_autocast_enabled(
+        kind := interests.device.type
+    ):  # which has no part in what follows
+        interests, items = (each.to(torch.get_autocast_dtype(kind)) for each in (interests, items))
     result: Tensor = _ServedScores.apply(interests, items)  # type: ignore[no-untyped-call]
     return result
 
@@ -26,7 +31,7 @@ class _ServedScores(torch.autograd.Function):
     def forward(ctx: FunctionCtx, interests: Tensor, items: Tensor) -> Tensor:
         best = interests.new_empty(len(interests), len(items))
         winners = torch.empty_like(best, dtype=torch.int64)
-        for users in _blocks(len(interests)):
+        for users in _blocks(interests):
             scores = interests[users].flatten(0, 1) @ items.T
             scores = scores.view(-1, interests.shape[1], len(items))
             torch.max(scores, dim=1, out=(best[users], winners[users]))
@@ -39,7 +44,7 @@ class _ServedScores(torch.autograd.Function):
         (best_gradient,) = gradients
         interests_gradient = torch.empty_like(interests)
         items_gradient = torch.zeros_like(items)
-        for users in _blocks(len(interests)):
+        for users in _blocks(interests):
             vectors = interests[users]
             scores_gradient = vectors.new_zeros(*vectors.shape[:2], len(items))
             scores_gradient.scatter_(1, winners[users][:, None], best_gradient[users][:, None])
@@ -49,5 +54,6 @@ class _ServedScores(torch.autograd.Function):
         return interests_gradient, items_gradient
 
 
-def _blocks(users: int) -> Iterator[slice]:
-    return (slice(first, first + _USERS_PER_BLOCK) for first in range(0, users, _USERS_PER_BLOCK))
+def _blocks(interests: Tensor) -> Iterator[slice]:
+    size = _USERS_PER_BLOCK.get(interests.device.type, 32)
+    return (slice(first, first + size) for first in range(0, len(interests), size))

@@ -65,9 +65,9 @@ class SetMatching(LossTerm):
 def assign(cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The pairs of least cost of each example, cost (B, K, W): indices of example, row and column,
     each (B * min(K, W),)."""
-    pairs = [np.stack(linear_sum_assignment(matrix)) for matrix in cost.numpy()]
-    rows, columns = torch.from_numpy(np.concatenate(pairs, axis=1))
-    examples = torch.arange(len(cost)).repeat_interleave(min(cost.shape[1:]))
+    pairs = [np.stack(linear_sum_assignment(matrix)) for matrix in cost.float().cpu().numpy()]
+    rows, columns = torch.from_numpy(np.concatenate(pairs, axis=1)).to(cost.device)
+    examples = torch.arange(len(cost), device=cost.device).repeat_interleave(min(cost.shape[1:]))
     return examples, rows, columns
 
 
@@ -78,7 +78,7 @@ def next_items(targets: Tensor, count: int) -> Tensor:
     targets (B, L): the next item after each position, 0 = none.
     """
     futures = next_values(targets, targets > 0, count)
-    earlier = torch.ones(count, count, dtype=torch.bool).tril(-1)
+    earlier = torch.ones(count, count, dtype=torch.bool, device=targets.device).tril(-1)
     repeats = ((futures[:, :, None] == futures[:, None, :]) & earlier).any(dim=2)
     return futures.masked_fill(repeats, 0)
 

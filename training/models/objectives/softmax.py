@@ -30,6 +30,8 @@ def softmax_loss(batch: LossInputs, target_logits: Tensor, negative_logits: Tens
     Logits are corrected for how often a row is drawn (logQ), and a negative that is the target
     itself is left out.
     """
+    if negative_logits.dtype == torch.bfloat16:  # too coarse for sums of many
+        target_logits, negative_logits = target_logits.float(), negative_logits.float()
     if batch.all_positions:  # whose examples are many; other fits keep the digits they had
         target_logits, negative_logits = _without_log_q(batch, target_logits, negative_logits)
         others = log_normalizer(negative_logits, batch.targets, batch.negatives)

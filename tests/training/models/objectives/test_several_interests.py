@@ -117,9 +117,7 @@ def a_model(**settings: object) -> tuple[Model, LossInputs]:
     model.start_epoch()
     seen: list[LossInputs] = []
     model.objective.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    model(
-        Examples(torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]]).numpy(), torch.tensor([8, 9]).numpy())
-    )
+    model(Examples(torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]]), torch.tensor([8, 9])))
     return model, seen[0]
 
 

@@ -1,0 +1,139 @@
+"""A fit by two processes: equal to that by one, whatever rank is killed, whenever.
+
+    python tests/evidence/rank_kills.py [--kills 10] [--users 2000] [--epochs 6] [--seed 0]
+
+A synthetic log is fitted by one process, and by two that torchrun starts. Then again by two, of
+which one, drawn at random, is killed (SIGKILL) at a random moment; the same command is given again,
+until it ends, and after that in a new folder, until so many ranks were killed. Losses and metrics
+of one process and of two are compared, and the item vectors of killed fits with those of the fit by
+two that was not. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from index.release.manifest import VECTORS
+from training.data.synthetic import write_synthetic
+
+RANKS = 2
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", str(RANKS)]
+METRIC, LOSS_TOLERANCE = "recall@50", 1e-3
+SMALL = ["--encoder", "re4", "--interests", "4", "--dim", "16"]
+SMALL += ["--negatives", "100", "--batch-size", "127"]
+_LAST = 0.9  # of the duration of a whole fit: kills come before
+
+
+def fit(log: Path, root: Path, epochs: int, ranks: int) -> subprocess.Popen[bytes]:
+    launcher = TORCHRUN if ranks > 1 else []
+    command = [*launcher, "-m", "training", "fit", str(log), "--root", str(root), *SMALL]
+    return subprocess.Popen(
+        [sys.executable, *command, "--device", "cpu", "--epochs", str(epochs)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def completed(process: subprocess.Popen[bytes]) -> None:
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+
+
+def kill_one(process: subprocess.Popen[bytes], generator: random.Random) -> int | None:
+    """The rank that was killed; None if there was none any more."""
+    with suppress(psutil.NoSuchProcess):
+        running = [
+            child
+            for child in psutil.Process(process.pid).children()
+            if child.status() != psutil.STATUS_ZOMBIE and "training" in child.cmdline()
+        ]
+        if len(running) == RANKS:
+            rank = generator.randrange(RANKS)
+            running[rank].send_signal(signal.SIGKILL)
+            return rank
+    return None
+
+
+def result_of(root: Path) -> dict[str, Any]:
+    [draft] = [path for path in (root / "drafts").iterdir() if not path.name.startswith(".")]
+    left = [path.name for path in (root / "drafts").iterdir() if path.name.startswith(".")]
+    records = (draft / "history.jsonl").read_text().splitlines()
+    vectors = np.load(draft / VECTORS)
+    metrics = json.loads((draft / "manifest.json").read_text())["metrics"]["validation"]
+    losses = [json.loads(record)["losses"]["loss"] for record in records]
+    return {"metric": metrics[METRIC], "losses": losses, "vectors": vectors, "left": left}
+
+
+def killed_until_done(
+    log: Path, root: Path, epochs: int, within_s: float, kills: int, generator: random.Random
+) -> list[int]:
+    """The ranks that were killed, `kills` at most, before a fit got to its end."""
+    killed: list[int] = []
+    while True:
+        process = fit(log, root, epochs, RANKS)
+        if len(killed) < kills:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(generator.uniform(0.3, _LAST) * within_s)
+            if (rank := kill_one(process, generator)) is not None:
+                killed.append(rank)
+                process.communicate()
+                if process.returncode:
+                    continue
+        completed(process)
+        return killed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in {"kills": 10, "users": 2000, "epochs": 6, "seed": 0}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    arguments = parser.parse_args()
+    generator, epochs = random.Random(arguments.seed), arguments.epochs
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_synthetic(folder, arguments.users, max(arguments.users // 2, 50), arguments.seed)
+        log = folder / "interactions.parquet"
+        completed(fit(log, folder / "one", epochs, 1))
+        start = time.monotonic()
+        completed(fit(log, folder / "two", epochs, RANKS))
+        duration = time.monotonic() - start
+        one, two = result_of(folder / "one"), result_of(folder / "two")
+        killed: list[int] = []
+        same, fits = True, 0
+        while len(killed) < arguments.kills:
+            root, fits = folder / f"killed-{fits}", fits + 1
+            left = arguments.kills - len(killed)
+            killed += killed_until_done(log, root, epochs, duration, left, generator)
+            ended = result_of(root)
+            same &= bool(np.array_equal(ended["vectors"], two["vectors"])) and not ended["left"]
+    difference = max(abs(a - b) for a, b in zip(one["losses"], two["losses"], strict=True))
+    summary = {
+        "evidence": "rank-kills",
+        "date": date.today().isoformat(),
+        "kills": len(killed),
+        "killed_by_rank": [killed.count(rank) for rank in range(RANKS)],
+        "fits": fits,
+        "same_vectors_after_kills": same,
+        f"{METRIC}_one": round(one["metric"], 4),
+        f"{METRIC}_two": round(two["metric"], 4),
+        "largest_loss_difference": float(f"{difference:.2g}"),
+        "passed": same and difference < LOSS_TOLERANCE,
+    }
+    print(json.dumps(summary))
+    sys.exit(not summary["passed"])
+
+
+if __name__ == "__main__":
+    main()
