@@ -29,6 +29,7 @@ from service.http.responses import error_response
 from service.http.routes import add_routes
 from service.http.routing import DirectRoute
 from service.http.state import ServiceState
+from service.page.routes import add_page
 from service.serving.batching import Engine
 from service.serving.guarded_engine import GuardedEngine
 from service.serving.release_loader import ReleaseLoader
@@ -58,6 +59,8 @@ def create_app(settings: Settings) -> FastAPI:
     state = _create_state(settings)
     app.state.service = state
     add_docs_page(app)
+    if settings.has_page:
+        add_page(app, state)
     if state.hosts is not None:
         app.add_middleware(HostCheck, hosts=state.hosts)
     app.add_middleware(

@@ -11,7 +11,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from index.ann.engine_names import EngineName, check_engine
 from index.ann.kernel_names import KernelName
-from service.settings_sources import PREFIX, ConfigFile, Environment, SecretsFolder, option_of
+from service.settings_sources import (
+    PREFIX,
+    ConfigFile,
+    Environment,
+    SecretsFolder,
+    with_secret_files,
+)
 from service.settings_types import (
     Device,
     Hosts,
@@ -20,6 +26,7 @@ from service.settings_types import (
     Proxies,
     Rate,
     Root,
+    RootPath,
     is_loopback,
 )
 
@@ -108,20 +115,7 @@ class StoreSettings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _read_secret_files(cls, given: Any) -> Any:
-        for name in SECRETS:
-            file = given.get(f"{name}_file")
-            if file is None:
-                continue
-            option = option_of(name)
-            if given.get(name) is not None:
-                raise ValueError(f"{option} and {option}-file: both given; give one")
-            try:
-                given = {**given, name: Path(file).read_text(encoding="utf-8").strip()}
-            except (OSError, UnicodeDecodeError) as error:
-                raise ValueError(f"{option}-file: cannot be read ({error})") from None
-            if not given[name]:
-                raise ValueError(f"{option}-file: {file} is empty; write the secret there")
-        return given
+        return with_secret_files(given, SECRETS)
 
 
 SECRETS = ("admin_key", "redis_url", "redis_password", "engine_uri")
@@ -134,6 +128,9 @@ class Settings(StoreSettings):
     """
 
     host: str = Field("127.0.0.1", description="address to listen on")
+    root_path: RootPath = Field(
+        "", description="path that a proxy in front takes off, such as /candidates"
+    )
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
     workers: int = Field(1, ge=1, le=256, description="server processes, one core each")
     keys_file: Path | None = Field(
@@ -168,6 +165,9 @@ class Settings(StoreSettings):
         description="host names that requests may name besides localhost and addresses, separated "
         "by commas, such as shop.example or *.shop.example; * allows all. Without it, none if a "
         "loopback address is served without keys, else all",
+    )
+    page: Literal["auto", "on", "off"] = Field(
+        "auto", description="whether / is a page to try the service; auto: unless keys are needed"
     )
     cors_origins: Origins | None = Field(
         None, description="web origins whose pages may call the service, separated by commas"
@@ -292,6 +292,11 @@ class Settings(StoreSettings):
         if self.allowed_hosts is not None:
             return None if "*" in self.allowed_hosts.split(",") else self.allowed_hosts
         return "" if self.keys_file is None and is_loopback(self.host) else None
+
+    @property
+    def has_page(self) -> bool:
+        """Whether the page is served."""
+        return self.keys_file is None if self.page == "auto" else self.page == "on"
 
     @property
     def has_admin(self) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,24 @@ def variable_of(name: str) -> str:
 
 # Former option -> present option.
 RENAMED_OPTIONS = {option_of(old): option_of(new) for old, new in _RENAMED.items()}
+
+
+def with_secret_files(given: dict[str, Any], secrets: Iterable[str]) -> dict[str, Any]:
+    """The settings with each secret that a file holds. Raises ValueError for unusable files."""
+    for name in secrets:
+        file = given.get(f"{name}_file")
+        if file is None:
+            continue
+        option = option_of(name)
+        if given.get(name) is not None:
+            raise ValueError(f"{option} and {option}-file: both given; give one")
+        try:
+            given = {**given, name: Path(file).read_text(encoding="utf-8").strip()}
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{option}-file: cannot be read ({error})") from None
+        if not given[name]:
+            raise ValueError(f"{option}-file: {file} is empty; write the secret there")
+    return given
 
 
 class Environment(EnvSettingsSource):

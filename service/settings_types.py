@@ -100,6 +100,13 @@ def _key_prefix(text: str) -> str:
     return text
 
 
+def _root_path(text: str) -> str:
+    path = text.rstrip("/")
+    if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
+        raise ValueError("a path starts with / and has letters, digits and ._~-, such as /shop/re4")
+    return path
+
+
 Root = Annotated[Path, AfterValidator(_root)]
 Rate = Annotated[str, AfterValidator(_rate)]
 Origins = Annotated[str, AfterValidator(_origins)]
@@ -107,6 +114,7 @@ Hosts = Annotated[str, AfterValidator(_hosts)]
 Proxies = Annotated[str, AfterValidator(_proxies)]
 Device = Annotated[str, AfterValidator(_device)]
 KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
+RootPath = Annotated[str, AfterValidator(_root_path)]
 
 
 def is_loopback(host: str) -> bool:

@@ -24,17 +24,17 @@ _Endpoint = Callable[[Request], Awaitable[Response]]
 
 def add_docs_page(app: FastAPI) -> None:
     """Serve /docs, where every endpoint can be tried, and the two files it loads."""
-    app.add_route(_PATH, _page(app.title), include_in_schema=False)
+    app.add_route(_PATH, _page(app.title, app.root_path), include_in_schema=False)
     for url, media_type in _MEDIA_TYPES.items():
         app.add_route(url, _asset(url, media_type), include_in_schema=False)
 
 
-def _page(title: str) -> _Endpoint:
+def _page(title: str, root_path: str) -> _Endpoint:
     response = get_swagger_ui_html(
-        openapi_url="/openapi.json",
+        openapi_url=f"{root_path}/openapi.json",
         title=title,
-        swagger_js_url=_SCRIPT_URL,
-        swagger_css_url=_STYLE_URL,
+        swagger_js_url=root_path + _SCRIPT_URL,
+        swagger_css_url=root_path + _STYLE_URL,
         swagger_favicon_url="data:,",
         swagger_ui_parameters={"validatorUrl": None},  # else Swagger UI asks a foreign host
     )

@@ -17,7 +17,8 @@ from pathlib import Path
 from index.ann.engine import Engine
 from index.ann.kernel_choice import AUTO
 from index.release.errors import ReleaseError
-from index.release.manifest import CURRENT, RELEASES
+from index.release.listing import release_folder
+from index.release.manifest import CURRENT
 from index.release.reading import Release, open_release, read_current
 from index.retrieval.retriever import Query
 from service.settings import MAX_K
@@ -124,14 +125,25 @@ class ReleaseLoader:
                 raise
         return True
 
+    async def open(self, release_id: str) -> Release:
+        """Another release, verified and warmed up, which is not put into use.
+
+        Raises ReleaseError if it cannot be opened.
+        """
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor,
+            _open_and_warm_up,
+            release_folder(self._root, release_id),
+            self._device,
+            self._kernel,
+            self._engine,
+        )
+
     async def _load(self, pointer: Pointer) -> None:
         if pointer.id is None:
             raise ReleaseError(f"{self._root / CURRENT}: is gone; publish or roll back")
         start = self._clock()
-        folder = self._root / RELEASES / pointer.id
-        release = await asyncio.get_running_loop().run_in_executor(
-            self._executor, _open_and_warm_up, folder, self._device, self._kernel, self._engine
-        )
+        release = await self.open(pointer.id)
         if self.release is not None:
             # The files that workers share keep a label for ever, so it is set to 0 as well.
             self._metrics.release.labels(self.release.id).set(0)

@@ -17,39 +17,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from index.release.atomic_io import atomic_path
+from training.data.shop_titles import PRODUCT_LINES, make_title
 
-_PRODUCT_LINES = {
-    "Running": ("Trail running shoes", "Road running shoes", "Running belt", "Hydration vest"),
-    "Cycling": ("Road bike helmet", "Bib shorts", "Bike light", "Clipless pedals"),
-    "Swimming": ("Swim goggles", "Training fins", "Wetsuit", "Pull buoy"),
-    "Climbing": ("Climbing shoes", "Climbing harness", "Dynamic rope", "Quickdraw set"),
-    "Camping": ("Two-person tent", "Sleeping bag", "Camp stove", "Headlamp"),
-    "Fishing": ("Fly rod", "Spinning reel", "Lure box", "Waders"),
-    "Yoga": ("Yoga mat", "Cork block", "Meditation cushion", "Yoga leggings"),
-    "Football": ("Football boots", "Shin guards", "Match ball", "Goalkeeper gloves"),
-    "Coffee": ("Espresso machine", "Burr grinder", "Pour-over dripper", "Coffee beans"),
-    "Tea": ("Green tea", "Oolong tea", "Cast-iron teapot", "Herbal infusion"),
-    "Baking": ("Stand mixer", "Bread tin", "Piping set", "Sourdough basket"),
-    "Kitchen knives": ("Chef's knife", "Paring knife", "Whetstone", "Cutting board"),
-    "Gardening": ("Pruning shears", "Raised bed", "Seed collection", "Watering can"),
-    "House plants": ("Ceramic planter", "Grow lamp", "Potting mix", "Fern"),
-    "Woodworking": ("Hand plane", "Chisel set", "Bar clamp", "Marking gauge"),
-    "Painting": ("Watercolour set", "Acrylic paint", "Sable brush", "Stretched canvas"),
-    "Knitting": ("Merino yarn", "Circular needles", "Stitch markers", "Pattern book"),
-    "Photography": ("Prime lens", "Travel tripod", "Camera bag", "Filter kit"),
-    "Guitar": ("Acoustic guitar", "Guitar strings", "Effects pedal", "Clip-on tuner"),
-    "Piano": ("Digital piano", "Piano bench", "Sheet music", "Sustain pedal"),
-    "Vinyl": ("Turntable", "Phono preamplifier", "Record brush", "Record crate"),
-    "Headphones": ("Studio headphones", "Wireless earbuds", "Headphone amplifier", "Ear pads"),
-    "Board games": ("Strategy game", "Party game", "Cooperative game", "Card sleeves"),
-    "Puzzles": ("Jigsaw puzzle", "Wooden puzzle", "Puzzle cube", "Puzzle table"),
-    "Model trains": ("Steam locomotive", "Freight wagon", "Curved track", "Station building"),
-    "Astronomy": ("Refractor telescope", "Eyepiece", "Star atlas", "Equatorial mount"),
-    "Aquariums": ("Glass aquarium", "Canister filter", "Aquarium plant", "Fish food"),
-    "Dogs": ("Dog harness", "Chew toy", "Dog bed", "Training treats"),
-    "Cats": ("Scratching post", "Cat fountain", "Wand toy", "Cat carrier"),
-    "Crime novels": ("Nordic mystery", "Courtroom thriller", "Cosy mystery", "Spy novel"),
-}
 _MIN_CATEGORY_SIZE = 25  # items; small catalogues have fewer categories
 _INTERESTS = (2, 4)
 _LENGTHS = (6, 14)
@@ -105,13 +74,13 @@ def write_synthetic(
 
 def _make_items(count: int, rng: np.random.Generator) -> _Items:
     """Items spread over categories, and within them over lines; ids are unrelated to either."""
-    names = list(_PRODUCT_LINES)[: max(count // _MIN_CATEGORY_SIZE, _INTERESTS[1])]
+    names = list(PRODUCT_LINES)[: max(count // _MIN_CATEGORY_SIZE, _INTERESTS[1])]
     index = np.arange(count)
     categories = index % len(names)
     line = index // len(names) % 4
     model = index // len(names) // 4 + 1
     titles = [
-        f"{_PRODUCT_LINES[names[c]][n]}, model {m}"
+        make_title(names[c], PRODUCT_LINES[names[c]], n, m)
         for c, n, m in zip(categories, line, model, strict=True)
     ]
     ids = [f"item-{number:05d}" for number in rng.permutation(count)]

@@ -54,7 +54,7 @@ async def recommended(
     state.engine.admit(deadline)
     history, degraded = await _read_history(state, body)
     history_end = time.perf_counter()
-    query = _query(body, history, state.settings.interest_overlap_sample_rate)
+    query = query_of(body, history, state.settings.interest_overlap_sample_rate)
     result = await state.engine.answer(query, is_disconnected, deadline)
     content = orjson.dumps(recommendations(result, body.explain, degraded))
     total_s = time.perf_counter() - start
@@ -73,7 +73,7 @@ async def batch(request: Request, body: RecommendBatch) -> Response:
     valid = [item for item in body.validated if isinstance(item, RecommendRequest)]
     histories = await asyncio.gather(*(_read_history(state, item) for item in valid))
     queries = [
-        _query(item, history, state.settings.interest_overlap_sample_rate)
+        query_of(item, history, state.settings.interest_overlap_sample_rate)
         for item, (history, _) in zip(valid, histories, strict=True)
     ]
     outcomes: list[Outcome] = []
@@ -125,7 +125,9 @@ def _history_source(body: RecommendRequest, history: Sequence[str]) -> str:
     return "posted" if posted else "none"
 
 
-def _query(body: RecommendRequest, history: Sequence[str], overlap_sample_rate: float) -> Query:
+def query_of(
+    body: RecommendRequest, history: Sequence[str], overlap_sample_rate: float = 0.0
+) -> Query:
     categories = body.categories
     return Query(
         history,

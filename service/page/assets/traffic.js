@@ -1,0 +1,92 @@
+/** Live traffic, from the counters of /metrics: rates are differences between two readings. */
+
+import { call } from "./api.js";
+import { $, h, number, sparkline } from "./dom.js";
+
+const INTERVAL_MS = 2000;
+const KEPT = 60; // readings
+const SAMPLE = /^(\w+)(?:\{(.*)\})? (\S+)/;
+const OWN = /^\/(page\b.*|metrics|)$/;
+
+let readings = [];
+let timer = null;
+
+export function startTraffic(fail) {
+  stopTraffic();
+  const read = async () => {
+    try {
+      if (!document.hidden) {
+        readings = [...readings, parse(await call("GET", "metrics", { text: true }))].slice(-KEPT);
+        draw();
+        fail(null);
+      }
+    } catch (error) {
+      fail(error);
+    }
+  };
+  read();
+  timer = setInterval(read, INTERVAL_MS);
+}
+
+export function stopTraffic() {
+  clearInterval(timer);
+  timer = null;
+}
+
+function parse(text) {
+  const reading = { time: performance.now() / 1000, requests: 0, errors: 0, refused: 0, routes: new Map(), buckets: new Map() };
+  for (const line of text.split("\n")) {
+    const [, name, labels = "", value] = SAMPLE.exec(line) ?? [];
+    if (name === "re4_requests_total") {
+      const [route, status] = [label(labels, "route"), Number(label(labels, "status"))];
+      if (OWN.test(route)) continue;
+      reading.requests += Number(value);
+      if (status >= 500) reading.errors += Number(value);
+      else if (status >= 400) reading.refused += Number(value);
+      reading.routes.set(route, (reading.routes.get(route) ?? 0) + Number(value));
+    } else if (name === "re4_request_seconds_bucket" && label(labels, "stage") === "total") {
+      reading.buckets.set(Number(label(labels, "le").replace("+Inf", "Infinity")), Number(value));
+    }
+  }
+  return reading;
+}
+
+const label = (labels, name) => new RegExp(`(?:^|,)${name}="([^"]*)"`).exec(labels)?.[1] ?? "";
+
+/** Upper bound of the bucket that holds the share, in ms; null without requests. */
+export function quantile(before, now, share) {
+  const counts = [...now].sort((a, b) => a[0] - b[0]).map(([bound, count]) => [bound, count - (before.get(bound) ?? 0)]);
+  const total = counts.at(-1)?.[1] ?? 0;
+  if (!total) return null;
+  const bound = counts.find(([, count]) => count >= share * total)[0];
+  return 1000 * bound;
+}
+
+function draw() {
+  const now = readings.at(-1);
+  const before = readings[0];
+  const seconds = now.time - before.time;
+  const rate = (name) => (seconds ? (now[name] - before[name]) / seconds : 0);
+  const rates = readings.slice(1).map((reading, i) => (reading.requests - readings[i].requests) / (reading.time - readings[i].time));
+  const latency = (share) => {
+    const ms = quantile(before.buckets, now.buckets, share);
+    return ms === null ? "–" : ms === Infinity ? "over 1 s" : `≤ ${Number(ms.toPrecision(2))} ms`;
+  };
+  const figures = [
+    ["Requests a second", rates.length ? rates.at(-1).toFixed(1) : "–"],
+    ["Recommendations, p50", latency(0.5)],
+    ["Recommendations, p99", latency(0.99)],
+    ["Errors a second", rate("errors").toFixed(2)],
+    ["Refused (4xx) a second", rate("refused").toFixed(2)],
+  ];
+  const line = sparkline(rates, `Requests a second over the last ${seconds.toFixed(0)} seconds, at most ${Math.max(0, ...rates).toFixed(1)}`, { width: 600, height: 120 });
+  $("traffic-content").replaceChildren(...[
+    h("dl", { class: "figures" }, figures.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+    line && h("figure", { class: "trend" }, line, h("figcaption", { class: "quiet" }, `Requests a second, the last ${seconds.toFixed(0)} s`)),
+    h("table", {},
+      h("caption", {}, "Requests since the server started"),
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Route"), h("th", { scope: "col" }, "Requests"))),
+      h("tbody", {}, [...now.routes].sort((a, b) => b[1] - a[1]).map(([route, count]) =>
+        h("tr", {}, h("th", { scope: "row" }, route), h("td", { class: "number" }, number(count)))))),
+  ].filter(Boolean));
+}
