@@ -9,6 +9,7 @@ import sys
 from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from importlib.metadata import version
 from inspect import cleandoc
 from typing import Any, NoReturn, TypeVar, get_args
 
@@ -120,12 +121,16 @@ class _HelpFormatter(RawDescriptionHelpFormatter):
 
 
 def _source(program: type[BaseSettings]) -> CliSettingsSource[Any]:
-    return CliSettingsSource(
+    source = CliSettingsSource[Any](
         program,
         cli_parse_none_str=_NONE,
         add_argument_method=_add_argument,
         formatter_class=_HelpFormatter,
     )
+    source.root_parser.add_argument(
+        "--version", action="version", version=f"re4 {version('re4')}", help="print the version"
+    )
+    return source
 
 
 def _add_argument(parser: ArgumentParser, *names: str, **settings: Any) -> Action:
@@ -163,7 +168,7 @@ def _usage_error(program: type[BaseModel], words: Sequence[str], message: str) -
     unknown = [word.split("=", 1)[0] for word in extra.split() if word.startswith("-")]
     if not unknown:
         return f"Unexpected argument {extra}"
-    near = get_close_matches(unknown[0], _options(program, words), n=1)
+    near = get_close_matches(unknown[0], [*_options(program, words), "--version"], n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"Unknown option {', '.join(unknown)}{hint}"
 

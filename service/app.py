@@ -25,6 +25,7 @@ from service.http.cross_origin import CrossOrigin, CrossOriginMiddleware
 from service.http.docs_page import add_docs_page
 from service.http.host_check import AllowedHosts, HostCheck
 from service.http.middleware import RequestMiddleware
+from service.http.path_prefix import PathPrefix
 from service.http.responses import error_response
 from service.http.routes import add_routes
 from service.http.routing import DirectRoute
@@ -58,9 +59,11 @@ def create_app(settings: Settings) -> FastAPI:
     app = _create_routes(settings)
     state = _create_state(settings)
     app.state.service = state
-    add_docs_page(app)
+    add_docs_page(app, settings.root_path)
     if settings.has_page:
         add_page(app, state)
+    if settings.root_path:
+        app.add_middleware(PathPrefix, prefix=settings.root_path)
     if state.hosts is not None:
         app.add_middleware(HostCheck, hosts=state.hosts)
     app.add_middleware(

@@ -102,7 +102,7 @@ def _key_prefix(text: str) -> str:
 
 def _root_path(text: str) -> str:
     path = text.rstrip("/")
-    if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
+    if path and not re.fullmatch(r"(/(?!\.+(?:/|$))[A-Za-z0-9._~-]+)+", path):
         raise ValueError("a path starts with / and has letters, digits and ._~-, such as /shop/re4")
     return path
 

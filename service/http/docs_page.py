@@ -22,9 +22,12 @@ _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def add_docs_page(app: FastAPI) -> None:
-    """Serve /docs, where every endpoint can be tried, and the two files it loads."""
-    app.add_route(_PATH, _page(app.title, app.root_path), include_in_schema=False)
+def add_docs_page(app: FastAPI, root_path: str) -> None:
+    """Serve /docs, where every endpoint can be tried, and the two files it loads.
+
+    root_path: the path that a proxy in front takes off.
+    """
+    app.add_route(_PATH, _page(app.title, root_path), include_in_schema=False)
     for url, media_type in _MEDIA_TYPES.items():
         app.add_route(url, _asset(url, media_type), include_in_schema=False)
 

@@ -49,6 +49,7 @@ async def setup(request: Request) -> Response:
             "categories": view.titles.categories[:_CATEGORIES],
             "examples": [c.history for c in release.manifest.canaries[:_EXAMPLES] if c.history],
             "admin": state.settings.has_admin,
+            "keys": not state.authorizer.keys.allows_anonymous,
         }
     )
 

@@ -43,7 +43,7 @@ def _shown(report: dict[str, Any]) -> dict[str, Any]:
     metrics = {
         model: {name: judged[model][name] for name in _METRICS if name in judged[model]}
         for model in _MODELS
-        if isinstance(judged.get(model), dict)
+        if isinstance(judged.get(model), dict) and judged[model]
     }
     shown = {name: report[name] for name in _FIELDS if name in report}
     return {**shown, "metrics": metrics, "users": judged.get("users")}

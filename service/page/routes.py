@@ -16,6 +16,7 @@ from service.page import endpoints
 from service.page.shown import ShownReleases
 
 _ASSETS = Path(str(files("service.page") / "assets"))
+_FILES = StaticFiles(directory=_ASSETS)
 _HEADERS = {
     "content-security-policy": (
         "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -31,9 +32,8 @@ _BEARER = HTTPBearer(auto_error=False)
 def add_page(app: FastAPI, state: ServiceState) -> None:
     """Serve the page to everyone, and its endpoints to those who may read."""
     app.state.page = ShownReleases(state)
-    app.add_route("/", _page(app.root_path), include_in_schema=False)
-    # The files come before the endpoints: both are below /page/.
-    app.mount("/page/assets", StaticFiles(directory=_ASSETS))
+    app.add_route("/", _page(state.settings.root_path), include_in_schema=False)
+    app.add_route("/page/assets/{file}", _asset, include_in_schema=False)
     _add(app, "GET /page/setup", endpoints.setup)
     _add(app, "GET /page/search", endpoints.search)
     _add(app, "GET /page/map", endpoints.item_map)
@@ -53,6 +53,10 @@ def _page(root_path: str) -> Callable[[Request], Awaitable[Response]]:
         return HTMLResponse(html, headers=_HEADERS)
 
     return page
+
+
+async def _asset(request: Request) -> Response:
+    return await _FILES.get_response(request.path_params["file"], request.scope)
 
 
 def _add(

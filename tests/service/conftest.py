@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -181,11 +181,18 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("root")
     write_release(root / RELEASES / "first", "first")
     replace_text(root / CURRENT, "first\n")
+    with server_process(root, admin_key=ADMIN_KEY) as url:
+        yield url
+
+
+@contextmanager
+def server_process(root: Path, **settings: object) -> Iterator[str]:
+    """The URL of a process that serves the root, once it has loaded its release."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     with tempfile.TemporaryDirectory(prefix="re4-") as history:
         options = {
             "releases": root, "embedded_redis_folder": history, "port": 0, "drain_s": 0,
-            "admin_key": ADMIN_KEY, "deadline_ms": 5000, "redis_timeout_ms": 5000,
+            "deadline_ms": 5000, "redis_timeout_ms": 5000, **settings,
         }  # fmt: skip
         process = subprocess.Popen(
             [sys.executable, "-m", "service"],

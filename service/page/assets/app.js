@@ -21,6 +21,7 @@ function fail(error) {
 
 function askForKey(why) {
   const dialog = $("key-dialog");
+  $("enter-key").hidden = false;
   if (dialog.open) return;
   $("key-why").textContent = `${why ? `${why} ` : ""}The key is kept in this page’s memory only: it is gone when the page is closed.`;
   dialog.showModal();
@@ -35,6 +36,7 @@ async function start() {
     return;
   }
   fail(null);
+  $("enter-key").hidden = !(setup.admin || setup.keys);
   describeRelease();
   await startExploring(setup, fail);
   showPart();

@@ -144,12 +144,13 @@ function draw() {
   $("interests").replaceChildren(...chips(answer.interests ?? [], named, chosen, (interest) => { chosen = interest; draw(); }));
   const inBoth = compared && new Set(answer.items.map(({ item_id }) => item_id).filter((id) => compared.items.some((item) => item.item_id === id)));
   $("candidates").replaceChildren(...candidates(answer, items, named, { add, chosen, inBoth }));
+  $("live-title").textContent = `${answer.release}, live`;
   drawCompared(compared, inBoth);
   drawMap(answer, items, body.sequence, described.interests, named, chosen);
 }
 
 function drawCompared(compared, inBoth) {
-  $("compared").hidden = !compared;
+  $("compared").hidden = $("live-title").hidden = !compared;
   $("answers").classList.toggle("two", Boolean(compared));
   if (!compared) return;
   $("compared-title").textContent = `${compared.release}: ${inBoth.size} of ${compared.items.length} in both`;

@@ -15,7 +15,7 @@ export async function showReleases(setup, fail, renew) {
   const recalls = releases.map(({ metrics }) => metrics?.[split]?.["recall@50"]).filter((value) => value !== undefined);
   const line = sparkline(recalls.toReversed(), `recall@50 of ${recalls.length} releases, oldest first: ${recalls.toReversed().map((v) => v.toFixed(3)).join(", ")}`);
   $("releases-content").replaceChildren(...[
-    line && h("figure", { class: "trend" }, line, h("figcaption", { class: "quiet" }, `recall@50 (${split}) of each release, oldest first`)),
+    line && h("figure", { class: "trend" }, line, h("figcaption", { class: "quiet" }, `recall@50 (${split}) of each release, oldest first, from 0 to ${Math.max(...recalls).toFixed(3)}`)),
     h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table of releases" }, table(releases, split, setup, fail, renew)),
   ].filter(Boolean));
 }

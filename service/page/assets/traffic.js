@@ -82,7 +82,7 @@ function draw() {
   const line = sparkline(rates, `Requests a second over the last ${seconds.toFixed(0)} seconds, at most ${Math.max(0, ...rates).toFixed(1)}`, { width: 600, height: 120 });
   $("traffic-content").replaceChildren(...[
     h("dl", { class: "figures" }, figures.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
-    line && h("figure", { class: "trend" }, line, h("figcaption", { class: "quiet" }, `Requests a second, the last ${seconds.toFixed(0)} s`)),
+    line && h("figure", { class: "trend" }, line, h("figcaption", { class: "quiet" }, `Requests a second, the last ${seconds.toFixed(0)} s; at most ${Math.max(0, ...rates).toFixed(1)}`)),
     h("table", {},
       h("caption", {}, "Requests since the server started"),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Route"), h("th", { scope: "col" }, "Requests"))),
