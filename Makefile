@@ -36,7 +36,8 @@ $(DEMO)/root/current: | $(DEMO)/interactions.parquet
 demo-release: $(DEMO)/root/current  ## train on a synthetic log and publish the release under .demo
 
 demo: demo-release  ## demo-release, then serve it on http://$(HOST):$(PORT) (PORT=... for another port)
-	@echo && echo 'Once it is ready, send a request:' && $(PY) -m index example --root $(DEMO)/root --url http://$(HOST):$(PORT) && echo
+	@echo && echo 'Once it is ready, send a request:' && $(PY) -m index example --root $(DEMO)/root --url http://$(HOST):$(PORT)
+	@echo && echo 'or try it in a browser: http://$(HOST):$(PORT)/' && echo
 	@$(PY) -m service --releases $(DEMO)/root --host $(HOST) --port $(PORT)
 
 check: $(VENV)/installed  ## check format, lint, imports and types; run the quick tests
@@ -113,6 +114,14 @@ evidence-night-kills: $(VENV)/installed  ## kill training runs 20 times at each 
 
 evidence-overload: $(VENV)/installed  ## 2, 5 and 10 times the capacity
 	$(PY) tests/benchmarks/overload.py
+
+$(VENV)/browser: $(VENV)/installed
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	@touch $@
+
+evidence-page: $(VENV)/browser demo-release  ## the page in a headless Chromium (Debian's): every control, axe, times, screenshots
+	$(PY) -m pytest -q tests/service/page/test_browser.py
+	$(PY) tests/evidence/page.py --root $(DEMO)/root --out $(BENCH)/page
 
 evidence-publish-kills: $(VENV)/installed  ## kill publish, rollback and prune at each step and at random times
 	$(PY) tests/evidence/publish_kills.py --each 20 --random 500

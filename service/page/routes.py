@@ -32,8 +32,8 @@ _BEARER = HTTPBearer(auto_error=False)
 def add_page(app: FastAPI, state: ServiceState) -> None:
     """Serve the page to everyone, and its endpoints to those who may read."""
     app.state.page = ShownReleases(state)
-    app.add_route("/", _page(state.settings.root_path), include_in_schema=False)
-    app.add_route("/page/assets/{file}", _asset, include_in_schema=False)
+    _add(app, "GET /", _page(state.settings.root_path), "open")
+    _add(app, "GET /page/assets/{file}", _asset, "open")
     _add(app, "GET /page/setup", endpoints.setup)
     _add(app, "GET /page/search", endpoints.search)
     _add(app, "GET /page/map", endpoints.item_map)
@@ -49,14 +49,14 @@ def _page(root_path: str) -> Callable[[Request], Awaitable[Response]]:
     html = (_ASSETS / "index.html").read_text(encoding="utf-8")
     html = html.replace('="assets/', f'="{root_path}/page/assets/')
 
-    async def page(_: Request) -> Response:
+    async def page(request: Request) -> Response:
         return HTMLResponse(html, headers=_HEADERS)
 
     return page
 
 
-async def _asset(request: Request) -> Response:
-    return await _FILES.get_response(request.path_params["file"], request.scope)
+async def _asset(request: Request, file: str) -> Response:
+    return await _FILES.get_response(file, request.scope)
 
 
 def _add(
@@ -71,6 +71,6 @@ def _add(
         endpoint,
         methods=[method],
         response_model=None,
-        dependencies=[Security(_BEARER, scopes=[permission])],
+        dependencies=[] if permission == "open" else [Security(_BEARER, scopes=[permission])],
         include_in_schema=False,
     )

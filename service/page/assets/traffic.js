@@ -6,7 +6,7 @@ import { $, h, number, sparkline } from "./dom.js";
 const INTERVAL_MS = 2000;
 const KEPT = 60; // readings
 const SAMPLE = /^(\w+)(?:\{(.*)\})? (\S+)/;
-const OWN = /^\/(page\b.*|metrics|)$/;
+const OWN = /^\/(page\/.*|metrics|)$/;
 
 let readings = [];
 let timer = null;
