@@ -48,6 +48,7 @@ def add_page(app: FastAPI, state: ServiceState) -> None:
 def _page(root_path: str) -> Callable[[Request], Awaitable[Response]]:
     html = (_ASSETS / "index.html").read_text(encoding="utf-8")
     html = html.replace('="assets/', f'="{root_path}/page/assets/')
+    html = html.replace('="docs"', f'="{root_path}/docs"')
 
     async def page(request: Request) -> Response:
         return HTMLResponse(html, headers=_HEADERS)

@@ -1,6 +1,7 @@
 """index.cli: options from the fields of models, one sentence for each error, exit codes."""
 
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 
@@ -196,3 +197,11 @@ def test_sentences_name_the_option_and_leave_out_the_value() -> None:
     [sentence] = sentences(refused.value)
     assert sentence.startswith("--years: Input should be a valid integer")
     assert "secret" not in sentence
+
+
+def test_the_version_is_printed_without_a_command() -> None:
+    shown = StringIO()
+    with redirect_stdout(shown), pytest.raises(SystemExit) as ended:
+        run(Example, ["--version"])
+    assert ended.value.code == 0
+    assert shown.getvalue() == f"re4 {version('re4')}\n"

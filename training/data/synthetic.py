@@ -80,7 +80,7 @@ def _make_items(count: int, rng: np.random.Generator) -> _Items:
     line = index // len(names) % 4
     model = index // len(names) // 4 + 1
     titles = [
-        make_title(names[c], PRODUCT_LINES[names[c]], n, m)
+        make_title(names[c], PRODUCT_LINES[names[c]], int(n), int(m))
         for c, n, m in zip(categories, line, model, strict=True)
     ]
     ids = [f"item-{number:05d}" for number in rng.permutation(count)]
