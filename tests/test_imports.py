@@ -29,6 +29,7 @@ FENCES = {
         "index/release/catalog.py",
         "index/retrieval/packed_ids.py",
         "training/*",
+        "service/page/titles.py",
         "service/store/event_log.py",
     ],
     "prometheus_client": ["service/*"],

@@ -3,9 +3,6 @@
 import asyncio
 from dataclasses import dataclass
 
-import pyarrow as pa
-
-from index.release.errors import ReleaseError
 from index.release.listing import release_folder
 from index.release.reading import Release
 from service.errors import NotReadyError
@@ -69,11 +66,7 @@ class ShownReleases:
 
     def _make_view(self, release: Release) -> View:
         folder = release_folder(self._state.settings.releases, release.id)
-        try:
-            titles = Titles.read(folder)
-        except (OSError, pa.ArrowException) as error:
-            raise ReleaseError(f"{release.id}: its titles cannot be read ({error})") from error
-        return View(titles, Projection(release.retriever))
+        return View(Titles.read(folder), Projection(release.retriever))
 
     def _drop_when_idle(self) -> None:
         if self._idle is not None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from index.release.errors import as_release_error
 from index.release.manifest import CATALOG
 
 _COUNTED_BYTES = 1 << 18  # of the most popular items, to guess which word is the rarest
@@ -45,8 +46,9 @@ class Titles:
 
     @classmethod
     def read(cls, folder: Path) -> "Titles":
-        """Of the release in the folder. Raises OSError or pa.ArrowException."""
-        return cls(pq.read_table(folder / CATALOG, columns=_COLUMNS))
+        """Of the release in the folder. Raises ReleaseError if they cannot be read."""
+        with as_release_error(f"{folder.name}: the titles of {CATALOG} cannot be read"):
+            return cls(pq.read_table(folder / CATALOG, columns=_COLUMNS))
 
     def of(self, rows: Sequence[int]) -> list[tuple[str | None, str | None]]:
         """Title and category of each row in 1..N."""

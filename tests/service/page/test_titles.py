@@ -1,8 +1,12 @@
 """Titles are found by words and their beginnings, the most popular first."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
+from index.release.errors import ReleaseError
+from index.release.manifest import CATALOG
 from service.page.titles import Titles
 
 ITEMS = [
@@ -70,3 +74,9 @@ def test_items_without_any_category_are_searched() -> None:
     table = pa.table({"title": nothing, "category": nothing, "item_id": ["a-1", "a-2"]})
     assert Titles(table).search("a-2", 5) == [2]
     assert Titles(table).categories == []
+
+
+def test_a_file_that_cannot_be_read_is_a_fault_of_the_release(tmp_path: Path) -> None:
+    (tmp_path / CATALOG).write_bytes(b"PAR1")
+    with pytest.raises(ReleaseError, match=r"titles of catalog\.parquet cannot be read"):
+        Titles.read(tmp_path)
