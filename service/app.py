@@ -30,7 +30,7 @@ from service.http.responses import error_response
 from service.http.routes import add_routes
 from service.http.routing import DirectRoute
 from service.http.state import ServiceState
-from service.page.routes import add_page
+from service.page.routes import add_page, serves_page
 from service.serving.batching import Engine
 from service.serving.guarded_engine import GuardedEngine
 from service.serving.release_loader import ReleaseLoader
@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
     state = _create_state(settings)
     app.state.service = state
     add_docs_page(app, settings.root_path)
-    if settings.has_page:
+    if serves_page(settings):
         add_page(app, state)
     if settings.root_path:
         app.add_middleware(PathPrefix, prefix=settings.root_path)

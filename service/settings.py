@@ -294,11 +294,6 @@ class Settings(StoreSettings):
         return "" if self.keys_file is None and is_loopback(self.host) else None
 
     @property
-    def has_page(self) -> bool:
-        """Whether the page is served."""
-        return self.keys_file is None if self.page == "auto" else self.page == "on"
-
-    @property
     def has_admin(self) -> bool:
         """Whether there are admin endpoints."""
         return bool(self.admin_key or self.keys_file)

@@ -14,6 +14,7 @@ from service.auth.authorization import Permission
 from service.http.state import ServiceState
 from service.page import endpoints
 from service.page.shown import ShownReleases
+from service.settings import Settings
 
 _ASSETS = Path(str(files("service.page") / "assets"))
 _FILES = StaticFiles(directory=_ASSETS)
@@ -27,6 +28,11 @@ _HEADERS = {
     "cache-control": "no-cache",
 }
 _BEARER = HTTPBearer(auto_error=False)
+
+
+def serves_page(settings: Settings) -> bool:
+    """Whether the page is on; unless told, it is where no keys are needed."""
+    return settings.keys_file is None if settings.page == "auto" else settings.page == "on"
 
 
 def add_page(app: FastAPI, state: ServiceState) -> None:
@@ -48,7 +54,7 @@ def add_page(app: FastAPI, state: ServiceState) -> None:
 def _page(root_path: str) -> Callable[[Request], Awaitable[Response]]:
     html = (_ASSETS / "index.html").read_text(encoding="utf-8")
     html = html.replace('="assets/', f'="{root_path}/page/assets/')
-    html = html.replace('="docs"', f'="{root_path}/docs"')
+    html = html.replace('href="docs"', f'href="{root_path}/docs"')
 
     async def page(request: Request) -> Response:
         return HTMLResponse(html, headers=_HEADERS)
