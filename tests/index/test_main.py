@@ -217,7 +217,7 @@ COMMANDS = {
 }
 
 
-NO_DEFAULT = {"to", "distinct_share"}
+NO_DEFAULT = {"engine_uri", "to", "distinct_share"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
