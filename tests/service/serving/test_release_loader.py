@@ -117,9 +117,9 @@ def openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     opened: list[str] = []
     original_open = loader_module.open_release
 
-    def open_release(folder: Path, device: str, kernel: str) -> Release:
+    def open_release(folder: Path, *rest: Any) -> Release:
         opened.append(folder.name)
-        return original_open(folder, device, kernel)
+        return original_open(folder, *rest)
 
     monkeypatch.setattr(loader_module, "open_release", open_release)
     return opened
@@ -236,16 +236,17 @@ async def test_requests_are_answered_while_a_release_is_loaded(
     opening, proceed = threading.Event(), threading.Event()
     original_open = loader_module.open_release
 
-    def open_when_told(folder: Path, device: str, kernel: str) -> Release:
+    def open_when_told(folder: Path, *rest: Any) -> Release:
         opening.set()
         assert proceed.wait(30)
-        return original_open(folder, device, kernel)
+        return original_open(folder, *rest)
 
     async with serve() as client:
         monkeypatch.setattr(loader_module, "open_release", open_when_told)
         publish("second")
-        while not opening.is_set():
-            await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            while not opening.is_set():
+                await asyncio.sleep(0)
         assert await release_of_a_response(client) == "first"
         proceed.set()
         async with asyncio.timeout(30):
