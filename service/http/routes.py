@@ -89,7 +89,7 @@ def _add(
         methods=[method],
         response_model=response,
         responses=_error_responses(*errors, _INVALID, *_AUTH_ERRORS[permission], 500),
-        dependencies=_security(permission),
+        dependencies=security(permission),
     )
 
 
@@ -103,7 +103,7 @@ def _add_metrics(app: FastAPI, permission: Permission) -> None:
             200: {"content": content},
             **_error_responses(_INVALID, *_AUTH_ERRORS[permission]),
         },
-        dependencies=_security(permission),
+        dependencies=security(permission),
     )
 
 
@@ -111,6 +111,6 @@ def _error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorBody} for status in statuses}
 
 
-def _security(permission: Permission) -> list[Depends]:
+def security(permission: Permission) -> list[Depends]:
     """The dependencies from which DirectRoute and the documentation read the permission."""
     return [] if permission == "open" else [Security(_BEARER, scopes=[permission])]

@@ -4,13 +4,13 @@ from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from pathlib import Path
 
-from fastapi import FastAPI, Security
-from fastapi.security import HTTPBearer
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from service.auth.authorization import Permission
+from service.http.routes import security
 from service.http.state import ServiceState
 from service.page import endpoints
 from service.page.shown import ShownReleases
@@ -27,7 +27,6 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
-_BEARER = HTTPBearer(auto_error=False)
 
 
 def serves_page(settings: Settings) -> bool:
@@ -78,6 +77,6 @@ def _add(
         endpoint,
         methods=[method],
         response_model=None,
-        dependencies=[] if permission == "open" else [Security(_BEARER, scopes=[permission])],
+        dependencies=security(permission),
         include_in_schema=False,
     )
