@@ -1,74 +1,35 @@
-"""python -m index build | publish | list | example | verify | rollback | prune."""
+"""python -m index build | publish | list | example | verify | rollback | prune, and canaries."""
 
 import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 # Read when numpy is loaded. Times are of one thread, as in a server; where other programs run,
 # threads of one product wait for each other, busily, many times as long as it takes.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field
 from pydantic_settings import CliPositionalArg, CliSubCommand, CliToggleFlag
 
 import index.release.build
+import index.release.canary_release
 import index.release.listing
 import index.release.publish
-from index.ann.engine_names import EngineName, check_engine
-from index.ann.milvus_engine import MilvusEngine
 from index.ann.spec import MilvusIndexType
 from index.cli import Program, run
+from index.options import DraftCommand, EngineOptions, PublishOptions, RootCommand
 from index.release.errors import ReleaseError
-from index.release.gate import DEFAULT_GATE, Gate, collapse_warnings
+from index.release.gate import collapse_warnings
 from index.release.listing import ReleaseListing
-from index.release.manifest import DRAFTS, Manifest, read_manifest
-from index.release.publish import KEEP
+from index.release.manifest import DRAFTS, RELEASES, Manifest, is_release_id, read_manifest
+from index.release.pruning import KEEP
 
 _LISTED_METRICS = ("recall@50", "ndcg@50")  # the manifest has all of them
 
 
-class _DraftCommand(BaseModel):
-    draft: CliPositionalArg[Path] = Field(description="a folder <root>/drafts/<id>")
-
-
-class _RootCommand(BaseModel):
-    root: Path = Field(description="the root folder")
-
-
-class _EngineOptions(BaseModel):
-    engine: EngineName = Field(
-        "faiss",
-        description="faiss: indexes in files of their release; milvus: in collections of a Milvus",
-    )
-    engine_uri: str | None = Field(
-        None,
-        description="the Milvus: http://HOST:19530/DATABASE, or a local path that ends with .db "
-        "for milvus-lite in this process",
-    )
-
-    @model_validator(mode="after")
-    def _uri_fits_engine(self) -> Self:
-        check_engine(self.engine, self.engine_uri)
-        return self
-
-    @contextmanager
-    def opened_engine(self) -> Iterator[MilvusEngine | None]:
-        if self.engine_uri is None:
-            yield None
-            return
-        engine = MilvusEngine(self.engine_uri)
-        try:
-            yield engine
-        finally:
-            engine.close()
-
-
-class Build(_EngineOptions, _DraftCommand):
+class Build(EngineOptions, DraftCommand):
     """Give DRAFT the cheapest index that reaches the recall on held-out users' interests."""
 
     recall: float = Field(
@@ -89,68 +50,21 @@ class Build(_EngineOptions, _DraftCommand):
         print(self.draft)
 
 
-class Publish(_EngineOptions, _DraftCommand):
+class Publish(PublishOptions, EngineOptions, DraftCommand):
     """Make DRAFT the live release. The last line is the release's path."""
 
-    force: CliToggleFlag[bool] = Field(
-        False, description="publish a draft that verifies even if the gate refuses it"
-    )
-    split: str = Field(DEFAULT_GATE.split, description="split of the metric that the gate compares")
-    metric: str = Field(DEFAULT_GATE.metric, description="offline metric that the gate compares")
-    metric_drop: float = Field(
-        DEFAULT_GATE.metric_drop,
-        ge=0,
-        le=1,
-        description="largest allowed drop of the metric, as a share of the live release's",
-    )
-    ann_recall: float = Field(
-        DEFAULT_GATE.ann_recall,
-        ge=0,
-        le=1,
-        description="lowest allowed share of exact search's answer that the index returns",
-    )
-    size_change: float = Field(
-        DEFAULT_GATE.size_change,
-        ge=0,
-        description="largest allowed change of the number of items, as a share of the live "
-        "release's",
-    )
-    popularity_drop: float = Field(
-        DEFAULT_GATE.popularity_drop,
-        ge=0,
-        le=1,
-        description="share of popularity's metric by which the draft's may be below it",
-    )
-    distinct_share: float | None = Field(
-        DEFAULT_GATE.distinct_share,
-        ge=0,
-        le=1,
-        description="lowest allowed share of distinct items among the lists of the K interests; "
-        "none refuses nothing",
-    )
-    keep: int = Field(KEEP, ge=1, description="newest releases to keep")
-
     def cli_cmd(self) -> None:
-        gate = Gate(
-            split=self.split,
-            metric=self.metric,
-            metric_drop=self.metric_drop,
-            ann_recall=self.ann_recall,
-            size_change=self.size_change,
-            popularity_drop=self.popularity_drop,
-            distinct_share=self.distinct_share,
-        )
         with self.opened_engine() as engine:
             folder = index.release.publish.publish(
-                self.draft, gate, self.force, self.keep, engine=engine
+                self.draft, self.gate, self.force, self.keep, engine=engine
             )
         for warning in collapse_warnings(read_manifest(folder)):
             _log(f"warning: {warning}")
         print(folder)
 
 
-class ListReleases(_RootCommand):
-    """List the releases, newest last; * is the live one."""
+class ListReleases(RootCommand):
+    """List the releases, newest last; * is the live one, + the canary."""
 
     def cli_cmd(self) -> None:
         releases = index.release.listing.list_releases(self.root)
@@ -158,11 +72,11 @@ class ListReleases(_RootCommand):
             drafts = len([*(self.root / DRAFTS).glob("[!.]*")])
             _log(f"{self.root}: no release; publish one of {drafts} drafts")
         for release in releases:
-            mark = "*" if release.current else " "
+            mark = "*" if release.current else "+" if release.canary else " "
             print(f"{mark} {release.id}  {release.problem or _summary(release)}")
 
 
-class Example(_RootCommand):
+class Example(RootCommand):
     """Print a curl command that asks a server of the live release for candidates."""
 
     url: str = Field("http://127.0.0.1:8000", description="URL of the server")
@@ -174,7 +88,7 @@ class Example(_RootCommand):
         print(f"curl -s {self.url}/recommend -H 'content-type: application/json' -d {body}")
 
 
-class Verify(_EngineOptions, _RootCommand):
+class Verify(EngineOptions, RootCommand):
     """Check every byte of the releases and their canary queries; exit code 1 if one is bad."""
 
     to: str | None = Field(None, description="id of the release to verify; without it, all")
@@ -190,7 +104,7 @@ class Verify(_EngineOptions, _RootCommand):
             raise SystemExit(1)
 
 
-class Rollback(_EngineOptions, _RootCommand):
+class Rollback(EngineOptions, RootCommand):
     """Make an earlier release the live one. The last line is its path."""
 
     to: str | None = Field(
@@ -202,8 +116,66 @@ class Rollback(_EngineOptions, _RootCommand):
             print(index.release.publish.rollback(self.root, self.to, engine))
 
 
-class Prune(_EngineOptions, _RootCommand):
-    """Delete old releases, but never the live one, its parent, or one that a server has open."""
+class Canary(PublishOptions, EngineOptions):
+    """Let a draft or a release answer a share of the users. The last line is the release's path.
+
+    A draft has to pass the gate, as for `publish`.
+    """
+
+    release: CliPositionalArg[str] = Field(
+        description="a folder <root>/drafts/<id> or <root>/releases/<id>, or an id of --root"
+    )
+    share: float = Field(gt=0, le=1, description="share of the users")
+    shadow: CliToggleFlag[bool] = Field(
+        False, description="ask it besides the live release, and never show its answers"
+    )
+    root: Path = Field(Path(), description="the root folder of an id")
+
+    def cli_cmd(self) -> None:
+        folder = self._folder.absolute()
+        with self.opened_engine() as engine:
+            if folder.parent.name == DRAFTS:
+                folder = index.release.canary_release.publish_canary(
+                    folder,
+                    self.share,
+                    self.shadow,
+                    self.gate,
+                    self.force,
+                    self.keep,
+                    engine=engine,
+                )
+            else:
+                folder = index.release.canary_release.start_canary(
+                    folder.parent.parent, folder.name, self.share, self.shadow, engine
+                )
+        print(folder)
+
+    @property
+    def _folder(self) -> Path:
+        """The folder of the draft or the release. An id that both have is the release's."""
+        if not is_release_id(self.release):
+            return Path(self.release)
+        release, draft = (self.root / name / self.release for name in (RELEASES, DRAFTS))
+        return draft if draft.is_dir() and not release.is_dir() else release
+
+
+class Promote(EngineOptions, RootCommand):
+    """Make the canary the live release. The last line is its path."""
+
+    def cli_cmd(self) -> None:
+        with self.opened_engine() as engine:
+            print(index.release.canary_release.promote(self.root, engine))
+
+
+class Abort(RootCommand):
+    """End the canary; its release stays, and the live one answers everyone."""
+
+    def cli_cmd(self) -> None:
+        print(f"{index.release.canary_release.abort(self.root) or 'a damaged canary'}: aborted")
+
+
+class Prune(EngineOptions, RootCommand):
+    """Delete old releases, but not the live one, its parent, the canary, or one that is open."""
 
     keep: int = Field(KEEP, ge=1, description="newest releases to keep")
 
@@ -227,6 +199,9 @@ class Index(Program, cli_prog_name="python -m index"):
     example: CliSubCommand[Example]
     verify: CliSubCommand[Verify]
     rollback: CliSubCommand[Rollback]
+    canary: CliSubCommand[Canary]
+    promote: CliSubCommand[Promote]
+    abort: CliSubCommand[Abort]
     prune: CliSubCommand[Prune]
 
 

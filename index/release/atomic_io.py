@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,3 +47,10 @@ def discard(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink()
+
+
+def hide(folder: Path) -> Path:
+    """Rename a folder to a hidden name, so that it is gone whole even if its removal fails."""
+    hidden = folder.with_name(f".{folder.name}.{time.time_ns()}")
+    folder.rename(hidden)
+    return hidden

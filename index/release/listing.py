@@ -1,10 +1,11 @@
 """The releases of a root folder: list them, find the live one, verify each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
 from index.ann.engine import Engine
+from index.release.canary_file import CANARY, canary_release_id, read_canary
 from index.release.errors import ReleaseError
 from index.release.manifest import CURRENT, DRAFTS, RELEASES, Manifest, is_release_id, read_manifest
 from index.release.reading import open_release, read_current
@@ -18,6 +19,7 @@ class ReleaseListing:
     current: bool
     manifest: Manifest | None
     problem: str | None = None
+    canary: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -44,16 +46,20 @@ def read_live_manifest(root: Path) -> Manifest:
 def list_releases(root: Path) -> list[ReleaseListing]:
     """The releases by creation of their drafts, newest last; unreadable ones come first."""
     check_root(root)
-    live = live_release_id(root)
+    live, canary = live_release_id(root), canary_release_id(root)
     folders = (root / RELEASES).glob("*")
-    listed = [_list(f, f.name == live) for f in folders if is_release_id(f.name) and f.is_dir()]
+    listed = [
+        replace(_list(folder, folder.name == live), canary=folder.name == canary)
+        for folder in folders
+        if is_release_id(folder.name) and folder.is_dir()
+    ]
     return sorted(listed, key=_by_creation)
 
 
 def verify(
     root: Path, to: str | None = None, engine: Engine | None = None
 ) -> list[VerificationResult]:
-    """Open the release `to`, or without it every release and the one that `current` names.
+    """Open the release `to`, or without it every release, the live one and the canary included.
 
     engine: for indexes that are not in files.
     Raises ReleaseError if `to` is not a valid id, or the folder is not a root.
@@ -64,12 +70,15 @@ def verify(
     results = [
         VerificationResult(name, find_problem(release_folder(root, name), engine)) for name in ids
     ]
-    try:
-        live = read_current(root)
-    except ReleaseError as error:
-        return [*results, VerificationResult(CURRENT, str(error))]
-    if live is not None and live not in ids:
-        results.append(VerificationResult(live, find_problem(release_folder(root, live), engine)))
+    for pointer, read in ((CURRENT, read_current), (CANARY, _canary_of)):
+        try:
+            named = read(root)
+        except ReleaseError as error:
+            results.append(VerificationResult(pointer, str(error)))
+            continue
+        if named is not None and named not in ids:
+            problem = find_problem(release_folder(root, named), engine)
+            results.append(VerificationResult(named, problem))
     return results
 
 
@@ -92,6 +101,11 @@ def _list(folder: Path, current: bool) -> ReleaseListing:
         return ReleaseListing(folder.name, current, read_manifest(folder))
     except ReleaseError as error:
         return ReleaseListing(folder.name, current, None, str(error))
+
+
+def _canary_of(root: Path) -> str | None:
+    canary = None if live_release_id(root) is None else read_canary(root)
+    return canary.release if canary else None
 
 
 def _by_creation(release: ReleaseListing) -> tuple[float, str]:

@@ -26,6 +26,7 @@ from typing import Any
 import torch.utils._device  # noqa: F401  (otherwise torch imports it in every child)
 from children import begin, end_of, in_child
 
+from index.release.canary_release import abort, promote, publish_canary
 from index.release.errors import ReleaseError
 from index.release.listing import list_releases, verify
 from index.release.publish import prune, publish, rollback
@@ -41,11 +42,23 @@ def _publish(*names: str, keep: int = 5) -> Action:
     return lambda root: [publish(root / "drafts" / name, keep=keep) for name in names]
 
 
+def _canary(root: Path) -> object:
+    return publish_canary(root / "drafts" / "second", 0.1)
+
+
+def _with_canary(root: Path) -> None:
+    _publish("first")(root)
+    _canary(root)
+
+
 SCENARIOS: dict[str, tuple[Action, Action]] = {
     "first publish": (_publish(), _publish("first")),
     "publish and prune": (_publish("first", "second"), _publish("third", keep=1)),
     "rollback": (_publish("first", "second"), rollback),
     "prune": (_publish("first", "second", "third"), lambda root: prune(root, keep=1)),
+    "canary": (_publish("first"), _canary),
+    "promote": (_with_canary, promote),
+    "abort": (_with_canary, abort),
 }
 
 
@@ -146,7 +159,9 @@ def check(before: str | None, after: str | None) -> Action:
 
 
 def _hidden(root: Path) -> list[str]:
-    return [str(path) for path in (*root.glob("releases/.*"), *root.glob(".current*"))]
+    return [
+        str(path) for name in ("releases/.*", ".current*", ".canary*") for path in root.glob(name)
+    ]
 
 
 class Trials:

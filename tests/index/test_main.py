@@ -11,15 +11,19 @@ from typing import NamedTuple
 import pytest
 
 from index.__main__ import (
+    Abort,
     Build,
+    Canary,
     Example,
     ListReleases,
+    Promote,
     Prune,
     Publish,
     Rollback,
     Verify,
     main,
 )
+from index.release.canary_file import CanaryRelease, read_canary
 from index.release.manifest import INDEX, VECTORS, read_manifest, write_manifest
 from index.release.reading import open_release, read_current
 
@@ -195,6 +199,8 @@ def test_an_error_is_one_sentence_and_changes_nothing(
         ["publish", "draft", "--keep", "0"],
         ["publish", "draft", "--metric-drop", "-0.1"],
         ["prune", "--root", ".", "--keep", "x"],
+        ["canary", "first", "--share", "1.1"],
+        ["canary", "first"],
         ["list"],
         ["publish"],
         ["deploy"],
@@ -206,6 +212,25 @@ def test_an_invalid_argument_is_refused(arguments: list[str]) -> None:
     assert result.stderr.splitlines()[-1].startswith("Error: ")
 
 
+def test_a_canary_is_listed_promoted_and_aborted(
+    root: Path, make_draft: MakeDraft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(root / "releases" / "first")
+    assert succeed("canary", "first", "--root", root, "--share", "0.1") == [path]
+    assert [line[0] for line in succeed("list", "--root", root)] == ["+", "*"]
+    assert succeed("abort", "--root", root) == ["first: aborted"]
+    assert "no canary" in fail("abort", "--root", root)
+    assert succeed("canary", path, "--share", "0.1", "--shadow") == [path]
+    assert read_canary(root) == CanaryRelease(release="first", share=0.1, shadow=True)
+    assert succeed("promote", "--root", root) == [path]
+    assert read_current(root) == "first"
+    monkeypatch.chdir(root)
+    make_draft("third")
+    assert succeed("canary", "third", "--share", "1") == [str(root / "releases" / "third")]
+    (root / "canary").write_text("{")
+    assert succeed("abort", "--root", root) == ["a damaged canary: aborted"]
+
+
 COMMANDS = {
     "build": Build,
     "publish": Publish,
@@ -213,10 +238,14 @@ COMMANDS = {
     "example": Example,
     "verify": Verify,
     "rollback": Rollback,
+    "canary": Canary,
+    "promote": Promote,
+    "abort": Abort,
     "prune": Prune,
 }
 
 
+FLAGS = {"force", "shadow"}
 NO_DEFAULT = {"engine_uri", "to", "distinct_share"}
 
 
@@ -228,7 +257,7 @@ def test_help_describes_every_option_with_its_default(command: str) -> None:
         assert option.description, f"{name} has no help"
         assert option.description in text
         assert option.is_required() or option.default is not None or name in NO_DEFAULT
-        if option.default is not None and not option.is_required() and name != "force":
+        if option.default is not None and not option.is_required() and name not in FLAGS:
             assert f"(default: {option.default})" in text
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from index.release.publish import KEEP
+from index.release.pruning import KEEP
 from training.config import ConfigError, FitConfig, read_config, read_toml, refuse_former_names
 from training.data.paths import InputPath
 from training.data.time_units import describe, unit_of

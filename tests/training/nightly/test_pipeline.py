@@ -140,7 +140,7 @@ def test_a_release_that_became_live_meanwhile_is_not_replaced(folder):
 def test_a_rolled_back_release_is_rejected_if_its_publication_was_not_recorded(folder, monkeypatch):
     before = live_release(folder)
     # Killed after `current` is written and before the step is recorded.
-    monkeypatch.setattr("index.release.publish._prune", raise_killed)
+    monkeypatch.setattr("index.release.publish.remove_old_releases", raise_killed)
     with pytest.raises(Killed):
         run_nightly(config_of(folder))
     monkeypatch.undo()
