@@ -32,6 +32,7 @@ from service.http.routing import DirectRoute
 from service.http.state import ServiceState
 from service.page.routes import add_page, serves_page
 from service.serving.batching import Engine
+from service.serving.canary import CanaryLoader
 from service.serving.guarded_engine import GuardedEngine
 from service.serving.release_loader import ReleaseLoader
 from service.serving.supervision import Work, run_for_ever
@@ -41,6 +42,7 @@ from service.store.circuit_breaker import CircuitBreaker
 from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
 from service.store.redis_client import ResilientRedis, deployment_of
+from service.telemetry.canary_metrics import CanaryMetrics
 from service.telemetry.metrics import Metrics, TaskName
 
 if TYPE_CHECKING:  # needs the extra `tracing`
@@ -106,8 +108,10 @@ def _create_state(settings: Settings) -> ServiceState:
     histories = HistoryStore(redis, settings, metrics)
     _check_search(settings)
     live = _create_loader(settings, metrics)
+    canary = CanaryLoader(settings.releases, live, CanaryMetrics(metrics))
     availability = ItemAvailability(redis, live, settings, metrics)
     cold_start_items = ColdStartItems(redis, histories, live, availability, settings)
+    canary_items = ColdStartItems(redis, histories, canary, availability, settings)
     engine = Engine(
         live,
         metrics,
@@ -115,29 +119,39 @@ def _create_state(settings: Settings) -> ServiceState:
         settings.max_batch_size,
         settings.deadline_ms / 1000,
         availability.withdrawn_rows,
-        cold_start_items.delta,
+        lambda release: cold_start_items.delta(release) or canary_items.delta(release),
+        lambda: canary.release,
     )
-    metrics.add_counter_callback(metrics.exact_scans, exact_scans)
-    metrics.add_gauge_callback(metrics.queue_depth, lambda: engine.depth)
-    metrics.add_gauge_callback(metrics.queue_age, lambda: engine.age_s)
-    metrics.add_gauge_callback(metrics.redis_circuit_open, lambda: redis.circuit_open)
-    metrics.add_gauge_callback(metrics.withdrawn_items, lambda: len(availability.withdrawn))
-    metrics.add_gauge_callback(metrics.announced_items, lambda: len(availability.announced))
-    metrics.add_gauge_callback(metrics.cold_start_items, lambda: len(cold_start_items))
-    return ServiceState(
+    state = ServiceState(
         settings=settings,
         metrics=metrics,
         live=live,
+        canary=canary,
         engine=engine,
         redis=redis,
         histories=histories,
         availability=availability,
         cold_start_items=cold_start_items,
+        canary_items=canary_items,
         authorizer=Authorizer(settings),
         hosts=None if settings.checked_hosts is None else AllowedHosts(settings.checked_hosts),
         cross_origin=CrossOrigin(settings.cors_origins) if settings.cors_origins else None,
         tracing=_create_tracing(settings),
     )
+    _add_callbacks(state)
+    return state
+
+
+def _add_callbacks(state: ServiceState) -> None:
+    """For the metrics that are read from the components."""
+    metrics, availability = state.metrics, state.availability
+    metrics.add_counter_callback(metrics.exact_scans, exact_scans)
+    metrics.add_gauge_callback(metrics.queue_depth, lambda: state.engine.depth)
+    metrics.add_gauge_callback(metrics.queue_age, lambda: state.engine.age_s)
+    metrics.add_gauge_callback(metrics.redis_circuit_open, lambda: state.redis.circuit_open)
+    metrics.add_gauge_callback(metrics.withdrawn_items, lambda: len(availability.withdrawn))
+    metrics.add_gauge_callback(metrics.announced_items, lambda: len(availability.announced))
+    metrics.add_gauge_callback(metrics.cold_start_items, lambda: len(state.cold_start_items))
 
 
 def _check_search(settings: Settings) -> None:
@@ -207,12 +221,23 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _background_work(state: ServiceState) -> Iterator[tuple[TaskName, Work]]:
     """What runs for ever, by its name in the metrics."""
     yield "releases", partial(state.live.watch, state.settings.reload_interval_s)
+    yield "releases", partial(_watch_canary, state)
     yield "redis", state.redis.watch
     yield "withdrawals", state.availability.watch
     if state.settings.max_cold_start_items:
         yield "new items", state.cold_start_items.watch
     if state.metrics.are_shared:
         yield "metrics", partial(_poll_metrics, state.metrics)
+
+
+async def _watch_canary(state: ServiceState) -> None:
+    """Follow the canary, and the new items beside its release."""
+    while True:
+        await state.canary.refresh()
+        if state.canary.release is not None and state.settings.max_cold_start_items:
+            with suppress(HistoryUnavailableError):  # counted and logged by ResilientRedis
+                await state.canary_items.poll()
+        await asyncio.sleep(state.settings.reload_interval_s)
 
 
 async def _poll_metrics(metrics: Metrics) -> None:

@@ -28,6 +28,8 @@ def recommendations(result: QueryResult, explain: bool, degraded: bool) -> dict[
         "degraded": degraded,
         "unknown_items": answer.unknown,
     }
+    if result.variant is not None:
+        content["variant"] = result.variant
     if result.delta is not None:
         for item, row in zip(content["items"], answer.rows.tolist(), strict=True):
             if row > len(catalog):

@@ -32,6 +32,7 @@ class RequestContext:
     complete_at: when the body was complete, if that was after its head; the deadline counts from
     then. No deadline until one is set.
     stages: (name, start, end) of each stage of the request, or None if they are not recorded.
+    variant: which release answered, while a canary runs.
     """
 
     received_at: float
@@ -41,6 +42,7 @@ class RequestContext:
     complete_at: float | None = None
     deadline: float = math.inf
     stages: list[tuple[str, float, float]] | None = None
+    variant: str | None = None
 
     def set_deadline(self, timeout_s: float) -> float:
         """Set and return the deadline: X-Deadline-Ms if it is shorter, else timeout_s.
@@ -56,7 +58,8 @@ class RequestContext:
 
     def log_fields(self, method: str, route: str) -> dict[str, str]:
         """The fields that may be logged: none of them can contain a user id or an item id."""
-        return {"method": method, "route": route, "request_id": self.request_id.decode("ascii")}
+        fields = {"method": method, "route": route, "request_id": self.request_id.decode("ascii")}
+        return fields if self.variant is None else {**fields, "variant": self.variant}
 
     def check_deadline(self) -> None:
         """Raises OverloadedError if the deadline has passed."""

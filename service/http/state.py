@@ -10,6 +10,7 @@ from service.http.cross_origin import CrossOrigin
 from service.http.host_check import AllowedHosts
 from service.http.request_context import request_context_of
 from service.serving.batching import Engine
+from service.serving.canary import CanaryLoader
 from service.serving.release_loader import ReleaseLoader
 from service.settings import Settings
 from service.store.availability import ItemAvailability
@@ -29,11 +30,13 @@ class ServiceState:
     settings: Settings
     metrics: Metrics
     live: ReleaseLoader
+    canary: CanaryLoader
     engine: Engine
     redis: ResilientRedis
     histories: HistoryStore
     availability: ItemAvailability
     cold_start_items: ColdStartItems
+    canary_items: ColdStartItems
     authorizer: Authorizer
     hosts: AllowedHosts | None = None
     cross_origin: CrossOrigin | None = None

@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 from index.release.reading import Release
 from index.retrieval.delta import Delta
@@ -24,7 +23,9 @@ from service.serving.batch_answers import answers_of
 from service.serving.outcome import Outcome, QueryResult
 from service.serving.release_loader import ReleaseLoader
 from service.serving.request_queue import QueuedRequest, RequestQueue
+from service.serving.variants import Found, by_variant, resolve
 from service.serving.wait_estimate import WaitEstimate
+from service.telemetry.canary_metrics import Variant
 from service.telemetry.metrics import Metrics
 
 # Seconds for which a batch may block the event loop, plus the rest of its last query: usually, and
@@ -51,12 +52,13 @@ log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Answers queries with the release that is in use when their batch starts.
+    """Answers queries with the releases that are in use when their batch starts.
 
     max_queue_size: queries that may wait. max_batch_size: queries in one batch, except for a
     request that has more by itself. deadline_s: from the arrival of a query that has no deadline of
     its own; deadlines are on the clock of time.perf_counter. withdrawn: the rows of a release that
-    must be in no answer; delta: the new items beside it. Both are called once for each batch.
+    must be in no answer; delta: the new items beside it. Both are called once for each release of
+    a batch. canary: the other release in use, if there is one.
     """
 
     def __init__(
@@ -68,10 +70,12 @@ class Engine:
         deadline_s: float,
         withdrawn: Callable[[Release], frozenset[int]] = lambda _: frozenset(),
         delta: Callable[[Release], Delta | None] = lambda _: None,
+        canary: Callable[[], Release | None] = lambda: None,
     ) -> None:
         self._live = live
         self.withdrawn = withdrawn
         self._delta = delta
+        self._canary = canary
         self._metrics = metrics
         self._queue_limit = max_queue_size
         self._max_batch_size = max_batch_size
@@ -124,13 +128,17 @@ class Engine:
             )
 
     async def answer(
-        self, query: Query, is_disconnected: Callable[[], bool], deadline: float | None = None
+        self,
+        query: Query,
+        is_disconnected: Callable[[], bool],
+        deadline: float | None = None,
+        variants: Sequence[Variant] | None = None,
     ) -> QueryResult:
         """The result of one query. is_disconnected: whether nobody waits for it any more.
 
         Raises NotReadyError, OverloadedError or ClientDisconnectedError.
         """
-        [outcome] = await self.answer_all([query], is_disconnected, deadline)
+        [outcome] = await self.answer_all([query], is_disconnected, deadline, variants)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -140,16 +148,20 @@ class Engine:
         queries: Sequence[Query],
         is_disconnected: Callable[[], bool],
         deadline: float | None = None,
+        variants: Sequence[Variant] | None = None,
     ) -> list[Outcome]:
-        """The outcome of each query of one request, all answered by one release.
+        """The outcome of each query of one request, all answered in one batch.
 
+        variants: the release for each query; without it, all are answered by the one in use.
         An exception among the outcomes is that of a single query. Raises as `answer` does.
         """
         now = time.perf_counter()
         deadline = now + self._deadline_s if deadline is None else deadline
         self.admit(deadline)
         loop = asyncio.get_running_loop()
-        request = QueuedRequest(queries, is_disconnected, loop.create_future(), now, deadline)
+        request = QueuedRequest(
+            queries, is_disconnected, loop.create_future(), now, deadline, variants
+        )
         self._queue.push(request)
         if not self._running:
             self._running = True
@@ -264,31 +276,21 @@ class Engine:
                 request.fail(error)
 
     def _retrieve(self, batch: Sequence[QueuedRequest]) -> Iterator[Waited]:
-        release, start, timings = self._live.release, time.perf_counter(), Timings()
-        assert release is not None, "a query was admitted without a release; this is a bug"
-        queries = [query for request in batch for query in request.queries]
-        withdrawn, delta = self.withdrawn(release), self._delta(release)
-        found: dict[int, Answer | Exception] = {}
-        answers_found = answers_of(release, queries, timings, withdrawn, delta)
-        if release.is_remote:
-            waited = asyncio.get_running_loop().run_in_executor(self._waiter, list, answers_found)
-            yield waited
-            answers_found = iter(waited.result())
-        for position, answer in answers_found:
-            found[position] = answer
-            yield None
-        self._observe(len(queries), start - batch[0].enqueued, timings)
-        answers = (found[position] for position in range(len(queries)))
-        for request in batch:
-            queue_s = start - request.enqueued
-            request.resolve(
-                [
-                    answer
-                    if isinstance(answer, Exception)
-                    else QueryResult(answer, release, timings, queue_s, delta)
-                    for answer in islice(answers, len(request.queries))
-                ]
-            )
+        current, start, timings = self._live.release, time.perf_counter(), Timings()
+        assert current is not None, "a query was admitted without a release; this is a bug"
+        found: dict[int, Found] = {}
+        for part in by_variant(batch, current, self._canary()):
+            withdrawn, delta = self.withdrawn(part.release), self._delta(part.release)
+            answers = answers_of(part.release, part.queries, timings, withdrawn, delta)
+            if part.release.is_remote:
+                waited = asyncio.get_running_loop().run_in_executor(self._waiter, list, answers)
+                yield waited
+                answers = iter(waited.result())
+            for position, answer in answers:
+                found[part.positions[position]] = Found(answer, part, delta)
+                yield None
+        self._observe(len(found), start - batch[0].enqueued, timings)
+        resolve(batch, found, start, timings)
 
     def _observe(self, size: int, queue_s: float, timings: Timings) -> None:
         self._metrics.batch_size.observe(size)

@@ -7,6 +7,7 @@ from index.release.reading import Release
 from index.retrieval.delta import Delta
 from index.retrieval.retriever import Answer
 from index.retrieval.search import Timings
+from service.telemetry.canary_metrics import Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,7 @@ class QueryResult:
     """An answer, and how it was made.
 
     release: the one release that it is from; delta: the new items beside it. queue_s: seconds that
-    the request waited; timings: of its whole batch.
+    the request waited; timings: of its whole batch. variant: None while no canary runs.
     """
 
     answer: Answer
@@ -22,6 +23,7 @@ class QueryResult:
     timings: Timings
     queue_s: float
     delta: Delta | None = None
+    variant: Variant | None = None
 
 
 Outcome: TypeAlias = QueryResult | Exception

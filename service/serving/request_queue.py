@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from index.retrieval.retriever import Query
 from service.serving.outcome import Outcome
+from service.telemetry.canary_metrics import Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,7 @@ class QueuedRequest:
     """One request. Its queries are answered in one batch.
 
     is_disconnected: whether nobody waits for the outcomes any more. enqueued, deadline: on the
-    clock of time.perf_counter.
+    clock of time.perf_counter. variants: which release each query is for, while a canary runs.
     """
 
     queries: Sequence[Query]
@@ -23,6 +24,7 @@ class QueuedRequest:
     outcomes: asyncio.Future[list[Outcome]]
     enqueued: float
     deadline: float
+    variants: Sequence[Variant] | None = None
 
     def resolve(self, outcomes: list[Outcome]) -> None:
         if not self.outcomes.done():

@@ -59,7 +59,7 @@ class ItemAvailability:
         self._poll_lock = asyncio.Lock()  # an older poll must not end after a newer one
         self._version: bytes | None = None
         self._position = b"0-0"
-        self._rows: tuple[Release | None, frozenset[int]] = (None, _NO_ROWS)
+        self._rows: list[tuple[Release, frozenset[int]]] = []  # of the live one and the canary
         self._sorted: tuple[int, list[str]] = (-1, [])
         self.withdrawn: set[str] = set()
         self.announced: set[str] = set()
@@ -72,11 +72,12 @@ class ItemAvailability:
 
     def withdrawn_rows(self, release: Release) -> frozenset[int]:
         """The withdrawn rows of the release; the same object until something changes."""
-        cached_release, rows = self._rows
-        if cached_release is not release:
-            found = release.retriever.catalog.rows(self.withdrawn) if self.withdrawn else ()
-            rows = frozenset(found) - {PADDING}
-            self._rows = release, rows
+        for cached_release, rows in self._rows:
+            if cached_release is release:
+                return rows
+        found = release.retriever.catalog.rows(self.withdrawn) if self.withdrawn else ()
+        rows = frozenset(found) - {PADDING}
+        self._rows = [(release, rows), *self._rows[:1]]
         return rows
 
     async def page(self, after: str, limit: int) -> tuple[list[str], str | None]:
@@ -210,12 +211,11 @@ class ItemAvailability:
         withdrawn, announced = await self._log.read_items()
         self._position, self._version = head.last_id, head.version
         self.withdrawn, self.announced = withdrawn, announced
-        self._rows = (None, _NO_ROWS)
+        self._rows = []
         self.revision += 1
         log.info("items withdrawn", extra={"items": len(withdrawn), "announced": len(announced)})
 
     def _apply(self, changes: Sequence[Change]) -> None:
-        release, rows = self._rows
         for item, state in changes:
             self.withdrawn.discard(item)
             self.announced.discard(item)
@@ -223,8 +223,10 @@ class ItemAvailability:
                 self.withdrawn.add(item)
             elif state is State.ANNOUNCED:
                 self.announced.add(item)
-        if release is not None:
-            self._rows = release, self._updated_rows(release, rows, [item for item, _ in changes])
+        items = [item for item, _ in changes]
+        self._rows = [
+            (release, self._updated_rows(release, rows, items)) for release, rows in self._rows
+        ]
         self.revision += 1
 
     def _updated_rows(

@@ -9,6 +9,7 @@ from index.release.reading import Release
 from service.errors import NotReadyError
 from service.http.responses import json_response
 from service.http.state import state_of
+from service.serving.canary import CanaryFailure, LoadedCanary
 from service.serving.release_loader import LoadFailure, ReleaseLoader
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -46,13 +47,15 @@ async def metrics(request: Request) -> Response:
 
 
 async def release(request: Request) -> Response:
-    """The release in use, and the error of the last failed load."""
-    live = state_of(request).live
+    """The release in use, the canary, and the errors of the last failed loads."""
+    live, canary = state_of(request).live, state_of(request).canary
     return json_response(
         {
             "release": _release_info(live.release, live) if live.release else None,
             "last_reload_error": _failure_info(live.failure) if live.failure else None,
             "why_none": live.absence,
+            "canary": _canary_info(canary.loaded) if canary.loaded else None,
+            "canary_error": _canary_failure_info(canary.failure) if canary.failure else None,
         }
     )
 
@@ -86,6 +89,18 @@ def _failure_info(failure: LoadFailure) -> dict[str, Any]:
         "message": failure.message,
         "failed_at": failure.failed_at.isoformat(),
         "attempts": failure.attempts,
+    }
+
+
+def _canary_info(canary: LoadedCanary) -> dict[str, Any]:
+    return {**canary.settings.model_dump(), "loaded_at": canary.loaded_at.isoformat()}
+
+
+def _canary_failure_info(failure: CanaryFailure) -> dict[str, Any]:
+    return {
+        "release": failure.release,
+        "message": failure.message,
+        "failed_at": failure.failed_at.isoformat(),
     }
 
 

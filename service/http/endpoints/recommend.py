@@ -23,7 +23,6 @@ from service.http.responses import json_response
 from service.http.schemas.recommend import RecommendBatch, RecommendRequest
 from service.http.state import ServiceState, set_deadline, state_of
 from service.serving.outcome import Outcome, QueryResult
-from service.telemetry.metrics import Metrics
 
 ROUTE = "/recommend"
 PERMISSION: Permission = "read"
@@ -55,10 +54,12 @@ async def recommended(
     history, degraded = await _read_history(state, body)
     history_end = time.perf_counter()
     query = query_of(body, history, state.settings.interest_overlap_sample_rate)
-    result = await state.engine.answer(query, is_disconnected, deadline)
+    variants = state.canary.variants_of((body.user_id,))
+    result = await state.engine.answer(query, is_disconnected, deadline, variants)
+    context.variant = result.variant
     content = orjson.dumps(recommendations(result, body.explain, degraded))
     total_s = time.perf_counter() - start
-    _observe(state.metrics, result, len(history), degraded)
+    _observe(state, result, len(history), degraded)
     state.metrics.history_s.observe(history_end - start)
     state.metrics.total_s.observe(total_s)
     if context.stages is not None:
@@ -67,7 +68,10 @@ async def recommended(
 
 
 async def batch(request: Request, body: RecommendBatch) -> Response:
-    """Recommendations for several requests from one release, or an error for each invalid one."""
+    """Recommendations for several requests, or an error for each invalid one.
+
+    All are from one release, unless a canary answers some of the users.
+    """
     state, deadline = state_of(request), set_deadline(request)
     state.engine.admit(deadline)
     valid = [item for item in body.validated if isinstance(item, RecommendRequest)]
@@ -76,10 +80,11 @@ async def batch(request: Request, body: RecommendBatch) -> Response:
         query_of(item, history, state.settings.interest_overlap_sample_rate)
         for item, (history, _) in zip(valid, histories, strict=True)
     ]
+    variants = state.canary.variants_of([item.user_id for item in valid])
     outcomes: list[Outcome] = []
     if queries:
         outcomes = await state.engine.answer_all(
-            queries, lambda: _is_disconnected(request), deadline
+            queries, lambda: _is_disconnected(request), deadline, variants
         )
     valid_outcomes = zip(histories, outcomes, strict=True)
     answers: list[dict[str, Any]] = []
@@ -93,8 +98,10 @@ async def batch(request: Request, body: RecommendBatch) -> Response:
                 log.error("query failed", exc_info=outcome)
             answers.append(to_response(outcome).body)
             continue
-        _observe(state.metrics, outcome, len(history), degraded)
+        _observe(state, outcome, len(history), degraded)
         answers.append(recommendations(outcome, item.explain, degraded))
+    if variants is not None:
+        request_context_of(request.scope).variant = ",".join(sorted(set(variants)))
     return json_response({"answers": answers})
 
 
@@ -153,9 +160,11 @@ def _is_disconnected(request: Request) -> bool:
     return False
 
 
-def _observe(metrics: Metrics, result: QueryResult, history_length: int, degraded: bool) -> None:
-    answer = result.answer
+def _observe(state: ServiceState, result: QueryResult, history_length: int, degraded: bool) -> None:
+    answer, metrics = result.answer, state.metrics
     metrics.responses[answer.source].inc()
+    if result.variant is not None:
+        state.canary.metrics.responses.labels(result.variant, answer.source).inc()
     if degraded:
         metrics.degraded_responses.inc()
     if history_length:

@@ -52,6 +52,23 @@ class ReleaseFacts(Output):
     metrics: dict[str, dict[str, float]] = Field(description="split -> metric -> value")
 
 
+class CanaryFacts(Output):
+    """The release that answers a share of the users beside the release in use."""
+
+    release: str
+    share: float = Field(description="share of the users")
+    shadow: bool = Field(description="whether it is asked without its answers being shown")
+    loaded_at: str = Field(description="ISO 8601, UTC")
+
+
+class CanaryFailure(Output):
+    """Why there is no canary though the file `canary` names one."""
+
+    release: str | None = Field(description="the id that it names; null if unreadable")
+    message: str
+    failed_at: str = Field(description="ISO 8601, UTC")
+
+
 class ReleaseState(Output):
     model_config = example(
         release={
@@ -80,12 +97,23 @@ class ReleaseState(Output):
             "failed_at": "2026-01-02T06:30:00+00:00",
             "attempts": 1,
         },
+        canary={
+            "release": "2026-01-02-canary",
+            "share": 0.1,
+            "shadow": False,
+            "loaded_at": "2026-01-02T07:30:00+00:00",
+        },
+        canary_error=None,
     )
 
     release: ReleaseFacts | None
     last_reload_error: ReloadFailure | None
     why_none: str | None = Field(
         None, description="if `release` is null, why, and what to do; null otherwise"
+    )
+    canary: CanaryFacts | None = Field(None, description="null if none is in use")
+    canary_error: CanaryFailure | None = Field(
+        None, description="why a canary could not be loaded; null otherwise"
     )
 
 

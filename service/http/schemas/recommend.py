@@ -150,6 +150,9 @@ class Recommendations(Output):
 
     items: list[Candidate]
     release: str = Field(description="id of the release that made them")
+    variant: Literal["current", "canary"] | None = Field(
+        None, description="while a canary runs, which of the two releases that is; else absent"
+    )
     source: Literal["interests", "popular"] = Field(
         description="popular if the history is empty, or contains neither items of the release nor "
         "cold-start items"
@@ -191,7 +194,10 @@ class RecommendBatch(Input):
 
 
 class RecommendedBatch(Output):
-    """One answer for each request, in the same order, all from one release."""
+    """One answer for each request, in the same order.
+
+    All are from one release, unless a canary answers some of the users.
+    """
 
     model_config = example(answers=[_RESPONSE_EXAMPLE, _RESPONSE_EXAMPLE, _ERROR_EXAMPLE])
 
