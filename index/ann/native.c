@@ -12,7 +12,7 @@
 #define MIN_LARGEST 1e-30f /* in place of a largest component of 0 */
 #define FLOAT_ERROR 1e-5   /* of |interest| |vector|: more than float32 loses in a sum */
 
-enum { TILE = 8, STEP = 32, OFFSET = 128, CHUNK = 256, MAX_DIM = 4096, LINE = 64, AHEAD = 2048 };
+enum { TILE = 16, STEP = 32, OFFSET = 128, CHUNK = 256, MAX_DIM = 4096, LINE = 64, AHEAD = 2048 };
 
 /* Queries (count, dim); dim is a multiple of STEP. base: OFFSET times the sum of each. */
 struct queries {
@@ -42,42 +42,115 @@ static void tile_portable(const struct queries *queries, const uint8_t *rows, in
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-/* Eight accumulators of a row each -> the eight rows' sums. */
-__attribute__((target("avx2"))) static inline __m256i sums(const __m256i *a)
+/* The components of 8 rows, 4 at a time: columns[i] has components 4 i to 4 i + 3 of every row. So
+ * the products of a row are in one place, and need not be added across a register. */
+__attribute__((target("avx2"))) static inline void transpose_256(const uint8_t *rows,
+                                                                 int64_t stride, int64_t dim,
+                                                                 __m256i *columns)
 {
-    __m256i low = _mm256_hadd_epi32(_mm256_hadd_epi32(a[0], a[1]), _mm256_hadd_epi32(a[2], a[3]));
-    __m256i high = _mm256_hadd_epi32(_mm256_hadd_epi32(a[4], a[5]), _mm256_hadd_epi32(a[6], a[7]));
-    return _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20),
-                            _mm256_permute2x128_si256(low, high, 0x31));
+    for (int64_t d = 0; d < dim; d += STEP, columns += 8) {
+        __m256i x[8], y[8];
+        for (int t = 0; t < 8; t++)
+            x[t] = _mm256_loadu_si256((const __m256i *)(rows + t * stride + d));
+        for (int t = 0; t < 8; t += 2) {
+            y[t] = _mm256_unpacklo_epi32(x[t], x[t + 1]);
+            y[t + 1] = _mm256_unpackhi_epi32(x[t], x[t + 1]);
+        }
+        for (int t = 0; t < 8; t += 4)
+            for (int i = 0; i < 2; i++) {
+                x[t + 2 * i] = _mm256_unpacklo_epi64(y[t + i], y[t + i + 2]);
+                x[t + 2 * i + 1] = _mm256_unpackhi_epi64(y[t + i], y[t + i + 2]);
+            }
+        for (int i = 0; i < 4; i++) {
+            columns[i] = _mm256_permute2x128_si256(x[i], x[i + 4], 0x20);
+            columns[i + 4] = _mm256_permute2x128_si256(x[i], x[i + 4], 0x31);
+        }
+    }
+}
+
+/* As transpose_256, of 16 rows. */
+__attribute__((target("avx512f"))) static inline void transpose_512(const uint8_t *rows,
+                                                                    int64_t stride, int64_t dim,
+                                                                    __m512i *columns)
+{
+    const __m512i low = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+    const __m512i high = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    for (int64_t d = 0; d < dim; d += STEP, columns += 8) {
+        __m512i x[8], y[8];
+        for (int t = 0; t < 8; t++) {
+            const uint8_t *row = rows + t * stride + d;
+            x[t] = _mm512_inserti64x4(
+                _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)row)),
+                _mm256_loadu_si256((const __m256i *)(row + 8 * stride)), 1);
+        }
+        for (int t = 0; t < 8; t += 2) {
+            y[t] = _mm512_unpacklo_epi32(x[t], x[t + 1]);
+            y[t + 1] = _mm512_unpackhi_epi32(x[t], x[t + 1]);
+        }
+        for (int t = 0; t < 8; t += 4)
+            for (int i = 0; i < 2; i++) {
+                x[t + 2 * i] = _mm512_unpacklo_epi64(y[t + i], y[t + i + 2]);
+                x[t + 2 * i + 1] = _mm512_unpackhi_epi64(y[t + i], y[t + i + 2]);
+            }
+        for (int i = 0; i < 4; i++) {
+            columns[i] = _mm512_permutex2var_epi64(x[i], low, x[i + 4]);
+            columns[i + 4] = _mm512_permutex2var_epi64(x[i], high, x[i + 4]);
+        }
+    }
+}
+
+static inline int32_t load_4(const int8_t *codes)
+{
+    int32_t word;
+    memcpy(&word, codes, sizeof word);
+    return word;
 }
 
 #define MULTIPLY_AVX2(sum, x, q) \
     _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, q), _mm256_set1_epi16(1)))
 
-#define DEFINE_TILE(name, isa, MULTIPLY)                                                          \
+/* The products of the columns with N queries from the j-th on, which stay in N registers. */
+#define MULTIPLY_BLOCK(N, bits, MULTIPLY)                                                         \
+    {                                                                                             \
+        __m##bits##i sums[N];                                                                     \
+        _Pragma("GCC unroll 8") for (int i = 0; i < N; i++) sums[i] =                             \
+            _mm##bits##_set1_epi32(-queries->base[j + i]);                                        \
+        for (int64_t d = 0; d < queries->dim; d += 4)                                             \
+            _Pragma("GCC unroll 8") for (int i = 0; i < N; i++) sums[i] = MULTIPLY(               \
+                sums[i], columns[d / 4], _mm##bits##_set1_epi32(load_4(queries->codes[j + i] + d))); \
+        _Pragma("GCC unroll 8") for (int i = 0; i < N; i++) best =                                \
+            _mm##bits##_max_epi32(best, sums[i]);                                                 \
+        j += N;                                                                                   \
+    }
+
+#define DEFINE_TILE(name, isa, bits, MULTIPLY)                                                    \
     __attribute__((target(isa))) static void name(const struct queries *queries,                  \
                                                   const uint8_t *rows, int64_t stride,            \
                                                   int32_t *out)                                   \
     {                                                                                             \
-        __m256i best = _mm256_set1_epi32(INT32_MIN);                                              \
-        for (int64_t j = 0; j < queries->count; j++) {                                            \
-            __m256i a[TILE] = {_mm256_setzero_si256()};                                           \
-            for (int64_t d = 0; d < queries->dim; d += STEP) {                                    \
-                __m256i q = _mm256_loadu_si256((const __m256i *)(queries->codes[j] + d));         \
-                for (int t = 0; t < TILE; t++) {                                                  \
-                    __m256i x = _mm256_loadu_si256((const __m256i *)(rows + t * stride + d));     \
-                    a[t] = MULTIPLY(a[t], x, q);                                                  \
-                }                                                                                 \
+        enum { ROWS_AT_ONCE = bits / 32 };                                                        \
+        __m##bits##i columns[MAX_DIM / 4];                                                        \
+        for (int t = 0; t < TILE; t += ROWS_AT_ONCE) {                                            \
+            __m##bits##i best = _mm##bits##_set1_epi32(INT32_MIN);                                \
+            transpose_##bits(rows + t * stride, stride, queries->dim, columns);                   \
+            for (int64_t j = 0; j < queries->count;) {                                            \
+                int64_t left = queries->count - j;                                                \
+                if (left >= 8)                                                                    \
+                    MULTIPLY_BLOCK(8, bits, MULTIPLY)                                             \
+                else if (left >= 4)                                                               \
+                    MULTIPLY_BLOCK(4, bits, MULTIPLY)                                             \
+                else if (left >= 2)                                                               \
+                    MULTIPLY_BLOCK(2, bits, MULTIPLY)                                             \
+                else                                                                              \
+                    MULTIPLY_BLOCK(1, bits, MULTIPLY)                                             \
             }                                                                                     \
-            __m256i base = _mm256_set1_epi32(queries->base[j]);                                   \
-            best = _mm256_max_epi32(best, _mm256_sub_epi32(sums(a), base));                       \
+            _mm##bits##_storeu_si##bits((void *)(out + t), best);                                 \
         }                                                                                         \
-        _mm256_storeu_si256((__m256i *)out, best);                                                \
     }
 
-DEFINE_TILE(tile_avx2, "avx2", MULTIPLY_AVX2)
-DEFINE_TILE(tile_avx512_vnni, "avx2,avx512vl,avx512vnni", _mm256_dpbusd_epi32)
-DEFINE_TILE(tile_avx_vnni, "avx2,avxvnni", _mm256_dpbusd_avx_epi32)
+DEFINE_TILE(tile_avx2, "avx2", 256, MULTIPLY_AVX2)
+DEFINE_TILE(tile_avx_vnni, "avx2,avxvnni", 256, _mm256_dpbusd_avx_epi32)
+DEFINE_TILE(tile_avx512_vnni, "avx512f,avx512vnni", 512, _mm512_dpbusd_epi32)
 #endif
 
 /* The function of that instruction set, NULL if the processor lacks it. */
@@ -86,7 +159,7 @@ static tile_fn *tile_of(const char *isa)
     if (!strcmp(isa, "portable"))
         return tile_portable;
 #if defined(__x86_64__)
-    if (!strcmp(isa, "avx512-vnni") && __builtin_cpu_supports("avx512vl") &&
+    if (!strcmp(isa, "avx512-vnni") && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512vnni"))
         return tile_avx512_vnni;
     if (!strcmp(isa, "avx-vnni") && __builtin_cpu_supports("avxvnni"))
