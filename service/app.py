@@ -33,6 +33,7 @@ from service.http.state import ServiceState
 from service.page.routes import add_page, serves_page
 from service.serving.batching import Engine
 from service.serving.canary import CanaryLoader
+from service.serving.canary_quality import CanaryQuality
 from service.serving.guarded_engine import GuardedEngine
 from service.serving.release_loader import ReleaseLoader
 from service.serving.supervision import Work, run_for_ever
@@ -41,6 +42,7 @@ from service.store.availability import ItemAvailability
 from service.store.circuit_breaker import CircuitBreaker
 from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
+from service.store.live_quality import LiveQuality
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.canary_metrics import CanaryMetrics
 from service.telemetry.metrics import Metrics, TaskName
@@ -111,6 +113,7 @@ def _create_state(settings: Settings) -> ServiceState:
     canary = CanaryLoader(settings.releases, live, CanaryMetrics(metrics))
     availability = ItemAvailability(redis, live, settings, metrics)
     cold_start_items = ColdStartItems(redis, histories, live, availability, settings)
+    quality = CanaryQuality(LiveQuality(redis, settings.canary_window_hours), canary, settings)
     canary_items = ColdStartItems(redis, histories, canary, availability, settings)
     engine = Engine(
         live,
@@ -127,6 +130,7 @@ def _create_state(settings: Settings) -> ServiceState:
         metrics=metrics,
         live=live,
         canary=canary,
+        canary_quality=quality,
         engine=engine,
         redis=redis,
         histories=histories,
@@ -222,6 +226,7 @@ def _background_work(state: ServiceState) -> Iterator[tuple[TaskName, Work]]:
     """What runs for ever, by its name in the metrics."""
     yield "releases", partial(state.live.watch, state.settings.reload_interval_s)
     yield "releases", partial(_watch_canary, state)
+    yield "releases", state.canary_quality.watch
     yield "redis", state.redis.watch
     yield "withdrawals", state.availability.watch
     if state.settings.max_cold_start_items:

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from index.ann.engine_names import EngineName, check_engine
 from index.ann.kernel_names import KernelName
+from service.settings_canary import CanarySettings
 from service.settings_sources import (
     PREFIX,
     ConfigFile,
@@ -121,7 +122,7 @@ class StoreSettings(BaseSettings):
 SECRETS = ("admin_key", "redis_url", "redis_password", "engine_uri")
 
 
-class Settings(StoreSettings):
+class Settings(CanarySettings, StoreSettings):
     """Serve the release that RELEASES/current names over HTTP, and each that it comes to name.
 
     Commands: python -m service new-key | export-events | settings (with --help for each).

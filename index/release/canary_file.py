@@ -17,11 +17,15 @@ CANARY = "canary"
 
 
 class CanaryRelease(Record):
-    """release: its id. share: of the users. shadow: it is asked, and its answers are not shown."""
+    """release: its id. share: of the users. shadow: it is asked, and its answers are not shown.
+
+    started: Unix seconds; a canary that is started again is observed anew.
+    """
 
     release: ReleaseId
     share: float = Field(gt=0, le=1)
     shadow: bool = False
+    started: float = 0.0
 
 
 def read_canary(root: Path) -> CanaryRelease | None:

@@ -4,6 +4,7 @@ Every change holds the root's lock, and its last step replaces or removes one fi
 step leaves the state before it or after it.
 """
 
+import time
 from pathlib import Path
 
 from index.ann.milvus_engine import MilvusEngine
@@ -115,4 +116,6 @@ def _live(root: Path) -> str:
 def _start(root: Path, release_id: str, share: float, shadow: bool) -> None:
     if _live(root) == release_id:
         raise ReleaseError(f"{release_id}: is live, so it cannot be the canary; name another")
-    write_canary(root, CanaryRelease(release=release_id, share=share, shadow=shadow))
+    write_canary(
+        root, CanaryRelease(release=release_id, share=share, shadow=shadow, started=time.time())
+    )

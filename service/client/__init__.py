@@ -36,6 +36,7 @@ from service.client.operations import (
     UnavailableError,
 )
 from service.http.schemas.availability import AvailabilitiesNow, AvailabilityNow, WithdrawnPage
+from service.http.schemas.canary import CanaryReport
 from service.http.schemas.histories import Accepted, Forgotten, History
 from service.http.schemas.items import SimilarItems
 from service.http.schemas.operations import Ready, ReleaseState, Reloaded
@@ -133,6 +134,10 @@ class Client:
         """The release in use, and why the last one that failed was not loaded."""
         return self._send(operations.release())
 
+    def canary(self) -> CanaryReport:
+        """The canary, and its live quality beside that of the live release."""
+        return self._send(operations.canary())
+
     def reload(self) -> Reloaded:
         """Load the current release now. Needs the role admin."""
         return self._send(operations.reload())
@@ -210,6 +215,9 @@ class AsyncClient:
 
     async def release(self) -> ReleaseState:
         return await self._send(operations.release())
+
+    async def canary(self) -> CanaryReport:
+        return await self._send(operations.canary())
 
     async def reload(self) -> Reloaded:
         return await self._send(operations.reload())

@@ -15,6 +15,7 @@ from service.http.schemas.availability import (
     ItemAvailabilities,
     WithdrawnPage,
 )
+from service.http.schemas.canary import CanaryReport
 from service.http.schemas.common import ErrorBody, ProblemDetail
 from service.http.schemas.histories import Accepted, Forgotten, History
 from service.http.schemas.items import SimilarItems
@@ -183,6 +184,10 @@ def ready() -> Call[Ready]:
 
 def release() -> Call[ReleaseState]:
     return Call("GET", "/release", ReleaseState)
+
+
+def canary() -> Call[CanaryReport]:
+    return Call("GET", "/canary", CanaryReport)
 
 
 def reload() -> Call[Reloaded]:

@@ -11,12 +11,13 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 
 from service.auth.authorization import Permission
-from service.http.endpoints import availability, histories, items, operations, recommend
+from service.http.endpoints import availability, canary, histories, items, operations, recommend
 from service.http.schemas.availability import (
     AvailabilitiesNow,
     AvailabilityNow,
     WithdrawnPage,
 )
+from service.http.schemas.canary import CanaryReport
 from service.http.schemas.common import ErrorBody
 from service.http.schemas.histories import Accepted, Forgotten, History
 from service.http.schemas.items import SimilarItems
@@ -68,6 +69,7 @@ def add_routes(app: FastAPI, settings: Settings) -> None:
     _add(app, "GET /livez", operations.livez, Alive, "open")
     _add(app, "GET /readyz", operations.readyz, Ready, "open", 503)
     _add(app, "GET /release", operations.release, ReleaseState, "read")
+    _add(app, "GET /canary", canary.canary, CanaryReport, "read", 503)
     if settings.has_admin:
         _add(app, "POST /admin/reload", operations.reload, Reloaded, "admin", 409, 503)
     _add_metrics(app, "open" if settings.allow_anonymous_metrics else "any")

@@ -11,6 +11,7 @@ from service.http.host_check import AllowedHosts
 from service.http.request_context import request_context_of
 from service.serving.batching import Engine
 from service.serving.canary import CanaryLoader
+from service.serving.canary_quality import CanaryQuality
 from service.serving.release_loader import ReleaseLoader
 from service.settings import Settings
 from service.store.availability import ItemAvailability
@@ -31,6 +32,7 @@ class ServiceState:
     metrics: Metrics
     live: ReleaseLoader
     canary: CanaryLoader
+    canary_quality: CanaryQuality
     engine: Engine
     redis: ResilientRedis
     histories: HistoryStore

@@ -80,6 +80,7 @@ class CanaryLoader:
         self._lock = asyncio.Lock()
         self._wanted: CanaryRelease | None = None
         self.metrics = metrics
+        self._aborted: str | None = None  # the run
         self.loaded: LoadedCanary | None = None
         self.failure: CanaryFailure | None = None
 
@@ -87,6 +88,29 @@ class CanaryLoader:
     def release(self) -> Release | None:
         """The canary's release, or None without one."""
         return self.loaded.release if self.loaded else None
+
+    @property
+    def settings(self) -> CanaryRelease | None:
+        """What the file says, also of a canary that is not loaded; None without one."""
+        return self._wanted
+
+    @property
+    def run(self) -> str | None:
+        """The name of the run whose answers are compared; None without a canary that is shown."""
+        wanted = self._wanted
+        return None if wanted is None or wanted.shadow else f"{wanted.release}@{wanted.started:.0f}"
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the run was aborted as it was worse; its file stays until an operator acts."""
+        return self._aborted is not None and self._aborted == self.run
+
+    def abort(self, run: str) -> None:
+        """Let the live release answer everyone, for the rest of the run."""
+        if run == self.run:
+            self._aborted = run
+            self.metrics.aborted.set(1)
+            self._use(None)
 
     def variants_of(self, user_ids: Sequence[str | None]) -> list[Variant] | None:
         """Who answers each user; None if there is no canary."""
@@ -106,7 +130,8 @@ class CanaryLoader:
             if wanted == self._wanted and not self._is_due():
                 return
             self._wanted = wanted
-            loaded = None if wanted is None else await self._load(wanted)
+            self.metrics.aborted.set(self.aborted)
+            loaded = None if wanted is None or self.aborted else await self._load(wanted)
         except ReleaseError as error:
             self._fail(str(error))
         else:

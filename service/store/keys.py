@@ -32,9 +32,21 @@ class Keys:
         self.newcomers = f"{self._newcomers}:items"
         self.takes = f"{self._newcomers}:takes"
 
+    @staticmethod
+    def partition_of(user_id: str) -> int:
+        return crc32(user_id.encode()) % PARTITIONS
+
+    def quality(self, partition: int, run: str) -> str:
+        """The counts of a partition's users in a run of a canary."""
+        return f"{self._prefix}:{{{partition}}}:quality:{run}"
+
+    def of_run(self, run: str, name: str) -> str:
+        """Another key of a run of a canary."""
+        return f"{self._prefix}:{{run}}:{name}:{run}"
+
     def of_user(self, user_id: str, name: str) -> str:
         """A key of the user, or one of the user's partition: events or waiting."""
-        key = f"{self._prefix}:{{{crc32(user_id.encode()) % PARTITIONS}}}:{name}"
+        key = f"{self._prefix}:{{{self.partition_of(user_id)}}}:{name}"
         return key if name in ("events", "waiting") else f"{key}:{user_id}"
 
     def users_of(self, item_id: str) -> str:

@@ -87,7 +87,7 @@ class PreparedEngine:
         pass
 
     async def answer(
-        self, query: Query, is_gone: Callable[[], bool], deadline: float
+        self, query: Query, is_gone: Callable[[], bool], deadline: float, variants: object
     ) -> QueryResult:
         return self._served
 

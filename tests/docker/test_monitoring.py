@@ -13,6 +13,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from service.telemetry.canary_metrics import CanaryMetrics
 from service.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,9 @@ needs_promtool = pytest.mark.skipif(
 
 def series_names(training_runs: CollectorRegistry) -> set[str]:
     """The names of all series that the service and the schedule export."""
-    families = [*Metrics().registry.collect(), *training_runs.collect()]
+    metrics = Metrics()
+    CanaryMetrics(metrics)
+    families = [*metrics.registry.collect(), *training_runs.collect()]
     return {family.name + suffix for family in families for suffix in _SUFFIXES[family.type]}
 
 

@@ -18,6 +18,7 @@ async def events(request: Request, body: EventOrEvents) -> Response:
     state = state_of(request)
     appended = await state.histories.append(batch)
     state.cold_start_items.observe_events(batch)
+    state.canary_quality.record_events(batch)
     return json_response(asdict(appended))
 
 
@@ -32,4 +33,5 @@ async def forget(request: Request, user_id: UserInPath) -> Response:
     state = state_of(request)
     count = await state.histories.forget(user_id)
     await state.cold_start_items.forget(user_id)
+    await state.canary_quality.forget(user_id)
     return json_response({"forgotten": count})

@@ -57,7 +57,10 @@ async def recommended(
     variants = state.canary.variants_of((body.user_id,))
     result = await state.engine.answer(query, is_disconnected, deadline, variants)
     context.variant = result.variant
-    content = orjson.dumps(recommendations(result, body.explain, degraded))
+    answer = recommendations(result, body.explain, degraded)
+    if result.variant is not None:
+        state.canary_quality.record_answer(body.user_id, result.variant, answer["items"])
+    content = orjson.dumps(answer)
     total_s = time.perf_counter() - start
     _observe(state, result, len(history), degraded)
     state.metrics.history_s.observe(history_end - start)
@@ -99,7 +102,10 @@ async def batch(request: Request, body: RecommendBatch) -> Response:
             answers.append(to_response(outcome).body)
             continue
         _observe(state, outcome, len(history), degraded)
-        answers.append(recommendations(outcome, item.explain, degraded))
+        answer = recommendations(outcome, item.explain, degraded)
+        if outcome.variant is not None:
+            state.canary_quality.record_answer(item.user_id, outcome.variant, answer["items"])
+        answers.append(answer)
     if variants is not None:
         request_context_of(request.scope).variant = ",".join(sorted(set(variants)))
     return json_response({"answers": answers})

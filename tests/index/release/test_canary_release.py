@@ -1,5 +1,6 @@
 """A canary is started, promoted and aborted; what becomes of it when others change the root."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,10 @@ def root(make_draft: MakeDraft, tmp_path: Path) -> Path:
 
 def test_a_draft_becomes_a_release_and_the_canary(root: Path) -> None:
     assert read_current(root) == "first"
-    assert read_canary(root) == CanaryRelease(release="second", share=0.1, shadow=False)
+    canary = read_canary(root)
+    assert canary is not None
+    assert time.time() - 60 < canary.started <= time.time()
+    assert canary == CanaryRelease(release="second", share=0.1, started=canary.started)
     assert read_manifest(root / "releases" / "second").parent == "first"
     marked = [(release.id, release.current, release.canary) for release in list_releases(root)]
     assert marked == [("first", True, False), ("second", False, True)]

@@ -54,6 +54,7 @@ def test_importing_the_client_loads_no_torch_and_no_server() -> None:
 
 def test_every_call_gets_a_response(client: Client) -> None:
     assert client.ready().status == "ready"
+    assert client.canary().quality is None
     state = client.release()
     assert state.release is not None
     assert state.release.id == "first"
@@ -99,6 +100,7 @@ def test_the_asynchronous_client_makes_the_same_calls(server_url: str) -> None:
         async with AsyncClient(server_url, key=KEY, timeout_s=30) as client:
             await client.ready()
             await client.release()
+            assert (await client.canary()).release is None
             await client.add(Event(user_id="ben", item_id="item-3"))
             request = RecommendRequest(user_id="ben", k=2)
             responses = await asyncio.gather(*(client.recommend(request) for _ in range(20)))

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
+from service.http.schemas.canary import CanaryReport
 from service.http.schemas.common import ErrorBody
 from service.http.schemas.histories import Accepted
 from service.http.schemas.operations import Alive, Ready, ReleaseState, Reloaded
@@ -34,6 +35,7 @@ ROUTES = {
     ("get", "/livez"): {"200", "422", "500"},
     ("get", "/readyz"): {"200", "422", "500", "503"},
     ("get", "/release"): {"200", *AUTH_ERRORS, "422", "500"},
+    ("get", "/canary"): {"200", *AUTH_ERRORS, "422", "500", "503"},
     ("get", "/metrics"): {"200", "401", "422", "429"},
     ("post", "/admin/reload"): {"200", *AUTH_ERRORS, "409", "422", "500", "503"},
 }
@@ -101,6 +103,7 @@ async def test_responses_match_the_documented_models(serve: Serve) -> None:
             (await client.get("/livez"), Alive),
             (await client.get("/readyz"), Ready),
             (await client.get("/release"), ReleaseState),
+            (await client.get("/canary"), CanaryReport),
             (await client.post("/admin/reload", headers=headers), Reloaded),
             (await client.post("/admin/reload"), ErrorBody),
             (await client.get("/nothing"), ErrorBody),

@@ -1,0 +1,27 @@
+"""The settings of canaries, a part of the service's."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+
+class CanarySettings(BaseModel):
+    canary_window_hours: float = Field(
+        24,
+        gt=0,
+        le=720,
+        description="hours from a user's first answer in which an event on an answered item is a "
+        "hit, while a canary runs",
+    )
+    canary_alpha: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="probability, at most, that a canary that is not worse is aborted in the end",
+    )
+    canary_min_users: int = Field(
+        100, ge=1, description="users of each variant before anything is decided about a canary"
+    )
+    canary_on_worse: Literal["abort", "report"] = Field(
+        "abort", description="what is done about a canary that is worse beyond doubt"
+    )
