@@ -166,6 +166,13 @@ class NightConfig(BaseModel):
         0.2, ge=0, description="accepted relative change of the catalogue's size"
     )
     keep: int = Field(KEEP, ge=1, description="number of releases to keep")
+    canary_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the users whom the new release answers as a canary, until it is "
+        "promoted; without it, the new release is live at once",
+    )
 
     # the end
     plots: bool = Field(True, description="draw the report's plots")

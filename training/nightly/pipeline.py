@@ -6,6 +6,8 @@ from pathlib import Path
 
 from index.release.atomic_io import fsync
 from index.release.build import build
+from index.release.canary_file import canary_release_id
+from index.release.canary_release import publish_canary
 from index.release.errors import GateRefusal, ReleaseError
 from index.release.gate import DAY_LEAD, DAY_METRICS, POPULAR, RECENT, collapse_warnings
 from index.release.manifest import CURRENT, DRAFTS, MANIFEST, RELEASES, Manifest, read_manifest
@@ -165,7 +167,8 @@ class NightlyPipeline:
 
     def _publish(self) -> Result:
         draft, config = self._draft, self.config
-        if read_current(config.root) != draft.name:  # else it was interrupted after publishing
+        # Else it was interrupted after publishing.
+        if draft.name not in (read_current(config.root), canary_release_id(config.root)):
             self._check_not_rolled_back()
             for sentence in collapse_warnings(read_manifest(draft)):
                 warn(sentence)
@@ -178,7 +181,11 @@ class NightlyPipeline:
                     draft.name,
                     failures + gate.failures(read_manifest(draft), live, same_cases=True),
                 )
-            publish(draft, gate, keep=config.keep, against=live)
+            if config.canary_share is None or read_current(config.root) is None:
+                publish(draft, gate, keep=config.keep, against=live)
+            else:
+                share = config.canary_share
+                publish_canary(draft, share, gate=gate, keep=config.keep, against=live)
         return {"release": draft.name}
 
     def _check_not_rolled_back(self) -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from index.release.atomic_io import fsync, replace_text
+from index.release.canary_file import canary_release_id
 from index.release.errors import GateRefusal, ReleaseError
 from index.release.lock import exclusive_lock
 from index.release.reading import read_current
@@ -132,7 +133,8 @@ def _run_pipeline(pipeline: NightlyPipeline) -> Outcome:
     name: OutcomeName
     try:
         release = pipeline.run()
-        name, sentence = "published", f"{release} is live"
+        is_canary = canary_release_id(pipeline.config.root) == release
+        name, sentence = "published", f"{release} is {'the canary' if is_canary else 'live'}"
     except (RejectedError, DivergedError, GateRefusal) as error:
         name, sentence = "refused", str(error)
     except Exception as error:

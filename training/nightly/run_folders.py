@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from index.release.atomic_io import discard
+from index.release.canary_file import canary_release_id
 from index.release.manifest import DRAFTS
 from training.fitting.working_folder import remove_abandoned_fits
 from training.nightly.config import NightConfig
@@ -37,8 +38,8 @@ def unfinished_run(config: NightConfig, runs: Path, live: str | None) -> StepSto
             continue
         hours = (time.time() - metadata["started"]) / 3600
         draft = store.result(DRAFT).get("draft")
-        if store.is_done("publish") and live != draft:
-            store.update(ended={"outcome": "published", "sentence": f"{draft} was live"})
+        if store.is_done("publish") and draft not in (live, canary_release_id(config.root)):
+            store.update(ended={"outcome": "published", "sentence": f"{draft} was published"})
             continue
         if (
             metadata["settings"] == config.settings()

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
+from index.release.canary_file import read_canary
 from index.release.errors import GateRefusal
 from index.release.gate import Gate
 from index.release.manifest import ENCODER, digest, read_manifest, write_manifest
@@ -183,3 +184,33 @@ def test_a_release_that_was_trained_on_everything_is_not_measured_on_it(folder, 
     settings = {k: v for k, v in manifest.training.items() if not k.startswith("unseen_")}
     write_manifest(release, manifest.model_copy(update={"training": settings}))
     assert evaluate_release(release, own).metrics == metrics
+
+
+def test_the_new_release_is_the_canary_first_if_wanted(folder):
+    before = live_release(folder)
+    outcome = run_nightly(config_of(folder, canary_share=0.1))
+    assert (outcome.outcome, outcome.exit_code) == ("published", 0)
+    assert outcome.sentence == f"{outcome.release} is the canary"
+    assert live_release(folder) == before
+    canary = read_canary(folder / "root")
+    assert (canary.release, canary.share, canary.shadow) == (outcome.release, 0.1, False)
+    assert f"{outcome.sentence}. Live now: {before}." in read_page(folder, outcome)
+    assert run_nightly(config_of(folder, canary_share=0.1)).outcome == "nothing-new"
+
+
+def test_a_run_killed_after_its_canary_was_started_ends_without_another(folder, monkeypatch):
+    monkeypatch.setattr("index.release.canary_release.remove_old_releases", raise_killed)
+    with pytest.raises(Killed):
+        run_nightly(config_of(folder, canary_share=0.1))
+    monkeypatch.undo()
+    started = read_canary(folder / "root")
+    outcome = run_nightly(config_of(folder, canary_share=0.1))
+    assert outcome.sentence == f"{started.release} is the canary"
+    assert read_canary(folder / "root") == started
+
+
+def test_the_first_release_of_a_root_is_live_and_no_canary(tmp_path, log):
+    export(log, tmp_path / "events")
+    outcome = run_nightly(config_of(tmp_path, until=FIRST_END, canary_share=0.1))
+    assert outcome.sentence == f"{live_release(tmp_path)} is live"
+    assert read_canary(tmp_path / "root") is None
