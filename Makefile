@@ -106,6 +106,9 @@ evidence-milvus-switches: $(VENV)/installed  ## 200 switches of the alias in Mil
 evidence-mutations: $(VENV)/installed  ## 10,000 corrupted releases offered to a running server
 	$(PY) tests/evidence/mutations.py
 
+evidence-canary: $(VENV)/installed  ## simulated weeks of a better, an equal and a worse canary: is each recognised?
+	$(PY) tests/evidence/canary_week.py
+
 evidence-newcomers: $(VENV)/installed  ## accuracy of cold-start items of LOG=... beside the release
 	$(PY) tests/evidence/newcomers.py "$(LOG)" --out $(BENCH)/newcomers-$(notdir $(LOG))
 

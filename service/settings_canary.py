@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 class CanarySettings(BaseModel):
     canary_window_hours: float = Field(
-        24,
+        1.0,
         gt=0,
         le=720,
         description="hours from a user's first answer in which an event on an answered item is a "

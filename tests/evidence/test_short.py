@@ -74,6 +74,14 @@ def test_no_answer_is_of_two_releases() -> None:
     assert summary["answers"] > 100
 
 
+def test_a_worse_canary_is_aborted_and_an_equal_one_is_not() -> None:
+    summary = run(
+        "canary_week.py", "--simulations", "10", "--users", "4000", "--live", "worse,equal"
+    )
+    assert [run["verdict"] for run in summary["live"]] == ["worse", "undecided"]
+    assert min(summary["live"][0]["users"].values()) > 100
+
+
 @pytest.mark.parametrize("kernel", ["native-avx2", "int8-fbgemm", "float32"])
 def test_filtered_answers_are_the_oracles_with_each_kernel(kernel: str) -> None:
     if not is_exact(next(each for each in KERNELS if each.name == kernel)):
