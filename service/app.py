@@ -29,6 +29,7 @@ from service.http.path_prefix import PathPrefix
 from service.http.responses import error_response
 from service.http.routes import add_routes
 from service.http.routing import DirectRoute
+from service.http.shadow import Shadow
 from service.http.state import ServiceState
 from service.page.routes import add_page, serves_page
 from service.serving.batching import Engine
@@ -108,7 +109,6 @@ def _create_state(settings: Settings) -> ServiceState:
     metrics = Metrics(shared=settings.workers > 1)
     redis = ResilientRedis(deployment_of(settings), settings, metrics)
     histories = HistoryStore(redis, settings, metrics)
-    _check_search(settings)
     live = _create_loader(settings, metrics)
     canary = CanaryLoader(settings.releases, live, CanaryMetrics(metrics))
     availability = ItemAvailability(redis, live, settings, metrics)
@@ -131,6 +131,7 @@ def _create_state(settings: Settings) -> ServiceState:
         live=live,
         canary=canary,
         canary_quality=quality,
+        shadow=Shadow(engine, canary),
         engine=engine,
         redis=redis,
         histories=histories,
@@ -173,6 +174,7 @@ def _check_search(settings: Settings) -> None:
 
 def _create_loader(settings: Settings, metrics: Metrics) -> ReleaseLoader:
     """With the engine that the settings name, if it is not the files of the releases."""
+    _check_search(settings)
     engine = None
     if settings.engine_uri is not None:
         if find_spec("pymilvus") is None:

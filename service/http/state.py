@@ -9,6 +9,7 @@ from service.auth.authorization import Authorizer
 from service.http.cross_origin import CrossOrigin
 from service.http.host_check import AllowedHosts
 from service.http.request_context import request_context_of
+from service.http.shadow import Shadow
 from service.serving.batching import Engine
 from service.serving.canary import CanaryLoader
 from service.serving.canary_quality import CanaryQuality
@@ -33,6 +34,7 @@ class ServiceState:
     live: ReleaseLoader
     canary: CanaryLoader
     canary_quality: CanaryQuality
+    shadow: Shadow
     engine: Engine
     redis: ResilientRedis
     histories: HistoryStore

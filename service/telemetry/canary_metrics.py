@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 from service.telemetry.metrics import Metrics
 
 Variant = Literal["current", "canary"]
+
+_RATIOS = tuple(tenth / 10 for tenth in range(11))
+_DIFFERENCES = (-1.0, -0.5, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 class CanaryMetrics:
@@ -49,6 +52,27 @@ class CanaryMetrics:
             "re4_canary_difference",
             "Hit rate of the canary less that of the live release, with its bounds.",
             ["bound"],
+        )
+
+        self._create_shadow_metrics()
+
+    def _create_shadow_metrics(self) -> None:
+        self.shadow_comparisons = self._counter(
+            "re4_shadow_comparisons",
+            "Answers that a canary in shadow mode was to be compared with, by outcome.",
+            ["outcome"],
+        )
+        self.shadow_overlap = Histogram(
+            "re4_shadow_overlap_ratio",
+            "Share of an answer's items that are in the shadow's answer too.",
+            buckets=_RATIOS,
+            registry=self._registry,
+        )
+        self.shadow_score_difference = Histogram(
+            "re4_shadow_score_difference_ratio",
+            "Mean score of the shadow's items less that of the answer's, as a share of the latter.",
+            buckets=_DIFFERENCES,
+            registry=self._registry,
         )
 
     def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:

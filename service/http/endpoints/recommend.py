@@ -60,6 +60,7 @@ async def recommended(
     answer = recommendations(result, body.explain, degraded)
     if result.variant is not None:
         state.canary_quality.record_answer(body.user_id, result.variant, answer["items"])
+        state.shadow.compare(body.user_id, query, answer["items"])
     content = orjson.dumps(answer)
     total_s = time.perf_counter() - start
     _observe(state, result, len(history), degraded)
