@@ -1,7 +1,6 @@
 """The queries of a batch by the release that answers them, and back to the requests."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -14,8 +13,7 @@ from service.serving.request_queue import QueuedRequest
 from service.telemetry.canary_metrics import Variant
 
 
-@dataclass(frozen=True, slots=True)
-class VariantQueries:
+class VariantQueries(NamedTuple):
     """Queries for one release. positions: theirs among those of the whole batch.
 
     variant: None while no canary runs.
