@@ -125,9 +125,9 @@ class LiveQuality:
             for partition in range(PARTITIONS):
                 pipeline.hgetall(keys.quality(partition, run))
             pipeline.hgetall(keys.of_run(run, "answers"))
-            for variant in VARIANTS:
-                pipeline.pfcount(keys.of_run(run, f"shown:{variant}"))
-            return await pipeline.execute()
+            # A Cluster's client counts no HyperLogLog in a pipeline.
+            shown = [await client.pfcount(keys.of_run(run, f"shown:{name}")) for name in VARIANTS]
+            return [*await pipeline.execute(), *shown]
 
         *partitions, answers, current, canary = await self._redis.call("quality", command)
         counts: dict[Variant, VariantCounts] = {
