@@ -126,7 +126,11 @@ class CanaryLoader:
 
     async def _refresh(self) -> None:
         try:
-            wanted = await asyncio.to_thread(read_canary, self._root)
+            try:
+                wanted = await asyncio.to_thread(read_canary, self._root)
+            except ReleaseError:
+                self._wanted = None  # so that the file is followed once it can be read
+                raise
             if wanted == self._wanted and not self._is_due():
                 return
             self._wanted = wanted

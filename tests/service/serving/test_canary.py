@@ -127,6 +127,9 @@ async def test_a_damaged_file_ends_the_canary(root: Path, loader: CanaryLoader) 
     assert loader.loaded is None
     assert loader.failure is not None
     assert "python -m index abort" in loader.failure.message
+    let(root, "second")
+    await loader.refresh()
+    assert (in_use(loader), loader.failure) == ("second", None)
 
 
 # --- over HTTP ---
