@@ -26,6 +26,7 @@ FENCES = {
     "pandas": ["training/*"],
     "polars": ["training/*"],
     "pyarrow": [
+        "index/release/attributes.py",
         "index/release/catalog.py",
         "index/retrieval/packed_ids.py",
         "training/*",

@@ -22,7 +22,7 @@ from index.ann.kernel_choice import find_kernel
 from index.ann.kernels import FLOAT32, Kernel
 from index.ann.list_codec import HalfCodec, ListCodec, codec_of, fill_lists
 from index.ann.list_scan import make_scan
-from index.ann.selection import score_rows
+from index.ann.selection import score_best, score_rows
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, stack_hits
 
@@ -111,7 +111,9 @@ class IvfIndex:
         upper_bounds += norms[:, :, None] * self._probe_margin
         candidates = self._scan.candidates(interests, upper_bounds, k, filters)
         for request, rows, allowed in zip(interests, candidates, filters, strict=True):
-            if rows is None:
+            if allowed and allowed.passes_few and rows is not None:
+                yield score_best(self._vectors, rows, request, k)
+            elif rows is None:
                 count_exact_scan()
                 yield from self.exact().iter_search(request[None], k, [allowed])
             else:

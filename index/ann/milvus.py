@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from index.ann.blocks import blocks
 from index.ann.milvus_client import CATEGORY, ROW, MilvusClient, Neighbours
-from index.ann.selection import score_rows
+from index.ann.selection import score_best, score_rows
 from index.ann.spec import MilvusSpec
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, merge_query_hits, stack_hits
@@ -20,6 +20,7 @@ from index.retrieval.search import SearchUnavailableError
 
 MAX_LIMIT = 16_384  # of Milvus: rows for one vector, and vectors of one call
 _TOLERANCE = 1e-3  # of a score, as a share of the product of the norms
+_OVER_FETCH = 1.5  # times as many items as must be asked for, if attributes were random
 _MAX_SCORED = 1 << 22  # allowed items that are scored one by one, if the index found too few
 _NO_HITS: QueryHits = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
 
@@ -55,9 +56,12 @@ class MilvusIndex:
         """One call for all requests with the same categories."""
         filters = filters or [None] * len(interests)
         groups: dict[str | None, list[int]] = {}
-        for position, allowed in enumerate(filters):
-            groups.setdefault(_category_expression(allowed), []).append(position)
         hits: dict[int, QueryHits] = {}
+        for position, allowed in enumerate(filters):
+            if allowed and allowed.passes_few:
+                hits[position] = self._score_all(interests[position], k, allowed)
+            else:
+                groups.setdefault(_category_expression(allowed), []).append(position)
         for expression, positions in groups.items():
             if expression is None:
                 hits |= dict.fromkeys(positions, _NO_HITS)
@@ -76,7 +80,8 @@ class MilvusIndex:
     ) -> list[QueryHits]:
         requests, count = interests.shape[:2]
         excluded = max((len(f.excluded) for f in filters if f), default=0)
-        lists = self._ask(interests.reshape(requests * count, -1), k + excluded, expression)
+        limit = int((k + excluded) * max(map(self._over_fetch, filters)))
+        lists = self._ask(interests.reshape(requests * count, -1), limit, expression)
         return [
             self._hits(interests[i], k, filters[i], lists[i * count : (i + 1) * count], expression)
             for i in range(requests)
@@ -113,7 +118,8 @@ class MilvusIndex:
             lists = self._ask(interests, k, both)
             self._check(interests, lists)
             rows, fewest = self._allowed(lists, allowed)
-        if fewest < needed and self._most_allowed(allowed) <= _MAX_SCORED:
+        is_masked = allowed is not None and allowed.mask is not None
+        if fewest < needed and (is_masked or self._most_allowed(allowed) <= _MAX_SCORED):
             return self._score_all(interests, k, allowed)
         return score_rows(self._vectors, rows, interests)
 
@@ -125,6 +131,12 @@ class MilvusIndex:
         if allowed:
             rows = allowed.filter_rows(rows)
         return rows, min(int(np.isin(found, rows).sum()) for found, _ in lists)
+
+    def _over_fetch(self, allowed: Filter | None) -> float:
+        """How many times as many items are asked for: Milvus does not hold the attributes."""
+        if allowed is None or allowed.mask is None:
+            return 1.0
+        return _OVER_FETCH * (len(self._vectors) - 1) / allowed.mask.count
 
     def _most_allowed(self, allowed: Filter | None) -> int:
         return allowed.passing if allowed else len(self._vectors) - 1
@@ -140,15 +152,7 @@ class MilvusIndex:
         """The k best of all allowed items, in ascending order of rows: an index can find fewer
         than there are, above all under a filter that leaves little."""
         rows = allowed.rows() if allowed else np.arange(1, len(self._vectors))
-        best = _NO_HITS
-        for block in blocks(len(rows)):
-            hits = score_rows(self._vectors, rows[block], interests)
-            found = np.concatenate((best[0], hits[0]))
-            scores = np.concatenate((best[1], hits[1]))
-            found_by = np.concatenate((best[2], hits[2]))
-            kept = np.sort((-scores).argsort(kind="stable")[:k])
-            best = found.take(kept), scores.take(kept), found_by.take(kept)
-        return best
+        return score_best(self._vectors, rows, interests, k)
 
     def _check(self, interests: NDArray[np.float32], lists: Sequence[Neighbours]) -> None:
         """Whether the best score of each interest is what the release's vector gives."""

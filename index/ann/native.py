@@ -204,9 +204,10 @@ class RowFilter(ctypes.Structure):
             return
         excluded = np.sort(np.fromiter(allowed.excluded, np.int64, len(allowed.excluded)))
         categories = allowed.categories.codes
-        self._kept = (allowed, categories, allowed.penalties, excluded)
+        penalties = allowed.penalties
+        self._kept = (allowed, categories, penalties, excluded)
         self.categories, self.passes = pointer(categories), pointer(allowed.passes)
-        self.penalties = pointer(allowed.penalties)
+        self.penalties = pointer(penalties)
         self.excluded, self.excluded_size = pointer(excluded), len(excluded)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from index.ann.blocks import blocks
 from index.retrieval.merge import QueryHits
 
 _FEW = 8192  # scores, of which the k-th best is found at once
@@ -47,3 +48,19 @@ def score_rows(
     """Rows, their best inner products with the interests (K, D), and the interests that give it."""
     products = interests @ vectors.take(rows, axis=0).T
     return rows, products.max(axis=0), products.argmax(axis=0)
+
+
+def score_best(
+    vectors: NDArray[np.float32], rows: NDArray[np.int64], interests: NDArray[np.float32], k: int
+) -> QueryHits:
+    """As score_rows, of rows that ascend; only the k best of them, ties to the lower row."""
+    best: QueryHits = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
+    for block in blocks(len(rows)):
+        hits = score_rows(vectors, rows[block], interests)
+        found = np.concatenate((best[0], hits[0]))
+        scores = np.concatenate((best[1], hits[1]))
+        found_by = np.concatenate((best[2], hits[2]))
+        above = np.flatnonzero(scores >= kth_best(scores, k))
+        kept = np.sort(above.take((-scores.take(above)).argsort(kind="stable")[:k]))
+        best = found.take(kept), scores.take(kept), found_by.take(kept)
+    return best

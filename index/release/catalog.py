@@ -1,7 +1,9 @@
 """The catalogue as a Parquet file: one row per item, in row order."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +45,7 @@ def write_catalog(path: Path, catalog: Catalog) -> None:
 
 
 def read_catalog(path: Path, with_titles: bool = True) -> Catalog:
-    """with_titles: else they are not read, and all None: nothing that serves needs them.
+    """with_titles: else they are read when one is first asked for: few that serve need them.
 
     Raises CatalogError if the file is not a valid catalogue.
     """
@@ -66,12 +68,41 @@ def read_catalog(path: Path, with_titles: bool = True) -> Catalog:
         ids=_read_ids(table["item_id"]),
         popularity=table["popularity"].to_numpy(),
         categories=_read_names(table["category"]),
-        titles=table["title"].to_pylist() if with_titles else DictionaryEncoded.of_none(len(table)),
+        titles=table["title"].to_pylist() if with_titles else StoredTitles(path, len(table)),
         other_categories=_read_other_categories(table),
     )
     del table
     pa.default_memory_pool().release_unused()  # which it would keep for ever
     return catalog
+
+
+class StoredTitles(Sequence[str | None]):
+    """The titles in a catalogue's file, which are read when one is first asked for."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self._path, self._count = path, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, position: int) -> str | None: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[str | None]: ...
+    def __getitem__(self, position: int | slice) -> str | list[str | None] | None:
+        if isinstance(position, slice):
+            listed: list[str | None] = self._column[position].to_pylist()
+            return listed
+        title: str | None = self._column[position].as_py()
+        return title
+
+    @cached_property
+    def _column(self) -> pa.ChunkedArray:
+        """Raises CatalogError if the file cannot be read any more."""
+        try:
+            return pq.read_table(self._path, columns=["title"], partitioning=None)["title"]
+        except (pa.ArrowException, OSError) as error:
+            raise CatalogError(f"catalog: {self._path.name} cannot be read ({error})") from error
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:

@@ -6,6 +6,7 @@
         encoder.safetensors  weights
         item_vectors.npy     (N + 1, D) float32, row 0 zero
         catalog.parquet      ids in row order, popularity, category and title where known
+        attributes.parquet   attributes of the items, if they have any
         items.faiss          the index over item_vectors, unless a collection of Milvus is it
     <root>/current           the id of the live release
 
@@ -34,6 +35,7 @@ MANIFEST = "manifest.json"
 ENCODER = "encoder.safetensors"
 VECTORS = "item_vectors.npy"
 CATALOG = "catalog.parquet"
+ATTRIBUTES = "attributes.parquet"
 INDEX = "items.faiss"
 INTERESTS = "interests.npy"  # held-out users' interests (Q, K, D), in drafts only, for `build`
 

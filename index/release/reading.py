@@ -8,7 +8,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ from index.ann.kernel_choice import AUTO, find_kernel
 from index.ann.kernels import Kernel
 from index.ann.spec import IndexSpec
 from index.encoders import Encoder, build_encoder
+from index.release.attributes import read_attributes
 from index.release.canaries import check_canaries
 from index.release.catalog import read_catalog
 from index.release.errors import ReleaseError, as_release_error, opening_stage
 from index.release.lock import acquire_shared_lock
 from index.release.manifest import (
+    ATTRIBUTES,
     CATALOG,
     CURRENT,
     ENCODER,
@@ -99,6 +101,8 @@ def read_parts(folder: Path, manifest: Manifest) -> tuple[Encoder, NDArray[np.fl
     """
     with as_release_error(f"{folder.name}: {CATALOG} cannot be used"):
         catalog = read_catalog(folder / CATALOG, with_titles=False)
+        if ATTRIBUTES in manifest.files:
+            catalog = replace(catalog, attributes=read_attributes(folder / ATTRIBUTES))
     vectors = _read_vectors(folder)
     encoder = _read_encoder(folder, manifest.encoder)
     if manifest.data.items != len(catalog):
@@ -223,7 +227,7 @@ def open_release(
     with ExitStack() as stack:
         stack.callback(os.close, acquire_shared_lock(folder))
         with verifying(folder, manifest) as files:
-            files.wait(CATALOG, ENCODER)
+            files.wait(CATALOG, ENCODER, *({ATTRIBUTES} & manifest.files.keys()))
             with opening_stage("parts"):
                 encoder, vectors, catalog = read_parts(folder, manifest)
             files.wait(*({INDEX} & manifest.files.keys()))

@@ -10,8 +10,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from index.encoders import Encoder
+from index.release.attributes import write_attributes
 from index.release.catalog import write_catalog
-from index.release.manifest import CATALOG, ENCODER, INTERESTS, VECTORS, FileDigest, digest
+from index.release.manifest import (
+    ATTRIBUTES,
+    CATALOG,
+    ENCODER,
+    INTERESTS,
+    VECTORS,
+    FileDigest,
+    digest,
+)
 from index.retrieval.catalog import Catalog
 
 
@@ -28,7 +37,11 @@ def write_parts(
     _write_array(folder / VECTORS, vectors)
     _write_array(folder / INTERESTS, interests)
     write_catalog(folder / CATALOG, catalog)
-    return {name: digest(folder / name) for name in (ENCODER, VECTORS, INTERESTS, CATALOG)}
+    names = [ENCODER, VECTORS, INTERESTS, CATALOG]
+    if catalog.attributes:
+        write_attributes(folder / ATTRIBUTES, catalog.attributes)
+        names.append(ATTRIBUTES)
+    return {name: digest(folder / name) for name in names}
 
 
 def _write_array(path: Path, array: NDArray[np.float32]) -> None:

@@ -4,14 +4,15 @@ Row 0 is padding. Rows 1..N are in falling order of popularity: the most popular
 rows, and a log-uniform sampler over rows samples by popularity.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.retrieval.attributes import Column, Value
 from index.retrieval.packed_ids import PackedIds
 
 PADDING = 0
@@ -26,8 +27,9 @@ class Catalog:
     """N items; the item of row r is at position r - 1 of each field.
 
     ids: packed where they are many. popularity: interactions of each item in the training log,
-    never rising. categories, titles: None if unknown, or if titles were not read.
+    never rising. categories, titles: None if unknown.
     other_categories: of each item, those beside its first; empty if no item has any.
+    attributes: by name.
     """
 
     ids: Sequence[str]
@@ -35,6 +37,7 @@ class Catalog:
     categories: Sequence[str | None]
     titles: Sequence[str | None]
     other_categories: Sequence[Sequence[str]] = ()
+    attributes: Mapping[str, Column] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sizes = {len(self.ids), len(self.popularity), len(self.categories), len(self.titles)}
@@ -47,6 +50,12 @@ class Catalog:
                 f"catalog: other categories of {len(self.other_categories)} items; give them for "
                 f"all {len(self.ids)}, or for none"
             )
+        for name, column in self.attributes.items():
+            if len(column) != len(self.ids):
+                raise CatalogError(
+                    f"catalog: attribute {name!r} of {len(column)} items; give one for all "
+                    f"{len(self.ids)}, unknown or not"
+                )
         if not self.ids:
             raise CatalogError("catalog: no items; at least one is needed")
         if np.any(np.diff(self.popularity) > 0):
@@ -79,3 +88,17 @@ class Catalog:
     def id(self, row: int) -> str:
         """The id of a row in 1..N."""
         return self.ids[row - 1]
+
+
+def attributes_of(catalog: Catalog, names: Iterable[str], row: int) -> dict[str, Value | None]:
+    """The named attributes of a row, None where unknown: `title` is the title.
+
+    Nothing is known of a row above N, of a delta.
+    """
+    known = catalog.attributes if row <= len(catalog) else {}
+    found: dict[str, Value | None] = {
+        name: known[name][row - 1] if name in known else None for name in names
+    }
+    if "title" in found and row <= len(catalog):
+        found["title"] = catalog.titles[row - 1]
+    return found

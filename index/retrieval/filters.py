@@ -1,4 +1,4 @@
-"""Filters of an answer: excluded and withdrawn items, and allowed or denied categories."""
+"""Filters of an answer: excluded and withdrawn items, categories and attributes."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from index.retrieval.attributes import RowMask
 from index.retrieval.dictionary_encoding import DictionaryEncoded
 
+_FEW = 0.1  # of all items: scoring so few one by one is faster than lists
 _MORE = 8  # times as many popular items are looked at while too few of them are allowed
 
 
@@ -75,16 +77,28 @@ class Filter:
 
     excluded: by the query itself. withdrawn: from every answer; many, and shared by all queries.
     passes: for each category code; None if every category passes.
+    mask: by attributes, and then by categories too; None if all rows pass.
     """
 
     categories: Categories
     excluded: frozenset[int]
     withdrawn: frozenset[int]
     passes: NDArray[np.bool_] | None
+    mask: RowMask | None = None
 
     def __bool__(self) -> bool:
         """Whether it may exclude any item."""
-        return bool(self.excluded or self.withdrawn or self.passes is not None)
+        return bool(self.excluded or self.withdrawn or self._is_wide)
+
+    @property
+    def _is_wide(self) -> bool:
+        """Whether it looks at each item's categories or attributes."""
+        return self.passes is not None or self.mask is not None
+
+    @property
+    def passes_few(self) -> bool:
+        """Whether so few items have the attributes that they are best scored one by one."""
+        return self.mask is not None and self.mask.count <= _FEW * (len(self.mask.passes) - 1)
 
     def mask_scores(
         self, scores: NDArray[np.float32], rows: NDArray[np.int64] | None = None
@@ -110,7 +124,7 @@ class Filter:
 
         None, and nothing is done, if not only `excluded` items are left out.
         """
-        if self.withdrawn or self.passes is not None:
+        if self.withdrawn or self._is_wide:
             return None
         excluded = np.fromiter(self.excluded, np.int64, len(self.excluded))
         positions = _positions(excluded, len(scores), rows)
@@ -127,20 +141,27 @@ class Filter:
 
     def rows(self) -> NDArray[np.int64]:
         """Every allowed row, ascending."""
+        if self.mask is not None:
+            return self.filter_rows(np.flatnonzero(self.mask.passes))
         scores = np.zeros(len(self.categories.codes) - 1, np.float32)
         self.mask_scores(scores)
         return np.flatnonzero(scores == 0) + 1
 
     @property
     def penalties(self) -> NDArray[np.float32] | None:
-        """(N + 1,): minus infinity for each row that is withdrawn, else 0; None if none is."""
+        """(N + 1,): minus infinity for each row that is withdrawn or masked, else 0; None if none
+        is."""
+        masked = None if self.mask is None else self.mask.penalties
         if not self.withdrawn:
-            return None
-        return _withdrawn_penalties(self.withdrawn, len(self.categories.codes))
+            return masked
+        withdrawn = _withdrawn_penalties(self.withdrawn, len(self.categories.codes))
+        return withdrawn if masked is None else withdrawn + masked
 
     @property
     def passing(self) -> int:
-        """Number of items whose category passes."""
+        """Number of items whose category and attributes pass."""
+        if self.mask is not None:
+            return self.mask.count
         items = len(self.categories.codes) - 1
         return items if self.passes is None else self.categories.size(self.passes)
 

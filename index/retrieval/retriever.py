@@ -3,18 +3,20 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.encoders import Encoder, ServedHistory, ServedInterests
+from index.retrieval.attributes import AttributeFilter, RowMask, mask
 from index.retrieval.catalog import PADDING, Catalog
 from index.retrieval.delta import Delta, merge_delta_hits, normalize
 from index.retrieval.diversity import POOL_FACTOR, diversify
 from index.retrieval.explanation import Explanation, explain
 from index.retrieval.filters import Categories, CategoryFilter, Filter
-from index.retrieval.merge import QueryHits, merge
+from index.retrieval.merge import QueryHits
+from index.retrieval.overlap import InterestOverlap, measure_overlap
 from index.retrieval.padding import pad_histories
 from index.retrieval.search import ItemIndex, SearchRequest, Timings, search
 
@@ -30,6 +32,7 @@ class Query:
     is the retriever's default.
     exclude: further ids to drop. diversity: 0 to 1, see index/retrieval/diversity.py.
     explain, measure_overlap: add these to the answer, which takes time.
+    attributes: None allows all.
     """
 
     history: Sequence[str]
@@ -40,16 +43,7 @@ class Query:
     diversity: float = 0.0
     explain: bool = False
     measure_overlap: bool = False
-
-
-class InterestOverlap(NamedTuple):
-    """How many distinct items are among the k best of each of the K interests, of how many in all.
-
-    `of` is K times k if there are as many items; distinct / of is 1 / K if all interests are equal.
-    """
-
-    distinct: int
-    of: int
+    attributes: AttributeFilter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +131,7 @@ class Retriever:
         withdrawn: rows that no answer may contain. Filters are exact given the index: an answer is
         the k best of the allowed items.
         delta: items that the catalogue does not know. They are searched beside the catalogue's and
-        read in histories; their category is unknown.
+        read in histories; their category and attributes are unknown.
         """
         answers = dict(self.answers(queries, timings, withdrawn, delta))
         return [answers[position] for position in range(len(queries))]
@@ -208,7 +202,16 @@ class Retriever:
             excluded |= frozenset(self.catalog.rows(query.exclude)) - {PADDING}
         passes = self._categories.passes(query.categories) if query.categories else None
         allowed = Filter(self._categories, excluded, withdrawn, passes)
+        if query.attributes:
+            allowed = self._with_mask(allowed, query.attributes)
         return ResolvedQuery(query, rows, len(query.history) - len(known), allowed)
+
+    def _with_mask(self, allowed: Filter, attributes: AttributeFilter) -> Filter:
+        """The filter, by attributes too."""
+        passes = mask(self.catalog.attributes, attributes, len(self.catalog))
+        if allowed.passes is not None:
+            passes &= allowed.passes.take(self._categories.codes)
+        return replace(allowed, passes=None, mask=RowMask(passes))
 
     def _excludes_seen(self, query: Query) -> bool:
         return self.exclude_seen if query.exclude_seen is None else query.exclude_seen
@@ -248,7 +251,7 @@ class Retriever:
                 )
                 answer = replace(answer, explanation=explanation)
             if resolved.query.measure_overlap:
-                overlap = self._measure_overlap(interests[position], resolved.query.k)
+                overlap = measure_overlap(self.index, interests[position], resolved.query.k)
                 answer = replace(answer, overlap=overlap)
             yield position, answer
 
@@ -265,6 +268,8 @@ class Retriever:
         """The best of the catalogue's hits and the delta's for interests (K, D)."""
         query = resolved.query
         if query.categories and query.categories.allow is not None:
+            return hits
+        if query.attributes and not query.attributes.passes_unknown:
             return hits
         excluded = [*query.exclude, *(query.history if self._excludes_seen(query) else ())]
         delta_hits = delta.search(interests, excluded, resolved.pool_size, len(self.catalog))
@@ -292,9 +297,3 @@ class Retriever:
         categories = self._categories.first[self._catalog_rows(rows)]
         chosen = diversify(scores, categories, query.k, query.diversity)
         return rows.take(chosen), scores.take(chosen), interests.take(chosen)
-
-    def _measure_overlap(self, interests: NDArray[np.float32], k: int) -> InterestOverlap:
-        """interests (K, D) of one user, each searched alone."""
-        rows = merge(self.index.search(interests[:, None, :], k)).rows[:, :k]
-        found = rows[rows > 0]
-        return InterestOverlap(len(np.unique(found)), len(found))

@@ -1,18 +1,24 @@
 """The content of a recommendation: items with their ids and scores, and the explanation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.retrieval.catalog import Catalog
+from index.retrieval.catalog import Catalog, attributes_of
 from index.retrieval.delta import Delta
 from index.retrieval.retriever import Answer
 from service.serving.outcome import QueryResult
 
 
-def recommendations(result: QueryResult, explain: bool, degraded: bool) -> dict[str, Any]:
-    """The content of the response. degraded: whether the stored history is missing."""
+def recommendations(
+    result: QueryResult, explain: bool, degraded: bool, include: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The content of the response. degraded: whether the stored history is missing.
+
+    include: names of attributes.
+    """
     answer = result.answer
     catalog = result.release.retriever.catalog
     ids = _ids(answer.rows, catalog, result.delta)
@@ -34,6 +40,9 @@ def recommendations(result: QueryResult, explain: bool, degraded: bool) -> dict[
         for item, row in zip(content["items"], answer.rows.tolist(), strict=True):
             if row > len(catalog):
                 item["new"] = True
+    if include:
+        for item, row in zip(content["items"], answer.rows.tolist(), strict=True):
+            item["attributes"] = attributes_of(catalog, include, row)
     if explain:
         _add_explanation(content, answer, catalog, result.delta)
     return content

@@ -4,7 +4,8 @@
 
 Items and interests are those of benchmarks/search.py; each item has one of a hundred categories,
 and neighbours mostly share one. Requests are searched one at a time, as by an idle server.
-Milliseconds are CPU time: median, 95th percentile and maximum; recall is against exact search.
+Milliseconds are CPU time, of the mask of an attribute too: median, 95th percentile and maximum;
+recall is against exact search.
 Prints a table, then one line of JSON.
 """
 
@@ -29,6 +30,7 @@ from index.ann.flat import FlatIndex
 from index.ann.kernel_choice import AUTO, find_kernel
 from index.ann.processor import processor_name
 from index.ann.spec import IndexSpec
+from index.retrieval.attributes import AttributeFilter, Condition, Numbers, RowMask, mask
 from index.retrieval.filters import Categories, CategoryFilter, Filter
 from index.retrieval.merge import merge
 from index.retrieval.search import ItemIndex, SearchRequest, Timings, search
@@ -36,6 +38,7 @@ from index.retrieval.search import ItemIndex, SearchRequest, Timings, search
 CATEGORIES = 100
 NO_ROWS: frozenset[int] = frozenset()
 WITHDRAWN = 1000
+SELECTIVITIES = (0.9, 0.1, 0.01, 0.001)
 LISTS = IndexSpec(kind="ivf", head=4096, lists=512, margin=2.5, probes=1)
 
 Case = Callable[[int], Filter]  # number of the request -> its filter
@@ -83,6 +86,13 @@ def cases(data: Data, exact: FlatIndex, k: int) -> dict[str, Case]:
         passes = None if chosen is None else categories.passes(chosen)
         return Filter(categories, excluded, withdrawn, passes)
 
+    numbers = random.random(items)
+    columns = {"price": Numbers(numbers)}
+
+    def below(share: float) -> Filter:
+        cheap = AttributeFilter([[Condition("price", lt=share)]])
+        return Filter(known, NO_ROWS, NO_ROWS, None, RowMask(mask(columns, cheap, items)))
+
     def some(first: int, count: int) -> list[str]:
         return [f"category {(first + step) % CATEGORIES}" for step in range(count)]
 
@@ -96,6 +106,7 @@ def cases(data: Data, exact: FlatIndex, k: int) -> dict[str, Case]:
         "deny the first hit's category": lambda at: by(known, deny=of(at, 1)),
         "deny all categories of the top 50": lambda at: by(known, deny=of(at, 50)),
         "deny all categories of the top 1,000": lambda at: by(known, deny=of(at, 1000)),
+        **{f"attribute, {100 * s:g} %": lambda at, s=s: below(s) for s in SELECTIVITIES},
         "1,000 withdrawn at random": lambda at: by(known, withdrawn=withdrawn_rows),
         "the 1,000 best withdrawn": lambda at: by(known, withdrawn=top(at, 1000)),
         "both, and deny those of the top 50": lambda at: by(
@@ -116,6 +127,7 @@ def measure(
         [(_, true)] = search(exact, interests[None], requests, Timings())
         for turn in range(rounds):
             start = time.thread_time()
+            requests = [SearchRequest(k, case(at))]
             [(_, found)] = search(index, interests[None], requests, Timings())
             milliseconds[turn, at] = time.thread_time() - start
         recalls.append(np.isin(true[0], found[0]).mean() if len(true[0]) else 1.0)

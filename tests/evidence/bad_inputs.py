@@ -51,6 +51,14 @@ _INVALID_CATEGORIES: list[Any] = [
     {"deny": [""]}, {"deny": [WIDE_ID]}, {"deny": {}}, {"allow": ["a"], "deny": 5}, {"only": ["a"]},
     {"allow": {"a": 1}},
 ]  # fmt: skip
+_INVALID_FILTERS: list[Any] = [
+    "a", 5, True, [], {"any": []}, {"all": {}}, {"all": "a"}, {"all": [{}]}, {"all": ["a"]},
+    {"all": [{"a": None}]}, {"all": [{"a": []}]}, {"all": [{"a": {}}]}, {"all": [{"": 5}]},
+    {"all": [{"a": {"lte": "5"}}]}, {"all": [{"a": {"lte": True}}]}, {"all": [{"a": {"in": []}}]},
+    {"all": [{"a": {"in": 5}}]}, {"all": [{"a": {"in": [None]}}]}, {"all": [{"a": {"eq": 5}}]},
+    {"not": {"a": 5}}, {"not": [{"a": 5}] * 33}, {"none": [{"a": 5}]},
+]  # fmt: skip
+_INVALID_NAMES: list[Any] = ["a", 5, True, {}, [""], [5], [None], ["a"] * 65, [LONG_ID]]
 
 _INVALID_RECOMMEND_FIELDS = {
     "user_id": _INVALID_TEXTS,
@@ -61,6 +69,8 @@ _INVALID_RECOMMEND_FIELDS = {
     "k": _INVALID_COUNTS,
     "diversity": _INVALID_RATIOS,
     "categories": _INVALID_CATEGORIES,
+    "filter": _INVALID_FILTERS,
+    "include": _INVALID_NAMES,
 }
 _INVALID_RECOMMEND_BODIES: list[Any] = [
     {}, {"k": 5}, {"user_id": None}, {"sequence": None}, {"user_id": None, "sequence": None},

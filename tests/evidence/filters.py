@@ -17,7 +17,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ import torch
 from load_data import make_release, sequences
 from numpy.typing import NDArray
 from oracle import Expected, Oracle, Request
+from random_requests import Random, batches, make_request, many, query_of, random_attributes
 
 from index.ann.build import build_index
 from index.ann.kernel_choice import AUTO, find_kernel
@@ -35,17 +36,15 @@ from index.ann.spec import IndexSpec
 from index.encoders import Encoder, History, Interests, build_encoder
 from index.release.manifest import RELEASES
 from index.release.reading import open_release, read_current
+from index.retrieval.attributes import Value, columns_of
 from index.retrieval.catalog import Catalog
-from index.retrieval.filters import CategoryFilter
-from index.retrieval.retriever import Answer, Query, Retriever
+from index.retrieval.retriever import Answer, Retriever
 
 SIZES = (1, 7, 40, 300, 1000, 3000, 5000, 10_000)
 REQUESTS_A_WORLD = 20
 LENGTH = 6
 TOLERANCE = 1e-4  # of the largest score
 CATEGORIES_OF_A_RELEASE = 50
-
-Random = np.random.Generator
 
 
 class Newest(Encoder):
@@ -104,80 +103,28 @@ def make_world(random: Random, exact: bool, kernel: str = AUTO) -> World:
         kinds = (vectors[1:] @ random.standard_normal((dim, len(names)))).argmax(axis=1)
     else:
         kinds = random.integers(0, len(names), items)
+    attributes = [random_attributes(random) for _ in range(items)]
     catalog = Catalog(
         ids=[f"item {number}/é" for number in random.permutation(items)],
         popularity=np.sort(random.integers(0, 50, items))[::-1],
         categories=[names[kind] for kind in kinds],
         titles=[None] * items,
+        attributes=columns_of(attributes),
     )
     index = build_index(vectors, IndexSpec(), kernel=find_kernel(kernel))
     return World(
-        Retriever(catalog, encoder, vectors, index, LENGTH), oracle_of(catalog, vectors), exact
+        Retriever(catalog, encoder, vectors, index, LENGTH),
+        oracle_of(catalog, vectors, attributes),
+        exact,
     )
 
 
-def oracle_of(catalog: Catalog, vectors: NDArray[np.float32]) -> Oracle:
-    return Oracle(
-        catalog.ids, catalog.popularity.tolist(), catalog.categories, vectors[1:].astype(np.float64)
-    )
-
-
-# --- requests ---
-
-
-def some(random: Random, names: Sequence[str], max_count: int) -> list[str]:
-    """Few or many of the names, some perhaps twice, sometimes with an unknown one."""
-    count = int(min(random.geometric(1 / random.choice([2, 20, 400])), max_count + 1)) - 1
-    chosen = [names[position] for position in random.integers(0, len(names), count)]
-    return [*chosen, "unknown"] if random.random() < 0.2 else chosen
-
-
-def many(random: Random, oracle: Oracle, max_count: int) -> list[str]:
-    """Random items, or, in half of the cases, the best items of an answer."""
-    if random.random() < 0.5:
-        return some(random, oracle.ids, max_count)
-    liked = oracle.vectors[random.integers(len(oracle.ids))]
-    best = (oracle.vectors @ liked).argsort()[::-1][: int(random.integers(1, max_count + 1))]
-    return [oracle.ids[position] for position in best]
-
-
-def make_request(random: Random, oracle: Oracle, withdrawn: frozenset[str], exact: bool) -> Request:
-    names = sorted({name for name in oracle.categories if name is not None})
-    allowed = random.random() < 0.4
-    diverse = exact and random.random() < 0.4
-    return Request(
-        sequence=some(random, oracle.ids, 40),
-        k=int(min(random.geometric(1 / random.choice([3, 50, 500])), 1000)),
-        exclude_seen=bool(random.random() < 0.7),
-        exclude=many(random, oracle, 999) if random.random() < 0.6 else [],
-        allow=[*some(random, names, 5), "unknown"] if allowed and names else None,
-        deny=some(random, names, 5) if random.random() < 0.4 and names else [],
-        diversity=float(random.choice([random.random(), random.random() / 10, 1])) * diverse,
-        withdrawn=withdrawn,
-    )
-
-
-def query_of(request: Request) -> Query:
-    filtered = request.allow is not None or request.deny
-    return Query(
-        request.sequence,
-        request.k,
-        request.exclude_seen,
-        request.exclude,
-        CategoryFilter(request.allow, request.deny) if filtered else None,
-        request.diversity,
-    )
-
-
-def batches(random: Random, oracle: Oracle, requests: int, exact: bool) -> Iterator[list[Request]]:
-    """Batches of requests with the same withdrawn items."""
-    while requests > 0:
-        size = int(min(requests, random.integers(1, 17)))
-        withdrawn: frozenset[str] = frozenset()
-        if random.random() < 0.5:
-            withdrawn = frozenset(many(random, oracle, len(oracle.ids))) - {"unknown"}
-        yield [make_request(random, oracle, withdrawn, exact) for _ in range(size)]
-        requests -= size
+def oracle_of(
+    catalog: Catalog, vectors: NDArray[np.float32], attributes: Sequence[dict[str, Value]]
+) -> Oracle:
+    vectors = vectors[1:].astype(np.float64)
+    popularity = catalog.popularity.tolist()
+    return Oracle(catalog.ids, popularity, catalog.categories, vectors, attributes)
 
 
 def ask(retriever: Retriever, batch: Sequence[Request]) -> list[Answer]:
@@ -224,7 +171,17 @@ def as_good(
 
 def on_flat(random: Random, requests: int, kernel: str) -> dict[str, int]:
     counts = dict.fromkeys(
-        ("identical", "as_good", "wrong", "filtered", "diverse", "popular", "short"), 0
+        (
+            "identical",
+            "as_good",
+            "wrong",
+            "filtered",
+            "by_attribute",
+            "diverse",
+            "popular",
+            "short",
+        ),
+        0,
     )
     done = worlds = 0
     while done < requests:
@@ -236,6 +193,7 @@ def on_flat(random: Random, requests: int, kernel: str) -> dict[str, int]:
                 if problem:
                     print(f"{problem}: {request} answered with {answer}", file=sys.stderr)
                 counts["wrong" if problem else "identical" if exact else "as_good"] += 1
+                counts["by_attribute"] += bool(request.every or request.none)
                 counts["filtered"] += bool(request.deny or request.allow is not None)
                 counts["diverse"] += request.diversity > 0
                 counts["popular"] += answer.source == "popular"
@@ -257,9 +215,14 @@ def on_lists(
     # Neighbours mostly share a category.
     planes = random.standard_normal((given.vectors.shape[1], CATEGORIES_OF_A_RELEASE))
     nearest = (given.vectors[1:] @ planes).argmax(axis=1)
-    catalog = replace(given.catalog, categories=[f"category {n}" for n in nearest])
+    attributes = [random_attributes(random) for _ in range(items)]
+    catalog = replace(
+        given.catalog,
+        categories=[f"category {n}" for n in nearest],
+        attributes=columns_of(attributes),
+    )
     retriever = replace(given, catalog=catalog)
-    oracle = oracle_of(catalog, given.vectors)
+    oracle = oracle_of(catalog, given.vectors, attributes)
     histories = sequences(items, requests)
     recalls = []
     for history in histories:

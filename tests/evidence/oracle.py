@@ -3,18 +3,21 @@
 Shares no code with the product: it is written from the documentation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_ORDERS = {"lt": float.__lt__, "lte": float.__le__, "gt": float.__gt__, "gte": float.__ge__}
 
 
 @dataclass(frozen=True)
 class Request:
     """A request, and the ids of withdrawn items.
 
-    allow, deny: names of categories.
+    allow, deny: names of categories. every, none: `all` and `not` of the filter by attributes.
     """
 
     sequence: Sequence[str]
@@ -25,6 +28,8 @@ class Request:
     deny: Sequence[str]
     diversity: float
     withdrawn: frozenset[str]
+    every: Sequence[Mapping[str, Any]] = ()
+    none: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Oracle:
     popularity: Sequence[int]
     categories: Sequence[str | None]
     vectors: NDArray[np.float64]
+    attributes: Sequence[Mapping[str, Any]]
 
     def answer(self, request: Request, interests: NDArray[np.float64]) -> Expected:
         """interests (K, D): of the sequence; ignored if it has no known item."""
@@ -56,7 +62,9 @@ class Oracle:
         allowed = [
             position
             for position, (item, category) in enumerate(zip(self.ids, self.categories, strict=True))
-            if item not in excluded and _is_allowed(category, request)
+            if item not in excluded
+            and _is_allowed(category, request)
+            and _has_attributes(self.attributes[position], request)
         ]
         if unknown == len(request.sequence):
             chosen = self._choose(allowed, [float(n) for n in self.popularity], request)
@@ -103,3 +111,28 @@ def _is_allowed(category: str | None, request: Request) -> bool:
     if request.allow is not None and category not in request.allow:
         return False
     return category is None or category not in request.deny
+
+
+def _has_attributes(attributes: Mapping[str, Any], request: Request) -> bool:
+    wanted = all(_holds(attributes, group) for group in request.every)
+    return wanted and not any(_holds(attributes, group) for group in request.none)
+
+
+def _holds(attributes: Mapping[str, Any], group: Mapping[str, Any]) -> bool:
+    return all(
+        name in attributes and _compares(attributes[name], comparison)
+        for name, comparison in group.items()
+    )
+
+
+def _compares(value: Any, comparison: Any) -> bool:
+    if not isinstance(comparison, dict):
+        comparison = {"in": [comparison]}
+    for operator, given in comparison.items():
+        if operator == "in":
+            values = value if isinstance(value, tuple) else [value]
+            if not any(type(one) is type(v) and one == v for one in given for v in values):
+                return False
+        elif type(value) is not float or not _ORDERS[operator](value, given):
+            return False
+    return True

@@ -1,9 +1,10 @@
-"""Item files to titles, which people read, and categories, which filters use."""
+"""Item files to titles, which people read, and categories and attributes, which filters use."""
 
 import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -11,11 +12,14 @@ import pyarrow.parquet as pq
 
 from training.data.compression import head_lines, magic_bytes, open_binary
 from training.data.errors import PARQUET_ERRORS, LogError, invalid_parquet, require_column
+from training.data.item_attributes import Attributes, parse_columns, parse_texts
 from training.data.matching import check_matches, warn
 from training.data.paths import to_open
 from training.data.stray_quotes import stray_quotes
 
-_Row = tuple[str, str | None, Sequence[str | None] | None]  # id, title, categories
+_NO_ATTRIBUTES: Attributes = MappingProxyType({})
+# id, title, categories, attributes
+_Row = tuple[str, str | None, Sequence[str | None] | None, Attributes]
 
 _GENRES_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
@@ -30,15 +34,16 @@ _RECBOLE_CATEGORIES = ("category", "categories", "class", "genre", "genres")
 
 
 class ItemDetails(NamedTuple):
-    """Title and first category of an item, None where unknown; and its other categories."""
+    """Title and first category of an item, None where unknown; its other categories, attributes."""
 
     title: str | None
     category: str | None
     other_categories: tuple[str, ...] = ()
+    attributes: Attributes = _NO_ATTRIBUTES
 
 
 def read_items(path: Path, format: str = "auto") -> dict[str, ItemDetails]:
-    """Title and category by item id; None where the file has nothing.
+    """Title, category and attributes by item id; None where the file has nothing.
 
     format: a key of ITEM_FORMATS, or auto: detected by name and content. Several categories are
     separated by |, or a list. Filters use all of them; diversity, which needs one category an item,
@@ -48,10 +53,13 @@ def read_items(path: Path, format: str = "auto") -> dict[str, ItemDetails]:
     if format != "auto" and format not in ITEM_FORMATS:
         raise LogError(f"format: {format!r}; choose auto, {', '.join(ITEM_FORMATS)}")
     rows = ITEM_FORMATS[_detect_format(path) if format == "auto" else format](path)
-    items = {key: _details(title, categories) for key, title, categories in rows}
+    items = {
+        key: _details(title, categories)._replace(attributes=attributes)
+        for key, title, categories, attributes in rows
+    }
     if not items:
         raise LogError(f"{path}: no items; give a file with at least one")
-    if not any(item.title or item.category for item in items.values()):
+    if not any(item.title or item.category or item.attributes for item in items.values()):
         warn(
             f"{path}: 0 of {len(items):,} items have a title or category; name the columns "
             "item_id, title and category"
@@ -88,34 +96,48 @@ def _detect_format(path: Path) -> str:
 
 
 def _csv(path: Path) -> Iterator[_Row]:
-    for record in _table(path, ",", "item_id"):
-        categories = next((record[name] for name in _CATEGORIES if name in record), "")
-        yield record["item_id"], record.get("title"), categories.split("|")
+    names = ("item_id", ("title",), _CATEGORIES)
+    for key, title, categories, attributes in _records(path, ",", *names):
+        yield key, title, (categories or "").split("|"), attributes
 
 
 def _movielens_csv(path: Path) -> Iterator[_Row]:
-    for record in _table(path, ",", "movieId"):
-        yield record["movieId"], record.get("title"), record.get("genres", "").split("|")
+    names = ("movieId", ("title",), ("genres",))
+    for key, title, categories, attributes in _records(path, ",", *names):
+        yield key, title, (categories or "").split("|"), attributes
 
 
 def _movielens_dat(path: Path) -> Iterator[_Row]:
     for key, title, genres in _split(path, "::", 3):
-        yield key, title, genres.split("|")
+        yield key, title, genres.split("|"), _NO_ATTRIBUTES
 
 
 def _movielens_100k(path: Path) -> Iterator[_Row]:
     for key, title, _, _, _, *flags in _split(path, "|", _FIELDS_100K):
-        yield key, title, [g for g, flag in zip(_GENRES_100K, flags, strict=True) if flag == "1"]
+        genres = [g for g, flag in zip(_GENRES_100K, flags, strict=True) if flag == "1"]
+        yield key, title, genres, _NO_ATTRIBUTES
 
 
 def _recbole(path: Path) -> Iterator[_Row]:
     """The column names of RecBole's own data sets; several categories are separated by spaces, or
     by commas if they are phrases."""
-    for record in _table(path, "\t", "item_id"):
-        title = next((record[name] for name in _RECBOLE_TITLES if name in record), None)
-        categories = next((record[name] for name in _RECBOLE_CATEGORIES if name in record), "")
-        names = categories.split("," if "," in categories else " ")
-        yield record["item_id"], title, [name.strip("'\" ") for name in names]
+    names = ("item_id", _RECBOLE_TITLES, _RECBOLE_CATEGORIES)
+    for key, title, text, attributes in _records(path, "\t", *names):
+        categories = (text or "").split("," if "," in (text or "") else " ")
+        yield key, title, [name.strip("'\" ") for name in categories], attributes
+
+
+def _records(
+    path: Path, separator: str, key: str, titles: Sequence[str], categories: Sequence[str]
+) -> Iterator[tuple[str, str | None, str | None, Attributes]]:
+    """Of each line the key, the first of those columns, None without, and the others' values."""
+    records = [*_table(path, separator, key)]
+    names = [*records[0]] if records else []
+    title = next((name for name in titles if name in names), None)
+    category = next((name for name in categories if name in names), None)
+    others = [name for name in names if name not in (key, title, category)]
+    for record, attributes in zip(records, parse_texts(records, others), strict=True):
+        yield record[key], title and record[title], category and record[category], attributes
 
 
 def _parquet(path: Path) -> Iterator[_Row]:
@@ -129,7 +151,8 @@ def _parquet(path: Path) -> Iterator[_Row]:
         titles = table["title"].cast(pa.string()).to_pylist() if "title" in names else none
         column = next((name for name in _CATEGORIES if name in names), None)
         categories = none if column is None else _to_lists(table[column])
-        return zip(ids, titles, categories, strict=True)
+        others = [name for name in names if name not in ("item_id", "title", column)]
+        return zip(ids, titles, categories, parse_columns(path, table, others), strict=True)
     except PARQUET_ERRORS as error:
         raise invalid_parquet(path, error) from error
 

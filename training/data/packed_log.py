@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from index.retrieval.attributes import columns_of
 from index.retrieval.catalog import PADDING, Catalog
 from training.data.array_store import (
     MEMORY,
@@ -140,6 +141,7 @@ def prepare(
         other_categories=[item.other_categories for item in details]
         if any(item.other_categories for item in details)
         else (),
+        attributes=columns_of([item.attributes for item in details]),
     )
     return catalog, pack(core, catalog)
 

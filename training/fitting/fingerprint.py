@@ -16,10 +16,14 @@ _COMPUTATION = 2
 
 
 def fingerprint(config: BaseModel, catalog: Catalog, log: PackedLog) -> str:
-    """Hash of settings, items with titles and categories, and each user's items, times, weights."""
+    """Hash of settings, items and what is known of them, and each user's items, times, weights."""
     sha256 = hashlib.sha256(f"{_COMPUTATION} {config.model_dump_json()}".encode())
     for texts in (catalog.ids, catalog.titles, catalog.categories, log.user_ids):
         sha256.update(_hash_of(texts))
+    for name, column in catalog.attributes.items():
+        values = (column[position] for position in range(len(column)))
+        sha256.update(_hash_of([name]))
+        sha256.update(_hash_of(None if value is None else repr(value) for value in values))
     for numbers in (log.offsets, log.rows, log.times):
         sha256.update(hashlib.sha256(numbers.data).digest())
     if log.weights is not None:

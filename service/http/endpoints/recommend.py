@@ -58,7 +58,7 @@ async def recommended(
     variants = None if canary is None else (canary.variant_of(body.user_id),)
     result = await state.engine.answer(query, is_disconnected, deadline, variants)
     context.variant = result.variant
-    answer = recommendations(result, body.explain, degraded)
+    answer = recommendations(result, body.explain, degraded, body.include)
     if result.variant is not None:
         state.canary_quality.record_answer(body.user_id, result.variant, answer["items"])
         state.shadow.compare(body.user_id, query, answer["items"])
@@ -104,7 +104,7 @@ async def batch(request: Request, body: RecommendBatch) -> Response:
             answers.append(to_response(outcome).body)
             continue
         _observe(state, outcome, len(history), degraded)
-        answer = recommendations(outcome, item.explain, degraded)
+        answer = recommendations(outcome, item.explain, degraded, item.include)
         if outcome.variant is not None:
             state.canary_quality.record_answer(item.user_id, outcome.variant, answer["items"])
         answers.append(answer)
@@ -153,6 +153,7 @@ def query_of(
         body.diversity,
         body.explain,
         random() < overlap_sample_rate,
+        body.filter.compiled() if body.filter else None,
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
+from service.http.schemas.attributes import AttributeNames, AttributeValue, ItemFilter
 from service.http.schemas.common import ErrorBody, Ids, Input, Names, NonEmptyNames, Output, example
 from service.settings import MAX_K
 from service.store.events import Id
@@ -25,6 +26,8 @@ _REQUEST_EXAMPLE: JsonDict = {
     "exclude_seen": True,
     "exclude": ["item-9"],
     "categories": {"deny": ["used books"]},
+    "filter": {"all": [{"price": {"lte": 50}}, {"brand": {"in": ["a", "b"]}}]},
+    "include": ["title", "price"],
     "diversity": 0.3,
 }
 _RESPONSE_EXAMPLE: JsonDict = {
@@ -91,6 +94,12 @@ class RecommendRequest(Input):
     categories: Categories | None = Field(
         None, description="allowed and denied categories; without it, all are allowed"
     )
+    filter: ItemFilter | None = Field(
+        None, description="conditions on attributes; without it, all items are allowed"
+    )
+    include: AttributeNames | None = Field(
+        None, description="attributes, and `title`, to add to each candidate"
+    )
     diversity: float = Field(
         0.0,
         ge=0,
@@ -125,6 +134,9 @@ class Candidate(Output):
     )
     scores: list[float] | None = Field(
         None, description="with `explain`, except for popular items: the score for each interest"
+    )
+    attributes: dict[str, AttributeValue | None] | None = Field(
+        None, description="with `include`: those attributes; null where unknown"
     )
 
 

@@ -73,7 +73,7 @@ def test_many_ids_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert read.rows([*IDS, "b"]) == [1, 2, 3, 4, PADDING]
     assert [read.id(row) for row in range(1, 5)] == list(IDS)
     assert list(read.categories) == ["x", None, "y", "x"]
-    assert list(read.titles) == [None] * 4
+    assert list(read.titles) == [None, "Title", "標題", ""], "read when asked for"
     twice = pa.table({**FIELDS, "item_id": pa.array(["a", "a"])})
     pq.write_table(twice, path)
     with pytest.raises(CatalogError, match="appears twice"):

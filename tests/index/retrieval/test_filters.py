@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from index.retrieval.attributes import RowMask
 from index.retrieval.filters import Categories, CategoryFilter, Filter
 
 NAMES = ["a", "b", None, "a", "", None, "b", "c"]  # of rows 1 to 8
@@ -116,3 +117,26 @@ def test_the_most_popular_of_a_rare_category_are_found(count: int) -> None:
     assert Filter(known, NOTHING, NOTHING, passes).most_popular(count).tolist() == [
         *[8, 209, 210][:count]
     ]
+
+
+@pytest.mark.parametrize("withdrawn", [NOTHING, frozenset({2, 3})])
+def test_masked_rows_are_left_out(withdrawn: frozenset[int]) -> None:
+    passes = np.array([False, True, True, False, False, False, False, True, True])
+    allowed = Filter(Categories(NAMES), frozenset({8}), withdrawn, None, RowMask(passes))
+    expected = [row for row in (1, 2, 7) if row not in withdrawn]
+    assert allowed
+    assert allowed.rows().tolist() == expected
+    assert allowed.filter_rows(np.array([2, 3, 7])).tolist() == [r for r in expected if r > 1]
+    assert allowed.most_popular(2).tolist() == expected[:2]
+    assert allowed.passing == 4
+    assert allowed.exclude(np.zeros(8, np.float32), np.arange(1, 9)) is None
+
+
+def test_a_tenth_of_the_items_are_few() -> None:
+    def passes_few(count: int) -> bool:
+        mask = RowMask(np.arange(101) > 100 - count)
+        return Filter(Categories(["a"] * 100), NOTHING, NOTHING, None, mask).passes_few
+
+    assert passes_few(0)
+    assert passes_few(10)
+    assert not passes_few(11)
