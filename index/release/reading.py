@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from index.ann.blocks import blocks
 from index.ann.engine import Engine
+from index.ann.gpu import GpuIndex
 from index.ann.index import read_index
 from index.ann.kernel_choice import AUTO, find_kernel
 from index.ann.kernels import Kernel
@@ -70,9 +71,9 @@ class Release:
         return self.manifest.id
 
     @property
-    def is_remote(self) -> bool:
-        """Whether another process searches, for which an event loop should not wait."""
-        return self.search.kind == "milvus"
+    def searches_elsewhere(self) -> bool:
+        """Whether Milvus or a GPU searches, for which an event loop should not wait."""
+        return self.search.kind == "milvus" or isinstance(self.retriever.index, GpuIndex)
 
 
 def read_current(root: Path) -> str | None:

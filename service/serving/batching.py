@@ -282,7 +282,7 @@ class Engine:
         for part in by_variant(batch, current, self._canary()):
             withdrawn, delta = self.withdrawn(part.release), self._delta(part.release)
             answers = answers_of(part.release, part.queries, timings, withdrawn, delta)
-            if part.release.is_remote:
+            if part.release.searches_elsewhere:
                 waited = asyncio.get_running_loop().run_in_executor(self._waiter, list, answers)
                 yield waited
                 answers = iter(waited.result())

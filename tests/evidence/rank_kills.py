@@ -66,8 +66,12 @@ def kill_one(process: subprocess.Popen[bytes], generator: random.Random) -> int 
     return None
 
 
+def drafts_of(root: Path) -> list[Path]:
+    return [path for path in root.glob("drafts/*") if not path.name.startswith(".")]
+
+
 def result_of(root: Path) -> dict[str, Any]:
-    [draft] = [path for path in (root / "drafts").iterdir() if not path.name.startswith(".")]
+    [draft] = drafts_of(root)
     left = [path.name for path in (root / "drafts").iterdir() if path.name.startswith(".")]
     records = (draft / "history.jsonl").read_text().splitlines()
     vectors = np.load(draft / VECTORS)
@@ -89,8 +93,9 @@ def killed_until_done(
             if (rank := kill_one(process, generator)) is not None:
                 killed.append(rank)
                 process.communicate()
-                if process.returncode:
+                if not drafts_of(root):
                     continue
+                return killed  # rank 0 had written the draft before the other was killed
         completed(process)
         return killed
 

@@ -26,7 +26,7 @@ async def similar(request: Request, item_id: ItemInPath, k: Limit = 50) -> Respo
     assert release is not None, "admitted without a release; this is a bug"
     retriever = release.retriever
     withdrawn, delta = state.engine.withdrawn(release), state.cold_start_items.delta(release)
-    if release.is_remote:
+    if release.searches_elsewhere:
         result = await asyncio.to_thread(retriever.similar, item_id, k, withdrawn, delta)
     else:
         result = retriever.similar(item_id, k, withdrawn, delta)

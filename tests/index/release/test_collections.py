@@ -56,7 +56,7 @@ def test_from_draft_to_release_and_back(
     names = [collections(engine, release)[0] for release in releases]
     assert current(engine) == names[1]
     opened = open_release(releases[1], engine=engine)
-    assert opened.is_remote
+    assert opened.searches_elsewhere
     queries = [
         Query(["item-3", "item-9"], 10),
         Query(["item-3"], 10, categories=CategoryFilter(allow=["category 1"]), diversity=0.5),
@@ -149,7 +149,7 @@ def test_a_draft_that_was_published_with_files_becomes_a_release_of_its_own(
     build(draft, 0.9, 20, engine=engine)
     assert publish(draft, engine=engine).name == "both-2"
     assert rollback(tmp_path, engine=engine).name == "both"
-    assert not open_release(tmp_path / "releases" / "both").is_remote
+    assert not open_release(tmp_path / "releases" / "both").searches_elsewhere
 
 
 def test_a_collection_that_lacks_items_is_refused(

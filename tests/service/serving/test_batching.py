@@ -1,6 +1,7 @@
 """The engine answers in batches, in order, within its limits, and not for disconnected clients."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -8,9 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import faiss
 import httpx
+import numpy as np
 import pytest
 
+from index.ann.flat import FlatIndex
+from index.ann.gpu import GpuIndex
 from index.release.reading import Release
 from index.retrieval.retriever import Answer, Query, Retriever
 from service.errors import ClientDisconnectedError, NotReadyError, OverloadedError
@@ -170,6 +175,31 @@ async def iterations_taken(engine: Engine, queries: int) -> int:
         await asyncio.sleep(0)
         iterations += 1
     return iterations
+
+
+async def test_a_gpu_is_searched_beside_the_event_loop(live: ReleaseLoader) -> None:
+    threads: list[int] = []
+
+    def noting(index: faiss.Index) -> Any:
+        search = index.search
+
+        def searched(*asked: Any) -> Any:
+            threads.append(threading.get_ident())
+            return search(*asked)
+
+        index.search = searched  # type: ignore[method-assign]
+        return index
+
+    assert live.release is not None
+    retriever = live.release.retriever
+    vectors = np.asarray(retriever.vectors)
+    [expected] = retriever.recommend([query(2)])
+    on_gpu = GpuIndex(FlatIndex(vectors), vectors, 1, noting)
+    live.release = replace(live.release, retriever=replace(retriever, index=on_gpu))
+    result = await engine_of(live).answer(query(2), connected)
+    assert result.answer.rows.tolist() == expected.rows.tolist()
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 @pytest.mark.usefixtures("slow")
