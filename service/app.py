@@ -25,6 +25,7 @@ from service.http.cross_origin import CrossOrigin, CrossOriginMiddleware
 from service.http.docs_page import add_docs_page
 from service.http.host_check import AllowedHosts, HostCheck
 from service.http.middleware import RequestMiddleware
+from service.http.operation_names import TAGS
 from service.http.path_prefix import PathPrefix
 from service.http.responses import error_response
 from service.http.routes import add_routes
@@ -94,6 +95,7 @@ def _create_routes(settings: Settings) -> FastAPI:
     app = FastAPI(
         title=_TITLE,
         version=version("re4"),
+        openapi_tags=TAGS,
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.encoders import Encoder, ServedHistory, ServedInterests
-from index.retrieval.attributes import AttributeFilter, RowMask, mask
+from index.retrieval.attribute_filter import AttributeFilter
+from index.retrieval.attributes import RowMask, mask
 from index.retrieval.catalog import PADDING, Catalog
 from index.retrieval.delta import Delta, merge_delta_hits, normalize
 from index.retrieval.diversity import POOL_FACTOR, diversify

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from service.auth.authorization import Permission
 from service.http.endpoints import availability, canary, histories, items, operations, recommend
+from service.http.operation_names import operation_names
 from service.http.schemas.availability import (
     AvailabilitiesNow,
     AvailabilityNow,
@@ -89,6 +90,7 @@ def _add(
         path,
         endpoint,
         methods=[method],
+        **operation_names(method, path, endpoint),
         response_model=response,
         responses=_error_responses(*errors, _INVALID, *_AUTH_ERRORS[permission], 500),
         dependencies=security(permission),
@@ -100,6 +102,7 @@ def _add_metrics(app: FastAPI, permission: Permission) -> None:
     app.add_api_route(
         "/metrics",
         operations.metrics,
+        **operation_names("GET", "/metrics", operations.metrics),
         response_class=Response,
         responses={
             200: {"content": content},

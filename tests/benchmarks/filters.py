@@ -30,7 +30,8 @@ from index.ann.flat import FlatIndex
 from index.ann.kernel_choice import AUTO, find_kernel
 from index.ann.processor import processor_name
 from index.ann.spec import IndexSpec
-from index.retrieval.attributes import AttributeFilter, Condition, Numbers, RowMask, mask
+from index.retrieval.attribute_filter import AttributeFilter, Condition
+from index.retrieval.attributes import Numbers, RowMask, mask
 from index.retrieval.filters import Categories, CategoryFilter, Filter
 from index.retrieval.merge import merge
 from index.retrieval.search import ItemIndex, SearchRequest, Timings, search

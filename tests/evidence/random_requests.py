@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from oracle import Oracle, Request
 
-from index.retrieval.attributes import AttributeFilter, Condition, Value
+from index.retrieval.attribute_filter import AttributeFilter, Condition
+from index.retrieval.attributes import Value
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.retriever import Query
 

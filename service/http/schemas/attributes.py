@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from index.retrieval.attributes import AttributeFilter, Condition, Scalar
+from index.retrieval.attribute_filter import AttributeFilter, Condition, Scalar
 from service.http.schemas.common import SEQUENCE_LIMIT, Input
 from service.store.events import Text
 

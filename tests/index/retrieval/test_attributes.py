@@ -5,14 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.retrieval.attributes import (
-    AttributeFilter,
-    Condition,
-    RowMask,
-    Value,
-    columns_of,
-    mask,
-)
+from index.retrieval.attribute_filter import AttributeFilter, Condition
+from index.retrieval.attributes import RowMask, Value, columns_of, mask
 from index.retrieval.catalog import Catalog, CatalogError, attributes_of
 
 ITEMS: list[dict[str, Value]] = [
