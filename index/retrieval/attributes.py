@@ -103,9 +103,8 @@ class RowMask:
     @cached_property
     def penalties(self) -> NDArray[np.float32]:
         """(N + 1,): 0 for an allowed row, else minus infinity."""
-        penalties = np.full(len(self.passes), -np.inf, np.float32)
-        penalties[self.passes] = 0
-        return penalties
+        penalty = np.array([-np.inf, 0], np.float32)
+        return penalty.take(self.passes.view(np.uint8), mode="clip")  # half an assignment's time
 
 
 def mask(columns: Mapping[str, Column], allowed: AttributeFilter, items: int) -> NDArray[np.bool_]:
