@@ -91,13 +91,13 @@ def test_filtered_answers_are_the_oracles_with_each_kernel(kernel: str) -> None:
     assert summary["flat"]["identical"] > 60
 
 
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs haproxy on the PATH")
 def test_switches_of_the_alias_in_milvus_mix_no_answers() -> None:
     pytest.importorskip("pymilvus")
     summary = run("milvus_switches.py", "--switches", "2")
     assert summary["answers"] > 5
 
 
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs haproxy on the PATH")
 def test_a_rolling_restart_fails_no_request() -> None:
     summary = run("rolling.py", "--restarts", "1", "--rate", "20")
     assert summary["replicas"] == 3

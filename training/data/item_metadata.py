@@ -59,7 +59,7 @@ def read_items(path: Path, format: str = "auto") -> dict[str, ItemDetails]:
     }
     if not items:
         raise LogError(f"{path}: no items; give a file with at least one")
-    if not any(item.title or item.category or item.attributes for item in items.values()):
+    if not any(item.title or item.category for item in items.values()):
         warn(
             f"{path}: 0 of {len(items):,} items have a title or category; name the columns "
             "item_id, title and category"

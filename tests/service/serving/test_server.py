@@ -281,7 +281,7 @@ def test_a_client_that_disconnects_is_noticed(
     waiting, noticed = threading.Event(), threading.Event()
 
     async def answer(
-        self: Engine, query: Query, is_gone: Callable[[], bool], deadline: float
+        self: Engine, query: Query, is_gone: Callable[[], bool], *_: object
     ) -> QueryResult:
         assert not is_gone()
         waiting.set()
