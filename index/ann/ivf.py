@@ -105,19 +105,28 @@ class IvfIndex:
     def _iter_search_batch(
         self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
     ) -> Iterator[QueryHits]:
-        norms = np.sqrt(np.vecdot(interests, interests))
-        # (B, K, lists): assumed best score of a list's items for an interest
-        upper_bounds = interests @ self._means.T
-        upper_bounds += norms[:, :, None] * self._probe_margin
-        candidates = self._scan.candidates(interests, upper_bounds, k, filters)
-        for request, rows, allowed in zip(interests, candidates, filters, strict=True):
-            if allowed and allowed.passes_few and rows is not None:
-                yield score_best(self._vectors, rows, request, k)
-            elif rows is None:
+        scanned = [i for i, each in enumerate(filters) if each is None or not each.passes_few]
+        all_scanned = len(scanned) == len(interests)
+        candidates = self._candidates(
+            interests if all_scanned else interests[scanned], k, [filters[i] for i in scanned]
+        )
+        for request, allowed in zip(interests, filters, strict=True):
+            if allowed is not None and allowed.passes_few:
+                yield score_best(self._vectors, allowed.rows(), request, k)
+            elif (rows := next(candidates)) is None:
                 count_exact_scan()
                 yield from self.exact().iter_search(request[None], k, [allowed])
             else:
                 yield score_rows(self._vectors, rows, request)
+
+    def _candidates(
+        self, interests: NDArray[np.float32], k: int, filters: Sequence[Filter | None]
+    ) -> Iterator[NDArray[np.int64] | None]:
+        norms = np.sqrt(np.vecdot(interests, interests))
+        # (B, K, lists): assumed best score of a list's items for an interest
+        upper_bounds = interests @ self._means.T
+        upper_bounds += norms[:, :, None] * self._probe_margin
+        return self._scan.candidates(interests, upper_bounds, k, filters)
 
     def half_precision_lists(self) -> faiss.IndexIVF:
         """The same lists in half precision, as a GPU can scan them. Takes long."""

@@ -82,9 +82,6 @@ class FaissScan:
         errors = self._matrix.error_bounds(quantized)
         requests = zip(interests, upper_bounds, head_scores, errors, filters, strict=True)
         for request, bounds, scores, error, allowed in requests:
-            if allowed and allowed.passes_few:
-                yield allowed.rows()
-                continue
             positions, threshold, unfiltered = self._search_head(scores, error, allowed, k)
             if threshold == -np.inf:
                 yield None
@@ -176,9 +173,6 @@ class NativeScan:
         filters: Sequence[Filter | None],
     ) -> Iterator[NDArray[np.int64] | None]:
         for request, bounds, allowed in zip(interests, upper_bounds, filters, strict=True):
-            if allowed and allowed.passes_few:
-                yield allowed.rows()
-                continue
             yield native.search(
                 self._isa,
                 native.Request(request, k, bounds, _FILTER_CAUTION),

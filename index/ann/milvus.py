@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from index.ann.blocks import blocks
 from index.ann.milvus_client import CATEGORY, ROW, MilvusClient, Neighbours
-from index.ann.selection import score_best, score_rows
+from index.ann.selection import NO_HITS, score_best, score_rows
 from index.ann.spec import MilvusSpec
 from index.retrieval.filters import Filter, Filters
 from index.retrieval.merge import Hits, QueryHits, merge_query_hits, stack_hits
@@ -22,7 +22,6 @@ MAX_LIMIT = 16_384  # of Milvus: rows for one vector, and vectors of one call
 _TOLERANCE = 1e-3  # of a score, as a share of the product of the norms
 _OVER_FETCH = 1.5  # times as many items as must be asked for, if attributes were random
 _MAX_SCORED = 1 << 22  # allowed items that are scored one by one, if the index found too few
-_NO_HITS: QueryHits = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
 
 
 class ForeignCollectionError(SearchUnavailableError):
@@ -64,7 +63,7 @@ class MilvusIndex:
                 groups.setdefault(_category_expression(allowed), []).append(position)
         for expression, positions in groups.items():
             if expression is None:
-                hits |= dict.fromkeys(positions, _NO_HITS)
+                hits |= dict.fromkeys(positions, NO_HITS)
                 continue
             group = [filters[position] for position in positions]
             found = self._search_group(interests[positions], k, group, expression)

@@ -116,8 +116,9 @@ static inline int32_t load_4(const int8_t *codes)
         _Pragma("GCC unroll 8") for (int i = 0; i < N; i++) sums[i] =                             \
             _mm##bits##_set1_epi32(-queries->base[j + i]);                                        \
         for (int64_t d = 0; d < queries->dim; d += 4)                                             \
-            _Pragma("GCC unroll 8") for (int i = 0; i < N; i++) sums[i] = MULTIPLY(               \
-                sums[i], columns[d / 4], _mm##bits##_set1_epi32(load_4(queries->codes[j + i] + d))); \
+            _Pragma("GCC unroll 8") for (int i = 0; i < N; i++) sums[i] =                         \
+                MULTIPLY(sums[i], columns[d / 4],                                                 \
+                         _mm##bits##_set1_epi32(load_4(queries->codes[j + i] + d)));              \
         _Pragma("GCC unroll 8") for (int i = 0; i < N; i++) best =                                \
             _mm##bits##_max_epi32(best, sums[i]);                                                 \
         j += N;                                                                                   \

@@ -8,6 +8,7 @@ from index.retrieval.merge import QueryHits
 
 _FEW = 8192  # scores, of which the k-th best is found at once
 _BLOCKS = 32  # of scores, whose maxima give a lower bound of the k-th best
+NO_HITS: QueryHits = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
 
 
 def top_candidates(
@@ -54,7 +55,7 @@ def score_best(
     vectors: NDArray[np.float32], rows: NDArray[np.int64], interests: NDArray[np.float32], k: int
 ) -> QueryHits:
     """As score_rows, of rows that ascend; only the k best of them, ties to the lower row."""
-    best: QueryHits = (np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64))
+    best = NO_HITS
     for block in blocks(len(rows)):
         hits = score_rows(vectors, rows[block], interests)
         found = np.concatenate((best[0], hits[0]))

@@ -54,8 +54,7 @@ async def recommended(
     history, degraded = await _read_history(state, body)
     history_end = time.perf_counter()
     query = query_of(body, history, state.settings.interest_overlap_sample_rate)
-    canary = state.canary.loaded
-    variants = None if canary is None else (canary.variant_of(body.user_id),)
+    variants = state.canary.variants_of((body.user_id,))
     result = await state.engine.answer(query, is_disconnected, deadline, variants)
     context.variant = result.variant
     answer = recommendations(result, body.explain, degraded, body.include)
