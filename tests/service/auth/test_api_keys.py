@@ -14,19 +14,11 @@ from service.auth.api_keys import ROLES, KeyRing, Role, key_line, new_key
 from service.errors import ForbiddenError, UnauthorizedError
 from service.http.schemas.common import ErrorBody
 from service.settings import Settings, SetupError
+from tests.service.application import Clock
 from tests.service.command_line import invoke
 from tests.service.threaded import served_in_a_thread
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
-
-
-class Clock:
-    """Seconds that a test advances."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def write(file: Path, *lines: str) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from index.release.canary_file import CanaryRelease, write_canary
 from index.retrieval.retriever import Query, Retriever
-from service.http.state import ServiceState
 from service.serving.canary import is_in_share
+from tests.service.application import state_behind
 
 pytestmark = pytest.mark.anyio
 
@@ -21,25 +21,20 @@ USERS = [f"user-{number}" for number in range(20)]
 IN_SHARE = [user for user in USERS if is_in_share(user, "second", 0.5)]
 
 
-def state_of(client: httpx.AsyncClient) -> ServiceState:
-    state: ServiceState = client._transport.app.state.service  # type: ignore[attr-defined]
-    return state
-
-
 @pytest.fixture
 async def client(root: Path, publish: Publish, serve: Serve) -> AsyncIterator[httpx.AsyncClient]:
     """Of a service with the shadow second."""
     publish("second", current=False)
     async with serve() as client:
         write_canary(root, CanaryRelease(release="second", share=0.5, shadow=True))
-        await state_of(client).canary.refresh()
+        await state_behind(client).canary.refresh()
         yield client
 
 
 async def ask(client: httpx.AsyncClient, user: str | None, k: int = 5) -> tuple[str, str]:
     body = {"user_id": user, "sequence": ["item-1"], "k": k}
     answer = (await client.post("/recommend", json=body)).json()
-    await asyncio.gather(*state_of(client).shadow._tasks)
+    await asyncio.gather(*state_behind(client).shadow._tasks)
     return answer["release"], answer["variant"]
 
 
@@ -69,7 +64,7 @@ async def test_the_overlap_of_all_items_is_1(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_comparison_is_skipped_while_a_request_waits(client: httpx.AsyncClient) -> None:
-    state = state_of(client)
+    state = state_behind(client)
     waiting = asyncio.create_task(state.engine.answer(Query(["item-1"], 1), lambda: False))
     await asyncio.sleep(0)
     assert state.engine.depth == 1
@@ -83,7 +78,7 @@ async def test_a_comparison_is_skipped_while_a_request_waits(client: httpx.Async
 
 
 async def test_comparisons_at_a_time_are_bounded(client: httpx.AsyncClient) -> None:
-    shadow = state_of(client).shadow
+    shadow = state_behind(client).shadow
     for _ in range(7):
         shadow.compare(IN_SHARE[0], Query(["item-1"], 1), [])
     assert len(shadow._tasks) == 4
@@ -97,7 +92,7 @@ async def test_a_failure_is_counted_and_nobody_else_sees_it(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    shadow = state_of(client).shadow
+    shadow = state_behind(client).shadow
     shadow.compare(IN_SHARE[0], Query(["item-1"], 1), [])
     with monkeypatch.context() as patch:
         patch.setattr(Retriever, "answers", fail)

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.service.application import state_behind
+
 pytestmark = pytest.mark.anyio
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -93,7 +95,7 @@ async def test_one_more_release_is_held_at_a_time(serve: Serve, root: Path) -> N
         live, _ = await shown.of("second")
         refused = await client.post("/page/describe", json={"items": [], "release": "third"})
     assert all(release is first for release, _ in again)
-    assert live is client._transport.app.state.service.live.release  # type: ignore[attr-defined]
+    assert live is state_behind(client).live.release
     assert refused.status_code == 409
     assert shown._other is None  # what was held made room before the next was opened
 

@@ -15,19 +15,13 @@ from service.serving.canary import CanaryLoader, is_in_share
 from service.serving.release_loader import ReleaseLoader
 from service.telemetry.canary_metrics import CanaryMetrics
 from service.telemetry.metrics import Metrics
+from tests.service.application import Clock, state_behind
 
 pytestmark = pytest.mark.anyio
 
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 USERS = [f"user-{number}" for number in range(40)]
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def let(root: Path, release: str, share: float = 0.5, shadow: bool = False) -> None:
@@ -147,7 +141,7 @@ async def test_answers_metrics_and_the_release_name_the_variant(
     publish("second", current=False)
     async with serve() as client:
         assert {await ask(client, user) for user in USERS} == {("first", None)}
-        state = client._transport.app.state.service  # type: ignore[attr-defined]
+        state = state_behind(client)
         let(root, "second")
         await state.canary.refresh()
         expected = {
@@ -174,7 +168,7 @@ async def test_items_of_a_batch_are_those_of_each_variant_alone(
     publish("second", current=False)
     async with serve() as client:
         let(root, "second")
-        await client._transport.app.state.service.canary.refresh()  # type: ignore[attr-defined]
+        await state_behind(client).canary.refresh()
         requests = [{"user_id": user, "sequence": ["item-1"], "k": 5} for user in USERS[:8]]
         batch = (await client.post("/recommend/batch", json={"requests": requests})).json()
         alone = [(await client.post("/recommend", json=request)).json() for request in requests]
@@ -189,7 +183,7 @@ async def test_withdrawn_items_are_in_no_answer_of_either(
     publish("second", current=False)
     async with serve() as client:
         let(root, "second")
-        await client._transport.app.state.service.canary.refresh()  # type: ignore[attr-defined]
+        await state_behind(client).canary.refresh()
         for withdrawn in ("item-5", "item-6"):
             await client.put(f"/items/{withdrawn}", json={"available": False})
             for user in USERS[:8]:
@@ -204,7 +198,7 @@ async def test_the_access_log_names_the_variant(
     publish("second", current=False)
     let(root, "second", share=1)
     async with serve(access_log=True) as client:
-        await client._transport.app.state.service.canary.refresh()  # type: ignore[attr-defined]
+        await state_behind(client).canary.refresh()
         with caplog.at_level(logging.INFO):
             await ask(client, "anna")
     assert [r.variant for r in caplog.records if hasattr(r, "variant")] == ["canary"]
@@ -215,7 +209,7 @@ async def test_a_canary_that_ends_between_admission_and_batch_is_answered_by_the
 ) -> None:
     publish("second", current=False)
     async with serve() as client:
-        state = client._transport.app.state.service  # type: ignore[attr-defined]
+        state = state_behind(client)
         let(root, "second", share=1)
         await state.canary.refresh()
         assert await ask(client, "anna") == ("second", "canary")

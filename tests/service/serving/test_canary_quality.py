@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from index.release.canary_file import CanaryRelease, write_canary
-from service.http.state import ServiceState
 from service.serving.canary_quality import report_on
 from service.store.live_quality import LiveQuality, VariantCounts
+from tests.service.application import Clock, state_behind
 
 pytestmark = pytest.mark.anyio
 
@@ -21,19 +21,12 @@ WINDOW_S = 3600.0
 USERS = [f"user-{number}" for number in range(30)]
 
 
-class Clock:
-    now = 1.8e9
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Shop:
     """A service with the live release first and the canary second, whose clock the test sets."""
 
     def __init__(self, root: Path, client: httpx.AsyncClient) -> None:
-        self.root, self.client, self.clock = root, client, Clock()
-        self.state: ServiceState = client._transport.app.state.service  # type: ignore[attr-defined]
+        self.root, self.client, self.clock = root, client, Clock(1.8e9)
+        self.state = state_behind(client)
         store = LiveQuality(self.state.redis, WINDOW_S / 3600, self.clock)
         self.state.canary_quality._store = store
 

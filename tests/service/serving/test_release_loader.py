@@ -23,19 +23,13 @@ from service.serving import release_loader as loader_module
 from service.serving.release_loader import ReleaseLoader
 from service.settings import MAX_K, Settings
 from service.telemetry.metrics import Metrics
+from tests.service.application import Clock
 
 pytestmark = pytest.mark.anyio
 
 Publish = Callable[..., Path]
 ClientOf = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from service.store.availability import ItemAvailability
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 from tests.evidence.redis_servers import RedisServer
+from tests.service.application import state_behind
 from tests.service.conftest import client_of
 
 pytestmark = pytest.mark.anyio
@@ -246,7 +247,7 @@ async def test_a_process_that_missed_more_than_the_stream_holds_reads_everything
 
 async def test_a_process_is_not_ready_until_it_has_read_what_is_withdrawn(serve: Serve) -> None:
     async with serve() as client:
-        state = client._transport.app.state.service  # type: ignore[attr-defined]
+        state = state_behind(client)
         assert (await client.get("/readyz")).status_code == 200
         state.availability._version = None  # as before the first poll
         response = await client.get("/readyz")

@@ -1,13 +1,7 @@
 """The circuit opens after consecutive failures, and a successful trial closes it."""
 
 from service.store.circuit_breaker import CircuitBreaker
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.service.application import Clock
 
 
 def open_breaker(clock: Clock) -> CircuitBreaker:
@@ -18,7 +12,7 @@ def open_breaker(clock: Clock) -> CircuitBreaker:
 
 
 def test_it_opens_after_consecutive_failures_only() -> None:
-    breaker = CircuitBreaker(threshold=2, cooldown_s=10, clock=Clock())
+    breaker = CircuitBreaker(threshold=2, cooldown_s=10, clock=Clock(100.0))
     for _ in range(3):
         breaker.record_failure()
         breaker.record_success()
@@ -30,7 +24,7 @@ def test_it_opens_after_consecutive_failures_only() -> None:
 
 
 def test_while_open_it_admits_one_trial_in_each_cooldown() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     breaker = open_breaker(clock)
 
     clock.now += 9.9
@@ -43,7 +37,7 @@ def test_while_open_it_admits_one_trial_in_each_cooldown() -> None:
 
 
 def test_a_successful_trial_closes_it_and_a_failed_one_does_not() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     breaker = open_breaker(clock)
 
     clock.now += 10

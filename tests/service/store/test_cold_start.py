@@ -18,6 +18,7 @@ from service.store.cold_start_store import MAX_USERS, ColdStartStore
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 from tests.evidence.redis_servers import RedisServer
+from tests.service.application import state_behind
 
 pytestmark = pytest.mark.anyio
 
@@ -110,7 +111,7 @@ async def test_no_new_item_is_recommended_if_the_limit_is_zero(serve: Serve) -> 
         await announce(client, "new")
         for user in ("anna", "ben"):
             await interact(client, user, "item-3", "new")
-        redis = client._transport.app.state.service.redis  # type: ignore[attr-defined]
+        redis = state_behind(client).redis
         assert await redis.call("test", lambda server: server.exists(redis.keys.newcomers)) == 0
 
 
@@ -142,7 +143,7 @@ async def test_new_items_with_most_users_come_first(serve: Serve) -> None:
 async def test_expired_interactions_do_not_count(serve: Serve) -> None:
     async with serve(cold_start_ttl_hours=1) as client:
         await announce(client, "old", "half", "new")
-        state = client._transport.app.state.service  # type: ignore[attr-defined]
+        state = state_behind(client)
         store = ColdStartStore(state.redis, 3_600_000)
         now = int(time.time() * 1000)
         for user, age_ms in (("anna", 3_601_000), ("ben", 3_601_000)):
@@ -200,7 +201,7 @@ async def test_an_item_that_the_shop_did_not_announce_is_never_offered(serve: Se
         assert forged not in await recommended(client)
         await client.put("/items/new", json={"available": False})
         assert "new" not in await recommended(client)
-        redis = client._transport.app.state.service.redis  # type: ignore[attr-defined]
+        redis = state_behind(client).redis
         stored = await redis.call("test", lambda server: server.keys("*newcomers*"))
         assert not any(b"script" in key for key in stored)
 
@@ -211,7 +212,7 @@ async def test_an_announcement_lasts_until_it_expires(serve: Serve) -> None:
         for user in ("anna", "ben"):
             await interact(client, user, "item-3", "new")
         await wait_until_recommended(client, "new")
-        availability = client._transport.app.state.service.availability  # type: ignore[attr-defined]
+        availability = state_behind(client).availability
         await availability.expire(time.time() + 86_401)
         assert "new" not in await recommended(client)
 
@@ -278,7 +279,7 @@ async def test_a_user_is_forgotten_in_a_full_redis(serve: Serve, settings: MakeS
         for user in ("anna", "ben"):
             await interact(client, user, "item-3", "new")
         await wait_until_recommended(client, "new")
-        redis = client._transport.app.state.service.redis  # type: ignore[attr-defined]
+        redis = state_behind(client).redis
         await redis.call("test", lambda server: server.config_set("maxmemory", 1))
         forgotten = await client.delete("/users/ben/history")
         assert (forgotten.status_code, forgotten.json()) == (200, {"forgotten": 2})

@@ -12,18 +12,12 @@ from service.store.live_quality import LiveQuality, VariantCounts
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 from tests.evidence.redis_servers import ClusterServers, RedisServer
+from tests.service.application import Clock
 
 pytestmark = pytest.mark.anyio
 
 HOUR_S = 3600.0
 USERS = [f"user-{number}" for number in range(30)]
-
-
-class Clock:
-    now = 1.8e9
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(params=["server", "cluster"])
@@ -51,7 +45,7 @@ async def settled(redis: ResilientRedis) -> None:
 
 
 async def test_users_of_all_partitions_are_counted(redis: ResilientRedis) -> None:
-    clock = Clock()
+    clock = Clock(1.8e9)
     quality = LiveQuality(redis, 1.0, clock)
     for user in USERS:
         quality.record_answer("run", user, "canary", {"item-1": "2", "item-2": "popular"})
