@@ -5,7 +5,8 @@ from pathlib import Path
 
 from index.release.errors import ReleaseError, as_release_error
 from index.release.manifest import Canary
-from index.retrieval.retriever import Query, Retriever
+from index.retrieval.query import Query
+from index.retrieval.retriever import Retriever
 
 CANARY_K = 20
 _MIN_OVERLAP = 0.9  # another processor may order near-ties differently

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,82 +12,16 @@ from index.retrieval.attribute_filter import AttributeFilter
 from index.retrieval.attributes import RowMask, mask
 from index.retrieval.catalog import PADDING, Catalog
 from index.retrieval.delta import Delta, merge_delta_hits, normalize
-from index.retrieval.diversity import POOL_FACTOR, diversify
-from index.retrieval.explanation import Explanation, explain
-from index.retrieval.filters import Categories, CategoryFilter, Filter
+from index.retrieval.diversity import diversify
+from index.retrieval.explanation import explain
+from index.retrieval.filters import Categories, Filter
 from index.retrieval.merge import QueryHits
-from index.retrieval.overlap import InterestOverlap, measure_overlap
+from index.retrieval.overlap import measure_overlap
 from index.retrieval.padding import pad_histories
+from index.retrieval.query import Answer, Query, ResolvedQuery
 from index.retrieval.search import ItemIndex, SearchRequest, Timings, search
 
-Source = Literal["interests", "popular"]
 _NO_ROWS: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One request for the k best items for a history of item ids, newest last.
-
-    exclude_seen: drop every item of the given history, also those beyond the encoder's length; None
-    is the retriever's default.
-    exclude: further ids to drop. diversity: 0 to 1, see index/retrieval/diversity.py.
-    explain, measure_overlap: add these to the answer, which takes time.
-    attributes: None allows all.
-    """
-
-    history: Sequence[str]
-    k: int = 50
-    exclude_seen: bool | None = None
-    exclude: Sequence[str] = ()
-    categories: CategoryFilter | None = None
-    diversity: float = 0.0
-    explain: bool = False
-    measure_overlap: bool = False
-    attributes: AttributeFilter | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Candidates for one query, best first, no item twice; fewer than k if no more were found.
-
-    rows (n,) of the catalogue, or above its N of a delta; scores (n,) inner products, or
-    interactions in the log if the source is popular; interests (n,) the interest that found each
-    item, -1 if the source is popular.
-    unknown: number of history items that are not in the catalogue; a delta may know some of them.
-    explanation, overlap: if the query asks for them and the source is interests; overlap ignores
-    the query's filters.
-    """
-
-    rows: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    interests: NDArray[np.int64]
-    source: Source
-    unknown: int
-    explanation: Explanation | None = None
-    overlap: InterestOverlap | None = None
-
-    @property
-    def top_interest_share(self) -> float:
-        """The share of the candidates that the interest with the most candidates found."""
-        return int(np.bincount(self.interests).max()) / len(self.interests)
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedQuery:
-    """A query with the history rows that have a vector, and the filter of its answer.
-
-    unknown: number of history items that are not in the catalogue.
-    """
-
-    query: Query
-    rows: Sequence[int]
-    unknown: int
-    filter: Filter
-
-    @property
-    def pool_size(self) -> int:
-        """Number of best allowed items that the answer is chosen from."""
-        return self.query.k * (POOL_FACTOR if self.query.diversity else 1)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from index.retrieval.catalog import Catalog, attributes_of
 from index.retrieval.delta import Delta
-from index.retrieval.retriever import Answer
+from index.retrieval.query import Answer
 from service.serving.outcome import QueryResult
 
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 from service.errors import EXPECTED_ERRORS
 from service.http.recommendations import recommendations
 from service.serving.batching import Engine

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from index.release.reading import Release
 from index.retrieval.delta import Delta
-from index.retrieval.retriever import Answer, Query
+from index.retrieval.query import Answer, Query
 from index.retrieval.search import SearchUnavailableError, Timings
 
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from index.release.reading import Release
 from index.retrieval.delta import Delta
-from index.retrieval.retriever import Answer, Query
+from index.retrieval.query import Answer, Query
 from index.retrieval.search import Timings
 from service.errors import ClientDisconnectedError, NotReadyError, OverloadedError
 from service.serving.batch_answers import answers_of

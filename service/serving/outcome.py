@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from index.release.reading import Release
 from index.retrieval.delta import Delta
-from index.retrieval.retriever import Answer
+from index.retrieval.query import Answer
 from index.retrieval.search import Timings
 from service.telemetry.canary_metrics import Variant
 

@@ -20,7 +20,7 @@ from index.release.errors import ReleaseError
 from index.release.listing import release_folder
 from index.release.manifest import CURRENT
 from index.release.reading import Release, open_release, read_current
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 from service.settings import MAX_K
 from service.telemetry.metrics import Metrics
 

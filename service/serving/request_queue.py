@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 from service.serving.outcome import Outcome
 from service.telemetry.canary_metrics import Variant
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from index.release.reading import Release
 from index.retrieval.delta import Delta
-from index.retrieval.retriever import Answer, Query
+from index.retrieval.query import Answer, Query
 from index.retrieval.search import Timings
 from service.serving.outcome import QueryResult
 from service.serving.request_queue import QueuedRequest

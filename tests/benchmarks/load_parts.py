@@ -25,7 +25,8 @@ from starlette.routing import Route
 
 from index.release.manifest import RELEASES
 from index.release.reading import Release, open_release, read_current
-from index.retrieval.retriever import Query, Retriever
+from index.retrieval.query import Query
+from index.retrieval.retriever import Retriever
 from index.retrieval.search import Timings
 from service.app import create_app
 from service.http.load_shedding import SheddingProtocol

@@ -13,7 +13,7 @@ from index.encoders import ENCODERS
 from index.release.build import build
 from index.release.publish import publish
 from index.release.reading import open_release
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 from service.app import create_app
 from service.settings import Settings
 from training.config import read_config

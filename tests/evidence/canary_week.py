@@ -29,7 +29,7 @@ from server import serving
 
 from index.release.canary_file import CanaryRelease, write_canary
 from index.release.reading import open_release
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 from service.serving.canary import is_in_share
 from service.serving.canary_quality import report_on
 from service.store.live_quality import VARIANTS, VariantCounts

@@ -38,7 +38,8 @@ from index.release.manifest import RELEASES
 from index.release.reading import open_release, read_current
 from index.retrieval.attributes import Value, columns_of
 from index.retrieval.catalog import Catalog
-from index.retrieval.retriever import Answer, Retriever
+from index.retrieval.query import Answer
+from index.retrieval.retriever import Retriever
 
 SIZES = (1, 7, 40, 300, 1000, 3000, 5000, 10_000)
 REQUESTS_A_WORLD = 20

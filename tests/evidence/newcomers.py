@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index.retrieval.delta import Delta, cold_start_vector, median_norm, user_context
-from index.retrieval.retriever import Query, Retriever
+from index.retrieval.query import Query
+from index.retrieval.retriever import Retriever
 from training.config import read_config
 from training.data.interactions import Interactions
 from training.data.readers import read_log

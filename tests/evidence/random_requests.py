@@ -9,7 +9,7 @@ from oracle import Oracle, Request
 from index.retrieval.attribute_filter import AttributeFilter, Condition
 from index.retrieval.attributes import Value
 from index.retrieval.filters import CategoryFilter
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 
 Random = np.random.Generator
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from index.retrieval.catalog import Catalog
-from index.retrieval.retriever import Answer, Query, Retriever
+from index.retrieval.query import Answer, Query
+from index.retrieval.retriever import Retriever
 from training.config import FitConfig
 from training.evaluation.evaluate import open_retriever
 from training.evaluation.protocols import EvaluationCase

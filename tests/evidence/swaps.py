@@ -35,7 +35,7 @@ from server import serving
 from steady_load import Answered, Connection, SteadyLoad, prepare
 
 from index.release.reading import open_release
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 
 RELEASES = ("one", "two", "three")
 WORKERS = 2

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.retrieval.catalog import Catalog
-from index.retrieval.retriever import Query, Retriever
+from index.retrieval.query import Query
+from index.retrieval.retriever import Retriever
 from training.evaluation.interest_lists import interest_lists, without
 from training.evaluation.metrics import DISTINCT_SHARE, CaseView, distinct_share
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from index.retrieval.retriever import Query, Retriever
+from index.retrieval.query import Query
+from index.retrieval.retriever import Retriever
 from training.evaluation.metrics import CUTOFFS
 from training.evaluation.protocols import EvaluationCase
 

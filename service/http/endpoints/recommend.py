@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from index.retrieval.filters import CategoryFilter
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 from service.auth.authorization import Permission
 from service.errors import EXPECTED_ERRORS, HistoryUnavailableError, invalid_body, to_response
 from service.http.recommendations import recommendations

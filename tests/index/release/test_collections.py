@@ -17,7 +17,7 @@ from index.release.manifest import INDEX, read_manifest
 from index.release.publish import prune, publish, rollback
 from index.release.reading import open_release, read_current
 from index.retrieval.filters import CategoryFilter
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 
 pytest.importorskip("pymilvus")
 MakeDraft = Callable[..., Path]

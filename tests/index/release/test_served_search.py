@@ -16,7 +16,7 @@ from index.ann.processor import processor_name
 from index.ann.spec import IndexMeasurement, IndexSpec
 from index.release import served_search
 from index.release.reading import open_release
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 from index.retrieval.search import ItemIndex
 
 MakeDraft = Callable[..., Path]

@@ -12,7 +12,8 @@ from index.encoders import build_encoder
 from index.release.reading import open_release
 from index.retrieval.delta import CONTEXT_ITEMS, Delta, cold_start_vector, median_norm, user_context
 from index.retrieval.filters import CategoryFilter
-from index.retrieval.retriever import Answer, Query, Retriever
+from index.retrieval.query import Answer, Query
+from index.retrieval.retriever import Retriever
 
 MakeDraft = Callable[..., Path]
 HISTORY = ["item-3", "item-9", "item-1"]

@@ -11,7 +11,8 @@ from index.release.manifest import read_manifest, write_manifest
 from index.release.reading import open_release
 from index.retrieval.diversity import POOL_FACTOR
 from index.retrieval.filters import CategoryFilter
-from index.retrieval.retriever import Answer, Query, Retriever
+from index.retrieval.query import Answer, Query
+from index.retrieval.retriever import Retriever
 
 MakeDraft = Callable[..., Path]
 HISTORY = ["item-3", "item-9", "item-3", "item-1"]

@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from index.retrieval.retriever import Query, Retriever
+from index.retrieval.query import Query
+from index.retrieval.retriever import Retriever
 from service.store.histories import HistoryStore
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]

@@ -11,7 +11,7 @@ import pytest
 from index.release.manifest import RELEASES
 from index.release.reading import open_release
 from index.retrieval.filters import CategoryFilter
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 pytestmark = pytest.mark.anyio

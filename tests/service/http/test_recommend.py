@@ -11,7 +11,7 @@ import pytest
 from index.ann.kernel_choice import find_kernel
 from index.release.manifest import RELEASES, read_manifest, write_manifest
 from index.release.reading import open_release
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 pytestmark = pytest.mark.anyio

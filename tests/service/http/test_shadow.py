@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from index.release.canary_file import CanaryRelease, write_canary
-from index.retrieval.retriever import Query, Retriever
+from index.retrieval.query import Query
+from index.retrieval.retriever import Retriever
 from service.serving.canary import is_in_share
 from tests.service.application import state_behind
 

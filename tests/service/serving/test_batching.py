@@ -17,7 +17,8 @@ import pytest
 from index.ann.flat import FlatIndex
 from index.ann.gpu import GpuIndex
 from index.release.reading import Release
-from index.retrieval.retriever import Answer, Query, Retriever
+from index.retrieval.query import Answer, Query
+from index.retrieval.retriever import Retriever
 from service.errors import ClientDisconnectedError, NotReadyError, OverloadedError
 from service.serving.batching import Engine
 from service.serving.outcome import QueryResult

@@ -10,7 +10,7 @@ import pytest
 
 from index.release.canary_file import CanaryRelease, remove_canary, write_canary
 from index.release.manifest import INDEX
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 from service.serving.canary import CanaryLoader, is_in_share
 from service.serving.release_loader import ReleaseLoader
 from service.telemetry.canary_metrics import CanaryMetrics

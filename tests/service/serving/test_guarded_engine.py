@@ -15,7 +15,7 @@ from index.ann.milvus_client import MilvusClient
 from index.ann.milvus_engine import MilvusEngine
 from index.release.build import build
 from index.release.reading import open_release
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 from service.settings import Settings
 
 pytest.importorskip("pymilvus")

@@ -17,7 +17,8 @@ from index.release.errors import ReleaseError
 from index.release.lock import deletion_lock
 from index.release.manifest import CURRENT, INDEX
 from index.release.reading import Release
-from index.retrieval.retriever import Answer, Query, Retriever
+from index.retrieval.query import Answer, Query
+from index.retrieval.retriever import Retriever
 from service.app import create_app
 from service.serving import release_loader as loader_module
 from service.serving.release_loader import ReleaseLoader

@@ -19,7 +19,7 @@ import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from index.release.manifest import RELEASES
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 from service.errors import ClientDisconnectedError
 from service.serving.batching import Engine
 from service.serving.outcome import QueryResult

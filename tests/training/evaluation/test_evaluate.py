@@ -9,7 +9,7 @@ import pytest
 from index.release.build import build
 from index.release.manifest import read_manifest
 from index.release.reading import open_release
-from index.retrieval.retriever import Query
+from index.retrieval.query import Query
 from tests.training.experiments.tiny import TINY
 from training.config import FitConfig
 from training.evaluation.evaluate import evaluate_release
