@@ -9,9 +9,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from index.ann.engine_names import EngineName, check_engine
-from index.ann.kernel_names import KernelName
+from index.ann.engine_names import check_engine
 from service.settings_canary import CanarySettings
+from service.settings_engine import EngineSettings
 from service.settings_sources import (
     PREFIX,
     ConfigFile,
@@ -20,7 +20,6 @@ from service.settings_sources import (
     with_secret_files,
 )
 from service.settings_types import (
-    Device,
     Hosts,
     KeyPrefix,
     Origins,
@@ -118,11 +117,18 @@ class StoreSettings(BaseSettings):
     def _read_secret_files(cls, given: Any) -> Any:
         return with_secret_files(given, SECRETS)
 
+    def replaced(self, **changes: Any) -> Self:
+        """A copy with other values, which are not validated. Raises TypeError for unknown names,
+        which `model_copy` takes, so that nothing changes."""
+        if unknown := changes.keys() - type(self).model_fields.keys():
+            raise TypeError(f"no such setting: {', '.join(sorted(unknown))}")
+        return self.model_copy(update=changes)
+
 
 SECRETS = ("admin_key", "redis_url", "redis_password", "engine_uri")
 
 
-class Settings(CanarySettings, StoreSettings):
+class Settings(EngineSettings, CanarySettings, StoreSettings):
     """Serve the release that RELEASES/current names over HTTP, and each that it comes to name.
 
     Commands: python -m service new-key | export-events | settings (with --help for each).
@@ -226,41 +232,6 @@ class Settings(CanarySettings, StoreSettings):
     )
     reload_interval_s: float = Field(
         1.0, gt=0, description="seconds between two checks of `current` for a new release"
-    )
-    device: Device = Field(
-        "cpu",
-        description="device of the item search: cpu, or a GPU such as cuda:0 (needs the extra gpu)",
-    )
-    engine: EngineName = Field(
-        "faiss",
-        description="milvus also serves releases with their index there (needs the extra milvus)",
-    )
-    engine_uri: SecretStr | None = Field(
-        None,
-        description="the Milvus: http://HOST:19530/DATABASE, https://USER:PASSWORD@HOST, or, for "
-        "one worker, a path that ends with .db for milvus-lite in its process",
-    )
-    engine_uri_file: Path | None = Field(None, description="file that holds engine-uri")
-    engine_timeout_ms: int = Field(
-        200, ge=1, description="milliseconds that a search there may take"
-    )
-    kernel: Literal["auto", KernelName] = Field(
-        "auto",
-        description="kernel of the item search on the CPU; auto measures which is fastest, once",
-    )
-    max_queue_size: int = Field(
-        256, ge=1, description="requests that may wait for the engine; more get 503"
-    )
-    max_batch_size: int = Field(16, ge=1, description="requests in one batch of the engine")
-    deadline_ms: int = Field(
-        250, ge=1, description="milliseconds until a request is answered, or refused with 503"
-    )
-    interest_overlap_sample_rate: float = Field(
-        0.002,
-        ge=0,
-        le=1,
-        description="share of requests that measure the overlap of the interests' hits, "
-        "at the cost of one more search each",
     )
     drain_s: float = Field(
         3.0, ge=0, description="seconds from SIGTERM, when /readyz starts to fail, to the end"

@@ -59,10 +59,11 @@ def supervise(settings: Settings, serve: Serve) -> None:
         _metrics_folder(),
         _embedded_redis(settings) as redis,
     ):
-        changes: dict[str, object] = {"port": port}
+        settings = settings.replaced(port=port)
         if redis is not None:
-            changes["history"] = SecretStr(_socket_url(redis.socket))
-        _Supervisor(settings.model_copy(update=changes), serve, redis).run()
+            url = SecretStr(_socket_url(redis.socket))
+            settings = settings.replaced(redis_url=url, redis_password=None)
+        _Supervisor(settings, serve, redis).run()
 
 
 @contextmanager

@@ -106,6 +106,13 @@ def test_an_invalid_setting_is_refused_in_one_sentence(
         assert words in output
 
 
+def test_a_copy_with_other_values_has_no_unknown_ones() -> None:
+    settings = Settings(releases=Path("here"))
+    assert settings.replaced(port=9000).port == 9000
+    with pytest.raises(TypeError, match="no such setting: history"):
+        settings.replaced(port=9000, history="redis://")
+
+
 @pytest.mark.parametrize(("former", "present"), RENAMED_OPTIONS.items())
 def test_a_former_name_is_refused_with_the_present_one(
     served: list[Settings], former: str, present: str

@@ -15,12 +15,13 @@ import httpx
 import psutil
 import pytest
 
-from service.serving.workers import _metrics_folder, _reserved_port
-from service.settings import SetupError
+from service.serving.workers import _metrics_folder, _reserved_port, supervise
+from service.settings import Settings, SetupError
 from service.settings_sources import METRICS_FOLDER
 from tests.service.serving.test_server import kill_all, running
 
 _PATIENCE_S = 30
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 Publish = Callable[..., Path]
 
@@ -115,6 +116,34 @@ def check_process_metrics(metrics: str, pids: list[int]) -> None:
     assert 0 < value(metrics, "process_open_fds") < value(metrics, "process_max_fds")
     assert value(metrics, "process_virtual_memory_bytes") > resident
     assert value(metrics, 'python_gc_collections_total{generation="0"}') > 0
+
+
+def note_redis(settings: Settings, _: bool) -> None:
+    """In place of a server: writes down which Redis the worker would use, and ends."""
+    url = settings.redis_url.get_secret_value() if settings.redis_url else "none"
+    (settings.releases / "redis").write_text(f"{url} {settings.redis_password}")
+    raise SetupError("seen enough")
+
+
+@pytest.fixture
+def _signals() -> Iterator[None]:
+    """The handlers of the test process, which a supervisor replaces."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_signals")
+def test_workers_use_the_redis_of_the_supervisor(
+    root: Path, short_path: Path, publish: Publish, settings: Callable[..., Settings]
+) -> None:
+    """By its URL: one that had the folder alone would start a server of its own."""
+    publish()
+    given = settings(workers=1, port=0, redis_password="of no embedded Redis")
+    with pytest.raises(SetupError, match="one cannot start"):
+        supervise(given, note_redis)
+    assert (root / "redis").read_text() == f"unix://{short_path.resolve()}/redis.sock None"
 
 
 def test_a_named_metrics_folder_is_emptied_first(
