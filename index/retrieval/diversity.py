@@ -35,7 +35,7 @@ def diversify(
     """
     relevance = _relevance(scores.astype(np.float64))
     penalty = 2 * diversity / max(k - 1, 1)
-    gains = (1 - diversity) * relevance - penalty * _count_better_in_category(categories)
+    gains = (1 - diversity) * relevance - penalty * count_before(categories)
     return (-gains).argsort(kind="stable")[:k]
 
 
@@ -46,8 +46,8 @@ def _relevance(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return relevance
 
 
-def _count_better_in_category(categories: NDArray[np.integer]) -> NDArray[np.int64]:
-    """For each item, the number of items of its category that come before it."""
+def count_before(categories: NDArray[np.integer]) -> NDArray[np.int64]:
+    """For each item, the number of items of its category, or other label, that come before it."""
     order = categories.argsort(kind="stable")
     ordered = categories[order]
     positions = np.arange(len(order))

@@ -1,7 +1,7 @@
 """Filters of an answer: excluded and withdrawn items, categories and attributes."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -58,6 +58,10 @@ class Categories:
         passes[self._codes(categories.deny)] = False
         return passes
 
+    def have(self, rows: NDArray[np.int64], name: str) -> NDArray[np.bool_]:
+        """Whether each row (n,) is of this category."""
+        return self.passes(CategoryFilter([name])).take(self.codes.take(rows))
+
     def size(self, passes: NDArray[np.bool_]) -> int:
         """Number of items whose category passes."""
         return int(self._sizes[passes].sum())
@@ -78,6 +82,7 @@ class Filter:
     excluded: by the query itself. withdrawn: from every answer; many, and shared by all queries.
     passes: for each category code; None if every category passes.
     mask: by attributes, and then by categories too; None if all rows pass.
+    passes_unknown: whether an item of a delta, of which nothing is known, is allowed.
     """
 
     categories: Categories
@@ -85,6 +90,25 @@ class Filter:
     withdrawn: frozenset[int]
     passes: NDArray[np.bool_] | None
     mask: RowMask | None = None
+    passes_unknown: bool = True
+
+    def within(self, rows: NDArray[np.bool_], unknown: bool) -> "Filter":
+        """The filter for some of the rows (N + 1,), not row 0. unknown: for items of a delta."""
+        if self.mask is not None:
+            rows = rows & self.mask.passes
+        elif self.passes is not None:
+            rows = rows & self.passes.take(self.categories.codes)
+        allowed = self.passes_unknown and unknown
+        return replace(self, passes=None, mask=RowMask(rows), passes_unknown=allowed)
+
+    def of_category(self, name: str) -> "Filter":
+        """The filter for the items of a category alone."""
+        passes = self.categories.passes(CategoryFilter([name]))
+        if self.mask is not None:
+            return self.within(passes.take(self.categories.codes), unknown=False)
+        if self.passes is not None:
+            passes &= self.passes
+        return replace(self, passes=passes, passes_unknown=False)
 
     def __bool__(self) -> bool:
         """Whether it may exclude any item."""

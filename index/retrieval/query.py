@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.retrieval.attribute_filter import AttributeFilter
+from index.retrieval.boosts import BoostGroups
 from index.retrieval.diversity import POOL_FACTOR
 from index.retrieval.explanation import Explanation
 from index.retrieval.filters import CategoryFilter, Filter
 from index.retrieval.overlap import InterestOverlap
+from index.retrieval.rules import Rules
 
 Source = Literal["interests", "popular"]
+_NO_RULES = Rules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class Query:
     is the retriever's default.
     exclude: further ids to drop. diversity: 0 to 1, see index/retrieval/diversity.py.
     explain, measure_overlap: add these to the answer, which takes time.
-    attributes: None allows all.
+    attributes: None allows all. rules: see Rules.
     """
 
     history: Sequence[str]
@@ -36,6 +39,7 @@ class Query:
     explain: bool = False
     measure_overlap: bool = False
     attributes: AttributeFilter | None = None
+    rules: Rules = _NO_RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +47,10 @@ class Answer:
     """Candidates for one query, best first, no item twice; fewer than k if no more were found.
 
     rows (n,) of the catalogue, or above its N of a delta; scores (n,) inner products, or
-    interactions in the log if the source is popular; interests (n,) the interest that found each
-    item, -1 if the source is popular.
+    interactions in the log if the source is popular, and what boosts added; interests (n,) the
+    interest that found each item, -1 if the source is popular.
     unknown: number of history items that are not in the catalogue; a delta may know some of them.
+    boosts (n,): what boosts added; None if the query has none.
     explanation, overlap: if the query asks for them and the source is interests; overlap ignores
     the query's filters.
     """
@@ -55,6 +60,7 @@ class Answer:
     interests: NDArray[np.int64]
     source: Source
     unknown: int
+    boosts: NDArray[np.float32] | None = None
     explanation: Explanation | None = None
     overlap: InterestOverlap | None = None
 
@@ -69,14 +75,21 @@ class ResolvedQuery:
     """A query with the history rows that have a vector, and the filter of its answer.
 
     unknown: number of history items that are not in the catalogue.
+    boosts: those of its rules, if any, by item.
     """
 
     query: Query
     rows: Sequence[int]
     unknown: int
     filter: Filter
+    boosts: BoostGroups | None = None
+
+    @property
+    def chosen_from(self) -> int:
+        """Number of best items that the answer is chosen from."""
+        return self.query.k * (POOL_FACTOR if self.query.diversity else 1)
 
     @property
     def pool_size(self) -> int:
-        """Number of best allowed items that the answer is chosen from."""
-        return self.query.k * (POOL_FACTOR if self.query.diversity else 1)
+        """Number of best allowed items without rules, of which boosts need the spread."""
+        return self.chosen_from if self.boosts is None else self.query.k * POOL_FACTOR

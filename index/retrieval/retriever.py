@@ -1,4 +1,4 @@
-"""Histories -> candidates: encode, search, merge, diversify; or popular items. No I/O."""
+"""Histories -> candidates: encode, search, merge, choose; or popular items. No I/O."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -8,17 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.encoders import Encoder, ServedHistory, ServedInterests
-from index.retrieval.attribute_filter import AttributeFilter
-from index.retrieval.attributes import RowMask, mask
+from index.retrieval.attributes import mask
+from index.retrieval.boosts import BoostGroups
 from index.retrieval.catalog import PADDING, Catalog
-from index.retrieval.delta import Delta, merge_delta_hits, normalize
-from index.retrieval.diversity import diversify
+from index.retrieval.choice import choose
+from index.retrieval.delta import Delta, normalize
 from index.retrieval.explanation import explain
 from index.retrieval.filters import Categories, Filter
 from index.retrieval.merge import QueryHits
 from index.retrieval.overlap import measure_overlap
 from index.retrieval.padding import pad_histories
 from index.retrieval.query import Answer, Query, ResolvedQuery
+from index.retrieval.ranking import InterestRanking, PopularityRanking
 from index.retrieval.search import ItemIndex, SearchRequest, Timings, search
 
 _NO_ROWS: frozenset[int] = frozenset()
@@ -134,18 +135,18 @@ class Retriever:
         excluded = frozenset(known) if self._excludes_seen(query) else _NO_ROWS
         if query.exclude:
             excluded |= frozenset(self.catalog.rows(query.exclude)) - {PADDING}
-        passes = self._categories.passes(query.categories) if query.categories else None
-        allowed = Filter(self._categories, excluded, withdrawn, passes)
+        allowed = Filter(self._categories, excluded, withdrawn, None)
+        if query.categories:
+            passes = self._categories.passes(query.categories)
+            unknown = query.categories.allow is None
+            allowed = replace(allowed, passes=passes, passes_unknown=unknown)
+        columns, items = self.catalog.attributes, len(self.catalog)
         if query.attributes:
-            allowed = self._with_mask(allowed, query.attributes)
-        return ResolvedQuery(query, rows, len(query.history) - len(known), allowed)
-
-    def _with_mask(self, allowed: Filter, attributes: AttributeFilter) -> Filter:
-        """The filter, by attributes too."""
-        passes = mask(self.catalog.attributes, attributes, len(self.catalog))
-        if allowed.passes is not None:
-            passes &= allowed.passes.take(self._categories.codes)
-        return replace(allowed, passes=None, mask=RowMask(passes))
+            having = mask(columns, query.attributes, items)
+            allowed = allowed.within(having, query.attributes.passes_unknown)
+        boosts = query.rules.boosts
+        groups = BoostGroups.of(boosts, columns, items) if boosts else None
+        return ResolvedQuery(query, rows, len(query.history) - len(known), allowed, groups)
 
     def _excludes_seen(self, query: Query) -> bool:
         return self.exclude_seen if query.exclude_seen is None else query.exclude_seen
@@ -169,16 +170,18 @@ class Retriever:
         requests = [SearchRequest(query.pool_size, query.filter) for query in queries]
         for position, hits in search(self.index, interests, requests, timings):
             resolved = queries[position]
-            if delta:
-                start = time.perf_counter()
-                hits = self._add_delta_hits(delta, resolved, interests[position], hits)
-                timings.merge += time.perf_counter() - start
-            answer = Answer(*self._choose(hits, resolved.query), "interests", resolved.unknown)
+            excluded = self._excluded_ids(resolved.query) if delta else ()
+            rank = InterestRanking(
+                self.index, interests[position], timings, len(self.catalog), delta, excluded
+            )
+            pool = rank.with_delta(hits, requests[position])
+            choice = choose(pool, rank, resolved, self._categories, interests.shape[1])
+            answer = Answer(*choice.hits, "interests", resolved.unknown, choice.boosts)
             if resolved.query.explain:
                 explanation = explain(
                     interests[position],
                     self._vectors_of(answer.rows, delta),
-                    answer.scores,
+                    answer.scores if answer.boosts is None else answer.scores - answer.boosts,
                     answer.interests,
                     encoded.attention[position],
                     encoded_rows[position],
@@ -191,23 +194,13 @@ class Retriever:
 
     def _answer_popular(self, resolved: ResolvedQuery) -> Answer:
         """The most popular allowed items, whatever the history."""
-        rows = resolved.filter.most_popular(resolved.pool_size)
-        scores = self.catalog.popularity[rows - 1].astype(np.float32)
-        pool = rows, scores, np.full(len(rows), -1)
-        return Answer(*self._choose(pool, resolved.query), "popular", resolved.unknown)
+        rank = PopularityRanking(self.catalog.popularity)
+        [pool] = rank([resolved.filter], resolved.pool_size)
+        choice = choose(pool, rank, resolved, self._categories, interests=0)
+        return Answer(*choice.hits, "popular", resolved.unknown, choice.boosts)
 
-    def _add_delta_hits(
-        self, delta: Delta, resolved: ResolvedQuery, interests: NDArray[np.float32], hits: QueryHits
-    ) -> QueryHits:
-        """The best of the catalogue's hits and the delta's for interests (K, D)."""
-        query = resolved.query
-        if query.categories and query.categories.allow is not None:
-            return hits
-        if query.attributes and not query.attributes.passes_unknown:
-            return hits
-        excluded = [*query.exclude, *(query.history if self._excludes_seen(query) else ())]
-        delta_hits = delta.search(interests, excluded, resolved.pool_size, len(self.catalog))
-        return merge_delta_hits(hits, delta_hits, resolved.pool_size)
+    def _excluded_ids(self, query: Query) -> Sequence[str]:
+        return [*query.exclude, *(query.history if self._excludes_seen(query) else ())]
 
     def _vectors_of(self, rows: NDArray[np.int64], delta: Delta | None) -> NDArray[np.float32]:
         """(..., D): vectors of rows of the catalogue or the delta."""
@@ -222,12 +215,3 @@ class Retriever:
     def _catalog_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The rows, with PADDING for those of a delta."""
         return np.where(rows <= len(self.catalog), rows, PADDING)
-
-    def _choose(self, pool: QueryHits, query: Query) -> QueryHits:
-        """The k items of the pool that make the answer."""
-        if not query.diversity:
-            return pool
-        rows, scores, interests = pool
-        categories = self._categories.first[self._catalog_rows(rows)]
-        chosen = diversify(scores, categories, query.k, query.diversity)
-        return rows.take(chosen), scores.take(chosen), interests.take(chosen)

@@ -40,6 +40,9 @@ def recommendations(
         for item, row in zip(content["items"], answer.rows.tolist(), strict=True):
             if row > len(catalog):
                 item["new"] = True
+    if answer.boosts is not None:
+        for item, boost in zip(content["items"], answer.boosts.tolist(), strict=True):
+            item["boost"] = boost
     if include:
         for item, row in zip(content["items"], answer.rows.tolist(), strict=True):
             item["attributes"] = attributes_of(catalog, include, row)

@@ -1,15 +1,15 @@
-"""Random requests with all filters, against a brute-force oracle.
+"""Random requests with all filters and business rules, against a brute-force oracle.
 
     python tests/evidence/filters.py [--requests 10000] [--items 60000] [--seed 0] [--kernel auto]
 
 On flat indexes, over catalogues of 1 to 10,000 items. Seven in eight catalogues have vectors of
 small integers, whose products are exact and often tie: there the answer must equal the oracle's,
-ties included. The others have Re4 and real vectors, without diversity: there the score at each
-position must equal the oracle's up to rounding.
+ties included. The others have Re4 and real vectors, without diversity and rules: there the score at
+each position must equal the oracle's up to rounding.
 
 Then a tenth as many requests to a release of --items items with an IVF index by `build`: its recall
-under filters must reach the recall that the release states. --items 0 skips this. The last line is
-one JSON object; the exit code is 1 if anything fails.
+under filters and rules must reach the recall that the release states. --items 0 skips this. The
+last line is one JSON object; the exit code is 1 if anything fails.
 """
 
 import argparse
@@ -149,7 +149,8 @@ def difference(world: World, request: Request, answer: Answer) -> str:
         found_by = answer.interests.tolist()
         if not same or (answer.source == "interests" and found_by != expected.interests):
             return "items, scores or interests"
-        return ""
+        same = answer.boosts is None or answer.boosts.tolist() == expected.boosts
+        return "" if same else "boosts"
     return "" if as_good(world, request, items, answer, expected) else "worse than the oracle's"
 
 
@@ -178,6 +179,9 @@ def on_flat(random: Random, requests: int, kernel: str) -> dict[str, int]:
             "wrong",
             "filtered",
             "by_attribute",
+            "boosted",
+            "with_quota",
+            "with_minimums",
             "diverse",
             "popular",
             "short",
@@ -195,6 +199,9 @@ def on_flat(random: Random, requests: int, kernel: str) -> dict[str, int]:
                     print(f"{problem}: {request} answered with {answer}", file=sys.stderr)
                 counts["wrong" if problem else "identical" if exact else "as_good"] += 1
                 counts["by_attribute"] += bool(request.every or request.none)
+                counts["boosted"] += bool(request.boosts)
+                counts["with_quota"] += request.quota is not None
+                counts["with_minimums"] += bool(request.minimums)
                 counts["filtered"] += bool(request.deny or request.allow is not None)
                 counts["diverse"] += request.diversity > 0
                 counts["popular"] += answer.source == "popular"
@@ -228,8 +235,9 @@ def on_lists(
     recalls = []
     for history in histories:
         withdrawn = many(random, oracle, items // 10) if random.random() < 0.5 else []
-        drawn = make_request(random, oracle, frozenset(withdrawn) - {"unknown"}, exact=False)
-        request = replace(drawn, sequence=history, k=measured.k)
+        left_out = frozenset(withdrawn) - {"unknown"}
+        drawn = make_request(random, oracle, left_out, diverse=False, ruled=True, k=measured.k)
+        request = replace(drawn, sequence=history)
         [answer] = ask(retriever, [request])
         rows = retriever.catalog.rows(history)
         expected = oracle.answer(request, retriever.encode([rows])[0].astype(np.float64))

@@ -3,14 +3,23 @@
 Shares no code with the product: it is written from the documentation.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 _ORDERS = {"lt": float.__lt__, "lte": float.__le__, "gt": float.__gt__, "gte": float.__ge__}
+
+
+class RequestedBoost(NamedTuple):
+    """every, none: `all` and `not` of its filter."""
+
+    every: Sequence[Mapping[str, Any]]
+    none: Sequence[Mapping[str, Any]]
+    add: float
 
 
 @dataclass(frozen=True)
@@ -30,15 +39,19 @@ class Request:
     withdrawn: frozenset[str]
     every: Sequence[Mapping[str, Any]] = ()
     none: Sequence[Mapping[str, Any]] = ()
+    boosts: Sequence[RequestedBoost] = ()
+    quota: int | None = None
+    minimums: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """scores, interests: of the items, in their order; interests are empty if popular."""
+    """scores, interests, boosts: of the items, in their order; interests are empty if popular."""
 
     items: list[str]
     scores: list[float]
     interests: list[int]
+    boosts: list[float]
     source: str
     unknown: int
 
@@ -64,19 +77,30 @@ class Oracle:
             for position, (item, category) in enumerate(zip(self.ids, self.categories, strict=True))
             if item not in excluded
             and _is_allowed(category, request)
-            and _has_attributes(self.attributes[position], request)
+            and _has_attributes(self.attributes[position], request.every, request.none)
         ]
         if unknown == len(request.sequence):
-            chosen = self._choose(allowed, [float(n) for n in self.popularity], request)
-            scores = [float(self.popularity[position]) for position in chosen]
-            return Expected(self._ids_of(chosen), scores, [], "popular", unknown)
+            scores = [float(n) for n in self.popularity]
+            boosts = self._boosts(allowed, scores, request)
+            scores = [score + boost for score, boost in zip(scores, boosts, strict=True)]
+            chosen = self._choose(allowed, scores, request)
+            return Expected(
+                items=self._ids_of(chosen),
+                scores=[scores[position] for position in chosen],
+                interests=[],
+                boosts=[boosts[position] for position in chosen],
+                source="popular",
+                unknown=unknown,
+            )
         products = self.vectors @ interests.T
-        best = products.max(axis=1).tolist()
-        allowed.sort(key=lambda position: (-best[position], position))
-        chosen = self._choose(allowed, best, request)
+        plain = products.max(axis=1).tolist()
+        boosts = self._boosts(allowed, plain, request)
+        scores = [score + boost for score, boost in zip(plain, boosts, strict=True)]
+        chosen = self._choose(allowed, scores, request, products.argmax(axis=1).tolist())
         return Expected(
             items=self._ids_of(chosen),
-            scores=[best[position] for position in chosen],
+            scores=[scores[position] for position in chosen],
+            boosts=[boosts[position] for position in chosen],
             interests=[int(products[position].argmax()) for position in chosen],
             source="interests",
             unknown=unknown,
@@ -85,7 +109,70 @@ class Oracle:
     def _ids_of(self, positions: Sequence[int]) -> list[str]:
         return [self.ids[position] for position in positions]
 
-    def _choose(self, ranked: list[int], scores: Sequence[float], request: Request) -> list[int]:
+    def _boosts(
+        self, allowed: Sequence[int], scores: Sequence[float], request: Request
+    ) -> list[float]:
+        """What is added to each item's score: the unit is the spread of the 4k best allowed."""
+        pool = sorted((scores[position] for position in allowed), reverse=True)[: 4 * request.k]
+        unit = (pool[0] - pool[-1] if pool else 0) or 1
+        return [
+            sum(
+                boost.add
+                for boost in request.boosts
+                if _has_attributes(attributes, boost.every, boost.none)
+            )
+            * unit
+            for attributes in self.attributes
+        ]
+
+    def _choose(
+        self,
+        allowed: list[int],
+        scores: Sequence[float],
+        request: Request,
+        found_by: Sequence[int] | None = None,
+    ) -> list[int]:
+        """By score, quota, diversity and minimums. found_by: the interest; None if popular."""
+        ranked = sorted(allowed, key=lambda position: (-scores[position], position))
+        within = ranked
+        if request.quota is not None and found_by is not None:
+            left = dict.fromkeys(found_by, request.quota)
+            within = []
+            for position in ranked:
+                if left[found_by[position]] > 0:
+                    left[found_by[position]] -= 1
+                    within.append(position)
+        chosen = self._diverse(within, scores, request)
+        for name in request.minimums:
+            self._fill(chosen, name, ranked, scores, request)
+        if not request.diversity:
+            chosen.sort(key=lambda position: (-scores[position], position))
+        return chosen
+
+    def _fill(
+        self,
+        chosen: list[int],
+        name: str,
+        ranked: Sequence[int],
+        scores: Sequence[float],
+        request: Request,
+    ) -> None:
+        """Add what the category lacks, then drop the lowest scored that no minimum needs."""
+        kinds = Counter(self.categories[position] for position in chosen)
+        lacking = max(0, request.minimums[name] - kinds[name])
+        members = (position for position in ranked if self.categories[position] == name)
+        chosen += [position for position in members if position not in chosen][:lacking]
+        while len(chosen) > request.k:
+            kinds = Counter(self.categories[position] for position in chosen)
+            spare = [
+                position
+                for position in chosen
+                if kinds[self.categories[position]]
+                > request.minimums.get(self.categories[position] or "", 0)
+            ]
+            chosen.remove(min(spare, key=lambda position: (scores[position], -position)))
+
+    def _diverse(self, ranked: list[int], scores: Sequence[float], request: Request) -> list[int]:
         """The first k of the ranking, or the k that ComiRec's greedy algorithm chooses."""
         if request.diversity == 0:
             return ranked[: request.k]
@@ -113,9 +200,13 @@ def _is_allowed(category: str | None, request: Request) -> bool:
     return category is None or category not in request.deny
 
 
-def _has_attributes(attributes: Mapping[str, Any], request: Request) -> bool:
-    wanted = all(_holds(attributes, group) for group in request.every)
-    return wanted and not any(_holds(attributes, group) for group in request.none)
+def _has_attributes(
+    attributes: Mapping[str, Any],
+    every: Sequence[Mapping[str, Any]],
+    none: Sequence[Mapping[str, Any]],
+) -> bool:
+    wanted = all(_holds(attributes, group) for group in every)
+    return wanted and not any(_holds(attributes, group) for group in none)
 
 
 def _holds(attributes: Mapping[str, Any], group: Mapping[str, Any]) -> bool:

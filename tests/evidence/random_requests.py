@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from oracle import Oracle, Request
+from oracle import Oracle, Request, RequestedBoost
 
 from index.retrieval.attribute_filter import AttributeFilter, Condition
 from index.retrieval.attributes import Value
+from index.retrieval.boosts import Boost
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.query import Query
+from index.retrieval.rules import Rules
 
 Random = np.random.Generator
 
@@ -68,13 +70,45 @@ def a_group(random: Random) -> dict[str, Any]:
     return choices[int(random.choice([*range(len(choices) - 2)] * 4 + [*range(len(choices))]))]
 
 
-def make_request(random: Random, oracle: Oracle, withdrawn: frozenset[str], exact: bool) -> Request:
+def some_boosts(random: Random, share: float) -> list[RequestedBoost]:
+    """None, or, of that share, one to five: eighths, so that no sum is rounded."""
+    if random.random() >= share:
+        return []
+    adds = [-1.0, -0.25, 0.0, 0.125, 0.25, 0.5, 1.0, 3.0]
+    return [
+        RequestedBoost(
+            some_conditions(random, 0.7), some_conditions(random, 0.3), float(random.choice(adds))
+        )
+        for _ in range(int(random.integers(1, 6)))
+    ]
+
+
+def some_minimums(random: Random, names: Sequence[str], k: int) -> dict[str, int]:
+    """Of a few categories, in sum at most k."""
+    minimums: dict[str, int] = {}
+    for name in dict.fromkeys(some(random, names, 5)):
+        if (left := k - sum(minimums.values())) > 0:
+            minimums[name] = int(random.integers(1, min(left, 20) + 1))
+    return minimums
+
+
+def make_request(
+    random: Random,
+    oracle: Oracle,
+    withdrawn: frozenset[str],
+    diverse: bool,
+    ruled: bool,
+    k: int | None = None,
+) -> Request:
+    """diverse, ruled: whether it may ask for diversity, and for business rules."""
     names = sorted({name for name in oracle.categories if name is not None})
     allowed = random.random() < 0.4
-    diverse = exact and random.random() < 0.4
+    diverse = diverse and random.random() < 0.4
+    k = k or int(min(random.geometric(1 / random.choice([3, 50, 500])), 1000))
+    has_minimums = ruled and names and random.random() < 0.3
     return Request(
         sequence=some(random, oracle.ids, 40),
-        k=int(min(random.geometric(1 / random.choice([3, 50, 500])), 1000)),
+        k=k,
         exclude_seen=bool(random.random() < 0.7),
         exclude=many(random, oracle, 999) if random.random() < 0.6 else [],
         allow=[*some(random, names, 5), "unknown"] if allowed and names else None,
@@ -83,6 +117,9 @@ def make_request(random: Random, oracle: Oracle, withdrawn: frozenset[str], exac
         withdrawn=withdrawn,
         every=some_conditions(random, 0.4),
         none=some_conditions(random, 0.2),
+        boosts=some_boosts(random, 0.3 * ruled),
+        quota=int(random.integers(1, k + 1)) if ruled and random.random() < 0.25 else None,
+        minimums=some_minimums(random, names, k) if has_minimums else {},
     )
 
 
@@ -96,11 +133,16 @@ def query_of(request: Request) -> Query:
         CategoryFilter(request.allow, request.deny) if filtered else None,
         request.diversity,
         attributes=attribute_filter_of(request) if request.every or request.none else None,
+        rules=Rules(
+            [Boost(attribute_filter_of(boost), boost.add) for boost in request.boosts],
+            request.quota,
+            request.minimums,
+        ),
     )
 
 
-def attribute_filter_of(request: Request) -> AttributeFilter:
-    every, none = ([*map(_conditions_of, groups)] for groups in (request.every, request.none))
+def attribute_filter_of(given: Request | RequestedBoost) -> AttributeFilter:
+    every, none = ([*map(_conditions_of, groups)] for groups in (given.every, given.none))
     return AttributeFilter(every, none)
 
 
@@ -121,5 +163,5 @@ def batches(random: Random, oracle: Oracle, requests: int, exact: bool) -> Itera
         withdrawn: frozenset[str] = frozenset()
         if random.random() < 0.5:
             withdrawn = frozenset(many(random, oracle, len(oracle.ids))) - {"unknown"}
-        yield [make_request(random, oracle, withdrawn, exact) for _ in range(size)]
+        yield [make_request(random, oracle, withdrawn, exact, exact) for _ in range(size)]
         requests -= size

@@ -13,8 +13,10 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from index.retrieval.boosts import Boost
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.query import Query
+from index.retrieval.rules import Rules
 from service.auth.authorization import Permission
 from service.errors import EXPECTED_ERRORS, HistoryUnavailableError, invalid_body, to_response
 from service.http.recommendations import recommendations
@@ -153,6 +155,15 @@ def query_of(
         body.explain,
         random() < overlap_sample_rate,
         body.filter.compiled() if body.filter else None,
+        _rules_of(body),
+    )
+
+
+def _rules_of(body: RecommendRequest) -> Rules:
+    return Rules(
+        [Boost(each.filter.compiled(), each.add) for each in body.boost or ()],
+        body.interest_quota,
+        body.min_per_category or {},
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import (
 from pydantic.config import JsonDict
 
 from service.http.schemas.attributes import AttributeNames, AttributeValue, ItemFilter
+from service.http.schemas.business_rules import Boosts, CategoryMinimums, InterestQuota
 from service.http.schemas.common import ErrorBody, Ids, Input, Names, NonEmptyNames, Output, example
 from service.settings import MAX_K
 from service.store.events import Id
@@ -29,6 +30,9 @@ _REQUEST_EXAMPLE: JsonDict = {
     "filter": {"all": [{"price": {"lte": 50}}, {"brand": {"in": ["a", "b"]}}]},
     "include": ["title", "price"],
     "diversity": 0.3,
+    "boost": [{"filter": {"all": [{"brand": "a"}]}, "add": 0.2}],
+    "interest_quota": 1,
+    "min_per_category": {"new books": 1},
 }
 _RESPONSE_EXAMPLE: JsonDict = {
     "items": [
@@ -107,6 +111,20 @@ class RecommendRequest(Input):
         description="weight of category diversity against the scores, on the same scale for every "
         "model; 0 is off, at 1 the categories alternate",
     )
+    boost: Boosts | None = Field(
+        None, description="raise items by attributes; without it, none is raised"
+    )
+    interest_quota: InterestQuota | None = Field(
+        None,
+        description="so many of the items one interest may have found at the most; popular items, "
+        "which no interest found, have no quota",
+    )
+    min_per_category: CategoryMinimums | None = Field(
+        None,
+        description="so many of the items are of this category at the least, if so many are "
+        "allowed, in sum at most k; they take the places of the lowest scored, whatever their "
+        "interest's quota",
+    )
     explain: bool = Field(
         False,
         description="add what each interest found, and the history items it attends to",
@@ -118,11 +136,24 @@ class RecommendRequest(Input):
             raise ValueError("neither user_id nor sequence; give one, or both")
         return self
 
+    @model_validator(mode="after")
+    def _has_room_for_minimums(self) -> "RecommendRequest":
+        needed = sum((self.min_per_category or {}).values())
+        if needed > self.k:
+            raise ValueError(f"min_per_category: {needed} items in sum; at most k, {self.k}")
+        return self
+
 
 class Candidate(Output):
     item_id: str
     score: float = Field(
-        description="inner product with the interest; for popular items, interactions in the log"
+        description="inner product with the interest; for popular items, interactions in the log; "
+        "with `boost`, what that added is part of it"
+    )
+    boost: float | None = Field(
+        None,
+        description="with `boost`: what it added to the score, `add` times the spread of the "
+        "scores: best less worst of the 4k best allowed items without boosts",
     )
     interest: int | None = Field(
         description="index of the interest that found the item, from 0; null for popular items"

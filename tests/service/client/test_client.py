@@ -69,6 +69,11 @@ def test_every_call_gets_a_response(client: Client) -> None:
     assert response.interests is not None
     assert not {"item-1", "item-2"} & {item.item_id for item in response.items}
 
+    everything = {"not": [{"price": 5}]}
+    rules = {"boost": [{"filter": everything, "add": 1}], "min_per_category": {"category 1": 2}}
+    ruled = client.recommend(RecommendRequest(user_id="anna", k=3, interest_quota=2, **rules))
+    assert all((item.boost or 0) > 0 for item in ruled.items)
+
     best = response.items[0].item_id
     assert client.set_available(best, False).changed
     without_best = client.recommend(RecommendRequest(user_id="anna", k=3))
