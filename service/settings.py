@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from index.ann.engine_names import check_engine
 from service.settings_canary import CanarySettings
 from service.settings_engine import EngineSettings
+from service.settings_events import EventSettings
 from service.settings_sources import (
     PREFIX,
     ConfigFile,
@@ -128,7 +129,7 @@ class StoreSettings(BaseSettings):
 SECRETS = ("admin_key", "redis_url", "redis_password", "engine_uri")
 
 
-class Settings(EngineSettings, CanarySettings, StoreSettings):
+class Settings(EngineSettings, CanarySettings, EventSettings, StoreSettings):
     """Serve the release that RELEASES/current names over HTTP, and each that it comes to name.
 
     Commands: python -m service new-key | export-events | settings (with --help for each).
@@ -179,19 +180,6 @@ class Settings(EngineSettings, CanarySettings, StoreSettings):
     cors_origins: Origins | None = Field(
         None, description="web origins whose pages may call the service, separated by commas"
     )
-    history_max_length: int = Field(
-        100, ge=1, le=1000, description="newest items stored and read for each user"
-    )
-    history_ttl_days: float = Field(
-        180, gt=0, le=36_500, description="days after its last event until a history expires"
-    )
-    allowed_lateness_hours: float = Field(
-        720,
-        ge=0,
-        le=87_600,
-        description="hours by which an event may be older than its user's newest and still join "
-        "the history, in order of time; a later one is only logged for training",
-    )
     unknown_item_ttl_days: float = Field(
         90,
         gt=0,
@@ -206,16 +194,6 @@ class Settings(EngineSettings, CanarySettings, StoreSettings):
     )
     breaker_cooldown_s: float = Field(
         1.0, gt=0, description="seconds that the circuit breaker stays open before a trial call"
-    )
-    event_stream_max_length: int = Field(
-        1_000_000, ge=1, description="approximate number of newest events kept in Redis"
-    )
-    event_dedup_ttl_hours: float = Field(
-        24,
-        gt=0,
-        le=87_600,
-        description="hours for which a repeated event_id is ignored, and for which events from "
-        "before a user's deletion are ignored",
     )
     max_cold_start_items: int = Field(
         1000,

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
+from index.event_kinds import EventKinds
+
 
 def _root(folder: Path) -> Path:
     """The folder given, or its parent if it is the releases/ folder beside `current`."""
@@ -107,6 +109,10 @@ def _root_path(text: str) -> str:
     return path
 
 
+def _event_effects(text: str) -> str:
+    return ",".join(EventKinds.of(_parts(text)).parts)
+
+
 Root = Annotated[Path, AfterValidator(_root)]
 Rate = Annotated[str, AfterValidator(_rate)]
 Origins = Annotated[str, AfterValidator(_origins)]
@@ -115,6 +121,7 @@ Proxies = Annotated[str, AfterValidator(_proxies)]
 Device = Annotated[str, AfterValidator(_device)]
 KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
 RootPath = Annotated[str, AfterValidator(_root_path)]
+EventEffects = Annotated[str, AfterValidator(_event_effects)]
 
 
 def is_loopback(host: str) -> bool:

@@ -27,7 +27,8 @@ class Query:
     is the retriever's default.
     exclude: further ids to drop. diversity: 0 to 1, see index/retrieval/diversity.py.
     explain, measure_overlap: add these to the answer, which takes time.
-    attributes: None allows all. rules: see Rules.
+    attributes: None allows all. rules: see Rules. seen: further ids to drop together with those of
+    the history.
     """
 
     history: Sequence[str]
@@ -40,6 +41,7 @@ class Query:
     measure_overlap: bool = False
     attributes: AttributeFilter | None = None
     rules: Rules = _NO_RULES
+    seen: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,9 +132,11 @@ class Retriever:
     ) -> ResolvedQuery:
         rows = [row for row in self._rows(query.history, delta) if row]
         known = [row for row in rows if row <= len(self.catalog)] if delta else rows
-        excluded = frozenset(known) if self._excludes_seen(query) else _NO_ROWS
-        if query.exclude:
-            excluded |= frozenset(self.catalog.rows(query.exclude)) - {PADDING}
+        excluded, others = _NO_ROWS, query.exclude
+        if self._excludes_seen(query):
+            excluded, others = frozenset(known), [*query.exclude, *query.seen]
+        if others:
+            excluded |= frozenset(self.catalog.rows(others)) - {PADDING}
         allowed = Filter(self._categories, excluded, withdrawn, None)
         if query.categories:
             passes = self._categories.passes(query.categories)
@@ -200,7 +202,9 @@ class Retriever:
         return Answer(*choice.hits, "popular", resolved.unknown, choice.boosts)
 
     def _excluded_ids(self, query: Query) -> Sequence[str]:
-        return [*query.exclude, *(query.history if self._excludes_seen(query) else ())]
+        if not self._excludes_seen(query):
+            return query.exclude
+        return [*query.exclude, *query.history, *query.seen]
 
     def _vectors_of(self, rows: NDArray[np.int64], delta: Delta | None) -> NDArray[np.float32]:
         """(..., D): vectors of rows of the catalogue or the delta."""

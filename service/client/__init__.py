@@ -41,6 +41,7 @@ from service.http.schemas.histories import Accepted, Forgotten, History
 from service.http.schemas.items import SimilarItems
 from service.http.schemas.operations import Ready, ReleaseState, Reloaded
 from service.http.schemas.recommend import Recommendations, RecommendedBatch, RecommendRequest
+from service.http.schemas.seen import SeenFilter
 from service.store.events import Event
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "NotFoundError",
     "RateLimitedError",
     "RecommendRequest",
+    "SeenFilter",
     "TimedOutError",
     "UnauthorizedError",
     "UnavailableError",

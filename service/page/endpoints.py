@@ -19,6 +19,7 @@ from index.retrieval.search import Timings
 from service.http.endpoints.recommend import query_of
 from service.http.recommendations import recommendations
 from service.http.responses import json_response
+from service.http.schemas.seen import seen_to_read
 from service.http.state import state_of
 from service.page.nights import read_nights
 from service.page.schemas import Compared, Described, RollbackTo
@@ -92,12 +93,14 @@ async def compare(request: Request, body: Compared) -> Response:
     """The answer of another release, which is loaded for it; history and filters as given."""
     state, wanted = state_of(request), body.request
     release, _ = await _shown(request).of(body.release)
-    history = wanted.sequence or []
+    history, seen = wanted.sequence or [], list[str]()
     if wanted.user_id is not None:
-        history = [*await state.histories.read(wanted.user_id), *history]
+        to_read = seen_to_read(wanted.exclude_seen)
+        stored, seen = await state.histories.read_with_seen(wanted.user_id, to_read)
+        history = [*stored, *history]
     timings = Timings()
     withdrawn = frozenset(release.retriever.catalog.rows(state.availability.withdrawn)) - {PADDING}
-    [answer] = release.retriever.recommend([query_of(wanted, history)], timings, withdrawn)
+    [answer] = release.retriever.recommend([query_of(wanted, history, seen)], timings, withdrawn)
     result = QueryResult(answer, release, timings, 0.0)
     return json_response(recommendations(result, wanted.explain, degraded=False))
 

@@ -8,6 +8,8 @@ re4:{N}:waiting        number of entries that were added and not exported, dropp
 re4:{N}:history:USER   list of item ids in order of their events' time, newest last; capped, and
                        expired after history-ttl-days without an event
 re4:{N}:times:USER     list of these times, in Unix seconds; 0 if unknown
+re4:{N}:met:USER       sorted set of the items of all events that have an effect, by their kind, see
+                       service.store.seen_items; capped, and expired like the history
 re4:{N}:seen:USER      sorted set of the ids of the user's events by time of arrival, for
                        event-dedup-ttl-hours: an event whose id is in it is a duplicate
 re4:{N}:forgotten:USER when the user was last forgotten, in whole Unix seconds, for as long: an
@@ -26,6 +28,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
@@ -38,10 +41,11 @@ from service.store.history_scripts import FORGET as FORGET_USER
 from service.store.keys import PARTITIONS
 from service.store.redis_client import UNAVAILABLE, ResilientRedis
 from service.store.redis_url import Client
+from service.store.seen_items import SeenItems
 from service.telemetry.metrics import Metrics
 
-_APPEND_KEYS = ("events", "waiting", "history", "times", "seen", "forgotten")
-_FORGET_KEYS = ("events", "waiting", "history", "times", "forgotten")
+_APPEND_KEYS = ("events", "waiting", "history", "times", "seen", "forgotten", "met")
+_FORGET_KEYS = ("events", "waiting", "history", "times", "met", "forgotten")
 _APPEND_COUNTS = 4  # in the script's reply
 _MAX_READS = 64  # in one round trip
 _MAX_EVENTS = 100  # in one round trip: they block the server for a few milliseconds
@@ -55,7 +59,7 @@ _MAX_QUEUE_SHARE, _ROUND_TRIP_SHARE = 0.1, 0.85
 class Appended:
     """Counts of events.
 
-    accepted: in the event stream, and in the history unless they are too late for it. duplicates:
+    accepted: in the event stream, and of effect unless they are too late for it. duplicates:
     sent before, by their id. outdated: from before their user was forgotten.
     """
 
@@ -78,20 +82,31 @@ class HistoryStore:
         self._lateness_s = settings.allowed_lateness_hours * 3600
         self._dedup_ttl_s = math.ceil(settings.event_dedup_ttl_hours * 3600)
         self._stream_length = math.ceil(settings.event_stream_max_length / PARTITIONS)
+        self._seen_items = settings.seen_max_items
+        self._folds = int(not settings.keep_repeats)
+        self._kinds = settings.event_kinds
         self._pending: deque[_PendingRead] = deque()
         self._readers = 0
 
     async def read(self, user_id: str) -> list[str]:
         """The user's newest items, newest last; none for an unknown user."""
+        return (await self.read_with_seen(user_id, None))[0]
+
+    async def read_with_seen(
+        self, user_id: str, seen: SeenItems | None
+    ) -> tuple[list[str], list[str]]:
+        """As read; and the wanted of the items that the user has met, in no order."""
         self._redis.admit()
         loop = asyncio.get_running_loop()
-        read = _PendingRead(user_id, loop.create_future())
+        read = _PendingRead(user_id, seen, loop.create_future())
         self._pending.append(read)
         if not self._readers:
             self._start_reader()
         elif len(self._pending) == 1:
             loop.call_later(_MAX_QUEUE_SHARE * self._redis.timeout_s, self._start_another_reader)
-        return [item.decode("utf-8", "replace") for item in await read.items]
+        items, *members = await read.replies
+        history = [item.decode("utf-8", "replace") for item in items]
+        return history, [] if seen is None else seen.items(members[0])
 
     async def append(self, events: Sequence[Event]) -> Appended:
         """Add the events to their users' histories and to the stream, in batches.
@@ -126,7 +141,8 @@ class HistoryStore:
         for place, event in enumerate(events, start=-len(events)):
             # A microsecond apart: whoever orders them by time has them as they came.
             at = now + place * 1e-6 if event.timestamp is None else min(event.timestamp, now)
-            fields = (event.user_id, event.item_id, at, event.event or "", event.event_id or "")
+            kind, effect = event.event or "", self._kinds.effect(event.event)
+            fields = (event.user_id, event.item_id, at, kind, event.event_id or "", effect)
             fields_of[event.user_id] += fields
         limits = (
             now,
@@ -135,6 +151,8 @@ class HistoryStore:
             self._dedup_ttl_s,
             self._lateness_s,
             self._stream_length,
+            self._seen_items,
+            self._folds,
         )
         pipeline = client.pipeline(transaction=False)
         for user_id, arguments in fields_of.items():
@@ -183,32 +201,46 @@ class HistoryStore:
             self._resolve(read, reply)
 
     async def _read_batch(self, batch: Sequence["_PendingRead"], client: Client) -> list[Any]:
+        """The replies to each read, or the error of one of them."""
         pipeline = client.pipeline(transaction=False)
         for read in batch:
-            key = self._redis.keys.of_user(read.user_id, "history")
-            pipeline.lrange(key, -self._max_length, -1)
+            history, met = self._keys_of(read.user_id, ("history", "met"))
+            pipeline.lrange(history, -self._max_length, -1)
+            if read.seen is not None:
+                pipeline.zrangebyscore(met, read.seen.since, "+inf")
         replies = await pipeline.execute(raise_on_error=False)
         for reply in replies:
             if isinstance(reply, RedisError) and not isinstance(reply, ResponseError):
                 raise reply  # a Cluster's pipeline does not raise it, unlike that of one server
             if not isinstance(reply, list | ResponseError):
                 raise InvalidResponse("not a list, as a history must be")
-        return replies
+        remaining = iter(replies)
+        return [_of_one_read(list(islice(remaining, 1 + (r.seen is not None)))) for r in batch]
 
-    def _resolve(self, read: "_PendingRead", reply: list[bytes] | Exception) -> None:
-        if read.items.done():
+    def _resolve(self, read: "_PendingRead", reply: list[list[bytes]] | Exception) -> None:
+        if read.replies.done():
             return  # the caller was cancelled
         if isinstance(reply, ResponseError):
             self._redis.record_failure("read", reply)
         if isinstance(reply, RedisError | HistoryUnavailableError):
-            read.items.set_exception(HistoryUnavailableError(UNAVAILABLE))
+            read.replies.set_exception(HistoryUnavailableError(UNAVAILABLE))
         elif isinstance(reply, Exception):
-            read.items.set_exception(reply)
+            read.replies.set_exception(reply)
         else:
-            read.items.set_result(reply)
+            read.replies.set_result(reply)
 
 
 @dataclass(frozen=True, slots=True)
 class _PendingRead:
+    """replies: the history, and the members of the sorted set if they are wanted."""
+
     user_id: str
-    items: asyncio.Future[list[bytes]]
+    seen: SeenItems | None
+    replies: asyncio.Future[list[list[bytes]]]
+
+
+def _of_one_read(
+    replies: list[list[bytes] | ResponseError],
+) -> list[list[bytes] | ResponseError] | ResponseError:
+    """The replies, or the first error among them."""
+    return next((reply for reply in replies if isinstance(reply, ResponseError)), replies)

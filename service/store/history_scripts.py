@@ -2,21 +2,26 @@
 
 A history is in order of the events' timestamps; of equal ones, in order of arrival. Items of which
 no time is stored, as earlier versions wrote them, stay before all that arrives.
+
+What an event does is its effect, see index.event_kinds. An event undoes what is not later than it,
+and only what has arrived.
 """
 
-# KEYS: events, waiting, history, times, seen, forgotten. ARGV: now, history-max-length, seconds of
-# history-ttl, of event-dedup-ttl and of allowed-lateness, length of the stream; then for each event
-# user, item, timestamp, event, event_id. Returns the counts of accepted, duplicate, outdated and
-# late events. A late one is accepted, and in the stream only.
+# KEYS: events, waiting, history, times, seen, forgotten, met. ARGV: now, history-max-length,
+# seconds of history-ttl, of event-dedup-ttl and of allowed-lateness, length of the stream,
+# seen-max-items, 1 if repeats are folded; then for each event user, item, timestamp, event,
+# event_id, effect. Returns the counts of accepted, duplicate, outdated and late events. A late one
+# is accepted, but not in the history.
 #
 # The first write is one that a full Redis rejects, and with it the whole script. The lists are read
 # only for an event that is not the newest; then they are written anew.
 APPEND = """
-local stream, waiting, history, times, seen, forgotten = unpack(KEYS)
+local stream, waiting, history, times, seen, forgotten, met = unpack(KEYS)
 local now, max_length, history_ttl_s, dedup_ttl_s, lateness_s, stream_length = unpack(ARGV, 1, 6)
+local seen_items, folds = tonumber(ARGV[7]), ARGV[8] == '1'
 local since = tonumber(redis.call('GET', forgotten) or 0)
 local accepted, duplicates, outdated, late = 0, 0, 0, 0
-local items, moments, newest
+local items, moments, newest, last
 
 local function align()
   for _ = redis.call('LLEN', times) + 1, redis.call('LLEN', history) do
@@ -30,33 +35,81 @@ local function align()
   end
 end
 
-local function add(item, timestamp)
-  local at = tonumber(timestamp)
+local function open()
   if not newest then
     align()
     newest = tonumber(redis.call('LINDEX', times, -1) or 0)
-  end
-  if at < newest - lateness_s then
-    late = late + 1
-  elseif at >= newest and not items then
-    redis.call('RPUSH', history, item)
-    redis.call('RPUSH', times, timestamp)
-    newest = at
-  else
-    items = items or redis.call('LRANGE', history, 0, -1)
-    moments = moments or redis.call('LRANGE', times, 0, -1)
-    local position = #items + 1
-    while position > 1 and tonumber(moments[position - 1]) > at do
-      position = position - 1
-    end
-    table.insert(items, position, item)
-    table.insert(moments, position, timestamp)
-    newest = math.max(newest, at)
+    last = redis.call('LINDEX', history, -1)
   end
 end
 
-for i = 7, #ARGV, 5 do
-  local user, item, timestamp, event, id = unpack(ARGV, i, i + 4)
+local function load()
+  items = items or redis.call('LRANGE', history, 0, -1)
+  moments = moments or redis.call('LRANGE', times, 0, -1)
+end
+
+local function insert(item, timestamp, at)
+  load()
+  local position = #items + 1
+  while position > 1 and tonumber(moments[position - 1]) > at do
+    position = position - 1
+  end
+  if folds and items[position - 1] == item then
+    moments[position - 1] = timestamp
+  elseif not (folds and items[position] == item) then
+    table.insert(items, position, item)
+    table.insert(moments, position, timestamp)
+  end
+  newest = math.max(newest, at)
+end
+
+local function add(item, timestamp)
+  local at = tonumber(timestamp)
+  open()
+  if at < newest - lateness_s then
+    late = late + 1
+  elseif at < newest or items then
+    insert(item, timestamp, at)
+  elseif folds and last == item then
+    redis.call('LSET', times, -1, timestamp)
+    newest = at
+  else
+    redis.call('RPUSH', history, item)
+    redis.call('RPUSH', times, timestamp)
+    newest, last = at, item
+  end
+end
+
+local function remove(position)
+  table.remove(items, position)
+  table.remove(moments, position)
+end
+
+local function undo(item, timestamp)
+  local at = tonumber(timestamp)
+  open()
+  load()
+  for position = #items, 1, -1 do
+    if items[position] == item and tonumber(moments[position]) <= at then
+      remove(position)
+      if folds and position > 1 and items[position] == items[position - 1] then
+        remove(position - 1)
+      end
+      return
+    end
+  end
+end
+
+local function meet(item, kind, timestamp)
+  local member = #kind .. ':' .. kind .. item
+  local before = redis.call('ZSCORE', met, member)
+  if not before or tonumber(before) < tonumber(timestamp) then
+    redis.call('ZADD', met, timestamp, member)
+  end
+end
+
+for i = 9, #ARGV, 6 do
+  local user, item, timestamp, event, id, effect = unpack(ARGV, i, i + 5)
   if tonumber(timestamp) < since then
     outdated = outdated + 1
   elseif id ~= '' and redis.call('ZSCORE', seen, id) then
@@ -70,7 +123,14 @@ for i = 7, #ARGV, 5 do
       end
     end
     redis.call('XADD', stream, 'MAXLEN', '~', stream_length, '*', unpack(entry))
-    add(item, timestamp)
+    if effect == 'history' then
+      add(item, timestamp)
+    elseif effect == 'undo' then
+      undo(item, timestamp)
+    end
+    if effect ~= 'none' and seen_items > 0 then
+      meet(item, event, timestamp)
+    end
     if id ~= '' then
       redis.call('ZADD', seen, now, id)
     end
@@ -89,21 +149,23 @@ for _, list in ipairs({history, times}) do
   redis.call('LTRIM', list, -max_length, -1)
   redis.call('EXPIRE', list, history_ttl_s)
 end
+redis.call('ZREMRANGEBYRANK', met, 0, -seen_items - 1)
+redis.call('EXPIRE', met, history_ttl_s)
 redis.call('ZREMRANGEBYSCORE', seen, '-inf', '(' .. (now - dedup_ttl_s))
 redis.call('EXPIRE', seen, dedup_ttl_s)
 return {accepted, duplicates, outdated, late}
 """
 
-# KEYS: events, waiting, history, times, forgotten. ARGV: user, the event's type, now, seconds of
-# event-dedup-ttl, length of the stream. Returns the number of items that the history had.
+# KEYS: events, waiting, history, times, met, forgotten. ARGV: user, the event's type, now, seconds
+# of event-dedup-ttl, length of the stream. Returns the number of items that the history had.
 #
 # It starts with a write that a full Redis allows, which lets the others pass: nobody has to wait
 # for memory to be forgotten.
 FORGET = """
-local stream, waiting, history, times, forgotten = unpack(KEYS)
+local stream, waiting, history, times, met, forgotten = unpack(KEYS)
 local user, event, now, dedup_ttl_s, stream_length = unpack(ARGV)
 local items = redis.call('LLEN', history)
-redis.call('DEL', history, times)
+redis.call('DEL', history, times, met)
 redis.call('SET', forgotten, now, 'EX', dedup_ttl_s)
 redis.call('XADD', stream, 'MAXLEN', '~', stream_length, '*',
   'user_id', user, 'timestamp', now, 'event', event)

@@ -18,13 +18,15 @@ from training.data.database import Database
 from training.data.event_weights import EventWeights
 from training.data.interactions import Interactions, offsets_of, order_of
 from training.data.tie_order import id_hashes, tie_keys
+from training.data.undone import codes_of, undone
 
 _SORTED_BYTES = 1000  # of the memory limit, for each row of a partition
 
 
 class DatabaseRows:
-    """A row is its ids as text, time, and, where event types have weights, the code of its type
-    and its position: the first of repeated rows stays."""
+    """A row is its ids as text, time, and, where the log has event types, its position, whether it
+    takes another back, and the code of its type if types have weights: of repeated rows the first
+    stays."""
 
     def __init__(self, folder: SpillFolder, memory: int) -> None:
         """memory: limit in bytes. Raises LogError if DuckDB is not installed."""
@@ -32,10 +34,12 @@ class DatabaseRows:
         self._database = Database(folder, memory)
         self._database.run(
             "CREATE TABLE rows "
-            "(user_id VARCHAR, item_id VARCHAR, time DOUBLE, event INTEGER, position BIGINT)"
+            "(user_id VARCHAR, item_id VARCHAR, time DOUBLE, event INTEGER, undoes BOOLEAN, "
+            "position BIGINT)"
         )
         self._types: dict[str, int] = {}
         self._rows = 0
+        self._has_undoing = False
 
     def add(
         self,
@@ -44,15 +48,21 @@ class DatabaseRows:
         events: pa.DictionaryArray | None,
         times: NDArray[np.float64],
         kept: NDArray[np.bool_],
+        undoes: NDArray[np.bool_] | None = None,
     ) -> None:
         mask, size = pa.array(kept), int(np.count_nonzero(kept))
-        types, positions = pa.nulls(size, pa.int32()), pa.nulls(size, pa.int64())
+        types, undoing = pa.nulls(size, pa.int32()), pa.nulls(size, pa.bool_())
+        positions = pa.nulls(size, pa.int64())
         if events is not None:
             types = self._codes_of(events).filter(mask)
+        if undoes is not None:
+            undoing = pa.array(undoes[kept])
+            self._has_undoing |= bool(undoes[kept].any())
+        if events is not None or undoes is not None:
             positions = pa.array(np.arange(self._rows, self._rows + size))
         columns = [_text(users).filter(mask), _text(items).filter(mask), times[kept]]
-        names = ["user_id", "item_id", "time", "event", "position"]
-        self._database.insert("rows", pa.table([*columns, types, positions], names))
+        names = ["user_id", "item_id", "time", "event", "undoes", "position"]
+        self._database.insert("rows", pa.table([*columns, types, undoing, positions], names))
         self._rows += size
 
     def _codes_of(self, events: pa.DictionaryArray) -> pa.Array:
@@ -64,6 +74,10 @@ class DatabaseRows:
         return self._rows
 
     def to_interactions(self, weights: Mapping[str, float] | None) -> Interactions:
+        if self._has_undoing:
+            self._drop_undone()
+        if not self._rows:
+            return self._nothing(weights)
         user_ids, counts = self._encode("user_id")
         item_ids, _ = self._encode("item_id")
         self._join()
@@ -92,12 +106,37 @@ class DatabaseRows:
             self._folder,
         )
 
+    def _nothing(self, weights: Mapping[str, float] | None) -> Interactions:
+        self._database.close()
+        no_codes, no_ids = np.empty(0, dtype=np.int32), np.empty(0, dtype=object)
+        events = self._events([no_codes], weights)
+        return Interactions.from_rows(no_codes, no_codes, np.empty(0), no_ids, no_ids, events)
+
     def _events(
         self, codes: Sequence[NDArray[np.int32]], weights: Mapping[str, float] | None
     ) -> EventWeights | None:
         if weights is None:
             return None
         return EventWeights.of(codes[0], np.array([*self._types], dtype=object), weights)
+
+    def _drop_undone(self) -> None:
+        """Remove the rows that take another back, and those that are taken back."""
+        database = self._database
+        database.run(
+            "CREATE TABLE affected AS SELECT user_id, item_id, time, undoes, position FROM rows "
+            "SEMI JOIN (FROM rows WHERE undoes) undoing USING (user_id, item_id)"
+        )
+        database.run("CREATE TABLE gone (position BIGINT)")
+        size = database.query("SELECT count(*) FROM affected")[0][0].as_py()
+        parts = size // self._partition_rows + 1
+        for number in range(parts):
+            users, items, times, undoes, positions = database.query(
+                f"SELECT * FROM affected WHERE hash(user_id) % {parts} = {number}"
+            ).columns
+            mask = undone(codes_of(users), codes_of(items), times.to_numpy(), undoes.to_numpy())
+            database.insert("gone", pa.table([positions.filter(pa.array(mask))], ["position"]))
+            self._rows -= int(np.count_nonzero(mask))
+        database.run("DELETE FROM rows WHERE position IN (SELECT position FROM gone)")
 
     def _encode(self, column: str) -> tuple[pa.ChunkedArray, NDArray[np.int64]]:
         """The ids in rising order of their UTF-8, and how many rows each has; a table of their

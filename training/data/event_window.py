@@ -12,11 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from index.event_kinds import Effect, EventKinds
 from training.data.event_files import FORGET, REQUIRED_COLUMNS, SCHEMA, is_in, read_event_files
 from training.data.interactions import Interactions
 from training.data.log_engine import open_window
 from training.data.log_options import LogOptions
 from training.data.readers import read_log
+from training.data.undone import codes_of, undone
 from training.data.window_checks import (
     check_base,
     check_common_items,
@@ -53,10 +55,10 @@ def read_window(
 ) -> Window:
     """The rows before `until`, of the last `days` among them; with None, of all days.
 
-    options: how the base log is read, and whether event types have weights. event_types: event
-    types to keep from the event files; none keeps all. A tombstone, a row of the event files whose
-    event is `forget`, deletes all rows of its user that are earlier by time, by position, or by
-    entry in the stream. Raises LogError for a damaged file.
+    options: how the base log is read, effects and weights of event types. event_types: those to
+    keep from the event files; none keeps all. A tombstone, a row of the event files whose event is
+    `forget`, deletes all rows of its user that are earlier by time, by position, or by entry in the
+    stream. Raises LogError for a damaged file.
     """
     rows = _read_rows(events, log, options)
     check_units(rows, log, events)
@@ -64,14 +66,11 @@ def read_window(
     check_event_rows(rows, events, event_types, until)
     check_event_weights(rows, log, events, options.weights_by_event)
     counts = {"base": rows.size("base"), "events": rows.size("events") - rows.tombstones()}
-    counts |= dict.fromkeys((*_REASONS, "before_the_window", "kept"), 0)
+    counts |= dict.fromkeys((*_REASONS, "undone", "before_the_window", "kept"), 0)
     newest = newest_of_base = -np.inf
     for partition in rows.partitions():
-        times, kept = partition.rows["timestamp"].to_numpy(), ~partition.tombstones
-        masks = _left_out(partition, event_types, until)
-        for reason, mask in zip(_REASONS, masks, strict=True):
-            counts[reason] += int((kept & mask).sum())
-            kept &= ~mask
+        times = partition.rows["timestamp"].to_numpy()
+        kept = _kept(partition, event_types, options.event_kinds, until, counts)
         rows.keep(partition, kept)
         counts["kept"] += int(kept.sum())
         newest = max(newest, times[kept].max(initial=-np.inf))
@@ -115,15 +114,31 @@ def _to_table(log: Interactions, block: slice, users: NDArray[np.int32]) -> pa.T
     return pa.table([user_ids, item_ids, types, nulls, nulls, times], schema=SCHEMA)
 
 
+def _kept(
+    partition: Partition,
+    event_types: Sequence[str],
+    kinds: EventKinds,
+    until: float,
+    counts: dict[str, int],
+) -> NDArray[np.bool_]:
+    """(n,): the rows that are not left out; the others are added to the counts."""
+    kept = ~partition.tombstones
+    masks = _left_out(partition, event_types, kinds, until)
+    for reason, mask in zip(_REASONS, masks, strict=True):
+        counts[reason] += int((kept & mask).sum())
+        kept &= ~mask
+    counts["undone"] += _drop_undone(partition, kept, kinds)
+    return kept
+
+
 def _left_out(
-    partition: Partition, event_types: Sequence[str], until: float
+    partition: Partition, event_types: Sequence[str], kinds: EventKinds, until: float
 ) -> tuple[NDArray[np.bool_], ...]:
     """Masks of rows to leave out, for each of the reasons."""
     rows = partition.rows
-    other_types = np.zeros(len(rows), dtype=bool)
+    other_types = _has_effect(partition, kinds, "exclude", "none")
     if event_types:
-        other_types = ~is_in(rows["event"], event_types)
-        other_types[: partition.base_size] = False
+        other_types |= partition.is_event & ~is_in(rows["event"], event_types)
     times = rows["timestamp"].to_numpy()
     return (
         _deleted(rows["user_id"], partition.tombstones, times, rows["entry"]),
@@ -131,6 +146,25 @@ def _left_out(
         other_types,
         times >= until,
     )
+
+
+def _has_effect(partition: Partition, kinds: EventKinds, *effects: Effect) -> NDArray[np.bool_]:
+    """(n,): the events of these effects. Those of the base log have had theirs."""
+    return is_in(partition.rows["event"], kinds.named(*effects)) & partition.is_event
+
+
+def _drop_undone(partition: Partition, kept: NDArray[np.bool_], kinds: EventKinds) -> int:
+    """Take out of the rows kept those that take another back, and these; how many there are."""
+    undoes = _has_effect(partition, kinds, "undo")
+    indices = np.flatnonzero(kept)
+    if not undoes[indices].any():
+        return 0
+    rows = partition.rows
+    users, items = codes_of(rows["user_id"])[indices], codes_of(rows["item_id"])[indices]
+    times = rows["timestamp"].to_numpy()[indices]
+    gone = indices[undone(users, items, times, undoes[indices])]
+    kept[gone] = False
+    return len(gone)
 
 
 def _entry_numbers(column: pa.ChunkedArray) -> NDArray[np.int64]:

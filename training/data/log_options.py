@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator
 
+from index.event_kinds import EventKinds
 from training.data.columns import ROLES
 from training.data.former_names import with_current_names
 from training.data.splits import ProtocolName
@@ -49,6 +50,13 @@ class LogSource(BaseModel):
         "view=0.2,purchase=1; a type that is not named has 1, one of 0 is in histories alone",
     )
 
+    event_effects: tuple[str, ...] = Field(
+        (),
+        description="what events of each type do, such as dislike=exclude,return=undo: history, "
+        "undo (take the newest event on the item back) or, to be left out, exclude or none; types "
+        "that are not named keep theirs, see the service's setting of this name",
+    )
+
     # How a log is read says nothing of what is read: it is not stored, and is no part of a run.
     log_engine: Literal["auto", "memory", "duckdb"] = Field(
         "auto",
@@ -70,7 +78,7 @@ class LogSource(BaseModel):
         exclude=True,
     )
 
-    @field_validator("columns", "event_weights", mode="before")
+    @field_validator("columns", "event_weights", "event_effects", mode="before")
     @classmethod
     def _to_parts(cls, given: Any) -> Any:
         """Also from `user=a,item=b`, or a table."""
@@ -127,6 +135,16 @@ class LogSource(BaseModel):
         """The weights of the event types that were named."""
         parts = (part.rpartition("=") for part in self.event_weights)
         return {name: float(weight) for name, _, weight in parts}
+
+    @field_validator("event_effects")
+    @classmethod
+    def _check_effects(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
+        effects = EventKinds.of(parts).parts
+        return () if effects == EventKinds.of(()).parts else effects
+
+    @property
+    def event_kinds(self) -> EventKinds:
+        return EventKinds.of(self.event_effects)
 
     @field_validator("separator")
     @classmethod

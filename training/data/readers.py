@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from index.event_kinds import EventKinds
 from training.data.bad_rows import BadRows
 from training.data.columns import Block, Columns
 from training.data.errors import LogError
@@ -36,7 +37,8 @@ _HEAVY_SHARE, _HEAVY_MULTIPLE = 0.01, 20
 
 
 class _Filter(NamedTuple):
-    """Of the rows to keep: one of these event types, at least this weight.
+    """Of the rows to keep: one of these event types, at least this weight, and of an effect on
+    histories.
 
     found: is given the event types that there are. weighted: whether those of the rows are read.
     """
@@ -46,12 +48,14 @@ class _Filter(NamedTuple):
     min_weight: float | None
     found: set[str]
     weighted: bool
+    kinds: EventKinds
 
 
 class _Rows(NamedTuple):
     """The rows of a block; kept (n,): those that are interactions and pass the filter.
 
-    events: None unless they have weights.
+    events: None unless they have weights. undoes (n,): rows that take another back; None if the log
+    has no event types.
     """
 
     users: pa.DictionaryArray
@@ -59,6 +63,7 @@ class _Rows(NamedTuple):
     events: pa.DictionaryArray | None
     times: NDArray[np.float64] | None
     kept: NDArray[np.bool_]
+    undoes: NDArray[np.bool_] | None
 
 
 def read_log(
@@ -76,24 +81,27 @@ def read_log(
     one of these. min_weight: keep only those of at least this weight; ratings are weights, and an
     empty weight is 1. Ids are opaque strings of 1 to MAX_ID_BYTES bytes of UTF-8. source: columns,
     separator, unit of time, how many bad rows may be skipped, how many interactions of a user are
-    kept, the weights of event types, and the engine; its format is not read.
+    kept, effects and weights of event types, and the engine; its format is not read.
     Raises LogError, naming the line, if a value cannot be used; also if nothing is kept.
     """
     source = (source or LogSource()).model_copy(update={"format": format})
     bad, records = BadRows(path, source.skip_bad_rows), 0
-    selected = _Filter(path, events, min_weight, set(), bool(source.event_weights))
+    weighted, kinds = bool(source.event_weights), source.event_kinds
+    selected = _Filter(path, events, min_weight, set(), weighted, kinds)
     collection = open_collection(path, source)
     for rows in _rows(path, source, selected, bad):
         times, end = rows.times, records + len(rows.kept)
         if times is None:
             times = np.arange(records, end, dtype=np.float64)
-        collection.add(rows.users, rows.items, rows.events, times, rows.kept)
+        collection.add(rows.users, rows.items, rows.events, times, rows.kept, rows.undoes)
         records = end
     bad.report()
     if not len(collection):
         raise LogError(f"{path}: {_empty_reason(records, events, min_weight)}")
     check_event_types(path, events or (), selected.found, records, "interactions")
     log = collection.to_interactions(source.weights_by_event if selected.weighted else None)
+    if not len(log):
+        raise LogError(f"{path}: each interaction is taken back by a later one; see event_effects")
     return _without_old(path, log, source.max_user_interactions)
 
 
@@ -129,7 +137,10 @@ def _parse_good(block: Block, parse: Callable[[Block], _Rows], bad: BadRows) -> 
 
 def _parse(block: Block, columns: Columns, selected: _Filter, unit: TimeUnit) -> _Rows:
     """Raises BadValueError for the first value that cannot be used."""
-    kept = _selection(block, selected)
+    kept, undoes = _selection(block, selected), None
+    if block.events is not None:
+        kept &= ~_is_one_of(block.events, selected.kinds.named("exclude", "none"))
+        undoes = _is_one_of(block.events, selected.kinds.named("undo"))
     users, items = encode_ids(block.users, "user id"), encode_ids(block.items, "item id")
     events = _event_types(block, selected.path) if selected.weighted else None
     times = None
@@ -138,7 +149,7 @@ def _parse(block: Block, columns: Columns, selected: _Filter, unit: TimeUnit) ->
         if block.offsets_ms is not None:
             times += parse_offsets(block.offsets_ms)
         unit.check(times)
-    return _Rows(users, items, events, times, kept)
+    return _Rows(users, items, events, times, kept, undoes)
 
 
 def _event_types(block: Block, path: Path) -> pa.DictionaryArray:
@@ -150,9 +161,20 @@ def _event_types(block: Block, path: Path) -> pa.DictionaryArray:
     return encode_event_types(block.events)
 
 
+def _is_one_of(events: pa.Array, names: Collection[str]) -> NDArray[np.bool_]:
+    """(n,): the events of these types. A column that cannot hold types has none of them."""
+    try:
+        types = to_binary(events, "event")
+    except BadColumnError:
+        return np.zeros(len(events), dtype=bool)
+    wanted = pa.array([name.encode() for name in names], pa.binary())
+    matches: NDArray[np.bool_] = pc.is_in(types, value_set=wanted).to_numpy(zero_copy_only=False)
+    return matches
+
+
 def _selection(block: Block, selected: _Filter) -> NDArray[np.bool_]:
     """(n,): the records of a block to keep. Weights are checked even if none is required."""
-    path, events, min_weight, found, _ = selected
+    path, events, min_weight, found, *_ = selected
     kept = np.ones(len(block.users), dtype=bool)
     if block.clicked is not None:
         kept &= is_one(block.clicked)
@@ -168,9 +190,7 @@ def _selection(block: Block, selected: _Filter) -> NDArray[np.bool_]:
         types = to_binary(block.events, "event")
         names = pc.unique(types).drop_null().to_pylist()
         found.update(name.decode("utf-8", "replace") for name in names)
-        wanted = pa.array([event.encode() for event in events], pa.binary())
-        matches = pc.is_in(types, value_set=wanted)
-        kept &= matches.to_numpy(zero_copy_only=False)
+        kept &= _is_one_of(types, events)
     return kept
 
 

@@ -27,10 +27,14 @@ class Partition(NamedTuple):
     base_size: int
 
     @property
+    def is_event(self) -> NDArray[np.bool_]:
+        """(n,): rows of the event files."""
+        return np.arange(len(self.rows)) >= self.base_size
+
+    @property
     def tombstones(self) -> NDArray[np.bool_]:
         """(n,): rows of the event files that forget their user."""
-        is_event = np.arange(len(self.rows)) >= self.base_size
-        return is_in(self.rows["event"], [FORGET]) & is_event
+        return is_in(self.rows["event"], [FORGET]) & self.is_event
 
 
 class WindowRows(Protocol):

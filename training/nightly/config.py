@@ -288,7 +288,8 @@ def _check_fits(config: NightConfig) -> None:
             config.search_plan()
         except ConfigError as error:
             raise ConfigError(f"{'warm' if warm else 'fit'}: {error}") from error
-    if "event_weights" in config.warm:
-        raise ConfigError("warm: event_weights belong to the window, read once; set them in fit")
+    for name in ("event_weights", "event_effects"):
+        if name in config.warm:
+            raise ConfigError(f"warm: {name} belong to the window, read once; set them in fit")
     for name in sorted(model_identity() & config.warm.keys()):
         raise ConfigError(f"warm: {name} is part of the model, which is kept; set it in fit")

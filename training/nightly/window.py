@@ -57,6 +57,7 @@ def read_window_log(config: NightConfig, window: Path) -> Interactions:
     fit = config.fit_config(warm=False)
     source = LogSource(
         event_weights=fit.event_weights,
+        event_effects=fit.event_effects,
         log_engine=fit.log_engine,
         memory_limit=fit.memory_limit,
         spill_directory=fit.spill_directory,

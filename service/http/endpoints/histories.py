@@ -13,12 +13,15 @@ from service.store.events import Event
 
 
 async def events(request: Request, body: EventOrEvents) -> Response:
-    """Add one event, or a list of events, to the users' histories and to the event log."""
+    """Add one event, or a list of events, to the event log, and to the users' histories if its
+    kind is of those that do."""
     batch = [body] if isinstance(body, Event) else body
     state = state_of(request)
     appended = await state.histories.append(batch)
-    state.cold_start_items.observe_events(batch)
-    state.canary_quality.record_events(batch)
+    kinds = state.settings.event_kinds
+    taken = [event for event in batch if kinds.effect(event.event) == "history"]
+    state.cold_start_items.observe_events(taken)
+    state.canary_quality.record_events(taken)
     return json_response(asdict(appended))
 
 

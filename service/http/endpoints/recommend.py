@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from random import random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -23,6 +23,7 @@ from service.http.recommendations import recommendations
 from service.http.request_context import RequestContext, request_context_of
 from service.http.responses import json_response
 from service.http.schemas.recommend import RecommendBatch, RecommendRequest
+from service.http.schemas.seen import SeenFilter, seen_to_read
 from service.http.state import ServiceState, set_deadline, state_of
 from service.serving.outcome import Outcome, QueryResult
 
@@ -30,6 +31,15 @@ ROUTE = "/recommend"
 PERMISSION: Permission = "read"
 
 log = logging.getLogger(__name__)
+
+
+class StoredHistory(NamedTuple):
+    """What is known of a request's user. items: the history, oldest first. seen: of the items that
+    the user met, those that are excluded. degraded: whether what is stored could not be read."""
+
+    items: Sequence[str]
+    seen: Sequence[str] = ()
+    degraded: bool = False
 
 
 async def recommend(request: Request, body: RecommendRequest) -> Response:
@@ -53,9 +63,9 @@ async def recommended(
     start = time.perf_counter()
     deadline = context.set_deadline(state.settings.deadline_ms / 1000)
     state.engine.admit(deadline)
-    history, degraded = await _read_history(state, body)
+    history, seen, degraded = await _read_history(state, body)
     history_end = time.perf_counter()
-    query = query_of(body, history, state.settings.interest_overlap_sample_rate)
+    query = query_of(body, history, seen, state.settings.interest_overlap_sample_rate)
     variants = state.canary.variants_of((body.user_id,))
     result = await state.engine.answer(query, is_disconnected, deadline, variants)
     context.variant = result.variant
@@ -83,8 +93,8 @@ async def batch(request: Request, body: RecommendBatch) -> Response:
     valid = [item for item in body.validated if isinstance(item, RecommendRequest)]
     histories = await asyncio.gather(*(_read_history(state, item) for item in valid))
     queries = [
-        query_of(item, history, state.settings.interest_overlap_sample_rate)
-        for item, (history, _) in zip(valid, histories, strict=True)
+        query_of(item, history, seen, state.settings.interest_overlap_sample_rate)
+        for item, (history, seen, _) in zip(valid, histories, strict=True)
     ]
     variants = state.canary.variants_of([item.user_id for item in valid])
     outcomes: list[Outcome] = []
@@ -98,7 +108,7 @@ async def batch(request: Request, body: RecommendBatch) -> Response:
         if isinstance(item, ValidationError):
             answers.append(to_response(invalid_body(item)).body)
             continue
-        (history, degraded), outcome = next(valid_outcomes)
+        (history, _, degraded), outcome = next(valid_outcomes)
         if isinstance(outcome, Exception):
             if not isinstance(outcome, EXPECTED_ERRORS):
                 log.error("query failed", exc_info=outcome)
@@ -114,23 +124,22 @@ async def batch(request: Request, body: RecommendBatch) -> Response:
     return json_response({"answers": answers})
 
 
-async def _read_history(state: ServiceState, body: RecommendRequest) -> tuple[Sequence[str], bool]:
-    """The history, oldest first, and whether its stored part is missing because Redis failed."""
-    history, degraded = await _stored_and_posted(state, body)
-    state.metrics.history_sources[_history_source(body, history)].inc()
-    return history, degraded
+async def _read_history(state: ServiceState, body: RecommendRequest) -> StoredHistory:
+    stored = await _stored_and_posted(state, body)
+    state.metrics.history_sources[_history_source(body, stored.items)].inc()
+    return stored
 
 
-async def _stored_and_posted(
-    state: ServiceState, body: RecommendRequest
-) -> tuple[Sequence[str], bool]:
+async def _stored_and_posted(state: ServiceState, body: RecommendRequest) -> StoredHistory:
     sequence = body.sequence or []
     if body.user_id is None:
-        return sequence, False
+        return StoredHistory(sequence)
+    wanted = seen_to_read(body.exclude_seen)
     try:
-        return [*await state.histories.read(body.user_id), *sequence], False
+        items, seen = await state.histories.read_with_seen(body.user_id, wanted)
     except HistoryUnavailableError:
-        return sequence, True
+        return StoredHistory(sequence, degraded=True)
+    return StoredHistory([*items, *sequence], seen)
 
 
 def _history_source(body: RecommendRequest, history: Sequence[str]) -> str:
@@ -142,20 +151,28 @@ def _history_source(body: RecommendRequest, history: Sequence[str]) -> str:
 
 
 def query_of(
-    body: RecommendRequest, history: Sequence[str], overlap_sample_rate: float = 0.0
+    body: RecommendRequest,
+    history: Sequence[str],
+    seen: Sequence[str] = (),
+    overlap_sample_rate: float = 0.0,
 ) -> Query:
-    categories = body.categories
+    """seen: items that the user met, of those that the request excludes."""
+    categories, exclude = body.categories, body.exclude or ()
+    exclude_seen = body.exclude_seen if "exclude_seen" in body.model_fields_set else None
+    if isinstance(exclude_seen, SeenFilter):
+        exclude, seen, exclude_seen = [*exclude, *seen], (), False
     return Query(
         history,
         body.k,
-        body.exclude_seen if "exclude_seen" in body.model_fields_set else None,
-        body.exclude or (),
+        exclude_seen,
+        exclude,
         CategoryFilter(categories.allow, categories.deny or ()) if categories else None,
         body.diversity,
         body.explain,
         random() < overlap_sample_rate,
         body.filter.compiled() if body.filter else None,
         _rules_of(body),
+        seen,
     )
 
 

@@ -15,6 +15,7 @@ from pydantic.config import JsonDict
 from service.http.schemas.attributes import AttributeNames, AttributeValue, ItemFilter
 from service.http.schemas.business_rules import Boosts, CategoryMinimums, InterestQuota
 from service.http.schemas.common import ErrorBody, Ids, Input, Names, NonEmptyNames, Output, example
+from service.http.schemas.seen import ExcludeSeen, SeenFilter
 from service.settings import MAX_K
 from service.store.events import Id
 
@@ -87,10 +88,11 @@ class RecommendRequest(Input):
         None, description="item ids, oldest first; with user_id, appended to the stored history"
     )
     k: int = Field(50, ge=1, le=MAX_K, description="number of items")
-    exclude_seen: bool = Field(
+    exclude_seen: ExcludeSeen = Field(
         True,
-        description="exclude the items of the history; without it, as the release was evaluated: "
-        "true unless it was fitted with --exclude-seen false",
+        description="exclude the items of the history, and those that the user met before; without "
+        "it, as the release was evaluated: true unless it was fitted with --exclude-seen false. An "
+        "object excludes only those that the user met so, whether or not they are in the history",
     )
     exclude: Ids | None = Field(
         None, description="further item ids to exclude; unknown ids are ignored"
@@ -134,6 +136,11 @@ class RecommendRequest(Input):
     def _has_user_or_sequence(self) -> "RecommendRequest":
         if self.user_id is None and self.sequence is None:
             raise ValueError("neither user_id nor sequence; give one, or both")
+        if self.user_id is None and isinstance(self.exclude_seen, SeenFilter):
+            raise ValueError(
+                "exclude_seen: kinds and days are those of stored events; give user_id, or true or "
+                "false"
+            )
         return self
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ EVENTS = st.lists(
         USERS,
         ITEMS,
         DAYS,
-        st.sampled_from(["view", "buy", "forget", None]),
+        st.sampled_from(["view", "buy", "return", "impression", "forget", None]),
         st.sampled_from(["1", "2", None]),
         st.sampled_from(["5-1", "5-2", "7-1", None]),
     ),
