@@ -21,7 +21,8 @@ help:            ## list the targets
 
 $(VENV)/installed: pyproject.toml constraints.txt index/ann/native.c
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,training,large-logs,object-stores,service,tracing,client,dev,milvus]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,training,large-logs,object-stores,service,tracing,client,dev,milvus,sharded]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --no-deps torchrec
 	@touch $@
 
 install: $(VENV)/installed  ## create the environment in .venv
@@ -131,6 +132,10 @@ evidence-publish-kills: $(VENV)/installed  ## kill publish, rollback and prune a
 
 evidence-ranks: $(VENV)/installed  ## a fit by two processes, of which one is killed ten times, beside a fit by one
 	$(PY) tests/evidence/rank_kills.py
+	$(PY) tests/evidence/rank_kills.py --shards
+
+evidence-shards: $(VENV)/installed  ## memory and time of an item table in shards, beside one that each process has whole
+	$(PY) tests/evidence/shards.py
 
 evidence-redis-cancel: $(VENV)/installed  ## cancel 100,000 Redis calls in flight: no caller gets another's reply
 	$(PY) tests/evidence/redis_cancel.py

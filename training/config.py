@@ -47,6 +47,19 @@ class FitConfig(ModelOptions, LogOptions, DeviceOptions):
         "its positions in one pass, which gru4rec, sasrec and transformer can",
     )
     learning_rate: float = Field(0.005, gt=0, description="learning rate of Adam")
+    item_optimizer: Literal["adam", "adagrad"] = Field(
+        "adam",
+        exclude_if=lambda name: name == "adam",
+        description="optimizer of the item vectors; adagrad updates only the items of a batch, has "
+        "half of Adam's state, and can be in shards",
+    )
+    item_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        exclude_if=lambda rate: rate is None,
+        description="learning rate of the item vectors, if their optimizer is their own: adagrad, "
+        "or Adam above sparse_update_threshold; none means learning_rate",
+    )
     learning_rate_schedule: Literal["constant", "linear"] = Field(
         "constant", description="constant, or falling linearly over `epochs`, to 0 after the last"
     )
@@ -81,6 +94,8 @@ class FitConfig(ModelOptions, LogOptions, DeviceOptions):
             raise ValueError("this objective learns several next items: set positions = 'all'")
         if has_closed_form(self):
             self._check_closed_form()
+        if self.shard_items:
+            self._check_shards()
         if self.epochs <= self.pretrain_epochs:
             raise ValueError(
                 f"epochs = {self.epochs} leaves none to choose from after pretrain_epochs = "
@@ -96,6 +111,22 @@ class FitConfig(ModelOptions, LogOptions, DeviceOptions):
                     f"{name} = {given[name]!r}: {self.encoder} is computed in closed form, and "
                     f"scores by inner products; leave it out, or set {name} = {value!r}"
                 )
+
+    def _check_shards(self) -> None:
+        objective = self.model_dump()["objective"]
+        if has_closed_form(self):
+            raise ValueError(
+                f"shard_items = true: {self.encoder} is computed from all item vectors"
+            )
+        if MAIN_LOSSES[objective].term.merge == "partitioned":
+            raise ValueError(
+                f"shard_items = true: objective = {objective!r} clusters all item vectors together"
+            )
+        if self.item_optimizer != "adagrad":
+            raise ValueError(
+                "shard_items = true needs item_optimizer = 'adagrad': no other optimizer of "
+                "TorchRec that a fit has runs on a CPU too"
+            )
 
     def _check_positions(self) -> None:
         causal = [name for name, encoder in ENCODERS.items() if encoder.causal]

@@ -1,12 +1,13 @@
 """A fit by two processes: equal to that by one, whatever rank is killed, whenever.
 
     python tests/evidence/rank_kills.py [--kills 10] [--users 2000] [--epochs 6] [--seed 0]
+        [--shards]
 
 A synthetic log is fitted by one process, and by two that torchrun starts. Then again by two, of
 which one, drawn at random, is killed (SIGKILL) at a random moment; the same command is given again,
 until it ends, and after that in a new folder, until so many ranks were killed. Losses and metrics
 of one process and of two are compared, and the item vectors of killed fits with those of the fit by
-two that was not. The last line is one JSON object.
+two that was not. The last line is one JSON object. --shards: the two hold the item table in shards.
 """
 
 import argparse
@@ -33,13 +34,17 @@ TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", str(RANKS)]
 METRIC, LOSS_TOLERANCE = "recall@50", 1e-3
 SMALL = ["--encoder", "re4", "--interests", "4", "--dim", "16"]
 SMALL += ["--negatives", "100", "--batch-size", "127"]
+ADAGRAD = ["--item-optimizer=adagrad", "--item-learning-rate=0.05"]
 _SEEDS = 3
 _LAST = 0.9  # of the duration of a whole fit: kills come before
 
 
-def fit(log: Path, root: Path, epochs: int, ranks: int, seed: int = 0) -> subprocess.Popen[bytes]:
+def fit(
+    log: Path, root: Path, epochs: int, ranks: int, shards: bool, seed: int = 0
+) -> subprocess.Popen[bytes]:
     launcher = TORCHRUN if ranks > 1 else []
-    command = [*launcher, "-m", "training", "fit", str(log), "--root", str(root), *SMALL]
+    form = [*ADAGRAD, *(["--shard-items=true"] if ranks > 1 else [])] if shards else []
+    command = [*launcher, "-m", "training", "fit", str(log), "--root", str(root), *SMALL, *form]
     return subprocess.Popen(
         [sys.executable, *command, "--device=cpu", f"--epochs={epochs}", f"--seed={seed}"],
         stdout=subprocess.DEVNULL,
@@ -82,12 +87,18 @@ def result_of(root: Path) -> dict[str, Any]:
 
 
 def killed_until_done(
-    log: Path, root: Path, epochs: int, within_s: float, kills: int, generator: random.Random
+    log: Path,
+    root: Path,
+    epochs: int,
+    shards: bool,
+    within_s: float,
+    kills: int,
+    generator: random.Random,
 ) -> list[int]:
     """The ranks that were killed, `kills` at most, before a fit got to its end."""
     killed: list[int] = []
     while True:
-        process = fit(log, root, epochs, RANKS)
+        process = fit(log, root, epochs, RANKS, shards)
         if len(killed) < kills:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(generator.uniform(0.3, _LAST) * within_s)
@@ -105,17 +116,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in {"kills": 10, "users": 2000, "epochs": 6, "seed": 0}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--shards", action="store_true")
     arguments = parser.parse_args()
+    shards: bool = arguments.shards
     generator, epochs = random.Random(arguments.seed), arguments.epochs
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_synthetic(folder, arguments.users, max(arguments.users // 2, 50), arguments.seed)
         log = folder / "interactions.parquet"
         for seed in range(_SEEDS):
-            completed(fit(log, folder / f"one-{seed}", epochs, 1, seed))
+            completed(fit(log, folder / f"one-{seed}", epochs, 1, shards, seed))
         by_seed = [result_of(folder / f"one-{seed}") for seed in range(_SEEDS)]
         start = time.monotonic()
-        completed(fit(log, folder / "two", epochs, RANKS))
+        completed(fit(log, folder / "two", epochs, RANKS, shards))
         duration = time.monotonic() - start
         one, two = by_seed[0], result_of(folder / "two")
         killed: list[int] = []
@@ -123,13 +136,14 @@ def main() -> None:
         while len(killed) < arguments.kills:
             root, fits = folder / f"killed-{fits}", fits + 1
             left = arguments.kills - len(killed)
-            killed += killed_until_done(log, root, epochs, duration, left, generator)
+            killed += killed_until_done(log, root, epochs, shards, duration, left, generator)
             ended = result_of(root)
             same &= bool(np.array_equal(ended["vectors"], two["vectors"])) and not ended["left"]
     difference = abs(one["losses"][0] - two["losses"][0])
     metrics = [result["metric"] for result in by_seed]
     summary = {
         "evidence": "rank-kills",
+        "shards": shards,
         "date": date.today().isoformat(),
         "kills": len(killed),
         "killed_by_rank": [killed.count(rank) for rank in range(RANKS)],

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -11,19 +11,28 @@ from torch import Tensor, nn
 
 from index.release.atomic_io import atomic_path
 from index.release.writing import write_tensors
+from training.fitting.optimization import Optimizer
 
 _MODULE = "module:"
 _CUDA_RANDOM = "random.cuda"
 
 
-def save(
-    path: Path,
+class State(NamedTuple):
+    """What a checkpoint file holds: tensors by name, and texts."""
+
+    tensors: dict[str, Tensor]
+    header: dict[str, str]
+
+
+def collect(
     module: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer] = (),
+    optimizers: Sequence[Optimizer] = (),
     metadata: dict[str, Any] | None = None,
-) -> None:
-    """Atomically replace `path` with the weights, the optimizers' state, torch's random state, and
-    `metadata`, which must be JSON."""
+) -> State:
+    """The weights, the optimizers' state, torch's random state, and `metadata`, which must be JSON.
+
+    Of a table in shards, all processes must call it, and the first gets the whole.
+    """
     tensors = {_MODULE + name: value for name, value in module.state_dict().items()}
     tensors["random"] = torch.get_rng_state()
     if _on_gpu(module):
@@ -32,15 +41,17 @@ def save(
     for number, optimizer in enumerate(optimizers):
         for name, value in _flatten(optimizer, number):
             (tensors if isinstance(value, Tensor) else scalars)[name] = value
-    header = {"about": json.dumps(metadata), "scalars": json.dumps(scalars)}
+    return State(tensors, {"about": json.dumps(metadata), "scalars": json.dumps(scalars)})
+
+
+def write(path: Path, state: State) -> None:
+    """Atomically replace `path`."""
     with atomic_path(path) as tmp_path:
-        write_tensors(tmp_path, {name: t.cpu() for name, t in tensors.items()}, header)
+        write_tensors(tmp_path, {name: t.cpu() for name, t in state.tensors.items()}, state.header)
 
 
-def load(
-    path: Path, module: nn.Module, optimizers: Sequence[torch.optim.Optimizer] = ()
-) -> dict[str, Any]:
-    """Restore everything that was saved, torch's random state included, and return `metadata`."""
+def load(path: Path, module: nn.Module, optimizers: Sequence[Optimizer] = ()) -> dict[str, Any]:
+    """Restore what was collected, torch's random state included, and return `metadata`."""
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
         header = file.metadata()
@@ -60,13 +71,13 @@ def _on_gpu(module: nn.Module) -> bool:
     return any(parameter.is_cuda for parameter in module.parameters())
 
 
-def _flatten(optimizer: torch.optim.Optimizer, number: int) -> Iterator[tuple[str, Any]]:
+def _flatten(optimizer: Optimizer, number: int) -> Iterator[tuple[str, Any]]:
     for parameter, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             yield f"optimizer.{number}.{parameter}.{key}", value
 
 
-def _unflatten(optimizer: torch.optim.Optimizer, number: int, values: dict[str, Any]) -> None:
+def _unflatten(optimizer: Optimizer, number: int, values: dict[str, Any]) -> None:
     state: dict[int, dict[str, Any]] = {}
     for name, value in values.items():
         if name.startswith(f"optimizer.{number}."):

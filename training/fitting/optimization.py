@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.config import FitConfig
@@ -12,11 +13,26 @@ from training.data.examples import Examples
 from training.fitting import ranks
 from training.models.device import Precision, autocast, memory_needed
 from training.models.model import Model, Part
+from training.models.sharded_table import ADAGRAD_EPSILON, ShardedTable
+
+
+class Optimizer(Protocol):
+    """What torch's optimizers, and the one of a table in shards, have in common."""
+
+    param_groups: list[dict[str, Any]]
+
+    def zero_grad(self) -> None: ...
+
+    def step(self) -> Any: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None: ...
 
 
 def training_step(
     model: Model,
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizers: Sequence[Optimizer],
     examples: Examples,
     precision: Precision = "float32",
 ) -> dict[str, float]:
@@ -44,15 +60,13 @@ class Stepper:
     batch. Auxiliary losses with another denominator are means of means.
     """
 
-    def __init__(
-        self, model: Model, optimizers: Sequence[torch.optim.Optimizer], config: FitConfig
-    ) -> None:
+    def __init__(self, model: Model, optimizers: Sequence[Optimizer], config: FitConfig) -> None:
         self._model, self._optimizers, self._config = model, optimizers, config
         self._parallel: DistributedDataParallel | None = None
         if ranks.count() > 1:
             # Buffers are the same on all ranks; a sparse gradient is added up below.
             ignored = [name for name, _ in model.named_buffers()]
-            ignored += ["table.weight"] if model.table.sparse else []
+            ignored += ["table.weight"] if _is_sparse(model) else []
             model._ddp_params_and_buffers_to_ignore = ignored  # type: ignore[assignment]
             self._parallel = DistributedDataParallel(model, find_unused_parameters=True)
 
@@ -81,9 +95,8 @@ class Stepper:
             for optimizer in self._optimizers:
                 optimizer.zero_grad()
             (loss * (share * ranks.count())).backward()  # of which it takes the mean
-            table = self._model.table
-            if table.sparse and table.weight.grad is not None:
-                table.weight.grad = ranks.add_up_rows(table.weight.grad) / ranks.count()
+            if _is_sparse(self._model) and (gradient := self._model.weight.grad) is not None:
+                self._model.weight.grad = ranks.add_up_rows(gradient) / ranks.count()
             for optimizer in self._optimizers:
                 optimizer.step()
         return losses
@@ -107,28 +120,32 @@ def _own_part(examples: Examples) -> tuple[Part, float]:
     return Part(begin, end, rank) if end > begin else Part(0, 1, rank), share
 
 
-def set_learning_rate(
-    optimizers: Sequence[torch.optim.Optimizer], config: FitConfig, epoch: int
-) -> None:
-    """The rate of an epoch, counted from 0: constant, or falling linearly to 0 after the last."""
-    rate = config.learning_rate
+def set_learning_rate(optimizers: Sequence[Optimizer], config: FitConfig, epoch: int) -> None:
+    """The rates of an epoch, counted from 0: constant, or falling linearly to 0 after the last."""
+    share = 1.0
     if config.learning_rate_schedule == "linear":
-        rate *= 1 - epoch / config.epochs
+        share -= epoch / config.epochs
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = group["initial_lr"] * share
 
 
-def build_optimizers(model: Model, config: FitConfig) -> list[torch.optim.Optimizer]:
-    """Adam for dense parameters; SparseAdam for a large item table, to update only used rows."""
+def build_optimizers(model: Model, config: FitConfig) -> list[Optimizer]:
+    """Adam for dense parameters. Only used rows of a large item table are updated, by SparseAdam;
+    Adagrad, if it is asked for, updates only used rows of any."""
+    rate, item_rate = config.learning_rate, config.item_learning_rate or config.learning_rate
     betas = (config.beta1, config.beta2)
-    sparse = [model.table.weight] if model.table.sparse else []
-    dense = [p for p in model.parameters() if all(p is not q for q in sparse)]
-    on_gpu = model.table.weight.is_cuda
-    optimizers: list[torch.optim.Optimizer] = [
+    together = config.item_optimizer == "adam" and not _is_sparse(model)
+    dense = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if together or name != "table.weight"
+    ]
+    on_gpu = any(parameter.is_cuda for parameter in dense)
+    optimizers: list[Optimizer] = [
         torch.optim.Adam(
             dense,
-            config.learning_rate,
+            rate,
             betas,
             weight_decay=config.weight_decay,
             foreach=False,
@@ -136,6 +153,18 @@ def build_optimizers(model: Model, config: FitConfig) -> list[torch.optim.Optimi
             fused=config.positions == "all" or on_gpu,
         )
     ]
-    if sparse:
-        optimizers.append(torch.optim.SparseAdam(sparse, config.learning_rate, betas))
+    if isinstance(model.table, ShardedTable):
+        optimizers.append(model.table.optimizer)
+    elif config.item_optimizer == "adagrad":
+        optimizers.append(torch.optim.Adagrad([model.weight], item_rate, eps=ADAGRAD_EPSILON))
+    elif not together:
+        optimizers.append(torch.optim.SparseAdam([model.weight], item_rate, betas))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
     return optimizers
+
+
+def _is_sparse(model: Model) -> bool:
+    """Whether the gradient of the item table has only the rows of a batch."""
+    return isinstance(model.table, nn.Embedding) and model.table.sparse

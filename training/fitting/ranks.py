@@ -90,6 +90,11 @@ def from_first(compute: Callable[[], T]) -> T:
     return result
 
 
+def anywhere(condition: bool) -> bool:
+    """Whether it holds on any rank."""
+    return bool(add_up(torch.tensor(float(condition))) > 0)
+
+
 def add_up(values: Tensor) -> Tensor:
     """The sum of the ranks' values, in their place."""
     if count() > 1:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from index.encoders import Encoder
 from index.retrieval.catalog import Catalog
-from training.config import FitConfig
+from training.config import ConfigError, FitConfig
 from training.data.examples import open_stream
 from training.data.packed_log import PackedLog
 from training.evaluation.protocols import DataSplit
@@ -25,6 +26,7 @@ from training.fitting.optimization import Stepper, build_optimizers, set_learnin
 from training.fitting.validation import validate
 from training.models.closed_form import has_closed_form, solve
 from training.models.model import Model
+from training.models.sharded_table import ShardedTable
 
 CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_EVERY_S = 120.0
@@ -106,7 +108,8 @@ class Trainer:
         counts = np.bincount(split.train.rows, minlength=len(catalog) + 1)
         self._device = ranks.own_device(config)
         # Weights are drawn on the CPU: they are the same wherever they are trained.
-        self._model = Model(config, torch.from_numpy(counts)).to(self._device)
+        table = self._sharded_table(len(counts)) if config.shard_items else None
+        self._model = Model(config, torch.from_numpy(counts), table).to(self._device)
         self.interests = self._model.encoder.interests
         self._optimizers = build_optimizers(self._model, config)
         self._stream = open_stream(
@@ -121,20 +124,27 @@ class Trainer:
         self._checkpoint = folder / CHECKPOINT
         self._best = folder / "best.safetensors"
         ranks.from_first(lambda: self._begin(split.train, initialize))
-        if ranks.rank() > 0 and self._checkpoint.exists():
+        if ranks.from_first(self._checkpoint.exists):
             self._resume()
-        ranks.wait()
         self._stepper = Stepper(self._model, self._optimizers, config)
         if config.compile:
             self._model.encoder.compile()
             self._model.objective.compile()
 
+    def _sharded_table(self, rows: int) -> ShardedTable:
+        config = self._config
+        rate = config.item_learning_rate or config.learning_rate
+        try:
+            return ShardedTable(rows, config.dim, config.item_init_std, rate, self._device)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
     def _begin(self, log: PackedLog, initialize: Callable[[Model], None] | None) -> None:
-        """Continue from the checkpoint, or set the weights of a run that begins with its own."""
+        """Set the weights of a run that begins with its own, and write its first checkpoint."""
         config = self._config
         if self._checkpoint.exists():
-            self._resume()
-        elif has_closed_form(config):
+            return
+        if has_closed_form(config):
             try:
                 solve(self._model, config, log)
             except ArithmeticError as error:
@@ -187,10 +197,15 @@ class Trainer:
                 break
         return state.epoch >= last or self._patience_exhausted()
 
-    def validate(self) -> dict[str, float]:
-        """Metrics of the current weights, by exact search. Raises DivergedError."""
+    def validate(self, vectors: Tensor | None = None) -> dict[str, float]:
+        """Metrics of the current weights, by exact search. Raises DivergedError.
+
+        vectors: of `Model.vectors_on_device`, if they have been gathered.
+        """
+        if vectors is None:
+            vectors = self._model.vectors_on_device()
         try:
-            return validate(self._model, self._catalog, self._validation, self._config)
+            return validate(self._model, vectors, self._catalog, self._validation, self._config)
         except ArithmeticError as error:
             raise self._diverged(str(error)) from error
 
@@ -225,7 +240,7 @@ class Trainer:
             now = time.monotonic()
             state.epoch_seconds = seconds_before + now - started
             on_step(size, state)
-            if now - saved > CHECKPOINT_EVERY_S:
+            if ranks.anywhere(now - saved > CHECKPOINT_EVERY_S):
                 self._save()
                 saved = time.monotonic()
 
@@ -238,7 +253,8 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         state, config = self.state, self._config
-        metrics = ranks.from_first(self.validate)
+        vectors = self._model.vectors_on_device()
+        metrics = ranks.from_first(lambda: self.validate(vectors))
         state.seconds += state.epoch_seconds
         record = {
             "epoch": state.epoch + 1,
@@ -271,17 +287,18 @@ class Trainer:
         )
 
     # The best weights are written before the checkpoint that refers to them. A run that is killed
-    # between the two repeats that epoch, with the same result. Of several ranks the first writes.
+    # between the two repeats that epoch, with the same result. Of several ranks the first writes;
+    # all give their shards.
 
     def _save(self) -> None:
-        if ranks.rank() > 0:
-            return
-        checkpoint.save(self._checkpoint, self._model, self._optimizers, asdict(self.state))
+        state = checkpoint.collect(self._model, self._optimizers, asdict(self.state))
+        if ranks.rank() == 0:
+            checkpoint.write(self._checkpoint, state)
 
     def _save_best(self) -> None:
-        if ranks.rank() > 0:
-            return
-        checkpoint.save(self._best, self._model)
+        state = checkpoint.collect(self._model)
+        if ranks.rank() == 0:
+            checkpoint.write(self._best, state)
 
 
 def _seed_epoch(seed: int, epoch: int) -> None:

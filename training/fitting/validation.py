@@ -4,6 +4,7 @@ import copy
 from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
@@ -17,11 +18,17 @@ _CHECKED_HISTORIES = 256  # their interests must be finite
 
 
 def validate(
-    model: Model, catalog: Catalog, cases: list[EvaluationCase], config: FitConfig
+    model: Model,
+    vectors: Tensor,
+    catalog: Catalog,
+    cases: list[EvaluationCase],
+    config: FitConfig,
 ) -> dict[str, float]:
-    """As `evaluate`. Raises ArithmeticError if a vector that is served is not finite,
-    DeviceMemoryError."""
-    vectors = model.eval().vectors_on_device()
+    """As `evaluate`. vectors: the model's, of `vectors_on_device`.
+
+    Raises ArithmeticError if a vector that is served is not finite, DeviceMemoryError.
+    """
+    model.eval()
     # With cosine scores, the loss may be finite although the weights are not.
     if not vectors.isfinite().all():
         _refuse("item vectors")

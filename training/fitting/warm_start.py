@@ -58,7 +58,7 @@ def initialize_from(
     """
     source_rows = torch.tensor(source.catalog.rows(catalog.ids))  # for rows 1..N; 0 if new
     known, new = torch.nonzero(source_rows)[:, 0] + 1, torch.nonzero(source_rows == 0)[:, 0] + 1
-    table, content = model.table.weight, source.encoder.content
+    table, content = model.weight, source.encoder.content
     copied = torch.from_numpy(source.vectors[source_rows[known - 1].numpy()]).to(table.device)
     table[known] = copied[:, :content]
     if len(new):
@@ -80,7 +80,7 @@ def train_on_recent(
 
     Recent interactions are few: in an epoch over the whole log they would hardly change the model.
     """
-    device = model.table.weight.device
+    device = model.weight.device
     stream = open_stream(config.positions, log, config.history, None, config.seed, since, device)
     optimizers = build_optimizers(model, config)
     model.train()

@@ -36,7 +36,7 @@ def solve(model: Model, options: ModelOptions, log: PackedLog) -> None:
     than the item vectors. K > 1 interests have the clusters of the items solved for.
     Raises ArithmeticError if ease_l2 is too small for float32.
     """
-    taken = interaction_matrix(log, len(model.table.weight) - 1)
+    taken = interaction_matrix(log, len(model.weight) - 1)
     solved = min(options.ease_items, taken.shape[1])
     head, rest = taken[:, :solved], taken[:, solved:]
     ease = ease_weights(head, options.ease_l2)
@@ -54,12 +54,10 @@ def solve(model: Model, options: ModelOptions, log: PackedLog) -> None:
     matrix[:dim, :dim] = _least_squares(sums, scores.T @ sums)
     encoder = model.encoder
     assert isinstance(encoder, LinearEncoder), "other encoders are not linear; this is a bug"
-    model.table.weight.copy_(torch.from_numpy(vectors))
+    model.weight.copy_(torch.from_numpy(vectors))
     encoder.matrix.weight.copy_(torch.from_numpy(matrix))
     if encoder.interests > 1:
-        encoder.centers.copy_(
-            cluster_centers(model.table.weight[1 : solved + 1], encoder.interests)
-        )
+        encoder.centers.copy_(cluster_centers(model.weight[1 : solved + 1], encoder.interests))
 
 
 def _right_singular_vectors(

@@ -34,6 +34,12 @@ class DeviceOptions(BaseModel):
         description="of the products in training; bf16 has half the bytes, and Adam and the "
         "weights stay float32",
     )
+    shard_items: bool = Field(
+        False,
+        exclude=True,
+        description="split the item table among the processes of torchrun, by TorchRec; with "
+        "item_optimizer = adagrad",
+    )
     compile: bool = Field(
         False,
         exclude=True,

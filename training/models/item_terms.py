@@ -29,7 +29,7 @@ class ItemTerms(nn.Module):
         terms = [content]
         is_item = (rows > 0).to(content.dtype)[:, None]
         if self.bias is not None:
-            terms.append(self.bias[rows][:, None] * is_item)
+            terms.append(self.bias.to(rows.device)[rows][:, None] * is_item)
         if self._merge == "gated":
             terms.append(is_item)
         if (parts := self.parts_of(rows)) is not None:

@@ -16,6 +16,7 @@ from training.models.negative_sampling import Negatives, build_sampler
 from training.models.objectives import MAIN_LOSSES, LossInputs, build_objective
 from training.models.objectives.set_matching import next_items, next_values
 from training.models.options import ModelOptions
+from training.models.sharded_table import ShardedTable
 
 
 def encoder_arguments(options: ModelOptions, items: int) -> dict[str, object]:
@@ -50,17 +51,16 @@ class Part(NamedTuple):
 class Model(nn.Module):
     """Table (N + 1, D), row 0 zero; encoder; objective. Weights are drawn by torch.
 
-    popularity (N + 1,): interactions of each row in the training log.
+    popularity (N + 1,): interactions of each row in the training log. table: the item table, if it
+    is in shards.
     """
 
-    def __init__(self, options: ModelOptions, popularity: Tensor) -> None:
+    def __init__(
+        self, options: ModelOptions, popularity: Tensor, table: ShardedTable | None = None
+    ) -> None:
         super().__init__()
         items = len(popularity) - 1
-        sparse = items > options.sparse_update_threshold
-        self.table = nn.Embedding(items + 1, options.dim, padding_idx=0, sparse=sparse)
-        nn.init.normal_(self.table.weight, std=options.item_init_std)
-        with torch.no_grad():
-            self.table.weight[0] = 0
+        self.table: nn.Embedding | ShardedTable = table or _whole_table(options, items)
         self.encoder: Encoder = build_encoder(options.encoder, encoder_arguments(options, items))
         self.terms = ItemTerms(
             popularity, options.item_bias, merge_of(options), self.encoder.interests
@@ -70,6 +70,14 @@ class Model(nn.Module):
         self._dropout = options.dropout
         self._cosine_scores = options.score_temperature > 0
 
+    @property
+    def weight(self) -> nn.Parameter:
+        """The item table (N + 1, D), of a model that has it whole."""
+        assert isinstance(self.table, nn.Embedding)
+        weight = self.table.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
+
     @torch.no_grad()
     def vectors(self) -> NDArray[np.float32]:
         """(N + 1, D): the item vectors as they are served, row 0 zero."""
@@ -78,13 +86,18 @@ class Model(nn.Module):
 
     @torch.no_grad()
     def vectors_on_device(self) -> Tensor:
-        """As vectors, where the model is."""
-        weight = self.table.weight.detach()
+        """As vectors, where the model is. Of a table in shards on the CPU of the first process, and
+        none, (0, D), on the others, all of which must call it."""
+        if isinstance(self.table, ShardedTable):
+            weight = self.table.gather(self.table.shard)
+        else:
+            weight = self.weight.detach()
         return self._served_vectors(weight, torch.arange(len(weight), device=weight.device))
 
     def start_epoch(self) -> None:
         """Assign each item to a part by its present vector, if the objective partitions them."""
-        self.terms.refresh_parts(self.table.weight.detach())
+        if isinstance(self.table, nn.Embedding):
+            self.terms.refresh_parts(self.weight.detach())
 
     def _served_vectors(self, content: Tensor, rows: Tensor) -> Tensor:
         """(n, D and the terms) of the content (n, D) of rows (n,)."""
@@ -104,7 +117,7 @@ class Model(nn.Module):
         negatives = self._sample(examples.targets[examples.targets > 0])
         if part is None:
             return self._losses(examples, negatives, None)
-        device = self.table.weight.device
+        device = examples.rows.device
         keep = None
         if self._dropout:
             shape = *examples.rows.shape, self.encoder.dim
@@ -155,6 +168,15 @@ class Model(nn.Module):
         )
         result: tuple[Tensor, dict[str, Tensor]] = self.objective(inputs)
         return result
+
+
+def _whole_table(options: ModelOptions, items: int) -> nn.Embedding:
+    sparse = items > options.sparse_update_threshold
+    table = nn.Embedding(items + 1, options.dim, padding_idx=0, sparse=sparse)
+    nn.init.normal_(table.weight, std=options.item_init_std)
+    with torch.no_grad():
+        table.weight[0] = 0
+    return table
 
 
 def _cut(examples: Examples, negatives: Negatives, part: Part) -> tuple[Examples, Negatives]:

@@ -129,7 +129,7 @@ def test_finalize_decides_the_weights_even_if_others_were_better(planted, tmp_pa
 
     def finalize(model: Model) -> None:
         with torch.no_grad():
-            model.table.weight.copy_(torch.randn_like(model.table.weight))
+            model.weight.copy_(torch.randn_like(model.weight))
         if interrupted:
             raise Killed
 

@@ -48,11 +48,11 @@ def test_item_vectors_are_copied_by_id_and_encoder_weights_unchanged(encoder):
     old, new = IDS[:20], [*IDS[25:], *IDS[10:20][::-1]]
     trained, fresh = model(config, len(old), 1), model(config, len(new), 2)
     with torch.no_grad():
-        trained.table.weight[1:] *= 5
-    vectors = trained.table.weight.detach().numpy().copy()
+        trained.weight[1:] *= 5
+    vectors = trained.weight.detach().numpy().copy()
     source = TrainedModel(trained.encoder, vectors, catalog(old))
     initialize_from(fresh, catalog(new), source, with_encoder=True, log=log_of([6, 1, 7], [2, 3]))
-    table = fresh.table.weight.detach().numpy()
+    table = fresh.weight.detach().numpy()
     assert (table[0] == 0).all()
     for row, item in enumerate(new, start=1):
         if item in old:
@@ -76,7 +76,7 @@ def test_without_the_encoder_its_weights_stay_random():
     config = FitConfig(**SMALL)
     trained, fresh = model(config, 20, 1), model(config, 20, 2)
     random_weights = {name: weight.clone() for name, weight in fresh.encoder.state_dict().items()}
-    vectors = trained.table.weight.detach().numpy()
+    vectors = trained.weight.detach().numpy()
     source = TrainedModel(trained.encoder, vectors, catalog(IDS[:20]))
     initialize_from(fresh, catalog(IDS[:20]), source, with_encoder=False, log=log_of([1, 2]))
     for name, weight in fresh.encoder.state_dict().items():
@@ -111,7 +111,7 @@ def test_an_encoder_stays_compatible_when_the_catalog_grows():
 
 def test_vectors_are_compatible_if_they_have_the_same_length():
     trained = model(FitConfig(**SMALL), 20, 1)
-    source = TrainedModel(trained.encoder, trained.table.weight.detach().numpy(), catalog(IDS[:20]))
+    source = TrainedModel(trained.encoder, trained.weight.detach().numpy(), catalog(IDS[:20]))
     assert are_vectors_compatible(source, FitConfig(**SMALL))
     assert not are_vectors_compatible(source, FitConfig(dim=16))
 
@@ -119,12 +119,12 @@ def test_vectors_are_compatible_if_they_have_the_same_length():
 def test_train_on_recent_uses_only_recent_interactions():
     config = FitConfig(**SMALL, negatives=4)
     fitted = model(config, 20, 1)
-    before = fitted.table.weight.detach().clone()
+    before = fitted.weight.detach().clone()
     log = log_of(list(range(1, 11)), list(range(5, 15)))
     train_on_recent(fitted, config, log, since=100.0, passes=3)
-    torch.testing.assert_close(fitted.table.weight, before)
+    torch.testing.assert_close(fitted.weight, before)
     train_on_recent(fitted, config, log, since=18.0, passes=3)
-    assert (fitted.table.weight[14] != before[14]).any()
+    assert (fitted.weight[14] != before[14]).any()
 
 
 def test_the_encoder_of_a_release_with_former_names_fits():

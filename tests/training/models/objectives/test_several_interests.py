@@ -127,7 +127,7 @@ def test_gated_max_is_the_softmax_of_the_maximum_with_the_gate(encoder: str) -> 
     content, gate = batch.interests.raw, batch.interests.prediction
     assert gate is not None
     z = torch.nn.functional.normalize(content, dim=2) / 0.2
-    e = torch.nn.functional.normalize(model.table.weight, dim=1)
+    e = torch.nn.functional.normalize(model.weight, dim=1)
     scores = (z @ e.T + gate.log_softmax(dim=1)[:, :, None]).max(dim=1).values
     expected = torch.nn.functional.cross_entropy(scores[:, 1:], batch.targets - 1)
     torch.testing.assert_close(GatedMax()(batch), expected)
@@ -145,7 +145,7 @@ def test_the_plain_maximum_of_what_is_served_is_the_score_of_the_own_part(
     assert isinstance(model.terms.parts, Tensor)
     assert (served.indices[:, 1:] == model.terms.parts[1:]).all()
     z = torch.nn.functional.normalize(batch.interests.raw, dim=2) / 0.2
-    e = torch.nn.functional.normalize(model.table.weight, dim=1)[1:]
+    e = torch.nn.functional.normalize(model.weight, dim=1)[1:]
     for row in range(1, N + 1):
         own = z[:, model.terms.parts[row]] @ e[row - 1]
         bias = model.terms.bias[row] if model.terms.bias is not None else 0.0
