@@ -6,8 +6,10 @@ from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
+from index.ann.spec import MilvusIndexType
+from index.options import EngineOptions
 from index.release.pruning import KEEP
 from training.config import ConfigError, FitConfig, read_config, read_toml, refuse_former_names
 from training.data.paths import InputPath
@@ -37,6 +39,7 @@ FORMER_NAMES: Mapping[str, str] = {
 # Settings without effect on the release: notifications, and how long and how fast a run works.
 _NO_EFFECT_ON_THE_RELEASE = {
     "compact_events",
+    "engine_uri",  # which may have a password
     "notification_command",
     "notification_timeout_s",
     "notify_on",
@@ -49,8 +52,8 @@ _NO_EFFECT_ON_THE_RELEASE = {
 _COMPUTATION = {"device", "compile"}
 
 
-class NightConfig(BaseModel):
-    """One nightly run: its data, its training, its gate and its notifications."""
+class NightConfig(EngineOptions):
+    """One nightly run: its data, its training, its index, its gate and its notifications."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -120,6 +123,7 @@ class NightConfig(BaseModel):
         0.95, gt=0, le=1, description="recall at index_k that the index is tuned for"
     )
     index_k: int = Field(50, ge=1, description="number of items for the recall of the index")
+    engine_index: MilvusIndexType = Field("HNSW", description="milvus: type of its index")
     metric: GateMetric = Field(
         "recall@50",
         description="metric that new and live are compared by",

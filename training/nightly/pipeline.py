@@ -156,8 +156,16 @@ class NightlyPipeline:
         return {"draft": name}
 
     def _build_index(self) -> Result:
+        config = self.config
         try:
-            manifest = build(self._draft, self.config.index_recall, self.config.index_k)
+            with config.opened_engine() as engine:
+                manifest = build(
+                    self._draft,
+                    config.index_recall,
+                    config.index_k,
+                    engine=engine,
+                    index_type=config.engine_index,
+                )
         except ReleaseError as error:
             if isinstance(error.__cause__, OSError):
                 raise  # caused by the disk, not by the draft
@@ -181,11 +189,18 @@ class NightlyPipeline:
                     draft.name,
                     failures + gate.failures(read_manifest(draft), live, same_cases=True),
                 )
-            if config.canary_share is None or read_current(config.root) is None:
-                publish(draft, gate, keep=config.keep, against=live)
-            else:
-                share = config.canary_share
-                publish_canary(draft, share, gate=gate, keep=config.keep, against=live)
+            with config.opened_engine() as engine:
+                if config.canary_share is None or read_current(config.root) is None:
+                    publish(draft, gate, keep=config.keep, against=live, engine=engine)
+                else:
+                    publish_canary(
+                        draft,
+                        config.canary_share,
+                        gate=gate,
+                        keep=config.keep,
+                        against=live,
+                        engine=engine,
+                    )
         return {"release": draft.name}
 
     def _check_not_rolled_back(self) -> None:

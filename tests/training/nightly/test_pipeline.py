@@ -1,6 +1,7 @@
 """What a nightly run publishes, and what it rejects."""
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
+from index.ann.milvus_engine import ALIAS, MilvusEngine
 from index.release.canary_file import read_canary
+from index.release.collections import collection_of
 from index.release.errors import GateRefusal
 from index.release.gate import Gate
 from index.release.manifest import ENCODER, digest, read_manifest, write_manifest
 from index.release.publish import publish, rollback
+from index.release.reading import open_release, read_current
+from index.retrieval.retriever import Query
 from tests.training.nightly.nightly_runs import (
     FIRST_END,
+    SECOND_END,
     Killed,
     assert_rejected,
     config_of,
@@ -75,6 +81,28 @@ def test_a_model_below_popularity_is_rejected_without_a_live_release_too(tmp_pat
     (draft,) = (root / "drafts").iterdir()
     with pytest.raises(GateRefusal, match="of popularity on the same users"):
         publish(draft, Gate(metric="recall@20"))
+
+
+def test_the_index_may_be_a_collection_of_milvus(tmp_path, log):
+    pytest.importorskip("pymilvus")
+    export(log, tmp_path / "events")
+    uri = str(tmp_path / "items.db")
+    where = {"engine": "milvus", "engine_uri": uri, "engine_index": "FLAT"}
+    outcomes = [
+        run_nightly(config_of(tmp_path, until, **where)) for until in (FIRST_END, SECOND_END)
+    ]
+    assert [outcome.outcome for outcome in outcomes] == ["published", "published"]
+    root = tmp_path / "root"
+    current = read_current(root)
+    assert current == outcomes[-1].release
+    with closing(MilvusEngine(uri)) as engine:
+        release = open_release(root / "releases" / current, engine=engine)
+        assert engine.target(ALIAS) == collection_of(release.manifest).collection
+        [answer] = release.retriever.recommend([Query([release.retriever.catalog.id(1)], 5)])
+        assert len(answer.rows) == 5
+    texts = [path.read_text() for path in (root / "nightly").rglob("*.json")]
+    assert texts
+    assert not any(uri in text for text in texts)  # it may have a password
 
 
 def test_a_collapse_is_told_and_refused_only_where_a_bound_is_set(tmp_path, log, monkeypatch):
