@@ -90,8 +90,11 @@ class ShardedTable(nn.Module):
 
     @torch.no_grad()
     def _initialize(self, std: float) -> None:
-        """As `normal_` on the whole table: it draws the same numbers block by block."""
+        """As a whole table, whose numbers it draws block by block: those that nn.Embedding begins
+        with, and then those that replace them."""
         shard, first = self.shard, self.first
+        for start in range(0, self.rows, _BLOCK_ROWS):
+            torch.empty(min(_BLOCK_ROWS, self.rows - start), self.dim).normal_()
         for start in range(0, self.rows, _BLOCK_ROWS):
             count = min(_BLOCK_ROWS, self.rows - start)
             block = torch.empty(count, self.dim).normal_(std=std)
