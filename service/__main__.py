@@ -15,7 +15,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from index.cli import Program, fail, run
 from service.auth.api_keys import Role, key_line, new_key
 from service.settings import SECRETS, Settings, SetupError, StoreSettings, check_root
-from service.settings_sources import RENAMED_OPTIONS, option_of, set_metrics_folder, variable_of
+from service.settings_sources import (
+    RENAMED_OPTIONS,
+    option_of,
+    set_metrics_folder,
+    variable_of,
+    with_present_options,
+)
 
 _BUSY = 5  # exit code, as of a nightly run while another one runs
 
@@ -109,7 +115,7 @@ COMMANDS: dict[str, type[BaseSettings]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit code 2 for settings that cannot be used, 1 for anything else the user can fix."""
     limit_threads()
-    words = sys.argv[1:] if arguments is None else [*arguments]
+    words = with_present_options(sys.argv[1:] if arguments is None else arguments)
     program: type[BaseSettings] = Settings
     if words and words[0] in COMMANDS:
         program, words = COMMANDS[words[0]], words[1:]

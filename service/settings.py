@@ -89,7 +89,7 @@ class StoreSettings(BaseSettings):
         None, description="password of Redis, if its URL holds none"
     )
     redis_password_file: Path | None = Field(None, description="file that holds redis-password")
-    redis_key_prefix: KeyPrefix = Field(
+    redis_prefix: KeyPrefix = Field(
         "re4",
         description="first part of every key in Redis; another for each shop on one Redis",
     )

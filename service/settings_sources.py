@@ -18,7 +18,7 @@ from pydantic_settings import (
 
 PREFIX = "RE4_"
 
-# Former name -> present name.
+# Former name -> present name, where the former one is refused.
 _RENAMED = {
     "history": "redis_url",
     "history_file": "redis_url_file",
@@ -41,6 +41,8 @@ _RENAMED = {
     "batch_limit": "max_batch_size",
     "union_share": "interest_overlap_sample_rate",
 }
+# Former name -> present name, where the former one still works.
+_ALIASES = {"redis_key_prefix": "redis_prefix"}
 
 
 def option_of(name: str) -> str:
@@ -55,6 +57,13 @@ def variable_of(name: str) -> str:
 
 # Former option -> present option.
 RENAMED_OPTIONS = {option_of(old): option_of(new) for old, new in _RENAMED.items()}
+
+
+def with_present_options(words: Iterable[str]) -> list[str]:
+    """The arguments of a command line, with each former option that still works by its new name."""
+    present = {option_of(old): option_of(new) for old, new in _ALIASES.items()}
+    options = (word.partition("=") for word in words)
+    return ["".join((present.get(option, option), *value)) for option, *value in options]
 
 
 def with_secret_files(given: dict[str, Any], secrets: Iterable[str]) -> dict[str, Any]:
@@ -76,12 +85,18 @@ def with_secret_files(given: dict[str, Any], secrets: Iterable[str]) -> dict[str
 
 
 class Environment(EnvSettingsSource):
-    """The RE4_ variables; a former one is refused."""
+    """The RE4_ variables; a former one is refused, or read if the present one is not given."""
 
     def __call__(self) -> dict[str, Any]:
         for old, new in _RENAMED.items():
             if variable_of(old).lower() in self.env_vars:
                 raise SettingsError(f"{variable_of(old)}: renamed; use {variable_of(new)}")
+        former = {
+            variable_of(new).lower(): self.env_vars[variable_of(old).lower()]
+            for old, new in _ALIASES.items()
+            if variable_of(old).lower() in self.env_vars
+        }
+        self.env_vars = {**former, **self.env_vars}
         return super().__call__()
 
 
@@ -114,6 +129,8 @@ class ConfigFile(_NamedSource):
             given = TomlConfigSettingsSource(self.settings_cls, path)()
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"--config: {path}: cannot be read ({error})") from None
+        former = {new: given.pop(old) for old, new in _ALIASES.items() if old in given}
+        given = {**former, **given}
         fields = self.settings_cls.model_fields
         return {k: v for k, v in given.items() if k in fields or k not in self._ignored}
 

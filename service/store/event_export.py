@@ -132,7 +132,7 @@ async def _export(
     settings: StoreSettings, root: Path | None, events: EventLog, exported: Exported
 ) -> None:
     """Counts in `exported` what it does, also if it fails."""
-    deployment, keys = deployment_of(settings), Keys(settings.redis_key_prefix)
+    deployment, keys = deployment_of(settings), Keys(settings.redis_prefix)
     client = deployment.client(
         socket_timeout=_TIMEOUT_S,
         socket_connect_timeout=_TIMEOUT_S,

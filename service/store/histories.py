@@ -1,6 +1,6 @@
 """Recent histories and the event stream, in Redis; the same on one server and in a Cluster.
 
-Keys by partition of the users, see service.store.keys; re4 is the setting redis-key-prefix:
+Keys by partition of the users, see service.store.keys; re4 is the setting redis-prefix:
 
 re4:{N}:events         stream of the partition's events, capped: user_id, item_id, timestamp (Unix
                        seconds), and event and event_id where given; until exported

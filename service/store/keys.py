@@ -1,4 +1,4 @@
-"""The names of all keys in Redis. Each begins with the setting redis-key-prefix.
+"""The names of all keys in Redis. Each begins with the setting redis-prefix.
 
 Users are divided among 64 partitions by CRC-32 of their id. The keys of a partition have its number
 as their hash tag: they are on one server of a Cluster, and one script changes all of them or none.

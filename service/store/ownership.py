@@ -42,7 +42,7 @@ class Ownership:
 
     def __init__(self, settings: StoreSettings, root: Path | None) -> None:
         self._root = root
-        self._prefix = settings.redis_key_prefix
+        self._prefix = settings.redis_prefix
         self._key = Keys(self._prefix).owner
 
     async def check(self, client: Client) -> None:
@@ -59,7 +59,7 @@ class Ownership:
                 return
         if owner is not None and owner.decode("utf-8", "replace") != own_id:
             raise ForeignDataError(
-                f"--redis-key-prefix: {self._prefix}: this Redis holds the data of another root "
+                f"--redis-prefix: {self._prefix}: this Redis holds the data of another root "
                 f"under that prefix, not that of {self._root}; give another prefix or another "
                 f"Redis. If the data is this root's, write {owner.decode('utf-8', 'replace')} "
                 f"into {self._root / ROOT_ID}"

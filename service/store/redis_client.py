@@ -77,7 +77,7 @@ class ResilientRedis:
 
     def __init__(self, deployment: Deployment, settings: Settings, metrics: Metrics) -> None:
         self.timeout_s = settings.redis_timeout_ms / 1000
-        self.keys = Keys(settings.redis_key_prefix)
+        self.keys = Keys(settings.redis_prefix)
         self._deployment = deployment
         self._metrics = metrics
         self._health = RedisHealth(metrics)

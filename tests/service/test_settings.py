@@ -106,6 +106,22 @@ def test_an_invalid_setting_is_refused_in_one_sentence(
         assert words in output
 
 
+def test_a_former_name_may_go_on_working(served: list[Settings], tmp_path: Path) -> None:
+    config = tmp_path / "service.toml"
+    config.write_text('redis_key_prefix = "file"\n')
+    given = ("--releases", "x", "--config", str(config))
+    for arguments, environment, expected in (
+        ((), {}, "file"),
+        ((), {"RE4_REDIS_KEY_PREFIX": "former"}, "former"),
+        ((), {"RE4_REDIS_KEY_PREFIX": "former", "RE4_REDIS_PREFIX": "present"}, "present"),
+        (("--redis-key-prefix", "option"), {"RE4_REDIS_PREFIX": "present"}, "option"),
+        (("--redis-key-prefix=option",), {}, "option"),
+    ):
+        code, output = run(*given, *arguments, **environment)
+        assert code == 0, output
+        assert served.pop().redis_prefix == expected
+
+
 def test_a_copy_with_other_values_has_no_unknown_ones() -> None:
     settings = Settings(releases=Path("here"))
     assert settings.replaced(port=9000).port == 9000

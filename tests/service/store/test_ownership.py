@@ -50,7 +50,7 @@ def test_shops_with_different_prefixes_share_nothing(
     settings: MakeSettings, tcp: RedisServer, other_root: Path, tmp_path: Path
 ) -> None:
     first = settings(redis_url=tcp.url)
-    second = settings(redis_url=tcp.url, releases=other_root, redis_key_prefix="shop-2")
+    second = settings(redis_url=tcp.url, releases=other_root, redis_prefix="shop-2")
     assert send(first, "anna", "a") == ["a"]
     assert send(second, "anna", "b") == ["b"]
     assert export_events(second, tmp_path / "log", other_root).events == 1
@@ -64,7 +64,7 @@ def test_the_data_of_another_root_is_refused(
 ) -> None:
     own, foreign = settings(redis_url=tcp.url), settings(redis_url=tcp.url, releases=other_root)
     send(own, "anna", "a")
-    with pytest.raises(SetupError, match=r"--redis-key-prefix: re4: .* another root") as refused:
+    with pytest.raises(SetupError, match=r"--redis-prefix: re4: .* another root") as refused:
         send(foreign, "anna", "b")
     assert str(other_root / ROOT_ID) in str(refused.value)
     with pytest.raises(ExportError, match="another root"):
@@ -126,14 +126,14 @@ def test_the_service_ends_with_one_sentence(
     )
     assert ended.returncode == 1, ended.stderr
     last = ended.stderr.splitlines()[-1]
-    assert "--redis-key-prefix: re4: this Redis holds the data of another root" in last
+    assert "--redis-prefix: re4: this Redis holds the data of another root" in last
     assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize("prefix", ["", "{a}", "a b", "x" * 65, ":a"])
 def test_a_prefix_that_cannot_be_one_is_refused(settings: MakeSettings, prefix: str) -> None:
     with pytest.raises(ValueError, match="a prefix is 1 to 64 letters"):
-        settings(redis_key_prefix=prefix)
+        settings(redis_prefix=prefix)
 
 
 def test_a_root_keeps_its_id(tmp_path: Path) -> None:
