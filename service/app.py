@@ -15,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from index.ann.exact_scans import exact_scans
 from index.ann.gpu import make_cloner
 from index.ann.kernel_choice import find_kernel
 from index.ann.milvus_engine import MilvusEngine
@@ -47,6 +46,7 @@ from service.store.histories import HistoryStore
 from service.store.live_quality import LiveQuality
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.canary_metrics import CanaryMetrics
+from service.telemetry.metric_group import Exposition
 from service.telemetry.metrics import Metrics, TaskName
 
 if TYPE_CHECKING:  # needs the extra `tracing`
@@ -108,7 +108,7 @@ def _create_routes(settings: Settings) -> FastAPI:
 
 
 def _create_state(settings: Settings) -> ServiceState:
-    metrics = Metrics(shared=settings.workers > 1)
+    metrics = Metrics(Exposition(shared=settings.workers > 1))
     redis = ResilientRedis(deployment_of(settings), settings, metrics)
     histories = HistoryStore(redis, settings, metrics)
     live = _create_loader(settings, metrics)
@@ -152,7 +152,6 @@ def _create_state(settings: Settings) -> ServiceState:
 def _add_callbacks(state: ServiceState) -> None:
     """For the metrics that are read from the components."""
     metrics, availability = state.metrics, state.availability
-    metrics.add_counter_callback(metrics.exact_scans, exact_scans)
     metrics.add_gauge_callback(metrics.queue_depth, lambda: state.engine.depth)
     metrics.add_gauge_callback(metrics.queue_age, lambda: state.engine.age_s)
     metrics.add_gauge_callback(metrics.redis_circuit_open, lambda: state.redis.circuit_open)

@@ -17,7 +17,7 @@ class CanaryMetrics:
     """Counted only while a canary runs."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._registry = metrics.registry
+        self._metrics = metrics
         self.responses = self._counter(
             "re4_variant_responses",
             "Recommendations while a canary runs, by variant and source.",
@@ -62,21 +62,21 @@ class CanaryMetrics:
             "Answers that a canary in shadow mode was to be compared with, by outcome.",
             ["outcome"],
         )
-        self.shadow_overlap = Histogram(
+        self.shadow_overlap = self._metrics.create(
+            Histogram,
             "re4_shadow_overlap_ratio",
             "Share of an answer's items that are in the shadow's answer too.",
             buckets=_RATIOS,
-            registry=self._registry,
         )
-        self.shadow_score_difference = Histogram(
+        self.shadow_score_difference = self._metrics.create(
+            Histogram,
             "re4_shadow_score_difference_ratio",
             "Mean score of the shadow's items less that of the answer's, as a share of the latter.",
             buckets=_DIFFERENCES,
-            registry=self._registry,
         )
 
     def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
-        return Counter(name, text, labels, registry=self._registry)
+        return self._metrics.create(Counter, name, text, labels)
 
     def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
-        return Gauge(name, text, labels, registry=self._registry, multiprocess_mode="livemax")
+        return self._metrics.create(Gauge, name, text, labels, multiprocess_mode="livemax")

@@ -1,23 +1,14 @@
-"""Prometheus metrics. No label holds a user id or an item id.
-
-A single process keeps its metrics in memory. Several workers keep them in files of the folder that
-PROMETHEUS_MULTIPROC_DIR names, and each worker exposes the sums over all workers, ended ones
-included. Gauges, such as the queue depth, cover the running workers only.
-"""
+"""Prometheus metrics. No label holds a user id or an item id."""
 
 import gc
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.gc_collector import GCCollector
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.process_collector import ProcessCollector
+from prometheus_client import Counter
 
-from service.telemetry.buffered import BufferedCounter, BufferedHistogram, flush
+from index.ann.exact_scans import exact_scans
+from service.telemetry.metric_group import Exposition, MetricGroup
 from service.telemetry.output import dropped_lines
-from service.telemetry.processes import ServiceProcesses
 
 RejectionReason = Literal["shed", "queue_full", "wait", "deadline", "client_gone", "not_ready"]
 TaskName = Literal["engine", "releases", "withdrawals", "new items", "metrics", "redis", "workers"]
@@ -29,28 +20,65 @@ _SECONDS = (
 _RATIOS = tuple(tenth / 10 for tenth in range(11))
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-# How a gauge is combined over the running workers.
-_Combination = Literal["livesum", "livemax", "livemin"]
+
+class ProcessMetrics(MetricGroup):
+    """What is counted for the whole process, whoever was served."""
+
+    def __init__(self, exposition: Exposition) -> None:
+        super().__init__(exposition)
+        dropped = self._counter(
+            "re4_dropped_log_lines", "Log lines dropped, as nothing read them fast enough."
+        )
+        self.add_counter_callback(dropped, dropped_lines)
+        scans = self._counter(
+            "re4_exact_scans", "Requests that the lists could not answer, so that all was scanned."
+        )
+        self.add_counter_callback(scans, exact_scans)
+        if self.are_shared:
+            self._create_gc_metrics()
+
+    def _create_gc_metrics(self) -> None:
+        """Those of GCCollector, whose values only the process itself can read."""
+        for name, text in (
+            ("collected", "Objects collected during gc."),
+            ("uncollectable", "Uncollectable objects found during GC."),
+            ("collections", "Number of times this generation was collected."),
+        ):
+            metric = "python_gc_" + (name if name == "collections" else f"objects_{name}")
+            counter = self._counter(metric, text, ["generation"])
+            for generation in range(len(gc.get_stats())):
+                total = partial(_gc_total, generation, name)
+                child = counter.labels(str(generation))
+                child.inc(total())
+                self.add_counter_callback(child, total)
 
 
-class Metrics:
-    """All metrics of the process. Labelled children are created once, not for each request."""
+class RequestCounts(MetricGroup):
+    """All that is counted of a request whose tenant is not known, as one that is not HTTP."""
 
-    def __init__(self, shared: bool = False) -> None:
-        """shared: other workers expose the metrics of this one too."""
-        self.are_shared = shared
-        self.registry = self._exposed_registry = CollectorRegistry()
-        self._gauge_callbacks: list[tuple[Gauge, Callable[[], float]]] = []
-        self._buffered: list[BufferedCounter | BufferedHistogram] = []
-        self._counter_callbacks: list[tuple[Counter, Callable[[], float], list[float]]] = []
-        if shared:
-            self._exposed_registry = CollectorRegistry()
-            MultiProcessCollector(self._exposed_registry)  # type: ignore[no-untyped-call]
-            self._exposed_registry.register(ServiceProcesses())
-        else:
-            ProcessCollector(registry=self.registry)
-            GCCollector(registry=self.registry)
-        self._create_request_metrics()
+    def __init__(self, exposition: Exposition, tenant: str | None = None) -> None:
+        super().__init__(exposition, tenant)
+        self.requests = self._request_counter(
+            "re4_requests", "Requests answered, by route and status.", ["route", "status"]
+        )
+        self._requests: dict[tuple[str, int], Counter] = {}  # looked up once, not for each request
+
+    def count_request(self, route: str, status: int) -> None:
+        counter = self._requests.get((route, status))
+        if counter is None:
+            counter = self._requests[route, status] = self.requests.labels(route, status)
+        counter.inc()
+
+
+class Metrics(RequestCounts):
+    """All metrics of the service. Labelled children are created once, not for each request."""
+
+    def __init__(self, exposition: Exposition | None = None, tenant: str | None = None) -> None:
+        """tenant: one of several, of a process whose ProcessMetrics are there already."""
+        super().__init__(exposition or Exposition(), tenant)
+        if tenant is None:
+            ProcessMetrics(self._exposition)
+        self._create_engine_metrics()
         self._create_latency_metrics()
         self._create_response_metrics()
         self._create_interest_metrics()
@@ -58,15 +86,9 @@ class Metrics:
         self._create_store_metrics()
         self._create_release_metrics()
         self._create_reload_metrics()
-        self._create_process_metrics()
-        if shared:
-            self._create_gc_metrics()
+        self._create_task_metrics()
 
-    def _create_request_metrics(self) -> None:
-        self.requests = self._request_counter(
-            "re4_requests", "Requests answered, by route and status.", ["route", "status"]
-        )
-        self._requests: dict[tuple[str, int], Counter] = {}  # looked up once, not for each request
+    def _create_engine_metrics(self) -> None:
         rejected = self._request_counter(
             "re4_rejected_requests", "Requests rejected or dropped, by reason.", ["reason"]
         )
@@ -193,9 +215,6 @@ class Metrics:
         self.engine_circuit_open = self._gauge(
             "re4_engine_circuit_open", "1 while the engine fails and is not asked.", "livemax"
         )
-        self.exact_scans = self._counter(
-            "re4_exact_scans", "Requests that the lists could not answer, so that all was scanned."
-        )
         self.release_created = self._gauge(
             "re4_release_created_timestamp_seconds",
             "When the release in use was created.",
@@ -217,83 +236,13 @@ class Metrics:
             "re4_reload_failures", "Failed loads of a release, by failing stage.", ["stage"]
         )
 
-    def _create_process_metrics(self) -> None:
+    def _create_task_metrics(self) -> None:
         failures = self._counter(
             "re4_background_task_failures",
             "Unexpected errors of what runs in the background, all of which goes on after them.",
             ["task"],
         )
-        self.dropped_log_lines = self._counter(
-            "re4_dropped_log_lines", "Log lines dropped, as nothing read them fast enough."
-        )
-        self.add_counter_callback(self.dropped_log_lines, dropped_lines)
         self.task_failures = {task: failures.labels(task) for task in get_args(TaskName)}
-
-    def _create_gc_metrics(self) -> None:
-        """Those of GCCollector, whose values only the process itself can read."""
-        for name, text in (
-            ("collected", "Objects collected during gc."),
-            ("uncollectable", "Uncollectable objects found during GC."),
-            ("collections", "Number of times this generation was collected."),
-        ):
-            metric = "python_gc_" + (name if name == "collections" else f"objects_{name}")
-            counter = self._counter(metric, text, ["generation"])
-            for generation in range(len(gc.get_stats())):
-                total = partial(_gc_total, generation, name)
-                child = counter.labels(str(generation))
-                child.inc(total())
-                self.add_counter_callback(child, total)
-
-    def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
-
-    def _request_counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
-        """One that the event loop raises, for every request."""
-        counter = BufferedCounter(name, text, labels, registry=self.registry)
-        self._buffered.append(counter)
-        return counter
-
-    def _gauge(
-        self, name: str, text: str, combination: _Combination, labels: Sequence[str] = ()
-    ) -> Gauge:
-        return Gauge(name, text, labels, registry=self.registry, multiprocess_mode=combination)
-
-    def _histogram(
-        self, name: str, text: str, buckets: Sequence[float], labels: Sequence[str] = ()
-    ) -> Histogram:
-        histogram = BufferedHistogram(name, text, labels, buckets=buckets, registry=self.registry)
-        self._buffered.append(histogram)
-        return histogram
-
-    def add_gauge_callback(self, gauge: Gauge, value: Callable[[], float]) -> None:
-        """Set the gauge to value() at each `poll`."""
-        self._gauge_callbacks.append((gauge, value))
-
-    def add_counter_callback(self, counter: Counter, total: Callable[[], float]) -> None:
-        """Raise the counter by what total() has grown since, at each `poll`."""
-        self._counter_callbacks.append((counter, total, [total()]))
-
-    def count_request(self, route: str, status: int) -> None:
-        counter = self._requests.get((route, status))
-        if counter is None:
-            counter = self._requests[route, status] = self.requests.labels(route, status)
-        counter.inc()
-
-    def poll(self) -> None:
-        """Call the callbacks, and add up. Other workers can read only what was set."""
-        for counter, total, last in self._counter_callbacks:
-            now = total()
-            counter.inc(now - last[0])
-            last[0] = now
-        for gauge, value in self._gauge_callbacks:
-            gauge.set(value())
-        for buffered in self._buffered:
-            flush(buffered)
-
-    def text(self) -> bytes:
-        """All metrics in Prometheus's text format."""
-        self.poll()
-        return generate_latest(self._exposed_registry)
 
 
 def _gc_total(generation: int, name: str) -> float:
