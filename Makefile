@@ -110,6 +110,9 @@ evidence-mutations: $(VENV)/installed  ## 10,000 corrupted releases offered to a
 evidence-canary: $(VENV)/installed  ## simulated weeks of a better, an equal and a worse canary: is each recognised?
 	$(PY) tests/evidence/canary_week.py
 
+evidence-tenants: $(VENV)/installed  ## 100,000 requests to several shops of one service: does any see another's?
+	$(PY) tests/evidence/tenants.py
+
 evidence-newcomers: $(VENV)/installed  ## accuracy of cold-start items of LOG=... beside the release
 	$(PY) tests/evidence/newcomers.py "$(LOG)" --out $(BENCH)/newcomers-$(notdir $(LOG))
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from index.cli import Program, fail, run
-from service.auth.api_keys import Role, key_line, new_key
+from service.auth.api_keys import ALL_TENANTS, Role, key_line, new_key
 from service.settings import SECRETS, Settings, SetupError, StoreSettings, check_root
 from service.settings_sources import (
     RENAMED_OPTIONS,
@@ -22,6 +23,7 @@ from service.settings_sources import (
     variable_of,
     with_present_options,
 )
+from service.tenants import NAME_RULE, Tenants, is_tenant_name, read_tenants
 
 _BUSY = 5  # exit code, as of a nightly run while another one runs
 
@@ -37,9 +39,15 @@ class NewKey(Program):
         "catalog, erase histories, or everything (admin); repeat it for several roles",
     )
 
+    tenant: str | None = Field(
+        None, description="the tenant whose key it is, in a file for several; * for all of them"
+    )
+
     def cli_cmd(self) -> None:
+        if self.tenant not in (None, ALL_TENANTS) and not is_tenant_name(self.tenant):
+            fail(2, f"--tenant: {self.tenant}: a name has {NAME_RULE}; or * for all tenants")
         key = new_key()
-        print(f"key   {key}\nline  {key_line(key, self.role)}")
+        print(f"key   {key}\nline  {key_line(key, self.role, self.tenant)}")
 
 
 class ExportEvents(StoreSettings):
@@ -143,8 +151,11 @@ def _serve(settings: Settings) -> None:
     from service.store.embedded_redis import EmbeddedRedisError
     from service.telemetry.logs import configure_logs
 
+    tenants = _tenants(settings)
     configure_logs(settings.log_level)
-    if settings.keys_file is None:
+    if settings.keys_file is None and not (
+        tenants and all("keys_file" in own for own in tenants.values())
+    ):
         logging.getLogger("service").warning(
             "OPEN: no keys are required; everyone who reaches the address may read and write",
             extra={"host": settings.host, "remedy": "--keys-file"},
@@ -153,14 +164,21 @@ def _serve(settings: Settings) -> None:
         if settings.workers == 1:
             # Metrics stay in memory: in files they would outlive this process.
             set_metrics_folder(None)
-            run_server(settings)
+            run_server(settings, tenants=tenants)
         else:
             from service.serving.workers import supervise
 
-            supervise(settings, run_server)
+            supervise(settings, partial(run_server, tenants=tenants))
     except (EmbeddedRedisError, SetupError) as error:
         logging.shutdown()  # so that the sentence is below all lines of the log
         fail(1, str(error))
+
+
+def _tenants(settings: Settings) -> Tenants:
+    try:
+        return read_tenants(settings, sentences)
+    except SetupError as error:
+        fail(2, str(error))
 
 
 def _check_redis_url(settings: StoreSettings) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -18,6 +20,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from index.ann.gpu import make_cloner
 from index.ann.kernel_choice import find_kernel
 from index.ann.milvus_engine import MilvusEngine
+from service.auth.api_keys import KeyScope
 from service.auth.authorization import Authorizer
 from service.errors import EXPECTED_ERRORS, HistoryUnavailableError
 from service.http.cross_origin import CrossOrigin, CrossOriginMiddleware
@@ -45,8 +48,9 @@ from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
 from service.store.live_quality import LiveQuality
 from service.store.redis_client import ResilientRedis, deployment_of
+from service.store.redis_url import Deployment
 from service.telemetry.canary_metrics import CanaryMetrics
-from service.telemetry.metric_group import Exposition
+from service.telemetry.metric_group import Exposition, MetricGroup
 from service.telemetry.metrics import Metrics, TaskName
 
 if TYPE_CHECKING:  # needs the extra `tracing`
@@ -56,14 +60,34 @@ _TITLE = "Candidates for users with several interests"
 _METRICS_INTERVAL_S = 1.0
 
 
-def create_app(settings: Settings) -> FastAPI:
+@dataclass(frozen=True)
+class Part:
+    """The place of an application in its process.
+
+    tenant, keys: None for the only one; else its name, and which keys of a file count.
+    """
+
+    exposition: Exposition
+    deployment: Deployment
+    tenant: str | None = None
+    keys: KeyScope | None = None
+
+    @classmethod
+    def whole(cls, settings: Settings) -> "Part":
+        """That of the only application. Raises as `create_app` does."""
+        return cls(Exposition(shared=settings.workers > 1), deployment_of(settings))
+
+
+def create_app(settings: Settings, part: Part | None = None) -> FastAPI:
     """The application. It loads a release and connects to Redis when it is started.
 
+    part: for one of several tenants.
     Raises EmbeddedRedisError if the folder of the embedded Redis cannot be used, SetupError for
     other unusable settings.
     """
     app = _create_routes(settings)
-    state = _create_state(settings)
+    state = _create_state(settings, part or Part.whole(settings))
+    _add_callbacks(state)
     app.state.service = state
     add_docs_page(app, settings.root_path)
     if serves_page(settings):
@@ -107,9 +131,9 @@ def _create_routes(settings: Settings) -> FastAPI:
     return app
 
 
-def _create_state(settings: Settings) -> ServiceState:
-    metrics = Metrics(Exposition(shared=settings.workers > 1))
-    redis = ResilientRedis(deployment_of(settings), settings, metrics)
+def _create_state(settings: Settings, part: Part) -> ServiceState:
+    metrics = Metrics(part.exposition, part.tenant)
+    redis = ResilientRedis(part.deployment, settings, metrics)
     histories = HistoryStore(redis, settings, metrics)
     live = _create_loader(settings, metrics)
     canary = CanaryLoader(settings.releases, live, CanaryMetrics(metrics))
@@ -127,7 +151,7 @@ def _create_state(settings: Settings) -> ServiceState:
         lambda release: cold_start_items.delta(release) or canary_items.delta(release),
         lambda: canary.release,
     )
-    state = ServiceState(
+    return ServiceState(
         settings=settings,
         metrics=metrics,
         live=live,
@@ -140,13 +164,13 @@ def _create_state(settings: Settings) -> ServiceState:
         availability=availability,
         cold_start_items=cold_start_items,
         canary_items=canary_items,
-        authorizer=Authorizer(settings),
+        authorizer=Authorizer(settings, part.keys),
         hosts=None if settings.checked_hosts is None else AllowedHosts(settings.checked_hosts),
         cross_origin=CrossOrigin(settings.cors_origins) if settings.cors_origins else None,
-        tracing=_create_tracing(settings),
+        tracing=_create_tracing(settings, part.tenant),
+        tenant=part.tenant,
+        context=copy_context() if part.tenant else None,
     )
-    _add_callbacks(state)
-    return state
 
 
 def _add_callbacks(state: ServiceState) -> None:
@@ -191,7 +215,7 @@ def _create_loader(settings: Settings, metrics: Metrics) -> ReleaseLoader:
     )
 
 
-def _create_tracing(settings: Settings) -> "Tracing | None":
+def _create_tracing(settings: Settings, tenant: str | None) -> "Tracing | None":
     if settings.tracing is None:
         return None
     try:
@@ -200,7 +224,7 @@ def _create_tracing(settings: Settings) -> "Tracing | None":
         raise SetupError(
             f"--tracing: {error.name} is not installed; run: pip install 're4[tracing]'"
         ) from error
-    return Tracing(settings.tracing)
+    return Tracing(settings.tracing, tenant)
 
 
 @asynccontextmanager
@@ -235,7 +259,7 @@ def _background_work(state: ServiceState) -> Iterator[tuple[TaskName, Work]]:
     if state.settings.max_cold_start_items:
         yield "new items", state.cold_start_items.watch
     if state.metrics.are_shared:
-        yield "metrics", partial(_poll_metrics, state.metrics)
+        yield "metrics", partial(poll_metrics, state.metrics)
 
 
 async def _watch_canary(state: ServiceState) -> None:
@@ -248,7 +272,7 @@ async def _watch_canary(state: ServiceState) -> None:
         await asyncio.sleep(state.settings.reload_interval_s)
 
 
-async def _poll_metrics(metrics: Metrics) -> None:
+async def poll_metrics(metrics: MetricGroup) -> None:
     """Keep the gauges current for the other workers, which expose them too."""
     try:
         while True:

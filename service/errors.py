@@ -73,6 +73,10 @@ class UnknownItemError(ServiceError):
     """The release in use does not contain the item in the path."""
 
 
+class UnknownTenantError(ServiceError):
+    """No tenant has the name in the path."""
+
+
 class UnauthorizedError(ServiceError):
     """The API key is missing or wrong."""
 
@@ -133,6 +137,7 @@ ERROR_SPECS: dict[type[Exception], ErrorSpec] = {
     ),
     MisdirectedError: ErrorSpec(421, "misdirected"),
     UnknownItemError: ErrorSpec(404, "unknown_item"),
+    UnknownTenantError: ErrorSpec(404, "unknown_tenant"),
     UnauthorizedError: ErrorSpec(401, "unauthorized", (("www-authenticate", "Bearer"),)),
     ForbiddenError: ErrorSpec(403, "forbidden"),
     RateLimitedError: ErrorSpec(429, "rate_limited"),

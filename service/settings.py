@@ -135,6 +135,11 @@ class Settings(EngineSettings, CanarySettings, EventSettings, StoreSettings):
     Commands: python -m service new-key | export-events | settings (with --help for each).
     """
 
+    tenants: Path | None = Field(
+        None,
+        description="TOML file of several shops to serve below /t/NAME/, each with its releases "
+        "and other settings of its own; in place of releases",
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     root_path: RootPath = Field(
         "", description="path that a proxy in front takes off, such as /candidates"
@@ -221,8 +226,20 @@ class Settings(EngineSettings, CanarySettings, EventSettings, StoreSettings):
         "OTEL_EXPORTER_OTLP_ENDPOINT; needs the extra tracing",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _roots_are_in_one_place(cls, given: Any) -> Any:
+        """With a file of tenants, its folder stands for what the process itself stores."""
+        if not given.get("tenants"):
+            return given
+        if given.get("releases"):
+            raise ValueError("--tenants and --releases: both given; the file names the releases")
+        return {**given, "releases": Path(given["tenants"]).parent}
+
     @model_validator(mode="after")
     def _no_anonymous_access_from_outside(self) -> Self:
+        if self.tenants is not None:
+            return self  # of each tenant, that is checked
         if not (self.allow_anonymous or self.keys_file or is_loopback(self.host)):
             raise ValueError(
                 f"--host: {self.host} can be reached from other machines, and no keys are "

@@ -3,7 +3,7 @@
 from ipaddress import IPv6Address, IPv6Network
 from typing import Literal
 
-from service.auth.api_keys import KeyRing, Role
+from service.auth.api_keys import KeyRing, KeyScope, Role
 from service.auth.rate_limit import RateLimit
 from service.errors import ForbiddenError, UnauthorizedError
 from service.settings import Settings
@@ -15,10 +15,10 @@ Permission = Role | Literal["any", "open"]
 
 
 class Authorizer:
-    def __init__(self, settings: Settings) -> None:
-        """Raises SetupError."""
+    def __init__(self, settings: Settings, scope: KeyScope | None = None) -> None:
+        """scope: whose keys count, where there are several tenants. Raises SetupError."""
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
-        self.keys = KeyRing(settings.keys_file, admin_key)
+        self.keys = KeyRing(settings.keys_file, admin_key, scope)
         self._rate = RateLimit(settings.rate_limit) if settings.rate_limit else None
 
     def allows_all(self, permission: Permission) -> bool:

@@ -22,6 +22,7 @@ from service.errors import (
 from service.http.lingering import LingeringTransport
 from service.http.raw_response import response_to
 from service.http.state import ServiceState
+from service.http.tenants import TenantsState
 
 _HEAD_LIMIT_BYTES = 64 * 1024
 _ARRIVAL_TIMEOUT_S = 10.0  # of a head, and of a body that nobody reads
@@ -36,7 +37,7 @@ class ConnectionProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.parser = _Parser(self)
-        self.state: ServiceState = self.config.app.state.service  # type: ignore[union-attr]
+        self.state: ServiceState | TenantsState = self.config.app.state.service  # type: ignore[union-attr]
         self.is_between_requests = True
         self.idle_since = 0.0  # on the loop's clock: since the last response, or the start
         self._in_head = True
@@ -169,17 +170,19 @@ class ConnectionProtocol(HttpToolsProtocol):
 
     def refuse(self, error: ServiceError) -> None:
         """Send the error on the connection, and close it."""
-        response = response_to(error, self.cross_origin_headers())
+        response = response_to(error, self.cross_origin_headers(self.state))
         self.state.metrics.requests.labels("other", to_response(error).status).inc()
         self.transport.write(response)
         self.transport.close()
 
-    def cross_origin_headers(self) -> tuple[tuple[str, str], ...]:
-        """The headers that let a page of the request's origin read the response."""
-        if self.state.cross_origin is None:
+    def cross_origin_headers(
+        self, target: ServiceState | TenantsState
+    ) -> tuple[tuple[str, str], ...]:
+        """The headers that let a page of the request's origin read the target's response."""
+        if target.cross_origin is None:
             return ()
         origin = dict(self.headers or ()).get(b"origin")
-        return self.state.cross_origin.headers_for(origin)
+        return target.cross_origin.headers_for(origin)
 
     def _start_arrival_timer(self) -> None:
         self._arrival_timer = self.loop.call_later(_ARRIVAL_TIMEOUT_S, self._on_late_arrival)

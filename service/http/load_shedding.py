@@ -14,6 +14,7 @@ from service.errors import OverloadedError
 from service.http.direct import DirectProtocol
 from service.http.endpoints.recommend import ROUTE
 from service.http.raw_response import response_to
+from service.http.state import ServiceState
 
 _END_OF_HEAD = b"\r\n\r\n"
 # Limits of the cache of plain heads: how many, and the length of each.
@@ -35,34 +36,38 @@ class SheddingProtocol(DirectProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        metrics = self.state.metrics
-        self._counters = metrics.requests.labels(ROUTE, 503), metrics.rejected_requests["shed"]
-        # plain head -> length of the body that it announces, and the response to it
+        self._only = self.state if isinstance(self.state, ServiceState) else None
         self._plain_heads = self.state.plain_heads
         # With an access log or traces, the middleware must see each request.
         settings = self.state.settings
         self._may_shed = not (settings.access_log or settings.tracing)
-        self._shedding = False
+        self._shedding: ServiceState | None = None  # whose request is being rejected
         self._data = b""
 
     def data_received(self, data: bytes) -> None:
-        if self.is_between_requests and self._can_shed() and self._reject_known_request(data):
+        if self.is_between_requests and self._may_reject() and self._reject_known_request(data):
             return
         self._data = data if self.is_between_requests else b""
         super().data_received(data)
         self._data = b""
 
     def on_head(self) -> None:
-        self._shedding = self._can_shed() and self.is_plain()
-        if not self._shedding:
+        target = self.plain_target()
+        self._shedding = target if target is not None and self._can_shed(target) else None
+        if self._shedding is None:
             super().on_head()
 
-    def _can_shed(self) -> bool:
-        # Counts the server's tasks, not the engine's queue: requests that have just been read are
-        # not in the queue yet.
+    def _may_reject(self) -> bool:
+        """Whether the head of a request is worth looking up."""
+        return bool(self._plain_heads) and (self._only is None or self._can_shed(self._only))
+
+    def _can_shed(self, target: ServiceState) -> bool:
+        # Counts the server's tasks, or the tenant's, not the engine's queue: requests that have
+        # just been read are not in the queue yet.
+        tasks = self.tasks if target.tenant is None else target.tasks
         return (
             self._may_shed
-            and self.state.sheds_load(len(self.tasks))
+            and target.sheds_load(len(tasks))
             and (self.cycle is None or self.cycle.response_complete)
             and not self.transport.lingers  # a connection that closes otherwise reads nothing
         )
@@ -70,36 +75,39 @@ class SheddingProtocol(DirectProtocol):
     def _reject_known_request(self, data: bytes) -> bool:
         """Reject the data if it is exactly one request with a plain head seen before."""
         head, _, body = data.partition(_END_OF_HEAD)
-        length, response = self._plain_heads.get(head, (-1, b""))
-        if length != len(body):
+        known = self._plain_heads.get(head)
+        if known is None:
             return False
-        self._reject(response)
+        length, response, target = known
+        if length != len(body) or not self._can_shed(target):
+            return False
+        self._reject(response, target)
         return True
 
-    def _cache_head(self, response: bytes) -> None:
+    def _cache_head(self, response: bytes, target: ServiceState) -> None:
         """Cache the head of the completed request, if the request arrived alone in one chunk."""
         head, _, body = self._data.partition(_END_OF_HEAD)
         content_length = dict(self.headers).get(b"content-length")
         if 0 < len(head) <= _MAX_CACHED_HEAD_BYTES and content_length == b"%d" % len(body):
             if len(self._plain_heads) >= _MAX_CACHED_HEADS:
                 self._plain_heads.clear()
-            self._plain_heads[head] = len(body), response
+            self._plain_heads[head] = len(body), response, target
 
     def on_body(self, body: bytes) -> None:
-        if not self._shedding:
+        if self._shedding is None:
             super().on_body(body)
 
     def on_end(self) -> None:
-        if not self._shedding:
+        if (target := self._shedding) is None:
             super().on_end()
             return
-        self._shedding = False
-        response = _overloaded(self.cross_origin_headers())
-        self._cache_head(response)
-        self._reject(response)
+        self._shedding = None
+        response = _overloaded(self.cross_origin_headers(target))
+        self._cache_head(response, target)
+        self._reject(response, target)
 
-    def _reject(self, response: bytes) -> None:
+    def _reject(self, response: bytes, target: ServiceState) -> None:
         self.transport.write(response)
-        for counter in self._counters:
-            counter.inc()
+        target.metrics.count_request(ROUTE, 503)
+        target.metrics.rejected_requests["shed"].inc()
         self.idle_since = self.loop.time()

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.request_context import RequestContext, add_request_context
 from service.http.responses import error_response
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import RequestCounts
 
 if TYPE_CHECKING:  # needs the extra `tracing`
     from service.telemetry.tracing import Tracing
@@ -20,7 +20,7 @@ class RequestMiddleware:
     """Pure ASGI: starlette's middleware base class takes half as long as all other work."""
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, access_log: bool, tracing: "Tracing | None"
+        self, app: ASGIApp, metrics: RequestCounts, access_log: bool, tracing: "Tracing | None"
     ) -> None:
         self._app = app
         self._metrics = metrics

@@ -22,7 +22,7 @@ from service.http.schemas.canary import CanaryReport
 from service.http.schemas.common import ErrorBody
 from service.http.schemas.histories import Accepted, Forgotten, History
 from service.http.schemas.items import SimilarItems
-from service.http.schemas.operations import Alive, Ready, ReleaseState, Reloaded
+from service.http.schemas.operations import Alive, Ready, ReleaseState, Reloaded, TenantsReady
 from service.http.schemas.recommend import Recommendations, RecommendedBatch
 from service.settings import Settings
 
@@ -74,6 +74,13 @@ def add_routes(app: FastAPI, settings: Settings) -> None:
     if settings.has_admin:
         _add(app, "POST /admin/reload", operations.reload, Reloaded, "admin", 409, 503)
     _add_metrics(app, "open" if settings.allow_anonymous_metrics else "any")
+
+
+def add_process_routes(app: FastAPI, metrics: Permission) -> None:
+    """Of a process that serves several tenants. metrics: what those of all of them require."""
+    _add(app, "GET /livez", operations.livez, Alive, "open")
+    _add(app, "GET /readyz", operations.tenants_readyz, TenantsReady, "open", 503)
+    _add_metrics(app, metrics)
 
 
 def _add(

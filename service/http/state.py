@@ -1,10 +1,14 @@
 """The state of the running service, as the endpoints access it."""
 
+import asyncio
+from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.requests import Request
 
+from index.release.errors import ReleaseError
 from service.auth.authorization import Authorizer
 from service.http.cross_origin import CrossOrigin
 from service.http.host_check import AllowedHosts
@@ -25,9 +29,17 @@ if TYPE_CHECKING:  # needs the extra `tracing`
     from service.telemetry.tracing import Tracing
 
 
+# A plain head -> length of the body that it announces, the response, and who would answer.
+PlainHeads: TypeAlias = "dict[bytes, tuple[int, bytes, ServiceState]]"
+
+
 @dataclass
 class ServiceState:
-    """The components that the endpoints use, created once for each app."""
+    """The components that the endpoints use, created once for each app.
+
+    parts: by the path under which it is served, whose requests arrive at the connections; a
+    single service is all of them. See service.http.tenants for several.
+    """
 
     settings: Settings
     metrics: Metrics
@@ -46,8 +58,21 @@ class ServiceState:
     cross_origin: CrossOrigin | None = None
     tracing: "Tracing | None" = None
     draining: bool = False
-    # For load shedding: a plain head -> length of the body that it announces, and the response.
-    plain_heads: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
+    # For load shedding: what is known of the heads of plain requests.
+    plain_heads: PlainHeads = field(default_factory=dict)
+    # Of several in one process: name, requests under way, and the context that names it in the log.
+    tenant: str | None = None
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    context: Context | None = None
+
+    def __post_init__(self) -> None:
+        self.parts = {b"": self}
+
+    async def load(self) -> bool:
+        """Try to load a release, unless one is there; whether requests can be answered."""
+        with suppress(ReleaseError):  # logged, and kept by the loader
+            await self.live.refresh()
+        return self.live.release is not None
 
     async def check(self) -> None:
         """Raises SetupError if the service cannot be used with its settings."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,6 +133,7 @@ class ReleaseLoader:
         """
         return await asyncio.get_running_loop().run_in_executor(
             self._executor,
+            copy_context().run,  # for the tenant in the log
             _open_and_warm_up,
             release_folder(self._root, release_id),
             self._device,

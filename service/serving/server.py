@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from socket import socket
 from threading import current_thread, main_thread
 from types import FrameType
@@ -16,9 +16,7 @@ from typing import Protocol
 import uvicorn
 from fastapi import FastAPI
 
-from index.release.errors import ReleaseError
 from service.serving.address import address_refused, listening_socket
-from service.serving.release_loader import ReleaseLoader
 from service.settings import Settings, check_root
 
 # Longer than the minute for which proxies keep their connections: else one is closed just as it is
@@ -45,8 +43,9 @@ class DrainingService(Protocol):
 
     draining: bool
 
-    @property
-    def live(self) -> ReleaseLoader: ...
+    async def load(self) -> bool:
+        """Try to load what is not loaded yet; whether requests can be answered."""
+        ...
 
     async def check(self) -> None:
         """Raises SetupError if the service cannot be used with its settings."""
@@ -66,7 +65,8 @@ def serve(
     Raises EmbeddedRedisError for a folder that cannot hold an embedded Redis, SetupError for other
     settings that cannot be used.
     """
-    check_root(settings.releases)
+    if settings.tenants is None:
+        check_root(settings.releases)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(*gc.get_threshold()[:2], _FULL_COLLECTION_AFTER)
     DrainingServer(create_app(settings), settings, protocol, wait_for_release).run()
@@ -131,10 +131,7 @@ class DrainingServer(uvicorn.Server):
             raise address_refused(host, port, error) from error
 
     async def _load(self) -> None:
-        live = self._service.live
-        while live.release is None and not self.should_exit:
-            with suppress(ReleaseError):  # logged, and kept by the loader
-                await live.refresh()
+        while not self.should_exit and not await self._service.load():
             await asyncio.sleep(_LOAD_RETRY_S)
 
     def _on_orphaned(self, sentinel: int) -> None:

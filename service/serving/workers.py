@@ -53,7 +53,8 @@ def supervise(settings: Settings, serve: Serve) -> None:
 
     Raises EmbeddedRedisError or SetupError.
     """
-    check_root(settings.releases)  # before a Redis is started there
+    if settings.tenants is None:
+        check_root(settings.releases)  # before a Redis is started there
     with (
         _reserved_port(settings.host, settings.port) as port,
         _metrics_folder(),

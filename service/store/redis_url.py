@@ -88,13 +88,18 @@ class Standalone:
 
 
 class Embedded(Standalone):
-    """A server that runs as long as the service does, and is restarted if it ends."""
+    """A server that runs as long as it has clients, and is restarted if it ends."""
 
     def __init__(self, redis: EmbeddedRedis) -> None:
         path = str(redis.socket)
         super().__init__({"connection_class": UnixDomainSocketConnection, "path": path})
         self._redis = redis
+        self._clients = 0
         self._start_lock = asyncio.Lock()
+
+    def client(self, **options: Any) -> Client:
+        self._clients += 1
+        return super().client(**options)
 
     async def recover(self, client: Client) -> None:
         async with self._start_lock:
@@ -102,7 +107,9 @@ class Embedded(Standalone):
 
     async def close(self, client: Client) -> None:
         await super().close(client)
-        await asyncio.to_thread(self._redis.stop)
+        self._clients -= 1
+        if self._clients == 0:
+            await asyncio.to_thread(self._redis.stop)
 
 
 class SentinelMaster:

@@ -6,6 +6,9 @@ A log that nobody reads stops nothing: lines are dropped then, and counted.
 import json
 import logging
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +16,9 @@ from service.telemetry.output import LineWriter
 
 _STDERR = 2
 _DRAIN_S = 1.0  # at the end of the process
+
+# Whose work the current task or thread does, in a process that serves several.
+_TENANT: ContextVar[str | None] = ContextVar("tenant", default=None)
 
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
@@ -30,6 +36,8 @@ class _JsonFormatter(logging.Formatter):
             "process": record.process,
             "event": record.getMessage(),
         }
+        if (tenant := _TENANT.get()) is not None:
+            entry["tenant"] = tenant
         entry |= {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
         if record.exc_info and record.exc_info[0]:
             # Without the exception's message: it may quote what a client sent.
@@ -39,6 +47,16 @@ class _JsonFormatter(logging.Formatter):
                 for frame in traceback.extract_tb(record.exc_info[2])
             ]
         return json.dumps(entry, default=str)
+
+
+@contextmanager
+def logged_as(tenant: str | None) -> Iterator[None]:
+    """Each line names the tenant, also those of tasks that are created inside."""
+    token = _TENANT.set(tenant)
+    try:
+        yield
+    finally:
+        _TENANT.reset(token)
 
 
 class _Handler(logging.StreamHandler[LineWriter]):

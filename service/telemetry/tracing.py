@@ -42,8 +42,10 @@ class TracedRequest(Protocol):
 class Tracing:
     """Creates the spans after the response is sent, so that tracing delays no response."""
 
-    def __init__(self, exporter: Literal["otlp", "console"]) -> None:
-        resource = Resource.create({"service.name": _SERVICE})
+    def __init__(self, exporter: Literal["otlp", "console"], tenant: str | None = None) -> None:
+        """tenant: of several in this process, an attribute of all its spans."""
+        attributes = {"service.name": _SERVICE} | ({"tenant": tenant} if tenant else {})
+        resource = Resource.create(attributes)
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._stdout = LineWriter(_STDOUT)
         self._provider.add_span_processor(_processor(exporter, self._stdout))

@@ -41,8 +41,12 @@ def write_release(
     items: int = ITEMS,
     dim: int = DIM,
     encoder_name: str = "re4",
+    item_name: str = "item",
 ) -> Path:
-    """Write <root>/releases/<id> with vectors and weights drawn with the seed."""
+    """Write <root>/releases/<id> with vectors and weights drawn with the seed.
+
+    item_name: what the ids begin with.
+    """
     folder = root / RELEASES / release_id
     generator = np.random.default_rng(seed)
     vectors = generator.standard_normal((items + 1, dim), dtype=np.float32)
@@ -50,7 +54,7 @@ def write_release(
     arguments: dict[str, bool | int | float | str] = {"dim": dim, **_more(encoder_name, items)}
     torch.manual_seed(seed)
     encoder = build_encoder(encoder_name, arguments).eval()
-    catalog = _catalog(items)
+    catalog = _catalog(items, item_name)
     interests = generator.standard_normal((4, encoder.interests, dim), dtype=np.float32)
     files = dict(write_parts(folder, encoder, vectors, catalog, interests))
     index = build_index(vectors, SPECS[kind])
@@ -96,10 +100,10 @@ def histories(generator: np.random.Generator, count: int, items: int = ITEMS) ->
     ]
 
 
-def _catalog(items: int) -> Catalog:
+def _catalog(items: int, name: str) -> Catalog:
     rows = range(1, items + 1)
     return Catalog(
-        ids=[f"item-{row}" for row in rows],
+        ids=[f"{name}-{row}" for row in rows],
         popularity=np.arange(items, 0, -1),
         categories=[f"category-{row % CATEGORIES}" for row in rows],
         titles=[f"Title of item {row}" for row in rows],

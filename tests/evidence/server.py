@@ -78,7 +78,7 @@ class Server:
         return self._process.poll() is None
 
     def wait_until_ready(self) -> None:
-        with httpx.Client(base_url=self.url) as client:
+        with httpx.Client(base_url=self.url, timeout=PATIENCE_S) as client:
             self.wait(lambda: client.get("/readyz").status_code == 200)
 
     def wait(self, until: Callable[[], T | None]) -> T:

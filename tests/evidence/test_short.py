@@ -82,6 +82,12 @@ def test_a_worse_canary_is_aborted_and_an_equal_one_is_not() -> None:
     assert min(summary["live"][0]["users"].values()) > 100
 
 
+def test_no_shop_sees_what_is_anothers() -> None:
+    summary = run("tenants.py", "--requests", "1000", "--shops", "3", "--workers", "1")
+    assert len(summary["by_shop"]) == 3
+    assert min(summary["actions"].values()) > 0
+
+
 @pytest.mark.parametrize("kernel", ["native-avx2", "int8-fbgemm", "float32"])
 def test_filtered_answers_are_the_oracles_with_each_kernel(kernel: str) -> None:
     if not is_exact(next(each for each in KERNELS if each.name == kernel)):

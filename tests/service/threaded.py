@@ -4,6 +4,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fastapi import FastAPI
+
 from service.app import create_app
 from service.http.load_shedding import SheddingProtocol
 from service.serving.server import DrainingServer
@@ -11,8 +13,8 @@ from service.settings import Settings
 
 
 @contextmanager
-def served_in_a_thread(settings: Settings) -> Iterator[DrainingServer]:
-    server = DrainingServer(create_app(settings), settings, SheddingProtocol)
+def served_in_a_thread(settings: Settings, app: FastAPI | None = None) -> Iterator[DrainingServer]:
+    server = DrainingServer(app or create_app(settings), settings, SheddingProtocol)
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

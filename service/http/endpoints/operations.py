@@ -9,6 +9,7 @@ from index.release.reading import Release
 from service.errors import NotReadyError
 from service.http.responses import json_response
 from service.http.state import state_of
+from service.http.tenants import TenantsState
 from service.serving.canary import CanaryFailure, LoadedCanary
 from service.serving.release_loader import LoadFailure, ReleaseLoader
 
@@ -39,6 +40,21 @@ async def readyz(request: Request) -> Response:
     if failing:
         content["failing"] = failing
     return json_response(content)
+
+
+async def tenants_readyz(request: Request) -> Response:
+    """Whether to send requests to a process with several tenants; each has a readyz of its own.
+
+    One tenant without a release keeps the others from nothing.
+    """
+    state: TenantsState = request.app.state.service
+    if state.draining:
+        raise NotReadyError("server: shutting down; send requests elsewhere")
+    if state.ready == 0 or state.is_loading:
+        raise NotReadyError("releases: being loaded; try again in a moment, or see the log")
+    return json_response(
+        {"status": "ready", "ready_tenants": state.ready, "tenants": len(state.tenants)}
+    )
 
 
 async def metrics(request: Request) -> Response:

@@ -24,6 +24,16 @@ class Ready(Output):
     )
 
 
+class TenantsReady(Output):
+    """Of a process that serves several tenants."""
+
+    model_config = example(status="ready", ready_tenants=3, tenants=3)
+
+    status: Literal["ready"] = "ready"
+    ready_tenants: int = Field(description="how many have a release")
+    tenants: int
+
+
 class ReloadFailure(Output):
     """The last attempt to load the release that `current` names, if it failed."""
 

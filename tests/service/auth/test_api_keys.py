@@ -96,7 +96,7 @@ def test_keys_are_rotated_while_the_service_runs(
     file, clock = tmp_path / "keys", Clock()
     old, new = new_key(), new_key()
     write(file, key_line(old, ["read"]))
-    ring = KeyRing(file, None, clock)
+    ring = KeyRing(file, None, clock=clock)
 
     def works(key: str) -> bool:
         clock.now += 2
