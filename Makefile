@@ -98,6 +98,9 @@ evidence-fuzz: $(VENV)/installed  ## 100,000 requests generated from the OpenAPI
 evidence-growth: $(VENV)/installed  ## build, load, serve and search ten thousand to ten million items (ITEMS=... for other numbers)
 	$(PY) tests/evidence/growth.py $(if $(ITEMS),--items $(ITEMS))
 
+evidence-impressions: $(VENV)/installed  ## 100,000 requests for pages and with caps under load: nothing repeated, no cap exceeded
+	$(PY) tests/evidence/impressions.py
+
 evidence-large-logs: $(VENV)/installed  ## time and memory of logs of 1, 10 and 100 million rows, by both engines (ROWS=... for other numbers)
 	$(PY) tests/evidence/large_logs.py $(if $(ROWS),--rows $(ROWS))
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
-Effect = Literal["history", "exclude", "undo", "none"]
+Effect = Literal["history", "exclude", "undo", "shown", "none"]
 EFFECTS: tuple[Effect, ...] = get_args(Effect)
-DEFAULT_EFFECTS = "dislike=exclude,impression=none,return=undo"
+DEFAULT_EFFECTS = "dislike=exclude,impression=shown,return=undo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,8 @@ class EventKinds:
     """The effect of each kind; a kind that is not named, and an event without one, has `history`.
 
     history: the item joins the history. exclude: it does not, and is left out of answers.
-    undo: the newest entry of the item leaves the history. none: nothing happens.
+    undo: the newest entry of the item leaves the history. shown: the item was shown to the user,
+    which counts for caps on that. none: nothing happens.
     """
 
     effects: Mapping[str, Effect]

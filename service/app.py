@@ -46,6 +46,7 @@ from service.store.availability import ItemAvailability
 from service.store.circuit_breaker import CircuitBreaker
 from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
+from service.store.impressions import Impressions
 from service.store.live_quality import LiveQuality
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.store.redis_url import Deployment
@@ -144,9 +145,7 @@ def _create_state(settings: Settings, part: Part) -> ServiceState:
     engine = Engine(
         live,
         metrics,
-        settings.max_queue_size,
-        settings.max_batch_size,
-        settings.deadline_ms / 1000,
+        *_queue_limits(settings),
         availability.withdrawn_rows,
         lambda release: cold_start_items.delta(release) or canary_items.delta(release),
         lambda: canary.release,
@@ -161,6 +160,7 @@ def _create_state(settings: Settings, part: Part) -> ServiceState:
         engine=engine,
         redis=redis,
         histories=histories,
+        impressions=Impressions(redis, settings),
         availability=availability,
         cold_start_items=cold_start_items,
         canary_items=canary_items,
@@ -171,6 +171,11 @@ def _create_state(settings: Settings, part: Part) -> ServiceState:
         tenant=part.tenant,
         context=copy_context() if part.tenant else None,
     )
+
+
+def _queue_limits(settings: Settings) -> tuple[int, int, float]:
+    """Requests in the queue and in a batch, and seconds until a deadline."""
+    return settings.max_queue_size, settings.max_batch_size, settings.deadline_ms / 1000
 
 
 def _add_callbacks(state: ServiceState) -> None:

@@ -12,7 +12,8 @@ class EventSettings(BaseModel):
     event_effects: EventEffects = Field(
         DEFAULT_EFFECTS,
         description="what events of each kind do: history: the item joins it; exclude: it is only "
-        "left out of answers; undo: its newest entry leaves the history; none. Kinds that are not "
+        "left out of answers; undo: its newest entry leaves the history; shown: it counts for "
+        "frequency caps; none. Kinds that are not "
         "named keep these, and all others join the history",
     )
     keep_repeats: bool = Field(
@@ -32,6 +33,22 @@ class EventSettings(BaseModel):
         le=100_000,
         description="newest items kept for each user, by kind of event, to be left out of answers "
         "even when they have left the history; 0 keeps none",
+    )
+    shown_max_items: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="items of which impressions are kept for each user, about those shown last; "
+        "others count as never shown",
+    )
+    shown_ttl_days: float = Field(
+        30, gt=0, le=36_500, description="days after its last impression until a user's expire"
+    )
+    cursor_ttl_minutes: float = Field(
+        60, gt=0, le=525_600, description="minutes after its last page until a cursor expires"
+    )
+    cursor_max_items: int = Field(
+        5000, ge=1, le=100_000, description="items on all pages of a cursor, at most one page more"
     )
     allowed_lateness_hours: float = Field(
         720,

@@ -42,6 +42,7 @@ from service.http.schemas.items import SimilarItems
 from service.http.schemas.operations import Ready, ReleaseState, Reloaded
 from service.http.schemas.recommend import Recommendations, RecommendedBatch, RecommendRequest
 from service.http.schemas.seen import SeenFilter
+from service.http.schemas.shown import FrequencyCap
 from service.store.events import Event
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "ConflictError",
     "Event",
     "ForbiddenError",
+    "FrequencyCap",
     "InvalidRequestError",
     "NotFoundError",
     "RateLimitedError",

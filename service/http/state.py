@@ -22,6 +22,7 @@ from service.settings import Settings
 from service.store.availability import ItemAvailability
 from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
+from service.store.impressions import Impressions
 from service.store.redis_client import ResilientRedis
 from service.telemetry.metrics import Metrics
 
@@ -50,6 +51,7 @@ class ServiceState:
     engine: Engine
     redis: ResilientRedis
     histories: HistoryStore
+    impressions: Impressions
     availability: ItemAvailability
     cold_start_items: ColdStartItems
     canary_items: ColdStartItems

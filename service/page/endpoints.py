@@ -16,7 +16,7 @@ from index.release.publish import rollback
 from index.release.reading import Release
 from index.retrieval.catalog import PADDING
 from index.retrieval.search import Timings
-from service.http.endpoints.recommend import query_of
+from service.http.queries import Stored, query_of
 from service.http.recommendations import recommendations
 from service.http.responses import json_response
 from service.http.schemas.seen import seen_to_read
@@ -93,14 +93,14 @@ async def compare(request: Request, body: Compared) -> Response:
     """The answer of another release, which is loaded for it; history and filters as given."""
     state, wanted = state_of(request), body.request
     release, _ = await _shown(request).of(body.release)
-    history, seen = wanted.sequence or [], list[str]()
+    stored = Stored(wanted.sequence or [])
     if wanted.user_id is not None:
         to_read = seen_to_read(wanted.exclude_seen)
-        stored, seen = await state.histories.read_with_seen(wanted.user_id, to_read)
-        history = [*stored, *history]
+        user = await state.histories.read_user(wanted.user_id, to_read)
+        stored = Stored([*user.history, *stored.history], user.seen)
     timings = Timings()
     withdrawn = frozenset(release.retriever.catalog.rows(state.availability.withdrawn)) - {PADDING}
-    [answer] = release.retriever.recommend([query_of(wanted, history, seen)], timings, withdrawn)
+    [answer] = release.retriever.recommend([query_of(wanted, stored)], timings, withdrawn)
     result = QueryResult(answer, release, timings, 0.0)
     return json_response(recommendations(result, wanted.explain, degraded=False))
 

@@ -4,9 +4,9 @@ FOLDER/date=YYYY-MM-DD/PARTITION_FIRST_LAST.parquet
 
 The date is that of the events' timestamps, in UTC. FIRST and LAST are the ids of the first and last
 entry of the partition's stream in the file; within a date, the order of the names is that of the
-stream for each user. Columns: user_id, item_id, timestamp (Unix seconds), event, event_id, and
-entry, the id of the stream's entry. Where event is `forget`, and item_id null, a user was
-forgotten: see service/store/histories.py.
+stream for each user. Columns: user_id, item_id, timestamp (Unix seconds), event, event_id, entry,
+the id of the stream's entry, and impression_id, which files of earlier versions lack. Where event
+is `forget`, and item_id null, a user was forgotten: see service/store/histories.py.
 """
 
 import math
@@ -37,6 +37,7 @@ _SCHEMA = pa.schema(
         ("event", pa.string()),
         ("event_id", pa.string()),
         ("entry", pa.string()),
+        ("impression_id", pa.string()),
     ]
 )
 
@@ -54,6 +55,7 @@ class EventRow(NamedTuple):
     event: str | None
     event_id: str | None
     entry: str
+    impression_id: str | None = None
 
     @property
     def date(self) -> str:
@@ -76,6 +78,7 @@ def parse_entry(entry: bytes, fields: dict[bytes, bytes]) -> EventRow | None:
             texts.get("event"),
             texts.get("event_id"),
             entry.decode(),
+            texts.get("impression_id"),
         )
     except (KeyError, ValueError):
         return None
@@ -224,5 +227,8 @@ def _read_columns(path: Path, columns: list[str]) -> pa.Table:
 
 def _read_rows(path: Path) -> Iterator[EventRow]:
     table = _read_columns(path, _SCHEMA.names)
-    columns = [table[name].to_pylist() for name in _SCHEMA.names]
+    columns = [
+        table[name].to_pylist() if name in table.column_names else [None] * len(table)
+        for name in _SCHEMA.names
+    ]
     return map(EventRow._make, zip(*columns, strict=True))

@@ -115,3 +115,6 @@ class Event(BaseModel):
         description="the client's own id, apart for each user; an event that is sent again with it "
         "is not taken twice",
     )
+    impression_id: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")] | None = Field(
+        None, description="the answer that showed the item, by its impression_id"
+    )

@@ -3,13 +3,15 @@
 Keys by partition of the users, see service.store.keys; re4 is the setting redis-prefix:
 
 re4:{N}:events         stream of the partition's events, capped: user_id, item_id, timestamp (Unix
-                       seconds), and event and event_id where given; until exported
+                       seconds), and event, event_id and impression_id where given; until exported
 re4:{N}:waiting        number of entries that were added and not exported, dropped ones included
 re4:{N}:history:USER   list of item ids in order of their events' time, newest last; capped, and
                        expired after history-ttl-days without an event
 re4:{N}:times:USER     list of these times, in Unix seconds; 0 if unknown
 re4:{N}:met:USER       sorted set of the items of all events that have an effect, by their kind, see
                        service.store.seen_items; capped, and expired like the history
+re4:{N}:beyond:USER    exists if items were met that the history does not have; expired like it
+re4:{N}:shown:USER     what the user was shown, see service.store.shown_items
 re4:{N}:seen:USER      sorted set of the ids of the user's events by time of arrival, for
                        event-dedup-ttl-hours: an event whose id is in it is a duplicate
 re4:{N}:forgotten:USER when the user was last forgotten, in whole Unix seconds, for as long: an
@@ -29,23 +31,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.events import FORGET, Event
-from service.store.history_scripts import APPEND
+from service.store.history_scripts import APPEND, READ
 from service.store.history_scripts import FORGET as FORGET_USER
 from service.store.keys import PARTITIONS
 from service.store.redis_client import UNAVAILABLE, ResilientRedis
 from service.store.redis_url import Client
-from service.store.seen_items import SeenItems
+from service.store.seen_items import ALL_SEEN, SeenItems
+from service.store.shown_items import ShownCap
 from service.telemetry.metrics import Metrics
 
-_APPEND_KEYS = ("events", "waiting", "history", "times", "seen", "forgotten", "met")
-_FORGET_KEYS = ("events", "waiting", "history", "times", "met", "forgotten")
+_APPEND_KEYS = (
+    "events",
+    "waiting",
+    "history",
+    "times",
+    "seen",
+    "forgotten",
+    "met",
+    "beyond",
+    "shown",
+)
+_FORGET_KEYS = ("events", "waiting", "history", "times", "met", "beyond", "shown", "forgotten")
+_READ_KEYS = ("history", "met", "beyond", "shown")
 _APPEND_COUNTS = 4  # in the script's reply
 _MAX_READS = 64  # in one round trip
 _MAX_EVENTS = 100  # in one round trip: they block the server for a few milliseconds
@@ -68,6 +82,15 @@ class Appended:
     outdated: int = 0
 
 
+class StoredUser(NamedTuple):
+    """history: the newest items, newest last. seen, shown: the items that were asked for, in no
+    order."""
+
+    history: list[str]
+    seen: list[str]
+    shown: list[str]
+
+
 class HistoryStore:
     """Histories and events; every method raises HistoryUnavailableError, after the timeout at most.
 
@@ -84,29 +107,37 @@ class HistoryStore:
         self._stream_length = math.ceil(settings.event_stream_max_length / PARTITIONS)
         self._seen_items = settings.seen_max_items
         self._folds = int(not settings.keep_repeats)
+        self._shown_limits = settings.shown_max_items, math.ceil(settings.shown_ttl_days * 86_400)
         self._kinds = settings.event_kinds
         self._pending: deque[_PendingRead] = deque()
         self._readers = 0
 
     async def read(self, user_id: str) -> list[str]:
         """The user's newest items, newest last; none for an unknown user."""
-        return (await self.read_with_seen(user_id, None))[0]
+        return (await self.read_user(user_id)).history
 
-    async def read_with_seen(
-        self, user_id: str, seen: SeenItems | None
-    ) -> tuple[list[str], list[str]]:
-        """As read; and the wanted of the items that the user has met, in no order."""
+    async def read_user(
+        self, user_id: str, seen: SeenItems | None = None, cap: ShownCap | None = None
+    ) -> StoredUser:
+        """The history, and what else is wanted, in the same round trip.
+
+        seen: of ALL_SEEN, those that the history has may be left out.
+        """
         self._redis.admit()
         loop = asyncio.get_running_loop()
-        read = _PendingRead(user_id, seen, loop.create_future())
+        read = _PendingRead(user_id, seen, cap, loop.create_future())
         self._pending.append(read)
         if not self._readers:
             self._start_reader()
         elif len(self._pending) == 1:
             loop.call_later(_MAX_QUEUE_SHARE * self._redis.timeout_s, self._start_another_reader)
-        items, *members = await read.replies
+        items, *others = await read.replies
         history = [item.decode("utf-8", "replace") for item in items]
-        return history, [] if seen is None else seen.items(members[0])
+        return StoredUser(
+            history,
+            [] if seen is None else seen.items(others.pop(0)),
+            [] if cap is None else cap.reached(others.pop(0)),
+        )
 
     async def append(self, events: Sequence[Event]) -> Appended:
         """Add the events to their users' histories and to the stream, in batches.
@@ -142,8 +173,8 @@ class HistoryStore:
             # A microsecond apart: whoever orders them by time has them as they came.
             at = now + place * 1e-6 if event.timestamp is None else min(event.timestamp, now)
             kind, effect = event.event or "", self._kinds.effect(event.event)
-            fields = (event.user_id, event.item_id, at, kind, event.event_id or "", effect)
-            fields_of[event.user_id] += fields
+            ids = event.event_id or "", event.impression_id or ""
+            fields_of[event.user_id] += (event.user_id, event.item_id, at, kind, *ids, effect)
         limits = (
             now,
             self._max_length,
@@ -153,6 +184,7 @@ class HistoryStore:
             self._stream_length,
             self._seen_items,
             self._folds,
+            *self._shown_limits,
         )
         pipeline = client.pipeline(transaction=False)
         for user_id, arguments in fields_of.items():
@@ -204,20 +236,25 @@ class HistoryStore:
         """The replies to each read, or the error of one of them."""
         pipeline = client.pipeline(transaction=False)
         for read in batch:
-            history, met = self._keys_of(read.user_id, ("history", "met"))
-            pipeline.lrange(history, -self._max_length, -1)
-            if read.seen is not None:
+            history, met, beyond, shown = self._keys_of(read.user_id, _READ_KEYS)
+            if read.is_plain:
+                pipeline.eval(READ, 3, history, met, beyond, self._max_length)
+            else:
+                pipeline.lrange(history, -self._max_length, -1)
+            if read.seen is not None and not read.is_plain:
                 pipeline.zrangebyscore(met, read.seen.since, "+inf")
+            if read.cap is not None:
+                pipeline.hgetall(shown)
         replies = await pipeline.execute(raise_on_error=False)
         for reply in replies:
             if isinstance(reply, RedisError) and not isinstance(reply, ResponseError):
                 raise reply  # a Cluster's pipeline does not raise it, unlike that of one server
-            if not isinstance(reply, list | ResponseError):
-                raise InvalidResponse("not a list, as a history must be")
+            if not isinstance(reply, list | dict | ResponseError):
+                raise InvalidResponse("neither a list, as a history must be, nor a hash")
         remaining = iter(replies)
-        return [_of_one_read(list(islice(remaining, 1 + (r.seen is not None)))) for r in batch]
+        return [_of_one_read(read, [*islice(remaining, read.size)]) for read in batch]
 
-    def _resolve(self, read: "_PendingRead", reply: list[list[bytes]] | Exception) -> None:
+    def _resolve(self, read: "_PendingRead", reply: list[Any] | Exception) -> None:
         if read.replies.done():
             return  # the caller was cancelled
         if isinstance(reply, ResponseError):
@@ -232,15 +269,28 @@ class HistoryStore:
 
 @dataclass(frozen=True, slots=True)
 class _PendingRead:
-    """replies: the history, and the members of the sorted set if they are wanted."""
+    """replies: the history; the members of the sorted set, and the hash, if they are wanted."""
 
     user_id: str
     seen: SeenItems | None
-    replies: asyncio.Future[list[list[bytes]]]
+    cap: ShownCap | None
+    replies: asyncio.Future[list[Any]]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether one script reads both history and members."""
+        return self.seen == ALL_SEEN
+
+    @property
+    def size(self) -> int:
+        """Number of commands."""
+        members_apart = self.seen is not None and not self.is_plain
+        return 1 + members_apart + (self.cap is not None)
 
 
-def _of_one_read(
-    replies: list[list[bytes] | ResponseError],
-) -> list[list[bytes] | ResponseError] | ResponseError:
-    """The replies, or the first error among them."""
-    return next((reply for reply in replies if isinstance(reply, ResponseError)), replies)
+def _of_one_read(read: _PendingRead, replies: list[Any]) -> list[Any] | ResponseError:
+    """History, members and hash as they are wanted, or the first error among the replies."""
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            return reply
+    return [*replies[0], *replies[1:]] if read.is_plain else replies

@@ -7,21 +7,24 @@ What an event does is its effect, see index.event_kinds. An event undoes what is
 and only what has arrived.
 """
 
-# KEYS: events, waiting, history, times, seen, forgotten, met. ARGV: now, history-max-length,
-# seconds of history-ttl, of event-dedup-ttl and of allowed-lateness, length of the stream,
-# seen-max-items, 1 if repeats are folded; then for each event user, item, timestamp, event,
-# event_id, effect. Returns the counts of accepted, duplicate, outdated and late events. A late one
-# is accepted, but not in the history.
+from service.store.shown_items import NOTE_SHOWN
+
+# KEYS: events, waiting, history, times, seen, forgotten, met, beyond, shown. ARGV: now,
+# history-max-length, seconds of history-ttl, of event-dedup-ttl and of allowed-lateness, length of
+# the stream, seen-max-items, 1 if repeats are folded, shown-max-items, seconds of shown-ttl; then
+# for each event user, item, timestamp, event, event_id, impression_id, effect. Returns the counts
+# of accepted, duplicate, outdated and late events. A late one is accepted, but not in the history.
 #
 # The first write is one that a full Redis rejects, and with it the whole script. The lists are read
 # only for an event that is not the newest; then they are written anew.
-APPEND = """
-local stream, waiting, history, times, seen, forgotten, met = unpack(KEYS)
+_APPEND = """
+local stream, waiting, history, times, seen, forgotten, met, beyond, shown = unpack(KEYS)
 local now, max_length, history_ttl_s, dedup_ttl_s, lateness_s, stream_length = unpack(ARGV, 1, 6)
 local seen_items, folds = tonumber(ARGV[7]), ARGV[8] == '1'
+local shown_items, shown_ttl_s = tonumber(ARGV[9]), ARGV[10]
 local since = tonumber(redis.call('GET', forgotten) or 0)
 local accepted, duplicates, outdated, late = 0, 0, 0, 0
-local items, moments, newest, last
+local items, moments, newest, last, has_shown, is_beyond
 
 local function align()
   for _ = redis.call('LLEN', times) + 1, redis.call('LLEN', history) do
@@ -68,6 +71,7 @@ local function add(item, timestamp)
   open()
   if at < newest - lateness_s then
     late = late + 1
+    is_beyond = true
   elseif at < newest or items then
     insert(item, timestamp, at)
   elseif folds and last == item then
@@ -108,15 +112,15 @@ local function meet(item, kind, timestamp)
   end
 end
 
-for i = 9, #ARGV, 6 do
-  local user, item, timestamp, event, id, effect = unpack(ARGV, i, i + 5)
+for i = 11, #ARGV, 7 do
+  local user, item, timestamp, event, id, impression, effect = unpack(ARGV, i, i + 6)
   if tonumber(timestamp) < since then
     outdated = outdated + 1
   elseif id ~= '' and redis.call('ZSCORE', seen, id) then
     duplicates = duplicates + 1
   else
     local entry = {'user_id', user, 'item_id', item, 'timestamp', timestamp}
-    for name, value in pairs({event = event, event_id = id}) do
+    for name, value in pairs({event = event, event_id = id, impression_id = impression}) do
       if value ~= '' then
         entry[#entry + 1] = name
         entry[#entry + 1] = value
@@ -127,9 +131,13 @@ for i = 9, #ARGV, 6 do
       add(item, timestamp)
     elseif effect == 'undo' then
       undo(item, timestamp)
+    elseif effect == 'shown' then
+      note_shown(shown, item, impression, timestamp, false, 0)
+      has_shown = true
     end
-    if effect ~= 'none' and seen_items > 0 then
+    if effect ~= 'shown' and effect ~= 'none' and seen_items > 0 then
       meet(item, event, timestamp)
+      is_beyond = is_beyond or effect ~= 'history'
     end
     if id ~= '' then
       redis.call('ZADD', seen, now, id)
@@ -137,7 +145,9 @@ for i = 9, #ARGV, 6 do
     accepted = accepted + 1
   end
 end
+is_beyond = is_beyond or redis.call('LLEN', history) > tonumber(max_length)
 if items then
+  is_beyond = is_beyond or #items > tonumber(max_length)
   redis.call('DEL', history, times)
   for position = math.max(1, #items - max_length + 1), #items do
     redis.call('RPUSH', history, items[position])
@@ -149,26 +159,46 @@ for _, list in ipairs({history, times}) do
   redis.call('LTRIM', list, -max_length, -1)
   redis.call('EXPIRE', list, history_ttl_s)
 end
+if has_shown then
+  trim_shown(shown, shown_items, shown_ttl_s)
+end
 redis.call('ZREMRANGEBYRANK', met, 0, -seen_items - 1)
 redis.call('EXPIRE', met, history_ttl_s)
+if is_beyond then
+  redis.call('SET', beyond, 1)
+end
+redis.call('EXPIRE', beyond, history_ttl_s)
 redis.call('ZREMRANGEBYSCORE', seen, '-inf', '(' .. (now - dedup_ttl_s))
 redis.call('EXPIRE', seen, dedup_ttl_s)
 return {accepted, duplicates, outdated, late}
 """
+APPEND = NOTE_SHOWN + _APPEND
 
-# KEYS: events, waiting, history, times, met, forgotten. ARGV: user, the event's type, now, seconds
-# of event-dedup-ttl, length of the stream. Returns the number of items that the history had.
+# KEYS: events, waiting, history, times, met, beyond, shown, forgotten. ARGV: user, the event's
+# type, now, seconds of event-dedup-ttl, length of the stream. Returns the number of items that the
+# history had.
 #
 # It starts with a write that a full Redis allows, which lets the others pass: nobody has to wait
 # for memory to be forgotten.
 FORGET = """
-local stream, waiting, history, times, met, forgotten = unpack(KEYS)
+local stream, waiting, history, times, met, beyond, shown, forgotten = unpack(KEYS)
 local user, event, now, dedup_ttl_s, stream_length = unpack(ARGV)
 local items = redis.call('LLEN', history)
-redis.call('DEL', history, times, met)
+redis.call('DEL', history, times, met, beyond, shown)
 redis.call('SET', forgotten, now, 'EX', dedup_ttl_s)
 redis.call('XADD', stream, 'MAXLEN', '~', stream_length, '*',
   'user_id', user, 'timestamp', now, 'event', event)
 redis.call('INCR', waiting)
 return items
+"""
+
+# KEYS: history, met, beyond. ARGV: history-max-length. Returns the history, and all that the user
+# met, or nothing where the history has all of it: most requests ask for this, and of most users.
+READ = """
+local items = redis.call('LRANGE', KEYS[1], -ARGV[1], -1)
+local is_beyond = redis.call('EXISTS', KEYS[3]) == 1
+if is_beyond or redis.call('LLEN', KEYS[1]) > #items then
+  return {items, redis.call('ZRANGE', KEYS[2], 0, -1)}
+end
+return {items, {}}
 """

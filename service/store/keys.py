@@ -49,6 +49,10 @@ class Keys:
         key = f"{self._prefix}:{{{self.partition_of(user_id)}}}:{name}"
         return key if name in ("events", "waiting") else f"{key}:{user_id}"
 
+    def of_pages(self, cursor_id: str) -> str:
+        """What the pages of a cursor have shown."""
+        return f"{self._prefix}:{{{self.partition_of(cursor_id)}}}:pages:{cursor_id}"
+
     def users_of(self, item_id: str) -> str:
         """The users of an item that the release does not know."""
         return f"{self._newcomers}:of:{item_id}"

@@ -25,7 +25,7 @@ STAGES = {
     ),
     "validation": ("service.http.direct:_validated",),
     "authorization": ("service.auth.authorization:Authorizer.authorize",),
-    "endpoint": (f"{_ENDPOINT}:query_of", f"{_ENDPOINT}:_read_history"),
+    "endpoint": (f"{_ENDPOINT}:query_of", f"{_ENDPOINT}:read_stored"),
     "queue and batches": (
         "service.serving.batching:Engine.answer",
         "service.serving.batching:Engine._run",

@@ -74,6 +74,12 @@ def test_no_answer_is_of_two_releases() -> None:
     assert summary["answers"] > 100
 
 
+def test_pages_repeat_nothing_and_caps_hold() -> None:
+    summary = run("impressions.py", "--requests", "1500", "--items", "60")
+    assert summary["pages"] > 100
+    assert summary["different_impressions"] == summary["answers"]
+
+
 def test_a_worse_canary_is_aborted_and_an_equal_one_is_not() -> None:
     summary = run(
         "canary_week.py", "--simulations", "10", "--users", "4000", "--live", "worse,equal"

@@ -10,7 +10,7 @@ from index.event_kinds import DEFAULT_EFFECTS, EventKinds
     [
         *((kind, "history") for kind in ("purchase", "view", "cart", "listened", "", None)),
         ("dislike", "exclude"),
-        ("impression", "none"),
+        ("impression", "shown"),
         ("return", "undo"),
     ],
 )
@@ -36,7 +36,7 @@ def test_the_default_text_is_the_default() -> None:
 
 @pytest.mark.parametrize("part", ["return", "=undo", "return=", "return=Undo", ""])
 def test_what_is_no_effect_is_refused(part: str) -> None:
-    allowed = "is not KIND=EFFECT; an effect is history, exclude, undo or none"
+    allowed = "is not KIND=EFFECT; an effect is history, exclude, undo, shown or none"
     with pytest.raises(ValueError, match=f"'{part}' {allowed}"):
         EventKinds.of([part])
 

@@ -136,7 +136,7 @@ def _left_out(
 ) -> tuple[NDArray[np.bool_], ...]:
     """Masks of rows to leave out, for each of the reasons."""
     rows = partition.rows
-    other_types = _has_effect(partition, kinds, "exclude", "none")
+    other_types = _has_effect(partition, kinds, "exclude", "shown", "none")
     if event_types:
         other_types |= partition.is_event & ~is_in(rows["event"], event_types)
     times = rows["timestamp"].to_numpy()

@@ -53,8 +53,8 @@ class LogSource(BaseModel):
     event_effects: tuple[str, ...] = Field(
         (),
         description="what events of each type do, such as dislike=exclude,return=undo: history, "
-        "undo (take the newest event on the item back) or, to be left out, exclude or none; types "
-        "that are not named keep theirs, see the service's setting of this name",
+        "undo (take the newest event on the item back) or, to be left out, exclude, shown or none; "
+        "types that are not named keep theirs, see the service's setting of this name",
     )
 
     # How a log is read says nothing of what is read: it is not stored, and is no part of a run.

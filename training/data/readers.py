@@ -139,7 +139,7 @@ def _parse(block: Block, columns: Columns, selected: _Filter, unit: TimeUnit) ->
     """Raises BadValueError for the first value that cannot be used."""
     kept, undoes = _selection(block, selected), None
     if block.events is not None:
-        kept &= ~_is_one_of(block.events, selected.kinds.named("exclude", "none"))
+        kept &= ~_is_one_of(block.events, selected.kinds.named("exclude", "shown", "none"))
         undoes = _is_one_of(block.events, selected.kinds.named("undo"))
     users, items = encode_ids(block.users, "user id"), encode_ids(block.items, "item id")
     events = _event_types(block, selected.path) if selected.weighted else None

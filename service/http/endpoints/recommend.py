@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from random import random
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import orjson
@@ -13,17 +12,14 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from index.retrieval.boosts import Boost
-from index.retrieval.filters import CategoryFilter
-from index.retrieval.query import Query
-from index.retrieval.rules import Rules
 from service.auth.authorization import Permission
-from service.errors import EXPECTED_ERRORS, HistoryUnavailableError, invalid_body, to_response
+from service.errors import EXPECTED_ERRORS, invalid_body, to_response
+from service.http.impressions import note_shown
+from service.http.queries import Stored, query_of, read_stored
 from service.http.recommendations import recommendations
 from service.http.request_context import RequestContext, request_context_of
 from service.http.responses import json_response
 from service.http.schemas.recommend import RecommendBatch, RecommendRequest
-from service.http.schemas.seen import SeenFilter, seen_to_read
 from service.http.state import ServiceState, set_deadline, state_of
 from service.serving.outcome import Outcome, QueryResult
 
@@ -31,15 +27,6 @@ ROUTE = "/recommend"
 PERMISSION: Permission = "read"
 
 log = logging.getLogger(__name__)
-
-
-class StoredHistory(NamedTuple):
-    """What is known of a request's user. items: the history, oldest first. seen: of the items that
-    the user met, those that are excluded. degraded: whether what is stored could not be read."""
-
-    items: Sequence[str]
-    seen: Sequence[str] = ()
-    degraded: bool = False
 
 
 async def recommend(request: Request, body: RecommendRequest) -> Response:
@@ -63,19 +50,20 @@ async def recommended(
     start = time.perf_counter()
     deadline = context.set_deadline(state.settings.deadline_ms / 1000)
     state.engine.admit(deadline)
-    history, seen, degraded = await _read_history(state, body)
+    stored = await read_stored(state, body)
     history_end = time.perf_counter()
-    query = query_of(body, history, seen, state.settings.interest_overlap_sample_rate)
+    query = query_of(body, stored, state.settings.interest_overlap_sample_rate)
     variants = state.canary.variants_of((body.user_id,))
     result = await state.engine.answer(query, is_disconnected, deadline, variants)
     context.variant = result.variant
-    answer = recommendations(result, body.explain, degraded, body.include)
+    answer = recommendations(result, body.explain, stored.degraded, body.include)
+    await note_shown(state, body, stored.cursor, answer)
     if result.variant is not None:
         state.canary_quality.record_answer(body.user_id, result.variant, answer["items"])
         state.shadow.compare(body.user_id, query, answer["items"])
     content = orjson.dumps(answer)
     total_s = time.perf_counter() - start
-    _observe(state, result, len(history), degraded)
+    _observe(state, result, len(stored.history), answer["degraded"])
     state.metrics.history_s.observe(history_end - start)
     state.metrics.total_s.observe(total_s)
     if context.stages is not None:
@@ -91,97 +79,61 @@ async def batch(request: Request, body: RecommendBatch) -> Response:
     state, deadline = state_of(request), set_deadline(request)
     state.engine.admit(deadline)
     valid = [item for item in body.validated if isinstance(item, RecommendRequest)]
-    histories = await asyncio.gather(*(_read_history(state, item) for item in valid))
-    queries = [
-        query_of(item, history, seen, state.settings.interest_overlap_sample_rate)
-        for item, (history, seen, _) in zip(valid, histories, strict=True)
+    read = await asyncio.gather(*(_read_or_error(state, item) for item in valid))
+    asked = [
+        (item, stored)
+        for item, stored in zip(valid, read, strict=True)
+        if isinstance(stored, Stored)
     ]
-    variants = state.canary.variants_of([item.user_id for item in valid])
+    queries = [
+        query_of(item, stored, state.settings.interest_overlap_sample_rate)
+        for item, stored in asked
+    ]
+    variants = state.canary.variants_of([item.user_id for item, _ in asked])
     outcomes: list[Outcome] = []
     if queries:
         outcomes = await state.engine.answer_all(
             queries, lambda: _is_disconnected(request), deadline, variants
         )
-    valid_outcomes = zip(histories, outcomes, strict=True)
-    answers: list[dict[str, Any]] = []
-    for item in body.validated:
-        if isinstance(item, ValidationError):
-            answers.append(to_response(invalid_body(item)).body)
-            continue
-        (history, _, degraded), outcome = next(valid_outcomes)
-        if isinstance(outcome, Exception):
-            if not isinstance(outcome, EXPECTED_ERRORS):
-                log.error("query failed", exc_info=outcome)
-            answers.append(to_response(outcome).body)
-            continue
-        _observe(state, outcome, len(history), degraded)
-        answer = recommendations(outcome, item.explain, degraded, item.include)
-        if outcome.variant is not None:
-            state.canary_quality.record_answer(item.user_id, outcome.variant, answer["items"])
-        answers.append(answer)
     if variants is not None:
         request_context_of(request.scope).variant = ",".join(sorted(set(variants)))
-    return json_response({"answers": answers})
+    entries, remaining = iter(read), iter(outcomes)
+    answers = []
+    for item in body.validated:
+        if isinstance(item, ValidationError):
+            answers.append(_error_entry(invalid_body(item)))
+        elif isinstance(stored := next(entries), Stored):
+            answers.append(_entry(state, item, stored, next(remaining)))
+        else:
+            answers.append(_error_entry(stored))
+    return json_response({"answers": await asyncio.gather(*answers)})
 
 
-async def _read_history(state: ServiceState, body: RecommendRequest) -> StoredHistory:
-    stored = await _stored_and_posted(state, body)
-    state.metrics.history_sources[_history_source(body, stored.items)].inc()
-    return stored
-
-
-async def _stored_and_posted(state: ServiceState, body: RecommendRequest) -> StoredHistory:
-    sequence = body.sequence or []
-    if body.user_id is None:
-        return StoredHistory(sequence)
-    wanted = seen_to_read(body.exclude_seen)
+async def _read_or_error(state: ServiceState, body: RecommendRequest) -> Stored | Exception:
     try:
-        items, seen = await state.histories.read_with_seen(body.user_id, wanted)
-    except HistoryUnavailableError:
-        return StoredHistory(sequence, degraded=True)
-    return StoredHistory([*items, *sequence], seen)
+        return await read_stored(state, body)
+    except EXPECTED_ERRORS as error:
+        return error
 
 
-def _history_source(body: RecommendRequest, history: Sequence[str]) -> str:
-    """The label of re4_history_sources; a stored history that is unavailable does not count."""
-    posted = len(body.sequence or ())
-    if len(history) > posted:
-        return "both" if posted else "stored"
-    return "posted" if posted else "none"
+async def _entry(
+    state: ServiceState, body: RecommendRequest, stored: Stored, outcome: Outcome
+) -> dict[str, Any]:
+    """Of a batch: the answer to one request, or its error."""
+    if isinstance(outcome, Exception):
+        if not isinstance(outcome, EXPECTED_ERRORS):
+            log.error("query failed", exc_info=outcome)
+        return await _error_entry(outcome)
+    answer = recommendations(outcome, body.explain, stored.degraded, body.include)
+    await note_shown(state, body, stored.cursor, answer)
+    if outcome.variant is not None:
+        state.canary_quality.record_answer(body.user_id, outcome.variant, answer["items"])
+    _observe(state, outcome, len(stored.history), answer["degraded"])
+    return answer
 
 
-def query_of(
-    body: RecommendRequest,
-    history: Sequence[str],
-    seen: Sequence[str] = (),
-    overlap_sample_rate: float = 0.0,
-) -> Query:
-    """seen: items that the user met, of those that the request excludes."""
-    categories, exclude = body.categories, body.exclude or ()
-    exclude_seen = body.exclude_seen if "exclude_seen" in body.model_fields_set else None
-    if isinstance(exclude_seen, SeenFilter):
-        exclude, seen, exclude_seen = [*exclude, *seen], (), False
-    return Query(
-        history,
-        body.k,
-        exclude_seen,
-        exclude,
-        CategoryFilter(categories.allow, categories.deny or ()) if categories else None,
-        body.diversity,
-        body.explain,
-        random() < overlap_sample_rate,
-        body.filter.compiled() if body.filter else None,
-        _rules_of(body),
-        seen,
-    )
-
-
-def _rules_of(body: RecommendRequest) -> Rules:
-    return Rules(
-        [Boost(each.filter.compiled(), each.add) for each in body.boost or ()],
-        body.interest_quota,
-        body.min_per_category or {},
-    )
+async def _error_entry(error: Exception) -> dict[str, Any]:
+    return to_response(error).body
 
 
 def _is_disconnected(request: Request) -> bool:

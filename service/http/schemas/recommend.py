@@ -16,6 +16,7 @@ from service.http.schemas.attributes import AttributeNames, AttributeValue, Item
 from service.http.schemas.business_rules import Boosts, CategoryMinimums, InterestQuota
 from service.http.schemas.common import ErrorBody, Ids, Input, Names, NonEmptyNames, Output, example
 from service.http.schemas.seen import ExcludeSeen, SeenFilter
+from service.http.schemas.shown import Cursor, FrequencyCap
 from service.settings import MAX_K
 from service.store.events import Id
 
@@ -40,6 +41,7 @@ _RESPONSE_EXAMPLE: JsonDict = {
         {"item_id": "item-5", "score": 3.2, "interest": 0},
         {"item_id": "item-7", "score": 2.9, "interest": 2},
     ],
+    "impression_id": "8dmAHv0oFL1VXkfDC2VJPg",
     "release": "2026-01-01",
     "source": "interests",
     "degraded": False,
@@ -127,6 +129,15 @@ class RecommendRequest(Input):
         "allowed, in sum at most k; they take the places of the lowest scored, whatever their "
         "interest's quota",
     )
+    frequency_cap: FrequencyCap | None = Field(
+        None,
+        description="exclude items that the user was shown so often; the answer counts as shown, "
+        "as do events of kinds with the effect `shown`",
+    )
+    cursor: Cursor | None = Field(
+        None,
+        description="for pages without repeats: `start`, then the cursor of the page before",
+    )
     explain: bool = Field(
         False,
         description="add what each interest found, and the history items it attends to",
@@ -136,6 +147,8 @@ class RecommendRequest(Input):
     def _has_user_or_sequence(self) -> "RecommendRequest":
         if self.user_id is None and self.sequence is None:
             raise ValueError("neither user_id nor sequence; give one, or both")
+        if self.user_id is None and self.frequency_cap is not None:
+            raise ValueError("frequency_cap: counts what a user is shown; give user_id")
         if self.user_id is None and isinstance(self.exclude_seen, SeenFilter):
             raise ValueError(
                 "exclude_seen: kinds and days are those of stored events; give user_id, or true or "
@@ -199,6 +212,10 @@ class Recommendations(Output):
     model_config = example(**_RESPONSE_EXAMPLE)
 
     items: list[Candidate]
+    impression_id: str = Field(description="id of this answer, which events on its items may name")
+    cursor: str | None = Field(
+        None, description="with `cursor`: that of the next page, null on the last; else absent"
+    )
     release: str = Field(description="id of the release that made them")
     variant: Literal["current", "canary"] | None = Field(
         None, description="while a canary runs, which of the two releases that is; else absent"

@@ -21,10 +21,12 @@ from service.client import (
     ConflictError,
     Event,
     ForbiddenError,
+    FrequencyCap,
     InvalidRequestError,
     NotFoundError,
     RateLimitedError,
     RecommendRequest,
+    SeenFilter,
     TimedOutError,
     UnauthorizedError,
     UnavailableError,
@@ -100,6 +102,22 @@ def test_a_batch_has_an_error_in_the_place_of_an_invalid_request(client: Client)
     assert [type(answer) for answer in answers] == [Recommendations, ErrorBody, Recommendations]
 
 
+def test_caps_and_pages(server_url: str) -> None:
+    with Client(server_url, key=KEY, timeout_s=30) as client:
+        cap = FrequencyCap(times=1, hours=1)
+        request = RecommendRequest(user_id="cleo", k=20, frequency_cap=cap, cursor="start")
+        first = client.recommend(request)
+        assert first.cursor is not None
+        second = client.recommend(request.model_copy(update={"cursor": first.cursor}))
+        assert len({item.item_id for item in [*first.items, *second.items]}) == 40
+        assert client.recommend(request).cursor is None, "all have been shown"
+        seen = SeenFilter(kinds=["purchase"], days=90)
+        purchase = {"event": "purchase", "impression_id": first.impression_id}
+        client.add(Event(user_id="cleo", item_id="item-1", **purchase))
+        others = client.recommend(RecommendRequest(user_id="cleo", exclude_seen=seen))
+        assert len(others.items) == 39
+
+
 def test_the_asynchronous_client_makes_the_same_calls(server_url: str) -> None:
     async def call_all() -> None:
         async with AsyncClient(server_url, key=KEY, timeout_s=30) as client:
@@ -109,7 +127,8 @@ def test_the_asynchronous_client_makes_the_same_calls(server_url: str) -> None:
             await client.add(Event(user_id="ben", item_id="item-3"))
             request = RecommendRequest(user_id="ben", k=2)
             responses = await asyncio.gather(*(client.recommend(request) for _ in range(20)))
-            assert len({response.model_dump_json() for response in responses}) == 1
+            assert len({str(response.items) for response in responses}) == 1
+            assert len({response.impression_id for response in responses}) == 20
             assert len((await client.recommend_all([request])).answers) == 1
             assert (await client.history("ben")).items == ["item-3"]
             assert len((await client.similar("item-1", 2)).items) == 2

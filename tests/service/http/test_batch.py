@@ -9,7 +9,7 @@ import pytest
 
 from index.retrieval.query import Query
 from index.retrieval.retriever import Retriever
-from service.store.histories import HistoryStore
+from service.store.histories import HistoryStore, StoredUser
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 pytestmark = pytest.mark.anyio
@@ -93,18 +93,18 @@ async def test_all_requests_are_one_batch_for_the_engine_and_one_for_redis(
 ) -> None:
     sizes: list[int] = []
     reads: list[str] = []
-    original_answers, original_read = Retriever.answers, HistoryStore.read
+    original_answers, original_read = Retriever.answers, HistoryStore.read_user
 
     def answers(self: Retriever, queries: list[Query], *args: Any) -> Any:
         sizes.append(len(queries))
         return original_answers(self, queries, *args)
 
-    async def read(self: HistoryStore, user_id: str) -> list[str]:
+    async def read(self: HistoryStore, user_id: str, *args: Any) -> StoredUser:
         reads.append(user_id)
-        return await original_read(self, user_id)
+        return await original_read(self, user_id, *args)
 
     monkeypatch.setattr(Retriever, "answers", answers)
-    monkeypatch.setattr(HistoryStore, "read", read)
+    monkeypatch.setattr(HistoryStore, "read_user", read)
     users = [{"user_id": f"user-{number}", "k": 1} for number in range(256)]
     async with serve(**SLOW, max_batch_size=4) as client:
         sizes.clear()  # those of the release's canary queries

@@ -53,6 +53,7 @@ async def test_a_sequence_gets_the_retrievers_items(serve: Serve, root: Path) ->
 
     assert content == {
         "items": expected(root, ["item-3", "item-9", "item-1"], k=7),
+        "impression_id": content["impression_id"],
         "release": "first",
         "source": "interests",
         "degraded": False,

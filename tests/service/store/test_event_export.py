@@ -94,6 +94,20 @@ def items(folder: Path) -> list[str | None]:
 # --- the round trip ---
 
 
+def test_the_impression_of_an_event_is_logged(
+    settings: MakeSettings, redis: RedisServer, tmp_path: Path
+) -> None:
+    chosen, folder = settings(redis_url=redis.url), tmp_path / "log"
+    send(chosen, visit("anna", "a", impression_id="shown-1"), visit("anna", "b"))
+    export_events(chosen, folder)
+    assert [row["impression_id"] for row in rows(folder)] == ["shown-1", None]
+    [file] = folder.glob("date=*/*.parquet")
+    entries = [row["entry"].encode() for row in rows(folder)]
+    pq.write_table(pq.ParquetFile(file).read().drop_columns("impression_id"), file)
+    partition = int(file.name[:2])
+    assert EventLog(folder).contained(partition, entries) == {*entries}, "an earlier version's"
+
+
 def test_every_event_is_in_the_log_once(
     settings: MakeSettings, url: str | None, tmp_path: Path
 ) -> None:

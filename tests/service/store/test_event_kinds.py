@@ -22,6 +22,7 @@ from tests.evidence.redis_servers import RedisServer
 pytestmark = pytest.mark.anyio
 
 MakeSettings = Callable[..., Settings]
+ANY_TIME = SeenItems(since=-1)
 
 
 @asynccontextmanager
@@ -47,8 +48,8 @@ def key(name: str, user: str = "anna") -> str:
     return f"re4:{{{crc32(user.encode()) % 64}}}:{name}:{user}"
 
 
-async def seen(store: HistoryStore, wanted: SeenItems = ALL_SEEN) -> list[str]:
-    return sorted((await store.read_with_seen("anna", wanted))[1])
+async def seen(store: HistoryStore, wanted: SeenItems = ANY_TIME) -> list[str]:
+    return sorted((await store.read_user("anna", wanted)).seen)
 
 
 async def test_only_some_kinds_join_the_history(settings: MakeSettings) -> None:
@@ -137,6 +138,22 @@ async def test_seen_items_by_kind_and_time(settings: MakeSettings) -> None:
         assert await seen(store, SeenItems(frozenset({"purchase"}), since=110)) == ["b"]
 
 
+async def test_what_was_met_is_read_only_where_the_history_lacks_some(
+    settings: MakeSettings, tcp: RedisServer
+) -> None:
+    async with started(settings(redis_url=tcp.url, history_max_length=3)) as store:
+        await store.append(events(("a", "view", 1), ("b", "view", 2), ("a", "view", 3)))
+        assert (await store.read_user("anna", ALL_SEEN)).seen == []
+        await store.append(events(("c", "view", 4)))
+        assert sorted((await store.read_user("anna", ALL_SEEN)).seen) == ["a", "b", "c"]
+    async with started(settings(redis_url=tcp.url)) as store:
+        await store.append(
+            events(*((f"{number}", None, number) for number in range(9)), user="ben")
+        )
+    async with started(settings(redis_url=tcp.url, history_max_length=3)) as store:
+        assert len((await store.read_user("ben", ALL_SEEN)).seen) == 9, "it was longer then"
+
+
 async def test_a_forgotten_user_has_met_nothing(settings: MakeSettings, tcp: RedisServer) -> None:
     async with started(settings(redis_url=tcp.url, history_ttl_days=2)) as store:
         await store.append(events(("a", "dislike", 1), ("b", "view", 2)))
@@ -167,7 +184,7 @@ class Oracle:
         newest = self._entries[-1][0] if self._entries else 0.0
         for item, kind, moment in batch:
             effect = EventKinds.of(()).effect(kind)
-            if effect != "none":
+            if effect not in ("shown", "none"):
                 met = (item, kind or "")
                 self.met[met] = max(self.met.get(met, 0.0), moment)
             if effect == "history" and moment >= newest - LATENESS_S:
@@ -219,9 +236,12 @@ async def test_any_events(
             if batch:
                 await store.append(events(*batch))
             oracle.append(batch)
-            assert await store.read("anna") == oracle.items
+            user = await store.read_user("anna", ALL_SEEN)
+            assert user.history == oracle.items
+            met = {item for item, _ in oracle.met}
+            assert met - {*user.history} <= {*user.seen} <= met
         for kinds in (None, {"view"}, {"", "return"}):
-            for since in (0, 3):
+            for since in (-1, 3):
                 wanted = SeenItems(None if kinds is None else frozenset(kinds), since)
                 expected = {
                     item

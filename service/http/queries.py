@@ -1,0 +1,92 @@
+"""What is read for a request, and the query that is made of both."""
+
+from collections.abc import Sequence
+from random import random
+from typing import NamedTuple
+
+from index.retrieval.boosts import Boost
+from index.retrieval.filters import CategoryFilter
+from index.retrieval.query import Query
+from index.retrieval.rules import Rules
+from service.errors import HistoryUnavailableError
+from service.http.schemas.recommend import RecommendRequest
+from service.http.schemas.seen import SeenFilter, seen_to_read
+from service.http.state import ServiceState
+from service.store.cursors import Cursor
+
+
+class Stored(NamedTuple):
+    """What is known of a request's user.
+
+    history: the stored and the posted, oldest first. seen: of the items that the user met, those
+    that are excluded. shown: items that a cap or earlier pages exclude. cursor: of the page before.
+    degraded: whether what is stored of the user could not be read.
+    """
+
+    history: Sequence[str]
+    seen: Sequence[str] = ()
+    shown: Sequence[str] = ()
+    cursor: Cursor | None = None
+    degraded: bool = False
+
+
+async def read_stored(state: ServiceState, body: RecommendRequest) -> Stored:
+    """Raises InvalidRequestError for a cursor that expired, HistoryUnavailableError if what the
+    pages before it had cannot be read."""
+    stored = await _read_user(state, body)
+    if body.cursor is not None:
+        cursor = Cursor.of(body.cursor)
+        shown = [*stored.shown, *await state.impressions.pages.shown(cursor)]
+        stored = stored._replace(cursor=cursor, shown=shown)
+    state.metrics.history_sources[_history_source(body, stored.history)].inc()
+    return stored
+
+
+async def _read_user(state: ServiceState, body: RecommendRequest) -> Stored:
+    sequence = body.sequence or []
+    if body.user_id is None:
+        return Stored(sequence)
+    cap = body.frequency_cap.allowed() if body.frequency_cap else None
+    try:
+        user = await state.histories.read_user(body.user_id, seen_to_read(body.exclude_seen), cap)
+    except HistoryUnavailableError:
+        return Stored(sequence, degraded=True)
+    return Stored([*user.history, *sequence], user.seen, user.shown)
+
+
+def _history_source(body: RecommendRequest, history: Sequence[str]) -> str:
+    """The label of re4_history_sources; a stored history that is unavailable does not count."""
+    posted = len(body.sequence or ())
+    if len(history) > posted:
+        return "both" if posted else "stored"
+    return "posted" if posted else "none"
+
+
+def query_of(body: RecommendRequest, stored: Stored, overlap_sample_rate: float = 0.0) -> Query:
+    categories, exclude, seen = body.categories, body.exclude or (), stored.seen
+    exclude_seen = body.exclude_seen if "exclude_seen" in body.model_fields_set else None
+    if isinstance(exclude_seen, SeenFilter):
+        exclude, seen, exclude_seen = [*exclude, *seen], (), False
+    if stored.shown:
+        exclude = [*exclude, *stored.shown]
+    return Query(
+        stored.history,
+        body.k,
+        exclude_seen,
+        exclude,
+        CategoryFilter(categories.allow, categories.deny or ()) if categories else None,
+        body.diversity,
+        body.explain,
+        random() < overlap_sample_rate,
+        body.filter.compiled() if body.filter else None,
+        _rules_of(body),
+        seen,
+    )
+
+
+def _rules_of(body: RecommendRequest) -> Rules:
+    return Rules(
+        [Boost(each.filter.compiled(), each.add) for each in body.boost or ()],
+        body.interest_quota,
+        body.min_per_category or {},
+    )
