@@ -47,6 +47,7 @@ from service.store.circuit_breaker import CircuitBreaker
 from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
 from service.store.impressions import Impressions
+from service.store.item_details import ItemDetails
 from service.store.live_quality import LiveQuality
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.store.redis_url import Deployment
@@ -162,6 +163,7 @@ def _create_state(settings: Settings, part: Part) -> ServiceState:
         histories=histories,
         impressions=Impressions(redis, settings),
         availability=availability,
+        item_details=ItemDetails(redis),
         cold_start_items=cold_start_items,
         canary_items=canary_items,
         authorizer=Authorizer(settings, part.keys),

@@ -77,6 +77,10 @@ class UnknownTenantError(ServiceError):
     """No tenant has the name in the path."""
 
 
+class TooManyDetailsError(ServiceError):
+    """More details of items, or of one, than are stored."""
+
+
 class UnauthorizedError(ServiceError):
     """The API key is missing or wrong."""
 
@@ -138,6 +142,7 @@ ERROR_SPECS: dict[type[Exception], ErrorSpec] = {
     MisdirectedError: ErrorSpec(421, "misdirected"),
     UnknownItemError: ErrorSpec(404, "unknown_item"),
     UnknownTenantError: ErrorSpec(404, "unknown_tenant"),
+    TooManyDetailsError: ErrorSpec(409, "too_many_details"),
     UnauthorizedError: ErrorSpec(401, "unauthorized", (("www-authenticate", "Bearer"),)),
     ForbiddenError: ErrorSpec(403, "forbidden"),
     RateLimitedError: ErrorSpec(429, "rate_limited"),

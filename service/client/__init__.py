@@ -12,16 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import httpx
-from tenacity import (
-    AsyncRetrying,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_exception,
-    wait_exponential_jitter,
-)
+from tenacity import AsyncRetrying, Retrying
 
 from service.client import operations
+from service.client.connection import RETRIES, TIMEOUT_S, http_options, retry_policy
 from service.client.operations import (
     Call,
     CallError,
@@ -35,10 +29,16 @@ from service.client.operations import (
     UnauthorizedError,
     UnavailableError,
 )
-from service.http.schemas.availability import AvailabilitiesNow, AvailabilityNow, WithdrawnPage
+from service.http.schemas.availability import (
+    AvailabilitiesNow,
+    AvailabilityNow,
+    ItemChange,
+    NamedItemChange,
+    WithdrawnPage,
+)
 from service.http.schemas.canary import CanaryReport
 from service.http.schemas.histories import Accepted, Forgotten, History
-from service.http.schemas.items import SimilarItems
+from service.http.schemas.items import Item, SimilarItems
 from service.http.schemas.operations import Ready, ReleaseState, Reloaded
 from service.http.schemas.recommend import Recommendations, RecommendedBatch, RecommendRequest
 from service.http.schemas.seen import SeenFilter
@@ -54,6 +54,8 @@ __all__ = [
     "ForbiddenError",
     "FrequencyCap",
     "InvalidRequestError",
+    "ItemChange",
+    "NamedItemChange",
     "NotFoundError",
     "RateLimitedError",
     "RecommendRequest",
@@ -62,12 +64,6 @@ __all__ = [
     "UnauthorizedError",
     "UnavailableError",
 ]
-
-TIMEOUT_S = 2.0
-RETRIES = 2
-_FIRST_BACKOFF_S = 0.1  # doubled with each retry
-_JITTER_S = 0.25  # so that the clients of a service that was overloaded do not all return at once
-_MAX_WAIT_S = 30.0
 
 
 class Client:
@@ -85,8 +81,8 @@ class Client:
 
         retries: attempts after the first. http: other arguments of httpx.Client.
         """
-        self._client = httpx.Client(**_http(url, key, timeout_s), **http)
-        self._retrying = Retrying(**_policy(retries))
+        self._client = httpx.Client(**http_options(url, key, timeout_s), **http)
+        self._retrying = Retrying(**retry_policy(retries))
 
     def recommend(self, request: RecommendRequest) -> Recommendations:
         """The best items for a user or a sequence."""
@@ -118,6 +114,18 @@ class Client:
         """Delete the user's history, for the next training too. Needs the role erase."""
         return self._send(operations.forget(user_id))
 
+    def item(self, item_id: str) -> Item:
+        """An item: title, categories, attributes, and whether it is available."""
+        return self._send(operations.item(item_id))
+
+    def change(self, item_id: str, to: ItemChange) -> AvailabilityNow:
+        """Change what `to` names. Needs the role catalog."""
+        return self._send(operations.change(item_id, to))
+
+    def change_all(self, *items: NamedItemChange) -> AvailabilitiesNow:
+        """As change, for 1 to 1,000 items."""
+        return self._send(operations.change_all(items))
+
     def set_available(self, item_id: str, available: bool) -> AvailabilityNow:
         """Withdraw an item from all responses, or allow it again. Needs the role catalog."""
         return self._send(operations.set_available(item_id, available))
@@ -126,9 +134,9 @@ class Client:
         """As set_available, for 1 to 1,000 items: id -> whether it is available."""
         return self._send(operations.set_all_available(items))
 
-    def withdrawn(self, after: str = "", limit: int = 1000) -> WithdrawnPage:
-        """Withdrawn items after an id; `next` of the page is the `after` of the next page."""
-        return self._send(operations.withdrawn(after, limit))
+    def withdrawn(self, after: str = "", limit: int = 1000, cursor: str = "") -> WithdrawnPage:
+        """Withdrawn items after an id, or from the `cursor` of a page on."""
+        return self._send(operations.withdrawn(after, limit, cursor))
 
     def ready(self) -> Ready:
         """Whether the service accepts requests. Raises UnavailableError if it does not."""
@@ -182,8 +190,8 @@ class AsyncClient:
         retries: int = RETRIES,
         **http: Any,
     ) -> None:
-        self._client = httpx.AsyncClient(**_http(url, key, timeout_s), **http)
-        self._retrying = AsyncRetrying(**_policy(retries))
+        self._client = httpx.AsyncClient(**http_options(url, key, timeout_s), **http)
+        self._retrying = AsyncRetrying(**retry_policy(retries))
 
     async def recommend(self, request: RecommendRequest) -> Recommendations:
         return await self._send(operations.recommend(request))
@@ -203,16 +211,25 @@ class AsyncClient:
     async def forget(self, user_id: str) -> Forgotten:
         return await self._send(operations.forget(user_id))
 
+    async def item(self, item_id: str) -> Item:
+        return await self._send(operations.item(item_id))
+
+    async def change(self, item_id: str, to: ItemChange) -> AvailabilityNow:
+        return await self._send(operations.change(item_id, to))
+
+    async def change_all(self, *items: NamedItemChange) -> AvailabilitiesNow:
+        return await self._send(operations.change_all(items))
+
     async def set_available(self, item_id: str, available: bool) -> AvailabilityNow:
         return await self._send(operations.set_available(item_id, available))
 
     async def set_all_available(self, items: Mapping[str, bool]) -> AvailabilitiesNow:
-        """As set_available, for 1 to 1,000 items: id -> whether it is available."""
         return await self._send(operations.set_all_available(items))
 
-    async def withdrawn(self, after: str = "", limit: int = 1000) -> WithdrawnPage:
-        """Withdrawn items after an id; `next` of the page is the `after` of the next page."""
-        return await self._send(operations.withdrawn(after, limit))
+    async def withdrawn(
+        self, after: str = "", limit: int = 1000, cursor: str = ""
+    ) -> WithdrawnPage:
+        return await self._send(operations.withdrawn(after, limit, cursor))
 
     async def ready(self) -> Ready:
         return await self._send(operations.ready())
@@ -248,29 +265,3 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-def _http(url: str, key: str | None, timeout_s: float) -> dict[str, Any]:
-    headers = {"content-type": "application/json", "x-deadline-ms": f"{timeout_s * 1e3:.0f}"}
-    if key is not None:
-        headers["authorization"] = f"Bearer {key}"
-    return {"base_url": url, "headers": headers, "timeout": timeout_s}
-
-
-def _policy(retries: int) -> dict[str, Any]:
-    return {
-        "stop": stop_after_attempt(retries + 1),
-        "wait": wait_exception(_retry_after_s)
-        + wait_exponential_jitter(multiplier=_FIRST_BACKOFF_S, max=_MAX_WAIT_S, jitter=_JITTER_S),
-        "retry": retry_if_exception(_is_retryable),
-        "reraise": True,
-    }
-
-
-def _is_retryable(error: BaseException) -> bool:
-    return isinstance(error, UnavailableError) and _retry_after_s(error) <= _MAX_WAIT_S
-
-
-def _retry_after_s(error: BaseException) -> float:
-    """Seconds that the service asks for; 0 if it does not say."""
-    return (error.retry_after_s or 0) if isinstance(error, UnavailableError) else 0

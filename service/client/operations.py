@@ -10,15 +10,16 @@ from pydantic import BaseModel, ValidationError
 
 from service.http.schemas.availability import (
     AvailabilitiesNow,
-    Availability,
     AvailabilityNow,
-    ItemAvailabilities,
+    ItemChange,
+    ItemChanges,
+    NamedItemChange,
     WithdrawnPage,
 )
 from service.http.schemas.canary import CanaryReport
 from service.http.schemas.common import ErrorBody, ProblemDetail
 from service.http.schemas.histories import Accepted, Forgotten, History
-from service.http.schemas.items import SimilarItems
+from service.http.schemas.items import Item, SimilarItems
 from service.http.schemas.operations import Ready, ReleaseState, Reloaded
 from service.http.schemas.recommend import Recommendations, RecommendedBatch, RecommendRequest
 from service.store.events import Event
@@ -67,7 +68,7 @@ class NotFoundError(CallError):
 
 
 class ConflictError(CallError):
-    """The release that `current` names cannot be served: 409."""
+    """The release that `current` names cannot be served, or no more details are stored: 409."""
 
 
 class RateLimitedError(CallError):
@@ -161,20 +162,33 @@ def forget(user_id: str) -> Call[Forgotten]:
     return Call("DELETE", f"/users/{_path_segment(user_id)}/history", Forgotten)
 
 
+def item(item_id: str) -> Call[Item]:
+    return Call("GET", f"/items/{_path_segment(item_id)}", Item)
+
+
+def change(item_id: str, to: ItemChange) -> Call[AvailabilityNow]:
+    return Call("PUT", f"/items/{_path_segment(item_id)}", AvailabilityNow, _json(to))
+
+
+def change_all(items: Sequence[NamedItemChange]) -> Call[AvailabilitiesNow]:
+    body = b"[" + b",".join(map(_json, items)) + b"]"
+    return Call("POST", "/items", AvailabilitiesNow, body)
+
+
 def set_available(item_id: str, available: bool) -> Call[AvailabilityNow]:
-    body = _json(Availability(available=available))
-    return Call("PUT", f"/items/{_path_segment(item_id)}", AvailabilityNow, body)
+    return change(item_id, ItemChange(available=available))
 
 
 def set_all_available(items: Mapping[str, bool]) -> Call[AvailabilitiesNow]:
-    body = ItemAvailabilities.model_validate(
+    body = ItemChanges.model_validate(
         [{"item_id": item_id, "available": available} for item_id, available in items.items()]
     )
     return Call("PUT", "/items", AvailabilitiesNow, _json(body))
 
 
-def withdrawn(after: str, limit: int) -> Call[WithdrawnPage]:
-    params: dict[str, int | str] = {"available": "false", "after": after, "limit": limit}
+def withdrawn(after: str, limit: int, cursor: str) -> Call[WithdrawnPage]:
+    params: dict[str, int | str] = {"available": "false", "limit": limit}
+    params |= {"cursor": cursor} if cursor else {"after": after}
     return Call("GET", "/items", WithdrawnPage, params=params)
 
 

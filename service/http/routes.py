@@ -21,7 +21,7 @@ from service.http.schemas.availability import (
 from service.http.schemas.canary import CanaryReport
 from service.http.schemas.common import ErrorBody
 from service.http.schemas.histories import Accepted, Forgotten, History
-from service.http.schemas.items import SimilarItems
+from service.http.schemas.items import Item, SimilarItems
 from service.http.schemas.operations import Alive, Ready, ReleaseState, Reloaded, TenantsReady
 from service.http.schemas.recommend import Recommendations, RecommendedBatch
 from service.settings import Settings
@@ -64,8 +64,11 @@ def add_routes(app: FastAPI, settings: Settings) -> None:
     _add(app, "POST /events", histories.events, Accepted, "events", *body_errors)
     _add(app, f"GET {_HISTORY}", histories.history, History, "read", 503)
     _add(app, f"DELETE {_HISTORY}", histories.forget, Forgotten, "erase", 503)
-    _add(app, f"PUT {_ITEM}", availability.put, AvailabilityNow, "catalog", *body_errors)
-    _add(app, "PUT /items", availability.put_all, AvailabilitiesNow, "catalog", *body_errors)
+    change_errors = (*body_errors, 409)
+    _add(app, f"GET {_ITEM}", items.item, Item, "read", 404, 503)
+    _add(app, f"PUT {_ITEM}", availability.put, AvailabilityNow, "catalog", *change_errors)
+    _add(app, "PUT /items", availability.put_all, AvailabilitiesNow, "catalog", *change_errors)
+    _add(app, "POST /items", availability.post_all, AvailabilitiesNow, "catalog", *change_errors)
     _add(app, "GET /items", availability.withdrawn, WithdrawnPage, "read")
     _add(app, "GET /livez", operations.livez, Alive, "open")
     _add(app, "GET /readyz", operations.readyz, Ready, "open", 503)

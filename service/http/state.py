@@ -23,6 +23,7 @@ from service.store.availability import ItemAvailability
 from service.store.cold_start import ColdStartItems
 from service.store.histories import HistoryStore
 from service.store.impressions import Impressions
+from service.store.item_details import ItemDetails
 from service.store.redis_client import ResilientRedis
 from service.telemetry.metrics import Metrics
 
@@ -53,6 +54,7 @@ class ServiceState:
     histories: HistoryStore
     impressions: Impressions
     availability: ItemAvailability
+    item_details: ItemDetails
     cold_start_items: ColdStartItems
     canary_items: ColdStartItems
     authorizer: Authorizer

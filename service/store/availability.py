@@ -111,6 +111,10 @@ class ItemAvailability:
             for (changed, announced), known in zip(replies, knows, strict=True)
         ]
 
+    def knows(self, item: str) -> bool:
+        """Whether the release knows the item, or the shop has announced it."""
+        return item in self.announced or self._known([item])[0]
+
     async def watch(self) -> None:
         """Poll, and look for expired ids now and then, for ever."""
         next_expiry = time.monotonic() + _EXPIRY_INTERVAL_S

@@ -28,6 +28,7 @@ class Keys:
         self.unknown = f"{availability}:unknown"
         self.announced = f"{availability}:announced"
         self.expiry = f"{availability}:expiry"
+        self.details = f"{availability}:details"
         self._newcomers = f"{prefix}:{{newcomers}}"
         self.newcomers = f"{self._newcomers}:items"
         self.takes = f"{self._newcomers}:takes"
@@ -52,6 +53,10 @@ class Keys:
     def of_pages(self, cursor_id: str) -> str:
         """What the pages of a cursor have shown."""
         return f"{self._prefix}:{{{self.partition_of(cursor_id)}}}:pages:{cursor_id}"
+
+    def details_of(self, item_id: str) -> str:
+        """What a shop has said about an item."""
+        return f"{self.details}:{item_id}"
 
     def users_of(self, item_id: str) -> str:
         """The users of an item that the release does not know."""

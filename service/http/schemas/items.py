@@ -1,8 +1,36 @@
-"""GET /items/{item_id}/similar."""
+"""GET /items/{item_id} and GET /items/{item_id}/similar."""
 
 from pydantic import Field
 
+from service.http.schemas.attributes import AttributeValue
 from service.http.schemas.common import Output, example
+
+
+class Item(Output):
+    """An item as the release knows it, with what the shop has changed since."""
+
+    model_config = example(
+        item_id="item-1",
+        title="A winter's tale",
+        categories=["books"],
+        attributes={"price": 9.5, "stock": True},
+        available=True,
+        in_release=True,
+        changed=["title", "price"],
+        release="2026-01-01",
+    )
+
+    item_id: str
+    title: str | None
+    categories: list[str] = Field(description="the most important first")
+    attributes: dict[str, AttributeValue] = Field(description="without those that are unknown")
+    available: bool = Field(description="false for a withdrawn item")
+    in_release: bool = Field(description="whether the release knows it")
+    changed: list[str] = Field(
+        description="which of title, categories and attributes the shop has changed since; they "
+        "are not yet in the answers of POST /recommend, nor in its filters"
+    )
+    release: str = Field(description="id of the release in use")
 
 
 class SimilarItem(Output):

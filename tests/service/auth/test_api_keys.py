@@ -173,6 +173,8 @@ async def test_each_route_requires_its_role(
         ("GET", "/users/secret-user/history", None, "read"),
         ("DELETE", "/users/secret-user/history", None, "erase"),
         ("PUT", "/items/item-1", {"available": True}, "catalog"),
+        ("POST", "/items", [{"item_id": "item-1", "title": "One"}], "catalog"),
+        ("GET", "/items/item-1", None, "read"),
         ("GET", "/release", None, "read"),
         ("POST", "/admin/reload", None, "admin"),
     ]

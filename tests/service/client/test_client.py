@@ -23,6 +23,8 @@ from service.client import (
     ForbiddenError,
     FrequencyCap,
     InvalidRequestError,
+    ItemChange,
+    NamedItemChange,
     NotFoundError,
     RateLimitedError,
     RecommendRequest,
@@ -87,6 +89,13 @@ def test_every_call_gets_a_response(client: Client) -> None:
     assert [*page.items, *client.withdrawn(after=page.next or "").items] == ["a typo", best]
     client.set_all_available({best: True, "a typo": True})
     assert client.withdrawn().items == []
+
+    page = client.withdrawn(limit=1)
+    assert page.cursor is None
+    client.change("item-4", ItemChange(title="Four", attributes={"price": 4.5}))
+    client.change_all(NamedItemChange(item_id="item-4", attributes={"tags": ["a", "b"]}))
+    item = client.item("item-4")
+    assert (item.title, item.attributes) == ("Four", {"price": 4.5, "tags": ["a", "b"]})
 
     similar = client.similar("item-1", k=4)
     assert len(similar.items) == 4

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 AUTH_ERRORS = {"401", "403", "429"}
+CHANGES = {"200", *AUTH_ERRORS, "408", "409", "413", "415", "422", "500", "503"}
 ROUTES = {
     ("post", "/recommend"): {"200", *AUTH_ERRORS, "408", "413", "415", "422", "500", "503"},
     ("post", "/events"): {"200", *AUTH_ERRORS, "408", "413", "415", "422", "500", "503"},
@@ -29,8 +30,10 @@ ROUTES = {
     ("get", "/items/{item_id}/similar"): {"200", *AUTH_ERRORS, "404", "422", "500", "503"},
     ("get", "/users/{user_id}/history"): {"200", *AUTH_ERRORS, "422", "500", "503"},
     ("delete", "/users/{user_id}/history"): {"200", *AUTH_ERRORS, "422", "500", "503"},
-    ("put", "/items/{item_id}"): {"200", *AUTH_ERRORS, "408", "413", "415", "422", "500", "503"},
-    ("put", "/items"): {"200", *AUTH_ERRORS, "408", "413", "415", "422", "500", "503"},
+    ("get", "/items/{item_id}"): {"200", *AUTH_ERRORS, "404", "422", "500", "503"},
+    ("put", "/items/{item_id}"): CHANGES,
+    ("put", "/items"): CHANGES,
+    ("post", "/items"): CHANGES,
     ("get", "/items"): {"200", *AUTH_ERRORS, "422", "500"},
     ("get", "/livez"): {"200", "422", "500"},
     ("get", "/readyz"): {"200", "422", "500", "503"},
