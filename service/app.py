@@ -45,6 +45,7 @@ from service.settings import Settings, SetupError
 from service.store.availability import ItemAvailability
 from service.store.circuit_breaker import CircuitBreaker
 from service.store.cold_start import ColdStartItems
+from service.store.details_in_use import DetailsInUse
 from service.store.histories import HistoryStore
 from service.store.impressions import Impressions
 from service.store.item_details import ItemDetails
@@ -143,6 +144,7 @@ def _create_state(settings: Settings, part: Part) -> ServiceState:
     cold_start_items = ColdStartItems(redis, histories, live, availability, settings)
     quality = CanaryQuality(LiveQuality(redis, settings.canary_window_hours), canary, settings)
     canary_items = ColdStartItems(redis, histories, canary, availability, settings)
+    item_details = DetailsInUse(ItemDetails(redis), live, canary)
     engine = Engine(
         live,
         metrics,
@@ -150,6 +152,7 @@ def _create_state(settings: Settings, part: Part) -> ServiceState:
         availability.withdrawn_rows,
         lambda release: cold_start_items.delta(release) or canary_items.delta(release),
         lambda: canary.release,
+        item_details.release,
     )
     return ServiceState(
         settings=settings,
@@ -163,7 +166,7 @@ def _create_state(settings: Settings, part: Part) -> ServiceState:
         histories=histories,
         impressions=Impressions(redis, settings),
         availability=availability,
-        item_details=ItemDetails(redis),
+        item_details=item_details,
         cold_start_items=cold_start_items,
         canary_items=canary_items,
         authorizer=Authorizer(settings, part.keys),
@@ -240,6 +243,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await state.redis.start()
     with suppress(HistoryUnavailableError):  # counted and logged by ResilientRedis
         await state.availability.poll()
+        await state.item_details.poll()
     tasks = [
         asyncio.create_task(run_for_ever(name, work, state.metrics))
         for name, work in _background_work(state)
@@ -263,6 +267,7 @@ def _background_work(state: ServiceState) -> Iterator[tuple[TaskName, Work]]:
     yield "releases", state.canary_quality.watch
     yield "redis", state.redis.watch
     yield "withdrawals", state.availability.watch
+    yield "withdrawals", state.item_details.watch
     if state.settings.max_cold_start_items:
         yield "new items", state.cold_start_items.watch
     if state.metrics.are_shared:

@@ -25,7 +25,8 @@ def write_attributes(path: Path, columns: Mapping[str, Column]) -> None:
     pq.write_table(pa.Table.from_arrays(arrays, names=[*columns]), path)
 
 
-def _to_array(column: Labels) -> pa.Array:
+def _to_array(column: Column) -> pa.Array:
+    assert isinstance(column, Labels), "a release is written from columns; this is a bug"
     codes = pa.array(column.encoded.codes - 1, mask=column.encoded.codes == 0)
     return pa.array(column.encoded.distinct).take(codes)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,20 @@ from index.retrieval.attribute_filter import AttributeFilter, Condition, Scalar
 from index.retrieval.dictionary_encoding import DictionaryEncoded
 
 Value = Scalar | tuple[str, ...]
+
+
+class Column(Protocol):
+    """An attribute of N items."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int) -> Value | None:
+        """None where unknown."""
+        ...
+
+    def passes(self, condition: Condition) -> NDArray[np.bool_]:
+        """(N,): whether the condition holds; an array of its own."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +90,7 @@ class Labels:
         return codes_of
 
 
-Column = Numbers | Labels
-
-
-def column_of(values: Sequence[Value | None]) -> Column:
+def column_of(values: Sequence[Value | None]) -> Numbers | Labels:
     """Values of N items, all of one type; None where unknown."""
     known = next((value for value in values if value is not None), None)
     if isinstance(known, float):
@@ -87,7 +99,7 @@ def column_of(values: Sequence[Value | None]) -> Column:
     return Labels(DictionaryEncoded.of(labels))
 
 
-def columns_of(items: Sequence[Mapping[str, Value]]) -> dict[str, Column]:
+def columns_of(items: Sequence[Mapping[str, Value]]) -> dict[str, Numbers | Labels]:
     """The attributes of N items, by name."""
     names = sorted({name for item in items for name in item})
     return {name: column_of([item.get(name) for item in items]) for name in names}

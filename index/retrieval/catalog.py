@@ -5,9 +5,11 @@ rows, and a log-uniform sampler over rows samples by popularity.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +86,13 @@ class Catalog:
         if isinstance(self.ids, PackedIds):
             return self.ids.rows(item_ids)
         return [*map(self._row_of.get, item_ids, repeat(PADDING))]
+
+    def with_details(self, **fields: Any) -> "Catalog":
+        """The same items with other titles, categories, other_categories or attributes."""
+        catalog = copy(self)  # with the rows of the ids, and without another check of them
+        for name, values in fields.items():
+            object.__setattr__(catalog, name, values)
+        return catalog
 
     def id(self, row: int) -> str:
         """The id of a row in 1..N."""

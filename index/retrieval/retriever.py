@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -48,6 +49,15 @@ class Retriever:
             "_categories",
             Categories(self.catalog.categories, self.catalog.other_categories),
         )
+
+    def with_catalog(self, catalog: Catalog) -> "Retriever":
+        """The retriever with other details of the same items."""
+        retriever = copy(self)
+        object.__setattr__(retriever, "catalog", catalog)
+        if catalog.categories is not self.catalog.categories:
+            categories = Categories(catalog.categories, catalog.other_categories)
+            object.__setattr__(retriever, "_categories", categories)
+        return retriever
 
     def encode(self, histories: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Interests (B, K, D) of histories of rows, newest last, each with a known item."""

@@ -21,9 +21,9 @@ from service.serving.release_loader import ReleaseLoader
 from service.settings import Settings
 from service.store.availability import ItemAvailability
 from service.store.cold_start import ColdStartItems
+from service.store.details_in_use import DetailsInUse
 from service.store.histories import HistoryStore
 from service.store.impressions import Impressions
-from service.store.item_details import ItemDetails
 from service.store.redis_client import ResilientRedis
 from service.telemetry.metrics import Metrics
 
@@ -54,7 +54,7 @@ class ServiceState:
     histories: HistoryStore
     impressions: Impressions
     availability: ItemAvailability
-    item_details: ItemDetails
+    item_details: DetailsInUse
     cold_start_items: ColdStartItems
     canary_items: ColdStartItems
     authorizer: Authorizer

@@ -57,8 +57,8 @@ class Engine:
     max_queue_size: queries that may wait. max_batch_size: queries in one batch, except for a
     request that has more by itself. deadline_s: from the arrival of a query that has no deadline of
     its own; deadlines are on the clock of time.perf_counter. withdrawn: the rows of a release that
-    must be in no answer; delta: the new items beside it. Both are called once for each release of
-    a batch. canary: the other release in use, if there is one.
+    must be in no answer; delta: the new items beside it; detailed: it with the details of items as
+    they are now. All are called once for each release of a batch. canary: the other release in use.
     """
 
     def __init__(
@@ -71,11 +71,12 @@ class Engine:
         withdrawn: Callable[[Release], frozenset[int]] = lambda _: frozenset(),
         delta: Callable[[Release], Delta | None] = lambda _: None,
         canary: Callable[[], Release | None] = lambda: None,
+        detailed: Callable[[Release], Release] = lambda release: release,
     ) -> None:
         self._live = live
         self.withdrawn = withdrawn
         self._delta = delta
-        self._canary = canary
+        self._canary, self._detailed = canary, detailed
         self._metrics = metrics
         self._queue_limit = max_queue_size
         self._max_batch_size = max_batch_size
@@ -204,8 +205,7 @@ class Engine:
         log.error("engine failed", exc_info=error)
 
     def _run_slice(self) -> int:
-        """Answer for one time slice; the iterations of the event loop until the next, 0 if what is
-        waited for begins it."""
+        """Answer for a slice; the event loop's iterations until the next, 0 if a wait begins it."""
         if self._batch is None:
             self._time_slice_s = _SHORT_TIME_SLICE_S if self._rejecting else _TIME_SLICE_S
             self._rejecting = False
@@ -265,8 +265,7 @@ class Engine:
         return False
 
     def _answer(self, batch: Sequence[QueuedRequest]) -> Iterator[Waited]:
-        """Yields after each query. Resolves all requests together at the end, which keeps what is
-        done between two queries short."""
+        """Yields after each query. Resolves all requests at the end: little between two queries."""
         try:
             if batch:
                 yield from self._retrieve(batch)
@@ -281,6 +280,7 @@ class Engine:
         found: dict[int, Found] = {}
         for part in by_variant(batch, current, self._canary()):
             withdrawn, delta = self.withdrawn(part.release), self._delta(part.release)
+            part = part._replace(release=self._detailed(part.release))
             answers = answers_of(part.release, part.queries, timings, withdrawn, delta)
             if part.release.searches_elsewhere:
                 waited = asyncio.get_running_loop().run_in_executor(self._waiter, list, answers)

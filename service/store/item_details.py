@@ -10,7 +10,7 @@ which are other calls.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -23,6 +23,7 @@ from service.store.redis_url import Client
 MAX_ITEMS = 100_000
 MAX_FIELDS = 128  # of an item
 _MAX_CHANGES = 250  # in one script: they block the server for a millisecond or two
+_MAX_READ = 1000  # in one round trip
 _ITEMS_REFUSED, _FIELDS_REFUSED = -1, -2
 
 # KEYS: the sorted set; the hash of each item. ARGV: now in ms, greatest numbers of items and of
@@ -88,6 +89,13 @@ end)
 return result
 """
 
+# KEYS: the sorted set. ARGV: the last change read, and how many to read at most.
+_CHANGED = """
+local changed = redis.call(
+  'ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])
+return {redis.call('ZCARD', KEYS[1]), changed}
+"""
+
 
 class ItemDetails:
     """Every method raises HistoryUnavailableError."""
@@ -111,9 +119,35 @@ class ItemDetails:
         async def run(client: Client) -> dict[Any, Any]:
             return await client.hgetall(self._redis.keys.details_of(item))
 
-        stored = await self._redis.call("details", run)
-        fields = {name.decode("utf-8", "replace"): orjson.loads(v) for name, v in stored.items()}
-        return Details.of(fields)
+        return _details(await self._redis.call("details", run))
+
+    async def changed(self, since: float) -> tuple[int, dict[str, float]]:
+        """The number of items with details, and those changed since, with their change: the oldest
+        changes, and none only if there are none.
+
+        An item whose details were taken back is only missing in the number.
+        """
+
+        async def run(client: Client) -> list[Any]:
+            arguments = (self._redis.keys.details, since, _MAX_READ)
+            reply: list[Any] = await client.eval(_CHANGED, 1, *arguments)
+            return reply
+
+        count, flat = await self._redis.call("details", run)
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        return count, {item.decode("utf-8", "replace"): float(change) for item, change in pairs}
+
+    async def read_all(self, items: Sequence[str]) -> dict[str, Details]:
+        """The details of each item, empty where there are none."""
+
+        async def run(client: Client) -> list[dict[Any, Any]]:
+            pipeline = client.pipeline(transaction=False)
+            for item in items:
+                pipeline.hgetall(self._redis.keys.details_of(item))
+            return await pipeline.execute()
+
+        replies = await self._redis.call("details", run)
+        return {item: _details(stored) for item, stored in zip(items, replies, strict=True)}
 
     async def _change(self, changes: Sequence[tuple[str, DetailsChange]]) -> list[bool]:
         keys = self._redis.keys
@@ -141,3 +175,9 @@ class ItemDetails:
                 f"an item with more than {MAX_FIELDS} stored details; null forgets an attribute"
             )
         return [bool(reply) for reply in replies]
+
+
+def _details(stored: Mapping[bytes, bytes]) -> Details:
+    return Details.of(
+        {name.decode("utf-8", "replace"): orjson.loads(value) for name, value in stored.items()}
+    )

@@ -79,7 +79,9 @@ async def _change(
     available = [(item, change.available) for item, change in changes]
     results = iter(await availability.change([(i, now) for i, now in available if now is not None]))
     detailed = [(item, change.details) for item, change in changes if change.names_details]
-    are_changed = iter(await state.item_details.change(detailed))
+    are_changed = iter(await state.item_details.stored.change(detailed))
+    if detailed:
+        await state.item_details.poll()
     answers = []
     for item, change in changes:
         now, changed, known = change.available, False, False

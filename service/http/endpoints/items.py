@@ -26,7 +26,7 @@ async def item(request: Request, item_id: ItemInPath) -> Response:
     state = state_of(request)
     state.engine.admit(set_deadline(request))
     release, availability = _release_of(state), state.availability
-    changed = await state.item_details.read(item_id)
+    changed = await state.item_details.stored.read(item_id)
     [row] = release.retriever.catalog.rows([item_id])
     is_withdrawn = item_id in availability.withdrawn
     if not (row or changed.names or is_withdrawn or item_id in availability.announced):

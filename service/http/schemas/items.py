@@ -27,8 +27,7 @@ class Item(Output):
     available: bool = Field(description="false for a withdrawn item")
     in_release: bool = Field(description="whether the release knows it")
     changed: list[str] = Field(
-        description="which of title, categories and attributes the shop has changed since; they "
-        "are not yet in the answers of POST /recommend, nor in its filters"
+        description="which of title, categories and attributes the shop has said since"
     )
     release: str = Field(description="id of the release in use")
 

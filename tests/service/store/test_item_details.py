@@ -1,15 +1,26 @@
 """What a shop says about items: title, categories and attributes."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from index.release.reading import Release, open_release
+from service.settings import Settings
 from service.store import item_details
+from service.store.details import DetailsChange
+from service.store.details_in_use import DetailsInUse
+from service.store.item_details import ItemDetails
+from service.store.redis_client import ResilientRedis, deployment_of
+from service.telemetry.metrics import Metrics
 from tests.evidence.redis_servers import RedisServer
+from tests.service.application import state_behind
+from tests.service.store.test_availability import Live
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 pytestmark = pytest.mark.anyio
@@ -185,3 +196,78 @@ async def test_withdrawn_items_are_listed_by_cursor(
     assert found == ids
     assert response.status_code == 422
     assert "cursor" in response.json()["error"]["message"]
+
+
+async def test_filters_boosts_minimums_and_include_have_them_at_once(
+    serve: Serve, publish: Callable[..., Path]
+) -> None:
+    publish()
+    body = {"sequence": ["item-1"], "k": 3, "include": ["title", "price"]}
+    async with serve() as client:
+        details = {"title": "Five", "categories": ["new"], "attributes": {"price": 4.5}}
+        await change(client, "item-5", **details)
+        await change(client, "item-7", attributes={"price": 20.0})
+        answers = [
+            (await client.post("/recommend", json={**body, **more})).json()["items"]
+            for more in (
+                {"filter": {"all": [{"price": {"lte": 5}}]}},
+                {"categories": {"allow": ["new"]}},
+                {"min_per_category": {"new": 1}},
+                {"boost": [{"filter": {"all": [{"price": {"gt": 0}}]}, "add": 100}]},
+            )
+        ]
+        publish("second")
+        await state_behind(client).live.refresh()
+        await state_behind(client).item_details.poll()
+        new = {**body, "categories": {"allow": ["new"]}}
+        again = (await client.post("/recommend", json=new)).json()
+        await change(client, "item-5", title=None, categories=None, attributes={"price": None})
+        nothing = (await client.post("/recommend", json=new)).json()
+
+    attributes = {"title": "Five", "price": 4.5}
+    for found in answers[:2]:
+        assert [(each["item_id"], each["attributes"]) for each in found] == [("item-5", attributes)]
+    assert "item-5" in {each["item_id"] for each in answers[2]}
+    assert {each["item_id"] for each in answers[3][:2]} == {"item-5", "item-7"}
+    assert again["release"] == "second"
+    assert [each["attributes"] for each in again["items"]] == [attributes]
+    assert nothing["items"] == []
+
+
+async def test_every_process_has_them_within_a_second(
+    settings: Callable[..., Settings], tcp: RedisServer, publish: Callable[[], Path]
+) -> None:
+    release = open_release(publish())
+    chosen = settings(redis_url=tcp.url)
+    async with following(chosen, release) as first, following(chosen, release) as second:
+        changes = [
+            (f"item-{row}", DetailsChange.of({}, {"price": float(row)})) for row in range(1, 31)
+        ]
+        await first.stored.change(changes)
+        start = time.monotonic()
+        while second.release(release) is release:
+            await asyncio.sleep(0.01)
+            assert time.monotonic() < start + 1
+        price = second.release(release).retriever.catalog.attributes["price"]
+        assert [price[at] for at in range(30)] == list(range(1, 31))
+        assert "price" not in release.retriever.catalog.attributes
+
+        await first.stored.change([("item-1", DetailsChange.of({}, {"price": None}))])
+        await second.poll()
+        assert len(second) == 29
+        tcp.execute("FLUSHALL")
+        await second.poll()
+        assert second.release(release) is release
+
+
+@asynccontextmanager
+async def following(settings: Settings, release: Release) -> AsyncIterator[DetailsInUse]:
+    redis = ResilientRedis(deployment_of(settings), settings, Metrics())
+    await redis.start()
+    details = DetailsInUse(ItemDetails(redis), Live(release))
+    watching = asyncio.create_task(details.watch())
+    try:
+        yield details
+    finally:
+        watching.cancel()
+        await redis.close()
