@@ -53,6 +53,7 @@ class NewKey(Program):
 class ExportEvents(StoreSettings):
     """Export the events that wait in Redis to a log: FOLDER/date=YYYY-MM-DD/*.parquet.
 
+    Details of items that the shop has changed are written beside them, for the next training.
     Killed at any moment and started again, it loses no event and writes none twice. Events that
     were dropped from Redis before any export are counted in the log and in the last line, one JSON
     object. The exit code is 5 while another export runs in that folder.

@@ -22,6 +22,7 @@ from redis.exceptions import BusyLoadingError, RedisClusterException, RedisError
 from index.release.atomic_io import fsync
 from index.release.lock import exclusive_lock
 from service.settings import SetupError, StoreSettings
+from service.store.details_export import export_details
 from service.store.embedded_redis import EmbeddedRedisError
 from service.store.event_log import FILE_ERRORS, EventLog, EventLogError, parse_entry
 from service.store.keys import PARTITIONS, Keys
@@ -80,13 +81,15 @@ class Exported:
     """What an export did.
 
     events: rows written. duplicates: entries that the log had, by themselves or by their event_id.
-    lost: entries dropped from a full stream before they were read, or that are not events.
+    lost: entries dropped from a full stream before they were read, or that are not events. items:
+    those of which the shop has said something.
     """
 
     events: int = 0
     files: int = 0
     duplicates: int = 0
     lost: int = 0
+    items: int = 0
 
 
 class ExportError(Exception):
@@ -152,6 +155,7 @@ async def _export(
             except EventLogError as error:  # of a file of this partition; the others go on
                 failure = error
             exported.lost += stream.lost
+        exported.items = await export_details(client, keys, events.folder)
     finally:
         exported.events, exported.files = events.events, events.files
         exported.duplicates = events.duplicates

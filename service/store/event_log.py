@@ -96,7 +96,7 @@ class EventLog:
     def __init__(self, folder: Path) -> None:
         """Removes the partial files of an export that was killed."""
         self.events = self.files = self.duplicates = 0
-        self._folder = folder
+        self.folder = folder
         self._files: defaultdict[int, dict[Path, _LogFile]] = defaultdict(dict)
         self._event_ids = lru_cache(_CACHED_DATES)(self._read_event_ids)
         for path in folder.glob("date=*/.*.parquet*"):
@@ -167,12 +167,12 @@ class EventLog:
         }
 
     def _write(self, partition: int, date: str, rows: list[EventRow]) -> None:
-        folder = self._folder / f"date={date}"
+        folder = self.folder / f"date={date}"
         file = _file_of(folder, partition, rows)
         if file.path in self._files[partition]:
             rows = [*_read_rows(file.path), *rows]  # other rows with the same entry ids
         folder.mkdir(exist_ok=True)
-        fsync(self._folder)  # each time: an export may have been killed before it did this
+        fsync(self.folder)  # each time: an export may have been killed before it did this
         columns = [list(column) for column in zip(*rows, strict=True)]
         with atomic_path(file.path) as temporary, temporary.open("wb") as opened:
             pq.write_table(pa.table(columns, schema=_SCHEMA), opened, compression="zstd")

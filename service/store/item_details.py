@@ -119,7 +119,7 @@ class ItemDetails:
         async def run(client: Client) -> dict[Any, Any]:
             return await client.hgetall(self._redis.keys.details_of(item))
 
-        return _details(await self._redis.call("details", run))
+        return details_of(await self._redis.call("details", run))
 
     async def changed(self, since: float) -> tuple[int, dict[str, float]]:
         """The number of items with details, and those changed since, with their change: the oldest
@@ -147,7 +147,7 @@ class ItemDetails:
             return await pipeline.execute()
 
         replies = await self._redis.call("details", run)
-        return {item: _details(stored) for item, stored in zip(items, replies, strict=True)}
+        return {item: details_of(stored) for item, stored in zip(items, replies, strict=True)}
 
     async def _change(self, changes: Sequence[tuple[str, DetailsChange]]) -> list[bool]:
         keys = self._redis.keys
@@ -177,7 +177,8 @@ class ItemDetails:
         return [bool(reply) for reply in replies]
 
 
-def _details(stored: Mapping[bytes, bytes]) -> Details:
+def details_of(stored: Mapping[bytes, bytes]) -> Details:
+    """From the hash of an item."""
     return Details.of(
         {name.decode("utf-8", "replace"): orjson.loads(value) for name, value in stored.items()}
     )

@@ -54,7 +54,7 @@ def read_items(path: Path, format: str = "auto") -> dict[str, ItemDetails]:
         raise LogError(f"format: {format!r}; choose auto, {', '.join(ITEM_FORMATS)}")
     rows = ITEM_FORMATS[_detect_format(path) if format == "auto" else format](path)
     items = {
-        key: _details(title, categories)._replace(attributes=attributes)
+        key: make_details(title, categories)._replace(attributes=attributes)
         for key, title, categories, attributes in rows
     }
     if not items:
@@ -67,7 +67,8 @@ def read_items(path: Path, format: str = "auto") -> dict[str, ItemDetails]:
     return items
 
 
-def _details(title: str | None, categories: Sequence[str | None] | None) -> ItemDetails:
+def make_details(title: str | None, categories: Sequence[str | None] | None) -> ItemDetails:
+    """Without attributes; the first category is the one that diversity uses."""
     stripped = (name.strip() for name in categories or () if name)
     names = dict.fromkeys(name for name in stripped if name and name != _NO_GENRE)
     first, *others = names or [None]

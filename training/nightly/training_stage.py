@@ -1,6 +1,6 @@
 """The models of a nightly run: which data, which settings, and which initial weights train them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,8 @@ from index.release.verification import verify_files
 from training.config import FitConfig
 from training.data.errors import LogError, UnmatchedError
 from training.data.interactions import Interactions
-from training.data.item_metadata import read_items
+from training.data.item_changes import with_changes
+from training.data.item_metadata import ItemDetails, read_items
 from training.data.packed_log import prepare
 from training.evaluation.holdout_day import split_day
 from training.evaluation.protocols import DataSplit
@@ -41,6 +42,7 @@ from training.nightly.step_store import StepStore
 from training.nightly.window import WINDOW, read_window_log
 
 _ModelUpdate = Callable[[Model], None]
+_UNKNOWN = ItemDetails(None, None)
 
 
 class LiveRelease(NamedTuple):
@@ -73,8 +75,7 @@ class TrainingStage:
         Raises RejectedError if too little is left to train or to validate on.
         """
         fit = self.fit_config
-        items = read_items(self._config.items) if self._config.items else None
-        log = self.log
+        log, items = self.log, self._items()
         try:
             catalog, packed = prepare(
                 log, fit.min_user_interactions, fit.min_item_interactions, items
@@ -92,6 +93,14 @@ class TrainingStage:
                 f"{fit.min_item_interactions} interactions, or too much is held out"
             )
         return PreparedData(catalog, packed, split)
+
+    def _items(self) -> Mapping[str, ItemDetails] | None:
+        """Of the item file, and what the shop has said since; None if nothing is known."""
+        if self._config.items:
+            return with_changes(read_items(self._config.items), self._config.events)
+        said = with_changes({}, self._config.events)
+        items = {item_id: said.get(item_id, _UNKNOWN) for item_id in self.log.item_ids}
+        return items if said.keys() & items.keys() else None
 
     # --- the live release ---
 

@@ -17,11 +17,14 @@ import pytest
 from service.__main__ import main
 from service.settings import Settings
 from service.store import event_export as export
+from service.store.details import DetailsChange
+from service.store.details_export import FILE as DETAILS
 from service.store.embedded_redis import EmbeddedRedis
 from service.store.event_export import ExportBusyError, Exported, ExportError, export_events
 from service.store.event_log import EventLog
 from service.store.events import Event
 from service.store.histories import HistoryStore
+from service.store.item_details import ItemDetails
 from service.store.keys import PARTITIONS, Keys
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
@@ -32,6 +35,7 @@ from training.data.event_window import read_window
 
 MakeSettings = Callable[..., Settings]
 DAY_S = 86_400.0
+OTHER_CATEGORIES = DetailsChange.of({"categories": ["x", "y"]}, None)
 FIRST = 1_767_225_600.0  # 2026-01-01
 STREAMS, UNEXPORTED = Keys("re4").streams, Keys("re4").unexported
 
@@ -71,6 +75,16 @@ def send(settings: Settings, *events: Event, forget: str | None = None) -> None:
     asyncio.run(append())
 
 
+def say(settings: Settings, *changes: tuple[str, DetailsChange]) -> None:
+    async def change() -> None:
+        redis = ResilientRedis(deployment_of(settings), settings, Metrics())
+        await redis.start()
+        await ItemDetails(redis).change(changes)
+        await redis.close()
+
+    asyncio.run(change())
+
+
 def visit(user: str, item: str, day: int = 0, **fields: Any) -> Event:
     return Event(user_id=user, item_id=item, timestamp=FIRST + day * DAY_S, **fields)
 
@@ -106,6 +120,23 @@ def test_the_impression_of_an_event_is_logged(
     pq.write_table(pq.ParquetFile(file).read().drop_columns("impression_id"), file)
     partition = int(file.name[:2])
     assert EventLog(folder).contained(partition, entries) == {*entries}, "an earlier version's"
+
+
+def test_details_of_items_are_beside_the_events(
+    settings: MakeSettings, url: str | None, tmp_path: Path
+) -> None:
+    chosen, folder = settings(redis_url=url), tmp_path / "log"
+    said = {"price": 9.5, "stock": True, "locale": ["de", "at"]}
+    say(chosen, ("a/ß", DetailsChange.of({"title": "A"}, said)), ("b", OTHER_CATEGORIES))
+    assert export_events(chosen, folder) == Exported(items=2)
+    lines = (folder / DETAILS).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"item_id": "a/ß", "title": "A", "categories": None, "attributes": said},
+        {"item_id": "b", "title": None, "categories": ["x", "y"], "attributes": {}},
+    ]
+    say(chosen, ("b", DetailsChange.of({"categories": None}, None)))
+    assert export_events(chosen, folder) == Exported(items=1)
+    assert len((folder / DETAILS).read_text().splitlines()) == 1
 
 
 def test_every_event_is_in_the_log_once(

@@ -1,8 +1,12 @@
 """Cold and warm starts of a nightly run."""
 
+import json
+
 import pytest
 
-from index.release.manifest import read_manifest
+from index.release.attributes import read_attributes
+from index.release.catalog import read_catalog
+from index.release.manifest import ATTRIBUTES, CATALOG, read_manifest
 from tests.training.nightly.nightly_runs import (
     FIT,
     SECOND_END,
@@ -13,6 +17,7 @@ from tests.training.nightly.nightly_runs import (
     read_report,
 )
 from training.data.event_window import DAY_S
+from training.data.item_changes import FILE
 from training.nightly.run import run_nightly
 from training.presets import CANDIDATES
 
@@ -84,3 +89,19 @@ def test_too_few_interactions_to_train_on_are_rejected(folder):
     before = live_release(folder)
     outcome = run_nightly(config_of(folder, fit={"min_user_interactions": 10**6}))
     assert_rejected(folder, outcome, before, "interactions")
+
+
+def test_the_release_has_what_the_shop_said_about_items(folder):
+    config = config_of(folder, cold=True, refit_epochs=0, fit={"epochs": 1})
+    item = read_catalog(folder / "root" / "releases" / live_release(folder) / CATALOG).id(1)
+    line = {"title": "Said", "categories": ["Said"], "attributes": {"price": 9.5}}
+    path = config.events / FILE
+    path.write_text(f"{json.dumps({'item_id': item, **line})}\n")
+    before = {*(folder / "root").glob("*/*/manifest.json")}
+    run_nightly(config)
+    [manifest] = {*(folder / "root").glob("*/*/manifest.json")} - before
+    release = manifest.parent
+    catalog, columns = read_catalog(release / CATALOG), read_attributes(release / ATTRIBUTES)
+    [row] = catalog.rows([item])
+    assert (catalog.titles[row - 1], catalog.categories[row - 1]) == ("Said", "Said")
+    assert columns["price"][row - 1] == 9.5
