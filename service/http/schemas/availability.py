@@ -143,7 +143,7 @@ class AvailabilitiesNow(Output):
 class WithdrawnPage(Output):
     """Withdrawn items, in order of their ids."""
 
-    model_config = example(items=["item-1"], next="item-1", cursor="aXRlbS0x")
+    model_config = example(items=["item-1"], next="item-1", cursor="item-1")
 
     items: list[str]
     next: str | None = Field(description="the `after` of the next page; null on the last")
