@@ -3,9 +3,10 @@
 from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from index.retrieval.attribute_filter import AttributeFilter, Condition, Scalar
-from service.http.schemas.common import SEQUENCE_LIMIT, Input
+from service.http.schemas.common import SEQUENCE_LIMIT, Input, at_least_one
 from service.store.events import Text
 
 _CONDITIONS_LIMIT = 32
@@ -16,10 +17,20 @@ AttributeValue = bool | float | str | list[str]
 AttributeNames = Annotated[list[Text], Field(max_length=_NAMES_LIMIT)]
 
 
+_NUMBER: JsonDict = {"type": "number"}
+_OPERATORS: dict[str, JsonDict] = {
+    "in": {"type": "array"},
+    "lt": _NUMBER,
+    "lte": _NUMBER,
+    "gt": _NUMBER,
+    "gte": _NUMBER,
+}
+
+
 class Comparison(Input):
     """What the value must be: all that is given must hold."""
 
-    model_config = ConfigDict(serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True, json_schema_extra=at_least_one(_OPERATORS))
 
     any_of: list[AttributeScalar] | None = Field(
         None,

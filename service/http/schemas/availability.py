@@ -6,7 +6,7 @@ from pydantic import Field, RootModel, model_validator
 from pydantic.config import ConfigDict, JsonDict
 
 from service.http.schemas.attributes import AttributeScalar
-from service.http.schemas.common import Input, Output, example
+from service.http.schemas.common import Input, Output, at_least_one, example
 from service.store.details import DetailsChange
 from service.store.events import Id, Text
 
@@ -29,13 +29,13 @@ _AVAILABLE = Field(
 _KNOWN = Field(description="whether the release knows the item, or the shop had announced it")
 
 
-_CHANGES = ("available", "title", "categories", "attributes")
-
-
-def _given(name: str) -> JsonDict:
-    """The schema of an object with this property; with a type, as generators of clients need."""
-    kinds: JsonDict = {"available": {"type": "boolean"}}
-    return {"type": "object", "required": [name], "properties": {name: kinds.get(name, {})}}
+_CHANGES: dict[str, JsonDict] = {
+    "available": {"type": "boolean"},
+    "title": {},
+    "categories": {},
+    "attributes": {},
+}
+_DETAILS = _CHANGES.keys() - {"available"}
 
 
 class ItemChange(Input):
@@ -43,7 +43,7 @@ class ItemChange(Input):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "allOf": [{"anyOf": [*map(_given, _CHANGES)]}],
+            **at_least_one(_CHANGES),
             "examples": [
                 {"available": False},
                 {"title": "A winter's tale", "attributes": {"price": 9.5, "stock": True}},
@@ -62,7 +62,7 @@ class ItemChange(Input):
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
-        if self.available is None and self.model_fields_set.isdisjoint(_CHANGES[1:]):
+        if self.available is None and self.model_fields_set.isdisjoint(_DETAILS):
             raise ValueError("changes nothing; give available, title, categories or attributes")
         return self
 
@@ -92,7 +92,7 @@ class AvailabilityNow(Output):
 class NamedItemChange(ItemChange):
     model_config = ConfigDict(
         json_schema_extra={
-            "allOf": [{"anyOf": [*map(_given, _CHANGES)]}],
+            **at_least_one(_CHANGES),
             "examples": [{"item_id": "item-1", "available": False}],
         }
     )

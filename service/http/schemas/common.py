@@ -1,8 +1,10 @@
 """What all schemas share: ids, limits, base classes, and the body of an error."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict, JsonValue
 
 from service.store.events import (
     IdInPath,
@@ -55,6 +57,18 @@ Ids = Annotated[
 def example(**fields: Any) -> ConfigDict:
     """The example in the documentation. A test sends it, or validates it as a response."""
     return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+def at_least_one(kinds: Mapping[str, JsonDict]) -> JsonDict:
+    """The part of a schema that asks for at least one of these properties, and not null.
+
+    In allOf, as generators of clients take the fields beside a bare anyOf for one of it.
+    """
+    given: list[JsonValue] = [
+        {"type": "object", "required": [name], "properties": {name: kind}}
+        for name, kind in kinds.items()
+    ]
+    return {"allOf": [{"anyOf": given}]}
 
 
 class Input(BaseModel):

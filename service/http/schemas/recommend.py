@@ -14,7 +14,16 @@ from pydantic.config import JsonDict
 
 from service.http.schemas.attributes import AttributeNames, AttributeValue, ItemFilter
 from service.http.schemas.business_rules import Boosts, CategoryMinimums, InterestQuota
-from service.http.schemas.common import ErrorBody, Ids, Input, Names, NonEmptyNames, Output, example
+from service.http.schemas.common import (
+    ErrorBody,
+    Ids,
+    Input,
+    Names,
+    NonEmptyNames,
+    Output,
+    at_least_one,
+    example,
+)
 from service.http.schemas.seen import ExcludeSeen, SeenFilter
 from service.http.schemas.shown import Cursor, FrequencyCap
 from service.settings import MAX_K
@@ -65,23 +74,9 @@ class RecommendRequest(Input):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [_REQUEST_EXAMPLE, {"sequence": ["item-1"], "k": 2, "explain": True}],
-            # In allOf, as generators of clients take the fields beside a bare anyOf for one of it.
-            "allOf": [
-                {
-                    "anyOf": [
-                        {
-                            "type": "object",
-                            "required": ["user_id"],
-                            "properties": {"user_id": {"type": ["string", "integer"]}},
-                        },
-                        {
-                            "type": "object",
-                            "required": ["sequence"],
-                            "properties": {"sequence": {"type": "array"}},
-                        },
-                    ]
-                }
-            ],
+            **at_least_one(
+                {"user_id": {"type": ["string", "integer"]}, "sequence": {"type": "array"}}
+            ),
         }
     )
 

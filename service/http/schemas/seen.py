@@ -3,9 +3,9 @@
 import time
 from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from service.http.schemas.common import Input
+from service.http.schemas.common import Input, at_least_one
 from service.store.events import Type
 from service.store.seen_items import ALL_SEEN, SeenItems
 
@@ -14,6 +14,10 @@ _DAY_S = 86_400.0
 
 class SeenFilter(Input):
     """Only those items of the user's events that are of these kinds, and as new as that."""
+
+    model_config = ConfigDict(
+        json_schema_extra=at_least_one({"kinds": {"type": "array"}, "days": {"type": "number"}})
+    )
 
     kinds: Annotated[list[Type], Field(min_length=1, max_length=64)] | None = Field(
         None, description="kinds of events; without it, all that have an effect"

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import pytest
 
-from service import client as client_module
 from service.client import (
     AsyncClient,
     CallError,
@@ -32,6 +31,7 @@ from service.client import (
     TimedOutError,
     UnauthorizedError,
     UnavailableError,
+    connection,
 )
 from service.http.schemas.common import ErrorBody
 from service.http.schemas.recommend import Categories, Recommendations
@@ -295,7 +295,7 @@ def test_the_waits_grow_beyond_what_the_service_asks(
     server = fake_server(*[overloaded(retry_after_s)] * 5, HISTORY)
     with Client(server.url, retries=5) as client:
         client.history("a")
-    jitter_s = jitter * client_module._JITTER_S
+    jitter_s = jitter * connection._JITTER_S
     expected = [retry_after_s + backoff_s + jitter_s for backoff_s in (0.1, 0.2, 0.4, 0.8, 1.6)]
     assert waits == pytest.approx(expected)
 
