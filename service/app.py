@@ -145,14 +145,8 @@ def _create_state(settings: Settings, part: Part) -> ServiceState:
     quality = CanaryQuality(LiveQuality(redis, settings.canary_window_hours), canary, settings)
     canary_items = ColdStartItems(redis, histories, canary, availability, settings)
     item_details = DetailsInUse(ItemDetails(redis), live, canary)
-    engine = Engine(
-        live,
-        metrics,
-        *_queue_limits(settings),
-        availability.withdrawn_rows,
-        lambda release: cold_start_items.delta(release) or canary_items.delta(release),
-        lambda: canary.release,
-        item_details.release,
+    engine = _create_engine(
+        settings, metrics, live, canary, availability, item_details, cold_start_items, canary_items
     )
     return ServiceState(
         settings=settings,
@@ -178,9 +172,27 @@ def _create_state(settings: Settings, part: Part) -> ServiceState:
     )
 
 
-def _queue_limits(settings: Settings) -> tuple[int, int, float]:
-    """Requests in the queue and in a batch, and seconds until a deadline."""
-    return settings.max_queue_size, settings.max_batch_size, settings.deadline_ms / 1000
+def _create_engine(
+    settings: Settings,
+    metrics: Metrics,
+    live: ReleaseLoader,
+    canary: CanaryLoader,
+    availability: ItemAvailability,
+    item_details: DetailsInUse,
+    cold_start_items: ColdStartItems,
+    canary_items: ColdStartItems,
+) -> Engine:
+    return Engine(
+        live,
+        metrics,
+        settings.max_queue_size,
+        settings.max_batch_size,
+        settings.deadline_ms / 1000,
+        availability.withdrawn_rows,
+        lambda release: cold_start_items.delta(release) or canary_items.delta(release),
+        lambda: canary.release,
+        item_details.release,
+    )
 
 
 def _add_callbacks(state: ServiceState) -> None:
