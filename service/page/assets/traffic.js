@@ -1,7 +1,7 @@
 /** Live traffic, from the counters of /metrics: rates are differences between two readings. */
 
 import { call } from "./api.js";
-import { $, h, number, sparkline } from "./dom.js";
+import { $, h, number, percent, sparkline } from "./dom.js";
 
 const INTERVAL_MS = 2000;
 const KEPT = 60; // readings
@@ -34,7 +34,7 @@ export function stopTraffic() {
 }
 
 function parse(text) {
-  const reading = { time: performance.now() / 1000, requests: 0, errors: 0, refused: 0, routes: new Map(), buckets: new Map() };
+  const reading = { time: performance.now() / 1000, requests: 0, errors: 0, refused: 0, routes: new Map(), buckets: new Map(), canary: { share: 0, users: new Map(), rates: new Map(), difference: {} } };
   for (const line of text.split("\n")) {
     const [, name, labels = "", value] = SAMPLE.exec(line) ?? [];
     if (name === "re4_requests_total") {
@@ -46,9 +46,22 @@ function parse(text) {
       reading.routes.set(route, (reading.routes.get(route) ?? 0) + Number(value));
     } else if (name === "re4_request_seconds_bucket" && label(labels, "stage") === "total") {
       reading.buckets.set(Number(label(labels, "le").replace("+Inf", "Infinity")), Number(value));
+    } else {
+      readCanary(reading.canary, name, labels, Number(value));
     }
   }
   return reading;
+}
+
+function readCanary(canary, name, labels, value) {
+  const variant = label(labels, "variant");
+  if (name === "re4_canary_share") canary.share = value;
+  else if (name === "re4_canary_users") canary.users.set(variant, value);
+  else if (name === "re4_canary_difference") canary.difference[label(labels, "bound")] = value;
+  else if (name === "re4_canary_hit_rate") {
+    if (!canary.rates.has(variant)) canary.rates.set(variant, new Map());
+    canary.rates.get(variant).set(label(labels, "interest"), value);
+  }
 }
 
 const label = (labels, name) => new RegExp(`(?:^|,)${name}="([^"]*)"`).exec(labels)?.[1] ?? "";
@@ -60,6 +73,29 @@ export function quantile(before, now, share) {
   if (!total) return null;
   const bound = counts.find(([, count]) => count >= share * total)[0];
   return 1000 * bound;
+}
+
+const signed = (share) => `${share < 0 ? "−" : "+"}${percent(Math.abs(share))}`;
+
+/** Hit rates of both variants; null without a canary. */
+function canaryTable({ share, users, rates, difference }) {
+  if (!share) return null;
+  const interests = [...new Set([...rates.values()].flatMap((of) => [...of.keys()]))].filter((name) => name !== "all").sort();
+  const rate = (variant, interest) => {
+    const value = rates.get(variant)?.get(interest);
+    return h("td", { class: "number" }, users.get(variant) && value !== undefined ? percent(value) : "–");
+  };
+  const rows = [["current", "Live release"], ["canary", "Canary"]].map(([variant, name]) =>
+    h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "number" }, number(users.get(variant) ?? 0)),
+      rate(variant, "all"), interests.map((interest) => rate(variant, interest))));
+  const heads = ["Variant", "Users", "Hit rate", ...interests.map((name) => (name === "popular" ? "Popular" : `Interest ${name}`))];
+  const bounds = ["low", "estimate", "high"].map((bound) => difference[bound]);
+  const known = [...users.values()].length === 2 && [...users.values()].every(Boolean) && !bounds.some(Number.isNaN);
+  return h("table", { id: "canary" },
+    h("caption", {}, `Canary, for ${percent(share)} of the users. Hit rate: users who took an item of their answer`
+      + (known ? `; difference ${signed(bounds[1])}, between ${signed(bounds[0])} and ${signed(bounds[2])}` : "; too few users yet for a difference")),
+    h("thead", {}, h("tr", {}, heads.map((name) => h("th", { scope: "col" }, name)))),
+    h("tbody", {}, rows));
 }
 
 function draw() {
@@ -83,6 +119,7 @@ function draw() {
   $("traffic-content").replaceChildren(...[
     h("dl", { class: "figures" }, figures.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
     line && h("figure", { class: "trend" }, line, h("figcaption", { class: "quiet" }, `Requests a second, the last ${seconds.toFixed(0)} s; at most ${Math.max(0, ...rates).toFixed(1)}`)),
+    canaryTable(now.canary),
     h("table", {},
       h("caption", {}, "Requests since the server started"),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Route"), h("th", { scope: "col" }, "Requests"))),

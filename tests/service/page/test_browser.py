@@ -3,6 +3,7 @@
 `make evidence-page` runs them all; without a browser all are skipped.
 """
 
+import time
 import urllib.request
 from collections.abc import Iterator
 from hashlib import sha256
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from index.release.canary_release import start_canary
 from tests.service.conftest import ADMIN_KEY, server_process
 from tests.service.page.browsing import (
     PARTS,
@@ -227,6 +229,36 @@ def test_nights_and_traffic_are_shown(browser: Any, url: str) -> None:
         routes = page.locator("#traffic-content tbody th").all_inner_texts()
         assert "/recommend" in routes
         assert not any("page" in route for route in routes)
+
+
+@slow
+def test_the_quality_of_a_canary_is_shown_beside_that_of_the_live_release(
+    browser: Any, tmp_path: Path
+) -> None:
+    write_root(tmp_path)
+    start_canary(tmp_path, "first", 0.5)
+    window_s = 5
+    with server_process(tmp_path, canary_window_hours=window_s / 3600) as url:
+        while "re4_canary_share 0.5" not in httpx.get(f"{url}/metrics").text:
+            time.sleep(0.1)  # until the test's own timeout
+        for number in range(60):
+            wanted = {"user_id": f"user-{number}", "sequence": ["item-1"], "k": 5}
+            answer = httpx.post(f"{url}/recommend", json=wanted).raise_for_status().json()
+            if number % 3 == 0:
+                event = {"user_id": f"user-{number}", "item_id": answer["items"][0]["item_id"]}
+                httpx.post(f"{url}/events", json=event).raise_for_status()
+        with opened(browser, f"{url}/#traffic", *WIDE) as page:
+            users = page.locator("#canary td:nth-child(2)")
+            while sum(map(int, users.all_inner_texts())) < 60:  # until their windows have ended
+                time.sleep(0.5)
+            rows = page.locator("#canary tbody tr")
+            assert "between" in page.inner_text("#canary caption")
+            assert "50 % of the users" in page.inner_text("#canary caption")
+            cells = [row.locator("th, td").all_inner_texts() for row in rows.all()]
+    heads = ["Live release", "Canary"]
+    assert [row[0] for row in cells] == heads
+    shares = [float(row[2].removesuffix(" %")) * int(row[1]) / 100 for row in cells]
+    assert sum(shares) == pytest.approx(20, abs=1)
 
 
 @slow
