@@ -7,7 +7,6 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +16,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from index.ann.gpu import make_cloner
-from index.ann.kernel_choice import find_kernel
-from index.ann.milvus_engine import MilvusEngine
 from service.auth.api_keys import KeyScope
 from service.auth.authorization import Authorizer
 from service.errors import EXPECTED_ERRORS, HistoryUnavailableError
@@ -38,12 +34,11 @@ from service.page.routes import add_page, serves_page
 from service.serving.batching import Engine
 from service.serving.canary import CanaryLoader
 from service.serving.canary_quality import CanaryQuality
-from service.serving.guarded_engine import GuardedEngine
+from service.serving.loader_creation import create_loader
 from service.serving.release_loader import ReleaseLoader
 from service.serving.supervision import Work, run_for_ever
 from service.settings import Settings, SetupError
 from service.store.availability import ItemAvailability
-from service.store.circuit_breaker import CircuitBreaker
 from service.store.cold_start import ColdStartItems
 from service.store.details_in_use import DetailsInUse
 from service.store.histories import HistoryStore
@@ -138,7 +133,7 @@ def _create_state(settings: Settings, part: Part) -> ServiceState:
     metrics = Metrics(part.exposition, part.tenant)
     redis = ResilientRedis(part.deployment, settings, metrics)
     histories = HistoryStore(redis, settings, metrics)
-    live = _create_loader(settings, metrics)
+    live = create_loader(settings, metrics)
     canary = CanaryLoader(settings.releases, live, CanaryMetrics(metrics))
     availability = ItemAvailability(redis, live, settings, metrics)
     cold_start_items = ColdStartItems(redis, histories, live, availability, settings)
@@ -204,37 +199,6 @@ def _add_callbacks(state: ServiceState) -> None:
     metrics.add_gauge_callback(metrics.withdrawn_items, lambda: len(availability.withdrawn))
     metrics.add_gauge_callback(metrics.announced_items, lambda: len(availability.announced))
     metrics.add_gauge_callback(metrics.cold_start_items, lambda: len(state.cold_start_items))
-
-
-def _check_search(settings: Settings) -> None:
-    """Raises SetupError if the device does not exist, or the kernel does not work.
-
-    At the start, not when a release is loaded.
-    """
-    try:
-        find_kernel(settings.kernel)
-        if settings.device != "cpu":
-            make_cloner(settings.device)
-    except ValueError as error:
-        raise SetupError(f"--{error}") from error
-
-
-def _create_loader(settings: Settings, metrics: Metrics) -> ReleaseLoader:
-    """With the engine that the settings name, if it is not the files of the releases."""
-    _check_search(settings)
-    engine = None
-    if settings.engine_uri is not None:
-        if find_spec("pymilvus") is None:
-            raise SetupError(
-                "--engine milvus: pymilvus is not installed; run: pip install 're4[milvus]'"
-            )
-        uri, timeout_s = settings.engine_uri.get_secret_value(), settings.engine_timeout_ms / 1000
-        breaker = CircuitBreaker(settings.breaker_threshold, settings.breaker_cooldown_s)
-        engine = GuardedEngine(MilvusEngine(uri, timeout_s), breaker)
-        metrics.add_gauge_callback(metrics.engine_circuit_open, lambda: breaker.is_open)
-    return ReleaseLoader(
-        settings.releases, metrics, device=settings.device, kernel=settings.kernel, engine=engine
-    )
 
 
 def _create_tracing(settings: Settings, tenant: str | None) -> "Tracing | None":

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from index.release.errors import ReleaseError
-from service import app as app_module
 from service.app import create_app
+from service.serving import loader_creation
 from service.settings import Settings, SetupError
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +25,7 @@ async def test_the_device_reaches_the_index(
     settings: Callable[..., Settings], publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The index refuses a missing device."""
-    monkeypatch.setattr(app_module, "_check_search", lambda settings: None)
+    monkeypatch.setattr(loader_creation, "check_search", lambda settings: None)
     publish()
     live = create_app(settings(device=MISSING)).state.service.live
     with pytest.raises(ReleaseError, match=f"device: {MISSING}, but faiss sees"):
