@@ -11,7 +11,8 @@ class Rules:
     """Applied to the allowed items in this order, with diversity before the minimums.
 
     boosts: at most MAX_BOOSTS; an item gets the sum of those whose attributes it has.
-    interest_quota: candidates that one interest may have found at the most; not of popular items.
+    interest_quota: candidates that one interest may have found at the most, see within_quota; not
+    of popular items.
     min_per_category: candidates of a category at the least, in sum at most k; any category of an
     item counts. They may break the quota.
     """

@@ -138,7 +138,8 @@ class Oracle:
         if request.quota is not None and found_by is not None:
             left = dict.fromkeys(found_by, request.quota)
             within = []
-            for position in ranked:
+            depth = 16 * request.k * (4 if request.diversity else 1)
+            for position in ranked[:depth]:
                 if left[found_by[position]] > 0:
                     left[found_by[position]] -= 1
                     within.append(position)

@@ -115,8 +115,9 @@ class RecommendRequest(Input):
     )
     interest_quota: InterestQuota | None = Field(
         None,
-        description="so many of the items one interest may have found at the most; popular items, "
-        "which no interest found, have no quota",
+        description="so many of the items one interest may have found at the most; others fill the "
+        "answer from the 16k best allowed items; popular items, which no interest found, have no "
+        "quota",
     )
     min_per_category: CategoryMinimums | None = Field(
         None,

@@ -19,7 +19,7 @@ from index.retrieval.diversity import POOL_FACTOR
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.minimums import with_minimums
 from index.retrieval.query import Answer, Query
-from index.retrieval.quota import within_quota
+from index.retrieval.quota import DEPTH, within_quota
 from index.retrieval.retriever import Retriever
 from index.retrieval.rules import Rules
 
@@ -170,7 +170,7 @@ def test_a_quota_takes_what_a_walk_down_the_ranking_takes(
         return rows[:depth], scores[:depth], found_by[:depth]
 
     taken: list[int] = []
-    for row, interest in zip(rows.tolist(), interests, strict=True):
+    for row, interest in zip(rows.tolist(), interests[: DEPTH * count], strict=False):
         if sum(interests[r - 1] == interest for r in taken) < quota:
             taken.append(row)
     kept = within_quota(ranking(count), ranking, quota, count, 4)
