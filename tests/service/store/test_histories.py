@@ -23,10 +23,12 @@ from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.embedded_redis import redis_server
 from service.store.events import Event
-from service.store.histories import Appended, HistoryStore
+from service.store.histories import Appended, HistoryStore, StoredUser
 from service.store.keys import PARTITIONS
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.store.redis_url import Client, Embedded, parse_url
+from service.store.seen_items import ALL_SEEN, SeenItems
+from service.store.shown_items import ShownCap
 from service.telemetry.metrics import Metrics
 from tests.evidence.cancelled_calls import cancel_calls, store_histories
 from tests.evidence.redis_servers import ClusterServers, RedisServer, SentinelServers, running
@@ -294,6 +296,32 @@ async def test_a_forgotten_user_starts_with_an_empty_history(
     assert (tombstone["user_id"], tombstone["event"]) == ("anna", "forget")
     assert before <= int(tombstone["timestamp"]) <= time.time()
     assert [entry["item_id"] for entry in rest] == ["b", "c"]
+
+
+async def test_what_was_met_and_shown_is_read_with_the_history(
+    settings: MakeSettings, url: str | None
+) -> None:
+    chosen = settings(redis_url=url, history_max_length=2)
+    wanted = SeenItems(frozenset({"purchase"}), since=1.5)
+    cap = ShownCap(1, since=0.0)
+    async with started(chosen) as store:
+        sent = [
+            Event(user_id="anna", item_id=item, event=kind, timestamp=moment)
+            for moment, (item, kind) in enumerate(
+                [("a", "view"), ("b", "purchase"), ("c", "purchase"), ("d", "impression")], start=1
+            )
+        ]
+        await store.append(sent)
+        one, two, three, nobody = await asyncio.gather(
+            store.read_user("anna", ALL_SEEN, cap),
+            store.read_user("anna", wanted),
+            store.read_user("anna", None, cap),
+            store.read_user("nobody", ALL_SEEN, cap),
+        )
+    assert (one.history, sorted(one.seen), one.shown) == (["b", "c"], ["a", "b", "c"], ["d"])
+    assert (two.history, sorted(two.seen), two.shown) == (["b", "c"], ["b", "c"], [])
+    assert (three.history, three.seen, three.shown) == (["b", "c"], [], ["d"])
+    assert nobody == StoredUser([], [], [])
 
 
 async def test_a_rejected_command_does_not_open_the_circuit(
