@@ -116,6 +116,10 @@ evidence-canary: $(VENV)/installed  ## simulated weeks of a better, an equal and
 evidence-tenants: $(VENV)/installed  ## 100,000 requests to several shops of one service: does any see another's?
 	$(PY) tests/evidence/tenants.py
 
+evidence-cold-items: $(VENV)/installed  ## recall of items hidden from training, by their words: LOG=... ITEMS=...
+	$(PY) tests/evidence/cold_items.py "$(LOG)" "$(ITEMS)" --out $(BENCH)/cold-items-$(notdir $(LOG)) \
+		--set encoder=linear --set interests=1 --set history=1000 --set history_decay=1.0
+
 evidence-newcomers: $(VENV)/installed  ## accuracy of cold-start items of LOG=... beside the release
 	$(PY) tests/evidence/newcomers.py "$(LOG)" --out $(BENCH)/newcomers-$(notdir $(LOG))
 

@@ -7,6 +7,7 @@
         item_vectors.npy     (N + 1, D) float32, row 0 zero
         catalog.parquet      ids in row order, popularity, category and title where known
         attributes.parquet   attributes of the items, if they have any
+        new_items.safetensors  vectors, from their words, of items that are not in the catalogue
         items.faiss          the index over item_vectors, unless a collection of Milvus is it
     <root>/current           the id of the live release
 
@@ -36,6 +37,7 @@ ENCODER = "encoder.safetensors"
 VECTORS = "item_vectors.npy"
 CATALOG = "catalog.parquet"
 ATTRIBUTES = "attributes.parquet"
+NEW_ITEMS = "new_items.safetensors"
 INDEX = "items.faiss"
 INTERESTS = "interests.npy"  # held-out users' interests (Q, K, D), in drafts only, for `build`
 

@@ -39,6 +39,7 @@ from index.release.manifest import (
     ENCODER,
     INDEX,
     MANIFEST,
+    NEW_ITEMS,
     RELEASES,
     VECTORS,
     EncoderSpec,
@@ -46,9 +47,11 @@ from index.release.manifest import (
     is_release_id,
     read_manifest,
 )
+from index.release.new_items import read_new_items
 from index.release.served_search import ServedSearch, serve_faster
 from index.release.verification import verifying
 from index.retrieval.catalog import Catalog
+from index.retrieval.delta import Delta
 from index.retrieval.retriever import Retriever
 from index.retrieval.search import ItemIndex
 
@@ -59,12 +62,15 @@ _CURRENT_LIMIT_BYTES = 1 << 10
 class Release:
     """An opened release: everything needed to answer queries.
 
+    new_items: those that it does not know, with vectors from their words; may be announced.
+
     While an object that open_release returned lives, `prune` does not delete its release.
     """
 
     manifest: Manifest
     retriever: Retriever
     search: ServedSearch
+    new_items: Delta | None = None
 
     @property
     def id(self) -> str:
@@ -152,6 +158,13 @@ def _read_encoder(folder: Path, spec: EncoderSpec) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
+def _read_new_items(folder: Path, manifest: Manifest, dim: int) -> Delta | None:
+    if NEW_ITEMS not in manifest.files:
+        return None
+    with as_release_error(f"{folder.name}: {NEW_ITEMS} cannot be used"):
+        return read_new_items(folder / NEW_ITEMS, dim)
+
+
 class _SkipInitialization(TorchFunctionMode):
     """Skip the initialization of new tensors, in place or by random functions.
 
@@ -228,9 +241,10 @@ def open_release(
     with ExitStack() as stack:
         stack.callback(os.close, acquire_shared_lock(folder))
         with verifying(folder, manifest) as files:
-            files.wait(CATALOG, ENCODER, *({ATTRIBUTES} & manifest.files.keys()))
+            files.wait(CATALOG, ENCODER, *({ATTRIBUTES, NEW_ITEMS} & manifest.files.keys()))
             with opening_stage("parts"):
                 encoder, vectors, catalog = read_parts(folder, manifest)
+                new_items = _read_new_items(folder, manifest, encoder.dim)
             files.wait(*({INDEX} & manifest.files.keys()))
             with (
                 opening_stage("index"),
@@ -238,12 +252,11 @@ def open_release(
             ):
                 found = find_kernel(kernel)
                 index = _open_index(folder, manifest.index.spec, vectors, (device, found, engine))
-        history_length = manifest.encoder.history_length
-        exclude_seen = manifest.exclude_seen
-        retriever = Retriever(catalog, encoder, vectors, index, history_length, exclude_seen)
+        length = manifest.encoder.history_length
+        retriever = Retriever(catalog, encoder, vectors, index, length, manifest.exclude_seen)
         with opening_stage("canaries"):
             check_canaries(folder, retriever, manifest.canaries)
         retriever, search = serve_faster(manifest.index, retriever, found, manifest.canaries)
-        release = Release(manifest, retriever, search)
+        release = Release(manifest, retriever, search, new_items)
         weakref.finalize(release, stack.pop_all().close)
     return release

@@ -102,10 +102,19 @@ class ColdStartItems:
             or available.revision != availability.revision
         ):
             hidden = {item for item in built.delta.ids if item not in availability.announced}
-            delta = built.delta.without(hidden)
+            delta = self._with_words(release, built.delta.without(hidden))
             available = _AvailableDelta(built, availability.revision, delta)
             self._available = available
         return available.delta or None
+
+    def _with_words(self, release: Release, taken: Delta) -> Delta:
+        """With the announced items that too few users have taken, by vectors of their words."""
+        described, room = release.new_items, self._max_items - len(taken)
+        if described is None or room <= 0:
+            return taken
+        announced = self._availability.announced
+        others = described.only(announced - {*taken.ids}, room)
+        return taken.joined(others) if others else taken
 
     # --- writing ---
 

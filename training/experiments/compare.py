@@ -56,7 +56,7 @@ def with_popularity(
 ) -> list[str]:
     """The systems and, after them, the popularity baselines that they lack and the log allows."""
     config = system_config(encoders[0], common, preset)
-    catalog, _, split = runner.prepare(config)
+    catalog, _, split, _ = runner.prepare(config)
     baselines = popularity_baselines(split.train, catalog, config)
     return [*encoders, *(name for name in baselines if name not in encoders)]
 

@@ -153,7 +153,7 @@ class ExperimentRunner:
         return _cached(path, lambda: self._measure(kind, config, options))
 
     def _measure(self, kind: str, config: FitConfig, options: BaselineOptions) -> RunResult:
-        catalog, _, split = self.prepare(config)
+        catalog, _, split, _ = self.prepare(config)
         fit = BASELINES[kind].fit
         rank = fit(split.train, catalog, config, options, self._on_message)
         validation, test = (
@@ -171,7 +171,7 @@ class ExperimentRunner:
         )
 
     def _train(self, config: FitConfig, folder: Path) -> RunResult:
-        catalog, _, split = self.prepare(config)
+        catalog, _, split, _ = self.prepare(config)
         folder.mkdir(exist_ok=True)
         fitted = Trainer(config, catalog, split, folder).run()
         retriever = exact_retriever(catalog, fitted.encoder, fitted.vectors, config.history)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +16,20 @@ import numpy as np
 from index.encoders import ENCODERS
 from index.release.atomic_io import fsync
 from index.release.gate import VALIDATION
-from index.release.manifest import Canary, DataWindow, EncoderSpec, Manifest, digest, write_manifest
+from index.release.manifest import (
+    NEW_ITEMS,
+    Canary,
+    DataWindow,
+    EncoderSpec,
+    Manifest,
+    digest,
+    write_manifest,
+)
+from index.release.new_items import write_new_items
 from index.release.writing import write_parts
 from index.retrieval.catalog import Catalog
 from training.config import ConfigError, FitConfig
-from training.data.item_metadata import read_items
+from training.data.item_metadata import ItemDetails, read_items
 from training.data.matching import require_event_types
 from training.data.packed_log import PackedLog, prepare
 from training.data.readers import read_log
@@ -29,6 +39,7 @@ from training.evaluation.protocols import DataSplit, split_log
 from training.evaluation.unseen import Unseen, unseen_by_fit
 from training.fitting import ranks
 from training.fitting.candidates import Search
+from training.fitting.content_model import CONTENT_METRICS, MAX_NEW_ITEMS, fit_content
 from training.fitting.fingerprint import fingerprint
 from training.fitting.search import search
 from training.fitting.search_report import reports
@@ -44,11 +55,15 @@ _ENCODE_BATCH = 256
 
 
 class PreparedData(NamedTuple):
-    """A log that is filtered, packed in rows of a catalog, and split by a protocol."""
+    """A log that is filtered, packed in rows of a catalog, and split by a protocol.
+
+    items: what an item file has, also of items outside the catalog; empty without one.
+    """
 
     catalog: Catalog
     log: PackedLog
     split: DataSplit
+    items: Mapping[str, ItemDetails] = MappingProxyType({})
 
 
 def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> PreparedData:
@@ -67,7 +82,7 @@ def prepare_log(log_path: Path, items_path: Path | None, config: FitConfig) -> P
         interactions, config.min_user_interactions, config.min_item_interactions, items
     )
     split = split_log(config.split, log, len(catalog), config.test_fraction, config.split_seed)
-    return PreparedData(catalog, log, split)
+    return PreparedData(catalog, log, split, items or {})
 
 
 def fit(
@@ -170,7 +185,13 @@ def write_draft(
     interests = np.concatenate(
         [retriever.encode(sample[start : start + _ENCODE_BATCH]) for start in batches]
     )
-    files = write_parts(folder, result.encoder, result.vectors, data.catalog, interests)
+    files = {**write_parts(folder, result.encoder, result.vectors, data.catalog, interests)}
+    content = fit_content(data.catalog, data.items, result.encoder, result.vectors)
+    if content is not None:
+        metrics = {**(metrics or {}), CONTENT_METRICS: content.metrics}
+        if new_items := content.delta(_new_items(data)):
+            write_new_items(folder / NEW_ITEMS, new_items)
+            files[NEW_ITEMS] = digest(folder / NEW_ITEMS)
     records = "".join(json.dumps(record) + "\n" for record in result.history)
     texts = {HISTORY: records, **(texts or {})}
     for name, text in texts.items():
@@ -184,6 +205,12 @@ def write_draft(
         ),
     )
     return folder
+
+
+def _new_items(data: PreparedData) -> dict[str, ItemDetails]:
+    """Those of the item file that the catalogue lacks."""
+    others = sorted(data.items.keys() - {*data.catalog.ids})
+    return {item: data.items[item] for item in others[:MAX_NEW_ITEMS]}
 
 
 def _manifest(

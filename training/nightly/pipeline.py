@@ -26,6 +26,7 @@ from training.evaluation.evaluate import exact_retriever
 from training.evaluation.holdout_day import day_cases, whole_histories
 from training.evaluation.protocols import DataSplit
 from training.evaluation.unseen import later_than
+from training.fitting.content_model import CONTENT_METRICS
 from training.fitting.fit import PreparedData, in_detail, write_draft
 from training.fitting.search_report import reports
 from training.fitting.warm_start import TrainedModel
@@ -133,7 +134,7 @@ class NightlyPipeline:
         if not draft.exists():
             draft.parent.mkdir(exist_ok=True)
             training, comparison = self._training, self.comparison
-            catalog, log, split = training.data
+            catalog, log, split, items = training.data
             metrics = {
                 DAY_METRICS: comparison.new,
                 DAY_LEAD: comparison.new_lead,
@@ -143,7 +144,7 @@ class NightlyPipeline:
                 metrics[f"{DAY_METRICS}_{RECENT}"] = comparison.recent
             # The index is tuned on users of the whole log: the day alone may have too few.
             tuning_split = DataSplit(split.train, whole_histories(log, _TUNING_USERS), split.test)
-            data = PreparedData(catalog, log, tuning_split)
+            data = PreparedData(catalog, log, tuning_split, items)
             # The metrics are those of the weights that were not trained on the day.
             fit = self.store.result("fit")
             released = replace(training.refitted, metrics=fit["metrics"], history=fit["history"])
@@ -153,7 +154,8 @@ class NightlyPipeline:
             write_draft(tmp_path, training.selected_config, data, released, metrics, unseen, texts)
             tmp_path.rename(draft)
             fsync(draft.parent)
-        return {"draft": name}
+        content = read_manifest(draft).metrics.get(CONTENT_METRICS)
+        return {"draft": name, CONTENT_METRICS: content}
 
     def _build_index(self) -> Result:
         config = self.config

@@ -14,6 +14,7 @@ from training.evaluation.champion_challenger import day_gate
 from training.evaluation.detail import INTEREST_COLUMNS, NO_CATEGORIES, seen_prefix
 from training.evaluation.interest_metrics import CATEGORY_DIVERSITY, INTEREST_METRICS
 from training.evaluation.metrics import view_names
+from training.fitting.content_model import CONTENT_METRICS
 from training.fitting.search_report import Trial, table
 from training.nightly.pipeline import NightlyPipeline
 from training.nightly.plots import MODELS, SHOWN_METRICS, write_plots
@@ -61,6 +62,8 @@ def _markdown(report: dict[str, Any], plots: list[str]) -> str:
         parts.append(_comparison(comparison, report["live"]))
     if fit := steps.get("fit"):
         parts.append(_interests(fit["metrics"]))
+    if (draft := steps.get("draft")) and (content := draft.get(CONTENT_METRICS)):
+        parts.append(_content(content))
     if build := steps.get("build"):
         parts.append(_index(build))
     parts.append(_gate(report["outcome"], report.get("gate")))
@@ -141,6 +144,14 @@ def _comparison(comparison: dict[str, Any], live: str | None) -> str:
         disable_numparse=True,
     )
     return f"**New against live** ({live or 'none'}), {comparison['users']:,} users:\n\n{table}"
+
+
+def _content(metrics: dict[str, float]) -> str:
+    return (
+        f"**Items nobody has taken** get vectors from their words. Of {metrics['items']:,.0f} "
+        f"items that these were not fitted to, the mean cosine to the trained vector is "
+        f"{metrics['cosine']:.3f}, {metrics['cosine_of_mean']:.3f} with the mean of all items."
+    )
 
 
 def _interests(metrics: dict[str, float]) -> str:

@@ -92,7 +92,7 @@ class TrainingStage:
                 f"users and items that have {fit.min_user_interactions} and "
                 f"{fit.min_item_interactions} interactions, or too much is held out"
             )
-        return PreparedData(catalog, packed, split)
+        return PreparedData(catalog, packed, split, items or {})
 
     def _items(self) -> Mapping[str, ItemDetails] | None:
         """Of the item file, and what the shop has said since; None if nothing is known."""

@@ -173,3 +173,16 @@ def test_terms_after_the_content_of_a_new_item_are_those_of_most_of_its_contexts
     np.testing.assert_array_equal(cold_start_vector(contexts, 5.0, 1), [5, 3, 1, 0])
     in_no_part = cold_start_vector(contexts[:2], 5.0, 1)
     np.testing.assert_array_equal(in_no_part, [5, 3, 0, 0])
+
+
+def test_parts_of_deltas_are_joined() -> None:
+    vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
+    delta = Delta(["a", "b", "c"], vectors)
+    part = delta.only({"c", "a", "none"}, 5)
+    assert part.ids == ["a", "c"]
+    np.testing.assert_array_equal(part.vectors, vectors[[0, 2]])
+    assert delta.only({"c", "a"}, 1).ids == ["a"]
+    joined = delta.only({"b"}, 1).joined(part)
+    assert joined.ids == ["b", "a", "c"]
+    np.testing.assert_array_equal(joined.vectors, vectors[[1, 0, 2]])
+    assert Delta.of({}).joined(part) is part

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from index.release.manifest import NEW_ITEMS, digest, read_manifest, write_manifest
+from index.release.new_items import write_new_items
+from index.retrieval.delta import Delta
 from service.app import create_app
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
@@ -19,6 +23,7 @@ from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 from tests.evidence.redis_servers import RedisServer
 from tests.service.application import state_behind
+from tests.service.conftest import DIM
 
 pytestmark = pytest.mark.anyio
 
@@ -186,6 +191,56 @@ async def test_every_process_knows_new_items_and_keeps_them_while_redis_is_down(
             await store.poll()
         assert "new" in await recommended(second)
         tcp.start()
+
+
+# --- items that nobody has taken ---
+
+
+@pytest.fixture
+def described(publish: Publish) -> None:
+    """Release `first` has vectors of `new` and `other` from their words."""
+    folder = publish()
+    vectors = np.random.default_rng(5).standard_normal((2, DIM), dtype=np.float32)
+    write_new_items(folder / NEW_ITEMS, Delta(["new", "other"], vectors))
+    manifest = read_manifest(folder)
+    files = {**manifest.files, NEW_ITEMS: digest(folder / NEW_ITEMS)}
+    write_manifest(folder, manifest.model_copy(update={"files": files}))
+
+
+@pytest.mark.usefixtures("described")
+async def test_an_announced_item_is_offered_by_its_words_until_users_took_it(serve: Serve) -> None:
+    async with serve() as client:
+        await wait_for_delta(client)
+        assert not {"new", "other"} & (await recommended(client)).keys(), "not announced"
+        await announce(client, "new", "without words")
+        offered = await recommended(client)
+        assert offered["new"]["new"] is True
+        assert not {"other", "without words"} & offered.keys()
+        for user in ("anna", "ben"):
+            await interact(client, user, "item-3", "new")
+        async with asyncio.timeout(20):
+            while (await recommended(client))["new"]["score"] == offered["new"]["score"]:
+                await asyncio.sleep(0.02)
+        await client.put("/items/new", json={"available": False})
+        assert "new" not in await recommended(client)
+
+
+@pytest.mark.usefixtures("described")
+async def test_items_that_users_took_have_the_first_places(serve: Serve) -> None:
+    async with serve(max_cold_start_items=1) as client:
+        await wait_for_delta(client)
+        await announce(client, "new")
+        assert "new" in await recommended(client)
+        await announce(client, "taken")
+        for user in ("anna", "ben"):
+            await interact(client, user, "item-3", "taken")
+        await wait_until_recommended(client, "taken")
+        assert "new" not in await recommended(client)
+
+
+async def wait_for_delta(client: httpx.AsyncClient) -> None:
+    """Until the service has looked for cold-start items of its release once."""
+    await state_behind(client).cold_start_items.poll()
 
 
 # --- only what the shop announced ---

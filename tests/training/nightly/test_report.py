@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from index.release.reading import open_release
 from tests.training.nightly.nightly_runs import (
     FIRST_END,
     config_of,
@@ -69,3 +70,22 @@ def test_the_report_names_the_gate_the_live_release_and_unvalidated_events(folde
     assert "events before that are new to the live release" in page
     last = json.loads((folder / "root" / RUNS / "last.json").read_text())
     assert (last["night"], last["outcome"]) == (outcome.night, outcome.outcome)
+
+
+def test_items_nobody_has_taken_are_in_the_release_and_their_worth_in_the_report(folder, log):
+    ids = sorted(set(log["item_id"].to_pylist()))
+    items = folder / "items.csv"
+    lines = [f"{item},group {at % 3}" for at, item in enumerate(ids)]
+    items.write_text("\n".join(["item_id,category", *lines, "nobody's,group 1", "wordless,"]))
+    outcome = run_nightly(config_of(folder, items=items))
+    assert outcome.outcome == "published", outcome.sentence
+    release = open_release(folder / "root" / "releases" / live_release(folder))
+    assert release.new_items is not None
+    assert "nobody's" in release.new_items.ids
+    assert "wordless" not in release.new_items.ids
+    assert not any(release.retriever.catalog.rows(release.new_items.ids))
+    metrics = read_report(folder, outcome)["steps"]["draft"]["content"]
+    assert metrics == release.manifest.metrics["content"]
+    assert f"the mean cosine to the trained vector is {metrics['cosine']:.3f}" in read_page(
+        folder, outcome
+    )
