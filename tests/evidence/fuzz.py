@@ -44,6 +44,7 @@ EXPECTED_503_CODES = {"not_ready", "overloaded", "history_unavailable"}
 BEYOND_SCHEMAS = (
     *("bytes in UTF-8", "valid integer; given", '"code":"body_too_large"'),
     *("timestamp: Input should be greater than or equal to 0; given -", "ISO 8601 such as"),
+    *("items in sum; at most k", "kinds and days are those of stored events"),
 )
 # The error of an invalid request in a batch is in its place among the answers.
 BATCH_ERRORS = ("/recommend/batch", "Schema-violating request accepted")
