@@ -216,7 +216,5 @@ def _empty_reason(records: int, events: Collection[str] | None, min_weight: floa
         return "no interactions; a header and interactions below it are needed"
     filters = [f"event {' or '.join(events)}"] if events is not None else []
     filters += [f"weight {min_weight:g} or more"] if min_weight is not None else []
-    return (
-        f"none of {records:,} interactions has "
-        f"{' and '.join(filters) or 'been clicked'}; relax the filter"
-    )
+    wanted = " and ".join(filters) or "been clicked, or an event type that enters histories"
+    return f"none of {records:,} interactions has {wanted}; relax the filter, or see event_effects"

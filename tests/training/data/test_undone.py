@@ -84,6 +84,9 @@ def test_a_log_of_returned_items_is_empty(write: Write) -> None:
     path = write(f"{HEADER}u,a,1,buy\nu,a,2,return\n")
     with pytest.raises(LogError, match="each interaction is taken back by a later one"):
         read_log(path)
+    shown = write(f"{HEADER}u,a,1,impression\n")
+    with pytest.raises(LogError, match="an event type that enters histories; .* see event_effects"):
+        read_log(shown)
 
 
 def test_effects_are_given_as_text_parts_or_a_table() -> None:
