@@ -132,7 +132,9 @@ class Shopper:
         """What the shop has stored now. item: the last part of the path."""
         if action == "event":
             assert body is not None
-            shop.histories.setdefault(user, []).append(body["item_id"])
+            history = shop.histories.setdefault(user, [])
+            if history[-1:] != [body["item_id"]]:  # repeats are folded
+                history.append(body["item_id"])
         elif action == "forget":
             shop.histories.pop(user, None)
         elif action == "withdraw":
