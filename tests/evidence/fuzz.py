@@ -39,8 +39,9 @@ TIMEOUT_S = 30.0
 REQUESTS_PER_ROUND = 50  # for each operation and mode
 EXPECTED_503_CODES = {"not_ready", "overloaded", "history_unavailable"}
 # Rejections that a JSON schema cannot express: the limit of an id is in bytes, 5.0 is not an
-# integer, a time before 1970 or in a leap second is none of an event, and a body that is too long
-# is rejected before it is parsed.
+# integer, a time before 1970 or in a leap second is none of an event, a body that is too long is
+# rejected before it is parsed, and some fields need others: minimums are in sum at most k, and
+# kinds of events belong to a user.
 BEYOND_SCHEMAS = (
     *("bytes in UTF-8", "valid integer; given", '"code":"body_too_large"'),
     *("timestamp: Input should be greater than or equal to 0; given -", "ISO 8601 such as"),
