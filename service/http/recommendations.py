@@ -1,6 +1,6 @@
 """The content of a recommendation: items with their ids and scores, and the explanation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,20 @@ from index.retrieval.catalog import Catalog, attributes_of
 from index.retrieval.delta import Delta
 from index.retrieval.query import Answer
 from service.serving.outcome import QueryResult
+from service.store.details import Details
 
 
 def recommendations(
-    result: QueryResult, explain: bool, degraded: bool, include: Sequence[str] | None = None
+    result: QueryResult,
+    explain: bool,
+    degraded: bool,
+    include: Sequence[str] | None = None,
+    said_of: Callable[[str], Details] = lambda _: Details(),
 ) -> dict[str, Any]:
     """The content of the response. degraded: whether the stored history is missing.
 
-    include: names of attributes.
+    include: names of attributes. said_of: what the shop has said about an item, for items that the
+    release does not know.
     """
     answer = result.answer
     catalog = result.release.retriever.catalog
@@ -36,19 +42,28 @@ def recommendations(
     }
     if result.variant is not None:
         content["variant"] = result.variant
-    if result.delta is not None:
-        for item, row in zip(content["items"], answer.rows.tolist(), strict=True):
-            if row > len(catalog):
-                item["new"] = True
-    if answer.boosts is not None:
-        for item, boost in zip(content["items"], answer.boosts.tolist(), strict=True):
-            item["boost"] = boost
+    _mark_items(content["items"], result)
     if include:
         for item, row in zip(content["items"], answer.rows.tolist(), strict=True):
-            item["attributes"] = attributes_of(catalog, include, row)
+            if row <= len(catalog):
+                item["attributes"] = attributes_of(catalog, include, row)
+            else:
+                item["attributes"] = said_of(item["item_id"]).named(include)
     if explain:
         _add_explanation(content, answer, catalog, result.delta)
     return content
+
+
+def _mark_items(items: Sequence[dict[str, Any]], result: QueryResult) -> None:
+    """Add `new` to those of the delta, and what boosts added."""
+    answer = result.answer
+    if result.delta is not None:
+        for item, row in zip(items, answer.rows.tolist(), strict=True):
+            if row > len(result.release.retriever.catalog):
+                item["new"] = True
+    if answer.boosts is not None:
+        for item, boost in zip(items, answer.boosts.tolist(), strict=True):
+            item["boost"] = boost
 
 
 def _ids(rows: NDArray[np.int64], catalog: Catalog, delta: Delta | None) -> list[str]:

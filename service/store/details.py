@@ -1,6 +1,6 @@
 """Details of an item, and changes of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,11 @@ class Details:
         """Of what is known: title, categories and attributes."""
         given = {_TITLE: self.title, _CATEGORIES: self.categories}
         return [*(name for name, value in given.items() if value is not None), *self.attributes]
+
+    def named(self, names: Iterable[str]) -> dict[str, Value | None]:
+        """These attributes, None where unknown; `title` is the title."""
+        known = {**self.attributes, _TITLE: self.title}
+        return {name: known.get(name) for name in names}
 
     def over(self, known: "Details") -> "Details":
         """These details, and of the known ones those that are not among them."""

@@ -17,6 +17,7 @@ from service.store.item_details import ItemDetails
 from service.store.release_in_use import ReleaseInUse
 
 _POLL_INTERVAL_S = 0.4
+_NOTHING = Details()
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,10 @@ class DetailsInUse:
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def of(self, item: str) -> Details:
+        """The details of an item, empty if there are none."""
+        return self._items.get(item, _NOTHING)
 
     def release(self, release: Release) -> Release:
         """The release with these details, from the first poll after it was loaded on."""
