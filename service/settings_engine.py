@@ -13,7 +13,8 @@ from service.settings_types import Device
 class EngineSettings(BaseModel):
     device: Device = Field(
         "cpu",
-        description="device of the item search: cpu, or a GPU such as cuda:0 (needs the extra gpu)",
+        description="device of the item search, and of encoders that torch computes: cpu, or a GPU "
+        "such as cuda:0 (needs the extra gpu)",
     )
     engine: EngineName = Field(
         "faiss",

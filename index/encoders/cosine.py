@@ -38,6 +38,10 @@ class CosineEncoder(Encoder):
         scaled = unit / self.temperature if self.log_scale is None else unit * self.log_scale.exp()
         return interests._replace(vectors=scaled)
 
+    @property
+    def is_served_by_torch(self) -> bool:
+        return self.encoder.is_served_by_torch
+
     def serve(self, history: ServedHistory) -> ServedInterests:
         vectors, attention = self.encoder.serve(history)
         lengths = np.sqrt(np.vecdot(vectors, vectors))[:, :, None]

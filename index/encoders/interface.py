@@ -3,7 +3,7 @@
 Notation for shapes, here and in the encoders: B batch, L history length, K interests, D dimension.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -98,11 +98,22 @@ class Encoder(nn.Module):
         """What forward gives, up to rounding (1e-5), without gradients.
 
         An encoder may compute it without torch, whose calls take longer than the work for the
-        history of one request.
+        history of one request; it stays on the CPU.
         """
         with torch.inference_mode():
-            interests = self(History(*map(torch.from_numpy, history)))
-        return ServedInterests(interests.vectors.numpy(), interests.attention.numpy())
+            interests = self(History(*(self._to_device(part) for part in history)))
+        return ServedInterests(interests.vectors.cpu().numpy(), interests.attention.cpu().numpy())
+
+    @property
+    def is_served_by_torch(self) -> bool:
+        """Whether `serve` computes where the weights are."""
+        return type(self).serve is Encoder.serve
+
+    def _to_device(self, part: NDArray[Any]) -> Tensor:
+        tensor, device = torch.from_numpy(part), next(self.parameters()).device
+        if device.type == "cuda":  # from pinned memory a copy goes on beside the next
+            return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor
 
     def __call__(self, history: History) -> Interests:
         result: Interests = super().__call__(history)

@@ -101,9 +101,12 @@ def read_current(root: Path) -> str | None:
     return text
 
 
-def read_parts(folder: Path, manifest: Manifest) -> tuple[Encoder, NDArray[np.float32], Catalog]:
+def read_parts(
+    folder: Path, manifest: Manifest, device: str = "cpu"
+) -> tuple[Encoder, NDArray[np.float32], Catalog]:
     """Encoder, vectors and catalogue of a verified folder.
 
+    device: of an encoder that torch computes; the others are for the CPU.
     Raises ReleaseError if one cannot be read, or their sizes or dimensions disagree.
     """
     with as_release_error(f"{folder.name}: {CATALOG} cannot be used"):
@@ -127,7 +130,7 @@ def read_parts(folder: Path, manifest: Manifest) -> tuple[Encoder, NDArray[np.fl
             f"{folder.name}: {VECTORS} has dimension {vectors.shape[1]}, "
             f"the encoder {encoder.dim}; train again"
         )
-    return encoder, vectors, catalog
+    return encoder.to(device) if encoder.is_served_by_torch else encoder, vectors, catalog
 
 
 def _read_vectors(folder: Path) -> NDArray[np.float32]:
@@ -225,9 +228,9 @@ def open_release(
 ) -> Release:
     """Verify and load a built draft or a release, and check its answers to its canary queries.
 
-    device: where the index is searched, "cpu" or "cuda:<number>". kernel: of its products on the
-    CPU, by name; "auto" is the fastest here. If the index was tuned with another one or on
-    another processor, and exact search is faster here, that is served.
+    device: of the index, and of an encoder that torch computes: "cpu" or "cuda:<number>".
+    kernel: of products on the CPU, by name; "auto" is the fastest here. If the index was tuned with
+    another one, or elsewhere, and exact search is faster here, that is served.
     engine: opens an index that is not in a file.
     Raises ReleaseError for any fault, different answers to the canary queries included.
     """
@@ -243,7 +246,7 @@ def open_release(
         with verifying(folder, manifest) as files:
             files.wait(CATALOG, ENCODER, *({ATTRIBUTES, NEW_ITEMS} & manifest.files.keys()))
             with opening_stage("parts"):
-                encoder, vectors, catalog = read_parts(folder, manifest)
+                encoder, vectors, catalog = read_parts(folder, manifest, device)
                 new_items = _read_new_items(folder, manifest, encoder.dim)
             files.wait(*({INDEX} & manifest.files.keys()))
             with (

@@ -20,7 +20,6 @@ from index.encoders import (
     build_encoder,
     read_arguments,
 )
-from index.encoders.cosine import CosineEncoder
 from index.encoders.single_interest import SasRecEncoder
 from index.retrieval.padding import pad_histories
 
@@ -88,10 +87,22 @@ def test_what_is_served_is_what_was_trained(encoder: Encoder) -> None:
     np.testing.assert_allclose(served.attention, trained.attention.numpy(), atol=1e-6)
 
 
+@pytest.mark.gpu
+def test_a_gpu_serves_what_the_cpu_does(encoder: Encoder) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU: a build for the CPU, or none is there")
+    if not encoder.is_served_by_torch:
+        pytest.skip("it serves without torch")
+    rows = pad_histories(HISTORIES, 5)
+    given = ServedHistory(rows, table().numpy()[rows], rows != 0)
+    expected, served = encoder.serve(given), encoder.to("cuda").serve(given)
+    np.testing.assert_allclose(served.vectors, expected.vectors, atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(served.attention, expected.attention, atol=1e-5)
+
+
 def test_what_is_served_without_torch_does_not_depend_on_the_batch(encoder: Encoder) -> None:
     """To the bit: the order of items whose scores are nearly equal would change with it."""
-    inner = encoder.encoder if isinstance(encoder, CosineEncoder) else encoder
-    if type(inner).serve is Encoder.serve:
+    if encoder.is_served_by_torch:
         pytest.skip("it serves with torch")
     rows = pad_histories(HISTORIES * 20, 5)
     history = ServedHistory(rows, table().numpy()[rows], rows != 0)

@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from training.config import ConfigError
+from training.config import ConfigError, FitConfig
 from training.models.device import DeviceOptions, find_device
+from training.models.sharded_table import ShardedTable
 
 T = TypeVar("T")
 # Rank 0 may validate, or compute weights, for hours. A rank that is killed ends the others at once:
@@ -36,6 +37,20 @@ def own_device(options: DeviceOptions) -> torch.device:
     """The device of this process. Raises ConfigError if there is no such device for it."""
     try:
         return find_device(options.device, local_rank())
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def shared_table(config: FitConfig, rows: int, device: torch.device) -> ShardedTable | None:
+    """The item table of which each process has a shard, if the settings ask for one.
+
+    Raises ConfigError if there cannot be one here.
+    """
+    if not config.shard_items:
+        return None
+    rate = config.item_learning_rate or config.learning_rate
+    try:
+        return ShardedTable(rows, config.dim, config.item_init_std, rate, device)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from index.encoders import Encoder
 from index.retrieval.catalog import Catalog
-from training.config import ConfigError, FitConfig
+from training.config import FitConfig
 from training.data.examples import open_stream
 from training.data.packed_log import PackedLog
 from training.evaluation.protocols import DataSplit
@@ -26,7 +26,6 @@ from training.fitting.optimization import Stepper, build_optimizers, set_learnin
 from training.fitting.validation import validate
 from training.models.closed_form import has_closed_form, solve
 from training.models.model import Model
-from training.models.sharded_table import ShardedTable
 
 CHECKPOINT = "checkpoint.safetensors"
 CHECKPOINT_EVERY_S = 120.0
@@ -108,7 +107,7 @@ class Trainer:
         counts = np.bincount(split.train.rows, minlength=len(catalog) + 1)
         self._device = ranks.own_device(config)
         # Weights are drawn on the CPU: they are the same wherever they are trained.
-        table = self._sharded_table(len(counts)) if config.shard_items else None
+        table = ranks.shared_table(config, len(counts), self._device)
         self._model = Model(config, torch.from_numpy(counts), table).to(self._device)
         self.interests = self._model.encoder.interests
         self._optimizers = build_optimizers(self._model, config)
@@ -130,14 +129,6 @@ class Trainer:
         if config.compile:
             self._model.encoder.compile()
             self._model.objective.compile()
-
-    def _sharded_table(self, rows: int) -> ShardedTable:
-        config = self._config
-        rate = config.item_learning_rate or config.learning_rate
-        try:
-            return ShardedTable(rows, config.dim, config.item_init_std, rate, self._device)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
 
     def _begin(self, log: PackedLog, initialize: Callable[[Model], None] | None) -> None:
         """Set the weights of a run that begins with its own, and write its first checkpoint."""
