@@ -5,7 +5,6 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,9 +84,9 @@ class ExportEvents(StoreSettings):
             exported = export_events(self, self.to or self.releases / "events", root)
         except ExportError as error:
             if error.exported.lost:  # they are reported this once
-                print(json.dumps(asdict(error.exported)))
+                print(error.exported.summary())
             fail(_BUSY if isinstance(error, ExportBusyError) else 1, str(error))
-        print(json.dumps(asdict(exported)))
+        print(exported.summary())
 
 
 _REDIS = ("redis_url", "redis_url_file", "embedded_redis_folder")

@@ -110,10 +110,11 @@ class Encoder(nn.Module):
         return type(self).serve is Encoder.serve
 
     def _to_device(self, part: NDArray[Any]) -> Tensor:
-        tensor, device = torch.from_numpy(part), next(self.parameters()).device
-        if device.type == "cuda":  # from pinned memory a copy goes on beside the next
-            return tensor.pin_memory().to(device, non_blocking=True)
-        return tensor
+        tensor, weight = torch.from_numpy(part), next(self.parameters(), None)
+        if weight is None or not weight.is_cuda:
+            return tensor
+        # From pinned memory a copy goes on beside the next.
+        return tensor.pin_memory().to(weight.device, non_blocking=True)
 
     def __call__(self, history: History) -> Interests:
         result: Interests = super().__call__(history)

@@ -9,9 +9,10 @@ lost, which is reported at least once.
 """
 
 import asyncio
+import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -90,6 +91,13 @@ class Exported:
     duplicates: int = 0
     lost: int = 0
     items: int = 0
+
+    def summary(self) -> str:
+        """One line of JSON; with the items only if there are any."""
+        counts = asdict(self)
+        if not self.items:
+            del counts["items"]
+        return json.dumps(counts)
 
 
 class ExportError(Exception):

@@ -70,7 +70,7 @@ def draft(planted, tmp_path_factory):
 def test_a_fit_stores_popularity_on_the_same_users(planted, draft):
     manifest = read_manifest(draft)
     config = FitConfig.from_stored(manifest.training)
-    catalog, log, split = prepare_log(planted / "interactions.parquet", None, config)
+    catalog, log, split, _ = prepare_log(planted / "interactions.parquet", None, config)
     train = log.take(split_users(log.user_ids, 0.1, 0).train)
     counts = np.bincount(train.rows, minlength=len(catalog) + 1)
     recalls = []
