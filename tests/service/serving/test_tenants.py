@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import httpx
 import pytest
@@ -105,8 +105,8 @@ def test_workers_share_the_shops_and_one_redis(tmp_path: Path, short_path: Path)
     options = ("--workers", "2", "--embedded-redis-folder", str(short_path))
     process = Process("--tenants", str(file), *options)
     try:
-        while len(process.listening) < 2:
-            process.wait_for("listening")
+        while len(process.listening) < 2 or len(loaded(process)) < 2 * len(SHOPS):
+            process.wait_for("listening", "release loaded")
         for shop in SHOPS:
             event = {"user_id": "anna", "item_id": f"item-{len(shop)}"}
             httpx.post(f"{process.url}/t/{shop}/events", json=event, timeout=60).raise_for_status()
@@ -121,10 +121,14 @@ def test_workers_share_the_shops_and_one_redis(tmp_path: Path, short_path: Path)
         assert process.end() == 0
     finally:
         process.kill()
-    loaded = [line for line in process.lines if line["event"] == "release loaded"]
-    assert {line["tenant"] for line in loaded} == set(SHOPS)
-    assert all(line["tenant"] == line["release"] for line in loaded)
+    assert {line["tenant"] for line in loaded(process)} == set(SHOPS)
+    assert all(line["tenant"] == line["release"] for line in loaded(process))
     assert not [line for line in process.lines if line["level"] == "error"]
+
+
+def loaded(process: Process) -> list[dict[str, Any]]:
+    """What was logged of loaded releases, by all workers so far."""
+    return [line for line in process.lines if line["event"] == "release loaded"]
 
 
 def counts_of_answers(url: str) -> dict[str, float]:
