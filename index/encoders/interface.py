@@ -3,7 +3,8 @@
 Notation for shapes, here and in the encoders: B batch, L history length, K interests, D dimension.
 """
 
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterable
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -100,21 +101,19 @@ class Encoder(nn.Module):
         An encoder may compute it without torch, whose calls take longer than the work for the
         history of one request; it stays on the CPU.
         """
+        weight = next(self.parameters(), None)
         with torch.inference_mode():
-            interests = self(History(*(self._to_device(part) for part in history)))
+            parts: Iterable[Tensor] = map(torch.from_numpy, history)
+            if weight is not None and weight.is_cuda:
+                # From pinned memory a copy goes on beside the next.
+                parts = (part.pin_memory().to(weight.device, non_blocking=True) for part in parts)
+            interests = self(History(*parts))
         return ServedInterests(interests.vectors.cpu().numpy(), interests.attention.cpu().numpy())
 
     @property
     def is_served_by_torch(self) -> bool:
         """Whether `serve` computes where the weights are."""
         return type(self).serve is Encoder.serve
-
-    def _to_device(self, part: NDArray[Any]) -> Tensor:
-        tensor, weight = torch.from_numpy(part), next(self.parameters(), None)
-        if weight is None or not weight.is_cuda:
-            return tensor
-        # From pinned memory a copy goes on beside the next.
-        return tensor.pin_memory().to(weight.device, non_blocking=True)
 
     def __call__(self, history: History) -> Interests:
         result: Interests = super().__call__(history)

@@ -31,6 +31,15 @@ def choose(
     pool: the pool_size best allowed items, best first. rank: further items, for rules. interests:
     how many found them; 0 if they are popular ones.
     """
+    if not (resolved.query.rules or resolved.query.diversity):
+        return Choice(pool, None)
+    return _by_rules(pool, rank, resolved, categories, interests)
+
+
+def _by_rules(
+    pool: QueryHits, rank: Rank, resolved: ResolvedQuery, categories: Categories, interests: int
+) -> Choice:
+    """As choose, for a query that has rules or diversity."""
     query, rules, boosts = resolved.query, resolved.query.rules, resolved.boosts
     unit = unit_of(pool[1])
 

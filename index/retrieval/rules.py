@@ -20,3 +20,8 @@ class Rules:
     boosts: Sequence[Boost] = ()
     interest_quota: int | None = None
     min_per_category: Mapping[str, int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        has_quota = self.interest_quota is not None
+        return has_quota or bool(self.boosts) or bool(self.min_per_category)
