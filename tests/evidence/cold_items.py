@@ -18,17 +18,16 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from log_order import Case, Log, in_order
 
 from index.retrieval.delta import Delta
 from index.retrieval.query import Query
 from index.retrieval.retriever import Retriever
 from training.config import read_config
-from training.data.interactions import Interactions
 from training.data.item_metadata import ItemDetails, read_items
 from training.data.readers import read_log
 from training.evaluation.evaluate import open_retriever
@@ -38,26 +37,6 @@ from training.fitting.fit import fit
 CUTOFFS = (20, 50)
 _BATCH = 256
 _SEED = 0
-
-
-class Case(NamedTuple):
-    """A user: the known items before, oldest first, and the hidden items from then on."""
-
-    history: list[str]
-    relevant: set[str]
-
-
-class Log(NamedTuple):
-    """Interactions in order of time."""
-
-    users: list[str]
-    items: list[str]
-
-
-def in_order(log: Interactions) -> Log:
-    order = np.lexsort((log.users, log.times))
-    users, items = log.users[order], log.items[order]
-    return Log(log.user_ids[users].tolist(), log.item_ids[items].tolist())
 
 
 def drawn(ids: Sequence[str], share: float) -> set[str]:

@@ -17,43 +17,22 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from log_order import Case, Log, in_order
 
 from index.retrieval.delta import Delta, cold_start_vector, median_norm, user_context
 from index.retrieval.query import Query
 from index.retrieval.retriever import Retriever
 from training.config import read_config
-from training.data.interactions import Interactions
 from training.data.readers import read_log
 from training.evaluation.evaluate import open_retriever
 from training.fitting.fit import fit
 
 K = 50
 _BATCH = 256
-
-
-class Case(NamedTuple):
-    """A user: the items so far, oldest first, and the next items."""
-
-    history: list[str]
-    relevant: set[str]
-
-
-class Log(NamedTuple):
-    """Interactions in order of time."""
-
-    users: list[str]
-    items: list[str]
-
-
-def in_order(log: Interactions) -> Log:
-    order = np.lexsort((log.users, log.times))
-    users, items = log.users[order], log.items[order]
-    return Log(log.user_ids[users].tolist(), log.item_ids[items].tolist())
 
 
 def train(log: Log, known: int, folder: Path, epochs: int) -> Retriever:

@@ -1,8 +1,7 @@
 """What events of each kind do to a history, and to the items that a user has met."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from zlib import crc32
 
 import pytest
@@ -14,26 +13,14 @@ from index.event_kinds import EventKinds
 from service.settings import Settings
 from service.store.events import Event
 from service.store.histories import HistoryStore
-from service.store.redis_client import ResilientRedis, deployment_of
 from service.store.seen_items import ALL_SEEN, SeenItems
-from service.telemetry.metrics import Metrics
 from tests.evidence.redis_servers import RedisServer
+from tests.service.history_store import started
 
 pytestmark = pytest.mark.anyio
 
 MakeSettings = Callable[..., Settings]
 ANY_TIME = SeenItems(since=-1)
-
-
-@asynccontextmanager
-async def started(settings: Settings) -> AsyncIterator[HistoryStore]:
-    metrics = Metrics()
-    redis = ResilientRedis(deployment_of(settings), settings, metrics)
-    await redis.start()
-    try:
-        yield HistoryStore(redis, settings, metrics)
-    finally:
-        await redis.close()
 
 
 def events(*given: tuple[str, str | None, float], user: str = "anna") -> list[Event]:

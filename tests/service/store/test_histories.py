@@ -32,6 +32,7 @@ from service.store.shown_items import ShownCap
 from service.telemetry.metrics import Metrics
 from tests.evidence.cancelled_calls import cancel_calls, store_histories
 from tests.evidence.redis_servers import ClusterServers, RedisServer, SentinelServers, running
+from tests.service.history_store import started
 
 pytestmark = pytest.mark.anyio
 
@@ -94,17 +95,6 @@ async def flush(url: str) -> None:
     nodes = {"target_nodes": RedisCluster.PRIMARIES} if isinstance(client, RedisCluster) else {}
     await client.flushall(**nodes)
     await deployment.close(client)
-
-
-@asynccontextmanager
-async def started(settings: Settings) -> AsyncIterator[HistoryStore]:
-    metrics = Metrics()
-    redis = ResilientRedis(deployment_of(settings), settings, metrics)
-    await redis.start()
-    try:
-        yield HistoryStore(redis, settings, metrics)
-    finally:
-        await redis.close()
 
 
 def events(user: str, *items: str) -> list[Event]:

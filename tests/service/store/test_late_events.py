@@ -2,33 +2,20 @@
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from zlib import crc32
 
 import pytest
 
 from service.settings import Settings
 from service.store.events import Event
-from service.store.histories import Appended, HistoryStore
-from service.store.redis_client import ResilientRedis, deployment_of
-from service.telemetry.metrics import Metrics
+from service.store.histories import Appended
 from tests.evidence.redis_servers import RedisServer
+from tests.service.history_store import started
 
 pytestmark = pytest.mark.anyio
 
 MakeSettings = Callable[..., Settings]
-
-
-@asynccontextmanager
-async def started(settings: Settings) -> AsyncIterator[HistoryStore]:
-    metrics = Metrics()
-    redis = ResilientRedis(deployment_of(settings), settings, metrics)
-    await redis.start()
-    try:
-        yield HistoryStore(redis, settings, metrics)
-    finally:
-        await redis.close()
 
 
 def at(*times: float, user: str = "anna") -> list[Event]:

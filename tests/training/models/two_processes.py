@@ -73,7 +73,7 @@ def compare_with_a_whole_table() -> None:
 
 
 def resume_a_fit(folder: Path) -> None:
-    """A run that is continued twice, once within an epoch, has the weights of one that is not."""
+    """A run that is continued twice, after an epoch each, has the weights of one that is not."""
     log = folder / "log"
     if dist.get_rank() == 0:
         write_synthetic(log, users=120, items=80, seed=1)
