@@ -136,10 +136,12 @@ def _create_state(settings: Settings, part: Part) -> ServiceState:
     live = create_loader(settings, metrics)
     canary = CanaryLoader(settings.releases, live, CanaryMetrics(metrics))
     availability = ItemAvailability(redis, live, settings, metrics)
-    cold_start_items = ColdStartItems(redis, histories, live, availability, settings)
-    quality = CanaryQuality(LiveQuality(redis, settings.canary_window_hours), canary, settings)
-    canary_items = ColdStartItems(redis, histories, canary, availability, settings)
     item_details = DetailsInUse(ItemDetails(redis), live, canary)
+    cold_start_items, canary_items = (
+        ColdStartItems(redis, histories, in_use, availability, item_details, settings)
+        for in_use in (live, canary)
+    )
+    quality = CanaryQuality(LiveQuality(redis, settings.canary_window_hours), canary, settings)
     engine = _create_engine(
         settings, metrics, live, canary, availability, item_details, cold_start_items, canary_items
     )

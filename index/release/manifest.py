@@ -8,6 +8,8 @@
         catalog.parquet      ids in row order, popularity, category and title where known
         attributes.parquet   attributes of the items, if they have any
         new_items.safetensors  vectors, from their words, of items that are not in the catalogue
+        new_items.parquet    titles and categories of these, as in the catalogue
+        new_item_attributes.parquet  attributes of these, if they have any
         items.faiss          the index over item_vectors, unless a collection of Milvus is it
     <root>/current           the id of the live release
 
@@ -38,6 +40,8 @@ VECTORS = "item_vectors.npy"
 CATALOG = "catalog.parquet"
 ATTRIBUTES = "attributes.parquet"
 NEW_ITEMS = "new_items.safetensors"
+NEW_ITEM_DETAILS = "new_items.parquet"
+NEW_ITEM_ATTRIBUTES = "new_item_attributes.parquet"
 INDEX = "items.faiss"
 INTERESTS = "interests.npy"  # held-out users' interests (Q, K, D), in drafts only, for `build`
 

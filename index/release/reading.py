@@ -39,6 +39,8 @@ from index.release.manifest import (
     ENCODER,
     INDEX,
     MANIFEST,
+    NEW_ITEM_ATTRIBUTES,
+    NEW_ITEM_DETAILS,
     NEW_ITEMS,
     RELEASES,
     VECTORS,
@@ -47,22 +49,22 @@ from index.release.manifest import (
     is_release_id,
     read_manifest,
 )
-from index.release.new_items import read_new_items
+from index.release.new_items import NewItems, read_new_items
 from index.release.served_search import ServedSearch, serve_faster
 from index.release.verification import verifying
 from index.retrieval.catalog import Catalog
-from index.retrieval.delta import Delta
 from index.retrieval.retriever import Retriever
 from index.retrieval.search import ItemIndex
 
 _CURRENT_LIMIT_BYTES = 1 << 10
+_OPTIONAL = {ATTRIBUTES, NEW_ITEMS, NEW_ITEM_DETAILS, NEW_ITEM_ATTRIBUTES}
 
 
 @dataclass(frozen=True)
 class Release:
     """An opened release: everything needed to answer queries.
 
-    new_items: those that it does not know, with vectors from their words; may be announced.
+    new_items: those that it does not know, which may be announced.
 
     While an object that open_release returned lives, `prune` does not delete its release.
     """
@@ -70,7 +72,7 @@ class Release:
     manifest: Manifest
     retriever: Retriever
     search: ServedSearch
-    new_items: Delta | None = None
+    new_items: NewItems | None = None
 
     @property
     def id(self) -> str:
@@ -161,11 +163,11 @@ def _read_encoder(folder: Path, spec: EncoderSpec) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
-def _read_new_items(folder: Path, manifest: Manifest, dim: int) -> Delta | None:
+def _read_new_items(folder: Path, manifest: Manifest, dim: int) -> NewItems | None:
     if NEW_ITEMS not in manifest.files:
         return None
     with as_release_error(f"{folder.name}: {NEW_ITEMS} cannot be used"):
-        return read_new_items(folder / NEW_ITEMS, dim)
+        return read_new_items(folder, manifest.files, dim)
 
 
 class _SkipInitialization(TorchFunctionMode):
@@ -244,7 +246,7 @@ def open_release(
     with ExitStack() as stack:
         stack.callback(os.close, acquire_shared_lock(folder))
         with verifying(folder, manifest) as files:
-            files.wait(CATALOG, ENCODER, *({ATTRIBUTES, NEW_ITEMS} & manifest.files.keys()))
+            files.wait(CATALOG, ENCODER, *(_OPTIONAL & manifest.files.keys()))
             with opening_stage("parts"):
                 encoder, vectors, catalog = read_parts(folder, manifest, device)
                 new_items = _read_new_items(folder, manifest, encoder.dim)

@@ -31,8 +31,3 @@ class AttributeFilter:
 
     every: Sequence[Sequence[Condition]] = ()
     none: Sequence[Sequence[Condition]] = ()
-
-    @property
-    def passes_unknown(self) -> bool:
-        """Whether it allows an item without attributes."""
-        return not self.every

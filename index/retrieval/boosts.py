@@ -8,14 +8,14 @@ its POOL_FACTOR * k best allowed items. Adding 1 lifts the last of the pool to t
 the scale of the model's scores.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.retrieval.attribute_filter import AttributeFilter
-from index.retrieval.attributes import Column, mask
+from index.retrieval.corpus import Corpus
 from index.retrieval.filters import Filter
 from index.retrieval.merge import QueryHits, merge_query_hits
 from index.retrieval.ranking import Rank
@@ -35,22 +35,20 @@ class Boost:
 class BoostGroups:
     """The items in groups, by the sum of their boosts.
 
-    group_of (N + 1,): of each row of the catalogue; -1 for row 0. totals (G,): the sum of each
-    group, in units. unknown: the group of items without attributes, as those of a delta.
+    group_of (N + M + 1,): of each row of a corpus; -1 for row 0. totals (G,): the sum of each
+    group, in units.
     """
 
     group_of: NDArray[np.int8]
     totals: NDArray[np.float64]
-    unknown: int
 
     @classmethod
-    def of(
-        cls, boosts: Sequence[Boost], columns: Mapping[str, Column], items: int
-    ) -> "BoostGroups":
-        """boosts: at most MAX_BOOSTS. columns: the attributes of a catalogue's N items."""
-        which = np.zeros(items + 1, np.uint8)  # of the boosts an item gets, a bit for each
-        for bit, boost in enumerate(boosts):
-            which |= mask(columns, boost.attributes, items).view(np.uint8) << bit
+    def of(cls, boosts: Sequence[Boost], corpus: Corpus) -> "BoostGroups":
+        """boosts: at most MAX_BOOSTS, and one at least."""
+        # Of the boosts an item gets, a bit for each.
+        which = corpus.mask(boosts[0].attributes).view(np.uint8)
+        for bit, boost in enumerate(boosts[1:], start=1):
+            which |= corpus.mask(boost.attributes).view(np.uint8) << bit
         sums = [
             sum(boost.add for bit, boost in enumerate(boosts) if bits >> bit & 1)
             for bits in range(1 << len(boosts))
@@ -58,18 +56,13 @@ class BoostGroups:
         totals, groups = np.unique(np.array(sums, np.float64), return_inverse=True)
         group_of = groups.astype(np.int8).take(which)
         group_of[0] = -1
-        without = sum(1 << bit for bit, each in enumerate(boosts) if each.attributes.passes_unknown)
-        return cls(group_of, totals, int(groups[without]))
+        return cls(group_of, totals)
 
     def best(self, rank: Rank, allowed: Filter, count: int, unit: float) -> QueryHits:
         """The `count` best allowed items by score and boosts, best first, ties to the lower row."""
-        groups, filters = [], []
-        for group in range(len(self.totals)):
-            of_group = allowed.within(self.group_of == group, group == self.unknown)
-            if of_group.passing or group == self.unknown:
-                groups.append(group)
-                filters.append(of_group)
-        found = rank(filters, count)
+        parts = [allowed.within(self.group_of == group) for group in range(len(self.totals))]
+        groups = [group for group, part in enumerate(parts) if part.passes_any] or [0]
+        found = rank([parts[group] for group in groups], count)
         added = self._in_scores(unit).take(groups)
         rows, scores, interests = merge_query_hits(
             np.concatenate([hits[0] for hits in found]),
@@ -79,11 +72,8 @@ class BoostGroups:
         return rows[:count], scores[:count], interests[:count]
 
     def added(self, rows: NDArray[np.int64], unit: float) -> NDArray[np.float32]:
-        """(n,): what the scores of rows (n,) of the catalogue or the delta contain of boosts."""
-        groups = np.full(len(rows), self.unknown)
-        known = rows < len(self.group_of)
-        groups[known] = self.group_of.take(rows[known])
-        return self._in_scores(unit).take(groups)
+        """(n,): what the scores of rows (n,) contain of boosts."""
+        return self._in_scores(unit).take(self.group_of.take(rows))
 
     def _in_scores(self, unit: float) -> NDArray[np.float32]:
         """(G,): the sum of each group, on the scale of the scores."""

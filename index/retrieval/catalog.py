@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.retrieval.attributes import Column, Value
+from index.retrieval.details import TITLE, Details
 from index.retrieval.packed_ids import PackedIds
 
 PADDING = 0
@@ -100,14 +101,24 @@ class Catalog:
 
 
 def attributes_of(catalog: Catalog, names: Iterable[str], row: int) -> dict[str, Value | None]:
-    """The named attributes of a row, None where unknown: `title` is the title.
-
-    Nothing is known of a row above N, of a delta.
-    """
-    known = catalog.attributes if row <= len(catalog) else {}
+    """The named attributes of a row in 1..N, None where unknown: `title` is the title."""
+    known = catalog.attributes
     found: dict[str, Value | None] = {
         name: known[name][row - 1] if name in known else None for name in names
     }
-    if "title" in found and row <= len(catalog):
-        found["title"] = catalog.titles[row - 1]
+    if TITLE in found:
+        found[TITLE] = catalog.titles[row - 1]
     return found
+
+
+def details_of(catalog: Catalog, row: int) -> Details:
+    """What the catalogue knows of the item in a row in 1..N."""
+    categories = [catalog.categories[row - 1] or ""]
+    if catalog.other_categories:
+        categories += catalog.other_categories[row - 1]
+    attributes = ((name, column[row - 1]) for name, column in catalog.attributes.items())
+    return Details(
+        catalog.titles[row - 1],
+        [name for name in categories if name] or None,
+        {name: value for name, value in attributes if value is not None},
+    )

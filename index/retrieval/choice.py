@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.retrieval.boosts import unit_of
-from index.retrieval.catalog import PADDING
+from index.retrieval.corpus import Corpus
 from index.retrieval.diversity import diversify
-from index.retrieval.filters import Categories
+from index.retrieval.filters import CategoryFilter
 from index.retrieval.merge import QueryHits, merge_query_hits
 from index.retrieval.minimums import with_minimums
 from index.retrieval.query import ResolvedQuery
@@ -24,7 +24,7 @@ class Choice(NamedTuple):
 
 
 def choose(
-    pool: QueryHits, rank: Rank, resolved: ResolvedQuery, categories: Categories, interests: int
+    pool: QueryHits, rank: Rank, resolved: ResolvedQuery, corpus: Corpus, interests: int
 ) -> Choice:
     """The items of the answer to a query.
 
@@ -33,11 +33,11 @@ def choose(
     """
     if not (resolved.query.rules or resolved.query.diversity):
         return Choice(pool, None)
-    return _by_rules(pool, rank, resolved, categories, interests)
+    return _by_rules(pool, rank, resolved, corpus, interests)
 
 
 def _by_rules(
-    pool: QueryHits, rank: Rank, resolved: ResolvedQuery, categories: Categories, interests: int
+    pool: QueryHits, rank: Rank, resolved: ResolvedQuery, corpus: Corpus, interests: int
 ) -> Choice:
     """As choose, for a query that has rules or diversity."""
     query, rules, boosts = resolved.query, resolved.query.rules, resolved.boosts
@@ -46,14 +46,11 @@ def _by_rules(
     def best(category: str | None, count: int) -> QueryHits:
         allowed = resolved.filter
         if category is not None:
-            allowed = allowed.of_category(category)
+            allowed = allowed.of_categories(CategoryFilter([category]))
         if boosts is not None:
             return boosts.best(rank, allowed, count, unit)
         [hits] = rank([allowed], count)
         return hits
-
-    def are_of(rows: NDArray[np.int64], category: str) -> NDArray[np.bool_]:
-        return categories.have(_catalog_rows(rows, categories), category)
 
     if boosts is not None:
         pool = best(None, resolved.chosen_from)
@@ -66,20 +63,15 @@ def _by_rules(
             interests,
         )
     if query.diversity:
-        pool = _diverse(pool, resolved, categories)
+        pool = _diverse(pool, resolved, corpus)
     if rules.min_per_category:
-        pool = with_minimums(pool, rules.min_per_category, best, are_of, query.k)
+        pool = with_minimums(pool, rules.min_per_category, best, corpus.have, query.k)
         pool = pool if query.diversity else merge_query_hits(*pool)
     return Choice(pool, None if boosts is None else boosts.added(pool[0], unit))
 
 
-def _diverse(pool: QueryHits, resolved: ResolvedQuery, categories: Categories) -> QueryHits:
+def _diverse(pool: QueryHits, resolved: ResolvedQuery, corpus: Corpus) -> QueryHits:
     rows, scores, interests = pool
-    first = categories.first[_catalog_rows(rows, categories)]
+    first = corpus.first_categories(rows)
     chosen = diversify(scores, first, resolved.query.k, resolved.query.diversity)
     return rows.take(chosen), scores.take(chosen), interests.take(chosen)
-
-
-def _catalog_rows(rows: NDArray[np.int64], categories: Categories) -> NDArray[np.int64]:
-    """The rows, with PADDING for those of a delta, whose categories are unknown."""
-    return np.where(rows < len(categories.codes), rows, PADDING)

@@ -5,14 +5,20 @@ to the items just before it in their histories. Its norm is the median of the ca
 so that it competes with items that are neither rare nor popular.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.retrieval.attributes import Column, Labels, Value
+from index.retrieval.details import NOTHING, Details
+from index.retrieval.dictionary_encoding import DictionaryEncoded
+from index.retrieval.filters import Categories, Filter
 from index.retrieval.merge import QueryHits
+from index.retrieval.patches import PatchedColumn
 
 CONTEXT_ITEMS = 3  # newest known items of a history that make a user context
 _MIN_NORM = 1e-12  # in place of a norm of 0
@@ -22,11 +28,12 @@ _MIN_NORM = 1e-12  # in place of a norm of 0
 class Delta:
     """M items beside a catalogue of N items, with the rows N + 1 .. N + M in answers.
 
-    ids (M); vectors (M, D) float32.
+    ids (M); vectors (M, D) float32. details: by id, of those of which something is known.
     """
 
     ids: Sequence[str]
     vectors: NDArray[np.float32]
+    details: Mapping[str, Details] = field(default_factory=dict)
 
     @classmethod
     def of(cls, vectors: Mapping[str, NDArray[np.float32]]) -> "Delta":
@@ -40,6 +47,35 @@ class Delta:
     def _position_of(self) -> dict[str, int]:
         return {item_id: position for position, item_id in enumerate(self.ids)}
 
+    @cached_property
+    def first_categories(self) -> Sequence[str | None]:
+        """(M): None for none."""
+        return [names[0] if names else None for names in self._categories]
+
+    @cached_property
+    def categories(self) -> Categories:
+        """Of rows 1..M."""
+        others = [names[1:] for names in self._categories]
+        return Categories(self.first_categories, others if any(others) else ())
+
+    @cached_property
+    def attributes(self) -> Mapping[str, Column]:
+        """By name, those of the M items, whose values may differ in type."""
+        values: defaultdict[str, dict[int, Value]] = defaultdict(dict)
+        for position, item_id in enumerate(self.ids):
+            for name, value in self.details_of(item_id).attributes.items():
+                values[name][position] = value
+        unknown = Labels(DictionaryEncoded.of_none(len(self)))
+        return {name: PatchedColumn.of(unknown, of_name) for name, of_name in values.items()}
+
+    @cached_property
+    def _categories(self) -> Sequence[Sequence[str]]:
+        return [self.details_of(item_id).categories or () for item_id in self.ids]
+
+    def details_of(self, item_id: str) -> Details:
+        """What is known of an item."""
+        return self.details.get(item_id, NOTHING)
+
     def rows(self, item_ids: Iterable[str], catalog_size: int) -> list[int]:
         """The row of each id, 0 for an unknown one. catalog_size: N."""
         positions = [self._position_of.get(item_id) for item_id in item_ids]
@@ -50,31 +86,35 @@ class Delta:
         kept = [position for position, item_id in enumerate(self.ids) if item_id not in item_ids]
         if len(kept) == len(self):
             return self
-        return Delta([self.ids[position] for position in kept], self.vectors[kept])
+        return self._part(kept)
 
     def only(self, item_ids: Collection[str], count: int) -> "Delta":
         """The first `count` of these items that it has; the time it takes is theirs."""
         known = self._position_of
-        kept = sorted(known[item_id] for item_id in item_ids if item_id in known)[:count]
-        return Delta([self.ids[position] for position in kept], self.vectors[kept])
+        return self._part(sorted(known[item] for item in item_ids if item in known)[:count])
+
+    def _part(self, positions: Sequence[int]) -> "Delta":
+        ids = [self.ids[position] for position in positions]
+        return Delta(ids, self.vectors[positions], self.details)
 
     def joined(self, other: "Delta") -> "Delta":
         """Both, whose ids differ: this one's items first."""
         if not self:
             return other
-        return Delta([*self.ids, *other.ids], np.concatenate((self.vectors, other.vectors)))
+        vectors = np.concatenate((self.vectors, other.vectors))
+        return Delta([*self.ids, *other.ids], vectors, {**self.details, **other.details})
 
     def search(
-        self, interests: NDArray[np.float32], excluded: Iterable[str], count: int, catalog_size: int
+        self, interests: NDArray[np.float32], allowed: Filter | None, count: int, catalog_size: int
     ) -> QueryHits:
-        """The `count` best items for interests (K, D), best first, without excluded ids.
+        """The `count` best items for interests (K, D), best first, that are allowed.
 
-        catalog_size: N.
+        allowed: of rows 1..M; None for all. catalog_size: N.
         """
         products = self.vectors @ interests.T
         scores = products.max(axis=1)
-        excluded_positions = [self._position_of[i] for i in excluded if i in self._position_of]
-        scores[excluded_positions] = -np.inf
+        if allowed is not None:
+            allowed.mask_scores(scores)
         best = (-scores).argsort(kind="stable")[:count]
         best = best[scores[best] > -np.inf]
         return catalog_size + 1 + best, scores[best], products[best].argmax(axis=1)

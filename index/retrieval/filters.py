@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ class Categories:
         """names (N,): the first category of rows 1..N. others: beside it; empty if none has any."""
         first = names if isinstance(names, DictionaryEncoded) else DictionaryEncoded.of(names)
         self.codes = self.first = _from_row_1(first.codes)
+        self._first_names = first.distinct
         distinct: Sequence[Sequence[str]] = [(name,) for name in first.distinct]
         if others:
             combined = DictionaryEncoded.of(
@@ -62,6 +63,19 @@ class Categories:
         """Whether each row (n,) is of this category."""
         return self.passes(CategoryFilter([name])).take(self.codes.take(rows))
 
+    def first_codes(self, names: Sequence[str | None]) -> list[int]:
+        """For each name its number in `first`, or one of its own; 0 for None."""
+        new: dict[str, int] = {}
+        known = self._first_code_of
+        return [
+            0 if name is None else known.get(name) or new.setdefault(name, -1 - len(new))
+            for name in names
+        ]
+
+    @cached_property
+    def _first_code_of(self) -> dict[str, int]:
+        return {name: code for code, name in enumerate(self._first_names, start=1)}
+
     def size(self, passes: NDArray[np.bool_]) -> int:
         """Number of items whose category passes."""
         return int(self._sizes[passes].sum())
@@ -82,7 +96,7 @@ class Filter:
     excluded: by the query itself. withdrawn: from every answer; many, and shared by all queries.
     passes: for each category code; None if every category passes.
     mask: by attributes, and then by categories too; None if all rows pass.
-    passes_unknown: whether an item of a delta, of which nothing is known, is allowed.
+    beside: that of the M items of a delta, by rows 1..M; None without one.
     """
 
     categories: Categories
@@ -90,25 +104,30 @@ class Filter:
     withdrawn: frozenset[int]
     passes: NDArray[np.bool_] | None
     mask: RowMask | None = None
-    passes_unknown: bool = True
+    beside: "Filter | None" = None
 
-    def within(self, rows: NDArray[np.bool_], unknown: bool) -> "Filter":
-        """The filter for some of the rows (N + 1,), not row 0. unknown: for items of a delta."""
+    def within(self, rows: NDArray[np.bool_]) -> "Filter":
+        """The filter for some of the rows (N + 1,), not row 0, followed by those beside (M,)."""
+        total, beside = len(self.categories.codes), self.beside
+        if beside is not None:
+            beside = beside.within(np.concatenate((rows[:1], rows[total:])))
+        own = rows[:total]
         if self.mask is not None:
-            rows = rows & self.mask.passes
+            own = own & self.mask.passes
         elif self.passes is not None:
-            rows = rows & self.passes.take(self.categories.codes)
-        allowed = self.passes_unknown and unknown
-        return replace(self, passes=None, mask=RowMask(rows), passes_unknown=allowed)
+            own = own & self.passes.take(self.categories.codes)
+        return replace(self, passes=None, mask=RowMask(own), beside=beside)
 
-    def of_category(self, name: str) -> "Filter":
-        """The filter for the items of a category alone."""
-        passes = self.categories.passes(CategoryFilter([name]))
-        if self.mask is not None:
-            return self.within(passes.take(self.categories.codes), unknown=False)
+    def of_categories(self, categories: CategoryFilter) -> "Filter":
+        """The filter for the items of some categories."""
+        beside = None if self.beside is None else self.beside.of_categories(categories)
+        passes, mask = self.categories.passes(categories), self.mask
+        if mask is not None:
+            mask = RowMask(mask.passes & passes.take(self.categories.codes))
+            return replace(self, mask=mask, beside=beside)
         if self.passes is not None:
             passes &= self.passes
-        return replace(self, passes=passes, passes_unknown=False)
+        return replace(self, passes=passes, beside=beside)
 
     def __bool__(self) -> bool:
         """Whether it may exclude any item."""
@@ -188,6 +207,11 @@ class Filter:
             return self.mask.count
         items = len(self.categories.codes) - 1
         return items if self.passes is None else self.categories.size(self.passes)
+
+    @property
+    def passes_any(self) -> bool:
+        """Whether the category and the attributes of any item pass, in the catalogue or beside."""
+        return bool(self.passing or (self.beside is not None and self.beside.passing))
 
     def most_popular(self, count: int) -> NDArray[np.int64]:
         """The first `count` allowed rows: rows are in falling order of popularity."""

@@ -20,7 +20,7 @@ Rank = Callable[[Sequence[Filter], int], list[QueryHits]]
 class InterestRanking:
     """By the best score over the interests (K, D) of one query.
 
-    catalog_size: N. excluded: ids of the delta that the query excludes, and perhaps others.
+    catalog_size: N.
     """
 
     index: ItemIndex
@@ -28,7 +28,6 @@ class InterestRanking:
     timings: Timings
     catalog_size: int
     delta: Delta | None
-    excluded: Sequence[str]
 
     def __call__(self, filters: Sequence[Filter], count: int) -> list[QueryHits]:
         requests = [SearchRequest(count, allowed) for allowed in filters]
@@ -40,12 +39,11 @@ class InterestRanking:
 
     def with_delta(self, hits: QueryHits, request: SearchRequest) -> QueryHits:
         """The best of the catalogue's hits and the delta's."""
-        if not self.delta or not request.filter.passes_unknown:
+        allowed = request.filter.beside
+        if self.delta is None or allowed is None:
             return hits
         start = time.perf_counter()
-        delta_hits = self.delta.search(
-            self.interests, self.excluded, request.count, self.catalog_size
-        )
+        delta_hits = self.delta.search(self.interests, allowed, request.count, self.catalog_size)
         merged = merge_delta_hits(hits, delta_hits, request.count)
         self.timings.merge += time.perf_counter() - start
         return merged
@@ -53,7 +51,7 @@ class InterestRanking:
 
 @dataclass(frozen=True)
 class PopularityRanking:
-    """By popularity (N,), whatever the interests: of none, -1."""
+    """By popularity (N,), whatever the interests: of none, -1. Nobody has taken a delta's items."""
 
     popularity: NDArray[np.int64]
 
@@ -63,4 +61,8 @@ class PopularityRanking:
     def _best(self, allowed: Filter, count: int) -> QueryHits:
         rows = allowed.most_popular(count)
         scores = self.popularity[rows - 1].astype(np.float32)
+        if allowed.beside is not None and len(rows) < count:
+            new = len(self.popularity) + allowed.beside.most_popular(count - len(rows))
+            rows = np.concatenate((rows, new))
+            scores = np.concatenate((scores, np.zeros(len(new), np.float32)))
         return rows, scores, np.full(len(rows), -1)

@@ -1,6 +1,6 @@
 """The content of a recommendation: items with their ids and scores, and the explanation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ from index.retrieval.catalog import Catalog, attributes_of
 from index.retrieval.delta import Delta
 from index.retrieval.query import Answer
 from service.serving.outcome import QueryResult
-from service.store.details import Details
 
 
 def recommendations(
@@ -18,12 +17,10 @@ def recommendations(
     explain: bool,
     degraded: bool,
     include: Sequence[str] | None = None,
-    said_of: Callable[[str], Details] = lambda _: Details(),
 ) -> dict[str, Any]:
     """The content of the response. degraded: whether the stored history is missing.
 
-    include: names of attributes. said_of: what the shop has said about an item, for items that the
-    release does not know.
+    include: names of attributes.
     """
     answer = result.answer
     catalog = result.release.retriever.catalog
@@ -45,10 +42,10 @@ def recommendations(
     _mark_items(content["items"], result)
     if include:
         for item, row in zip(content["items"], answer.rows.tolist(), strict=True):
-            if row <= len(catalog):
-                item["attributes"] = attributes_of(catalog, include, row)
+            if result.delta is not None and row > len(catalog):
+                item["attributes"] = result.delta.details_of(item["item_id"]).named(include)
             else:
-                item["attributes"] = said_of(item["item_id"]).named(include)
+                item["attributes"] = attributes_of(catalog, include, row)
     if explain:
         _add_explanation(content, answer, catalog, result.delta)
     return content

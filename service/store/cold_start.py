@@ -17,8 +17,10 @@ from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.availability import ItemAvailability
 from service.store.cold_start_store import MAX_ITEMS, ColdStartStore, Interaction
+from service.store.details_in_use import DetailsInUse
 from service.store.events import Event
 from service.store.histories import HistoryStore
+from service.store.offered_items import OfferedItems
 from service.store.redis_client import ResilientRedis
 from service.store.release_in_use import ReleaseInUse
 
@@ -49,14 +51,6 @@ class _ReleaseDelta:
     delta: Delta
 
 
-class _AvailableDelta(NamedTuple):
-    """The part of a delta that is announced and not withdrawn. revision: of the availability."""
-
-    source: _ReleaseDelta
-    revision: int
-    delta: Delta
-
-
 class ColdStartItems:
     """The delta of new items beside the release in use, as of this process's last poll.
 
@@ -70,6 +64,7 @@ class ColdStartItems:
         histories: HistoryStore,
         live: ReleaseInUse,
         availability: ItemAvailability,
+        details: DetailsInUse,
         settings: Settings,
     ) -> None:
         self._redis = redis
@@ -84,7 +79,7 @@ class ColdStartItems:
         self._changes: dict[str, float] = {}  # item -> its last change, in this order
         self._unread: set[str] = set()  # items that changed since the delta was made
         self._built: _ReleaseDelta | None = None
-        self._available: _AvailableDelta | None = None
+        self._offered = OfferedItems(availability, details, self._max_items)
 
     def __len__(self) -> int:
         release = self._live.release
@@ -92,29 +87,10 @@ class ColdStartItems:
 
     def delta(self, release: Release) -> Delta | None:
         """The announced items beside the release that are not withdrawn; None if there are none."""
-        built, availability = self._built, self._availability
+        built = self._built
         if built is None or built.release is not release:
             return None
-        available = self._available
-        if (
-            available is None
-            or available.source is not built
-            or available.revision != availability.revision
-        ):
-            hidden = {item for item in built.delta.ids if item not in availability.announced}
-            delta = self._with_words(release, built.delta.without(hidden))
-            available = _AvailableDelta(built, availability.revision, delta)
-            self._available = available
-        return available.delta or None
-
-    def _with_words(self, release: Release, taken: Delta) -> Delta:
-        """With the announced items that too few users have taken, by vectors of their words."""
-        described, room = release.new_items, self._max_items - len(taken)
-        if described is None or room <= 0:
-            return taken
-        announced = self._availability.announced
-        others = described.only(announced - {*taken.ids}, room)
-        return taken.joined(others) if others else taken
+        return self._offered.delta(release, built.delta) or None
 
     # --- writing ---
 

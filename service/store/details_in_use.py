@@ -8,16 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from index.release.reading import Release
+from index.retrieval.attributes import Value
 from index.retrieval.catalog import PADDING
+from index.retrieval.details import NOTHING, Details
 from index.retrieval.patches import patch_categories, patch_details
 from index.retrieval.retriever import Retriever
 from service.errors import HistoryUnavailableError
-from service.store.details import Details, Value
 from service.store.item_details import ItemDetails
 from service.store.release_in_use import ReleaseInUse
 
 _POLL_INTERVAL_S = 0.4
-_NOTHING = Details()
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,10 @@ class _Patched:
 
 
 class DetailsInUse:
-    """The details as of this process's last poll. While Redis is down they stay as they are."""
+    """The details as of this process's last poll. While Redis is down they stay as they are.
+
+    revision: rises whenever any are changed.
+    """
 
     def __init__(self, stored: ItemDetails, *in_use: ReleaseInUse) -> None:
         self.stored = stored
@@ -42,7 +45,7 @@ class DetailsInUse:
         self._poll_lock = asyncio.Lock()
         self._items: dict[str, Details] = {}
         self._last_change = 0.0
-        self._revision = 0
+        self.revision = 0
         self._patched: list[_Patched] = []
 
     def __len__(self) -> int:
@@ -50,7 +53,7 @@ class DetailsInUse:
 
     def of(self, item: str) -> Details:
         """The details of an item, empty if there are none."""
-        return self._items.get(item, _NOTHING)
+        return self._items.get(item, NOTHING)
 
     def release(self, release: Release) -> Release:
         """The release with these details, from the first poll after it was loaded on."""
@@ -72,33 +75,34 @@ class DetailsInUse:
         Raises HistoryUnavailableError.
         """
         async with self._poll_lock:
-            if await self._read_changes() < len(self._items):  # taken back, or lost
-                self._items.clear()
-                self._last_change = 0.0
-                self._revision += 1
-                await self._read_changes()
+            count, self._last_change = await self._read(self._items, self._last_change)
+            if count < len(self._items):  # taken back, or lost
+                items: dict[str, Details] = {}
+                _, self._last_change = await self._read(items, 0.0)
+                self._items = items
+                self.revision += 1
             releases = [each.release for each in self._in_use if self._items]
             patched = [await self._patch(release) for release in releases if release is not None]
             self._patched = patched
 
-    async def _read_changes(self) -> int:
-        """Note what has changed; the number of all items with details."""
+    async def _read(self, items: dict[str, Details], since: float) -> tuple[int, float]:
+        """Put what has changed since then into items; the number of all, and the last change."""
         while True:
-            count, changed = await self.stored.changed(self._last_change)
+            count, changed = await self.stored.changed(since)
             if not changed:
-                return count
+                return count, since
             for item, details in (await self.stored.read_all([*changed])).items():
-                self._items.pop(item, None)
+                items.pop(item, None)
                 if details.names:
-                    self._items[item] = details
-            self._last_change = max(changed.values())
-            self._revision += 1
+                    items[item] = details
+            since = max(changed.values())
+            self.revision += 1
 
     async def _patch(self, release: Release) -> _Patched:
         previous = next((each for each in self._patched if each.source is release), None)
-        if previous is not None and previous.revision == self._revision:
+        if previous is not None and previous.revision == self.revision:
             return previous
-        return await asyncio.to_thread(_patch, release, dict(self._items), self._revision, previous)
+        return await asyncio.to_thread(_patch, release, dict(self._items), self.revision, previous)
 
 
 def _patch(

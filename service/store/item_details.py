@@ -15,8 +15,9 @@ from typing import Any
 
 import orjson
 
+from index.retrieval.details import Details
 from service.errors import TooManyDetailsError
-from service.store.details import Details, DetailsChange
+from service.store.details import DetailsChange, details_in
 from service.store.redis_client import ResilientRedis
 from service.store.redis_url import Client
 
@@ -179,6 +180,6 @@ class ItemDetails:
 
 def details_of(stored: Mapping[bytes, bytes]) -> Details:
     """From the hash of an item."""
-    return Details.of(
+    return details_in(
         {name.decode("utf-8", "replace"): orjson.loads(value) for name, value in stored.items()}
     )

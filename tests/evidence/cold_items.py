@@ -88,7 +88,7 @@ def among(retriever: Retriever, cases: Sequence[Case], delta: Delta) -> list[lis
         batch = cases[first : first + _BATCH]
         histories = [[*filter(None, retriever.catalog.rows(case.history))] for case in batch]
         for interests in retriever.encode(histories):
-            rows, _, _ = delta.search(interests, (), max(CUTOFFS), 0)
+            rows, _, _ = delta.search(interests, None, max(CUTOFFS), 0)
             ranked.append([delta.ids[row - 1] for row in rows.tolist()])
     return ranked
 

@@ -2,7 +2,8 @@
 
     python tests/evidence/filters.py [--requests 10000] [--items 60000] [--seed 0] [--kernel auto]
 
-On flat indexes, over catalogues of 1 to 10,000 items. Seven in eight catalogues have vectors of
+On flat indexes, over catalogues of 1 to 10,000 items, most of them with cold-start items beside
+them, of which some are in histories. Seven in eight catalogues have vectors of
 small integers, whose products are exact and often tie: there the answer must equal the oracle's,
 ties included. The others have Re4 and real vectors, without diversity and rules: there the score at
 each position must equal the oracle's up to rounding.
@@ -38,6 +39,8 @@ from index.release.manifest import RELEASES
 from index.release.reading import open_release, read_current
 from index.retrieval.attributes import Value, columns_of
 from index.retrieval.catalog import Catalog
+from index.retrieval.delta import Delta
+from index.retrieval.details import Details
 from index.retrieval.query import Answer
 from index.retrieval.retriever import Retriever
 
@@ -68,6 +71,7 @@ class Newest(Encoder):
 @dataclass(frozen=True)
 class World:
     retriever: Retriever
+    delta: Delta | None
     oracle: Oracle
     exact: bool
 
@@ -90,12 +94,15 @@ class World:
 
 
 def make_world(random: Random, exact: bool, kernel: str = AUTO) -> World:
+    """With cold-start items in two of three worlds."""
     items, dim, interests = int(random.choice(SIZES)), int(random.choice([2, 8, 32])), 4
+    new = int(random.choice([0, min(items, 20), min(items, 300)]))
+    total = items + new
     if exact:
-        vectors = random.integers(-3, 4, (items + 1, dim)).astype(np.float32)
+        vectors = random.integers(-3, 4, (total + 1, dim)).astype(np.float32)
         encoder: Encoder = Newest(dim, interests)
     else:
-        vectors = random.standard_normal((items + 1, dim)).astype(np.float32)
+        vectors = random.standard_normal((total + 1, dim)).astype(np.float32)
         torch.manual_seed(int(random.integers(2**31)))
         encoder = build_encoder("re4", {"dim": dim, "interests": interests}).eval()
     vectors[0] = 0
@@ -103,34 +110,62 @@ def make_world(random: Random, exact: bool, kernel: str = AUTO) -> World:
     if random.random() < 0.5:  # neighbours share a category
         kinds = (vectors[1:] @ random.standard_normal((dim, len(names)))).argmax(axis=1)
     else:
-        kinds = random.integers(0, len(names), items)
-    attributes = [random_attributes(random) for _ in range(items)]
+        kinds = random.integers(0, len(names), total)
+    if random.random() < 0.5:  # new items have categories of their own too
+        names = [*names, "category new"]
+        kinds[items:][random.random(new) < 0.3] = len(names) - 1
+    attributes = [random_attributes(random) for _ in range(total)]
     catalog = Catalog(
         ids=[f"item {number}/é" for number in random.permutation(items)],
         popularity=np.sort(random.integers(0, 50, items))[::-1],
-        categories=[names[kind] for kind in kinds],
+        categories=[names[kind] for kind in kinds[:items]],
         titles=[None] * items,
-        attributes=columns_of(attributes),
+        attributes=columns_of(attributes[:items]),
     )
-    index = build_index(vectors, IndexSpec(), kernel=find_kernel(kernel))
+    new_names = [names[kind] for kind in kinds[items:]]
+    delta = delta_of(vectors[items + 1 :], new_names, attributes[items:])
+    index = build_index(vectors[: items + 1], IndexSpec(), kernel=find_kernel(kernel))
     return World(
-        Retriever(catalog, encoder, vectors, index, LENGTH),
-        oracle_of(catalog, vectors, attributes),
+        Retriever(catalog, encoder, vectors[: items + 1], index, LENGTH),
+        delta,
+        oracle_of(catalog, vectors, attributes, delta),
         exact,
     )
 
 
+def delta_of(
+    vectors: NDArray[np.float32],
+    categories: Sequence[str | None],
+    attributes: Sequence[dict[str, Value]],
+) -> Delta | None:
+    ids = [f"new {number}/é" for number in range(len(vectors))]
+    details = {
+        item: Details(None, None if name is None else [name], values)
+        for item, name, values in zip(ids, categories, attributes, strict=True)
+    }
+    return Delta(ids, vectors, details) if ids else None
+
+
 def oracle_of(
-    catalog: Catalog, vectors: NDArray[np.float32], attributes: Sequence[dict[str, Value]]
+    catalog: Catalog,
+    vectors: NDArray[np.float32],
+    attributes: Sequence[dict[str, Value]],
+    delta: Delta | None = None,
 ) -> Oracle:
-    vectors = vectors[1:].astype(np.float64)
-    popularity = catalog.popularity.tolist()
-    return Oracle(catalog.ids, popularity, catalog.categories, vectors, attributes)
+    new = [] if delta is None else delta.ids
+    return Oracle(
+        [*catalog.ids, *new],
+        [*catalog.popularity.tolist(), *(0 for _ in new)],
+        [*catalog.categories, *([] if delta is None else delta.first_categories)],
+        vectors[1:].astype(np.float64),
+        attributes,
+        len(catalog),
+    )
 
 
-def ask(retriever: Retriever, batch: Sequence[Request]) -> list[Answer]:
+def ask(retriever: Retriever, batch: Sequence[Request], delta: Delta | None = None) -> list[Answer]:
     withdrawn = frozenset(retriever.catalog.rows(batch[0].withdrawn))
-    return retriever.recommend([query_of(request) for request in batch], None, withdrawn)
+    return retriever.recommend([query_of(request) for request in batch], None, withdrawn, delta)
 
 
 # --- verdicts ---
@@ -185,6 +220,7 @@ def on_flat(random: Random, requests: int, kernel: str) -> dict[str, int]:
             "diverse",
             "popular",
             "short",
+            "with_new_items",
         ),
         0,
     )
@@ -193,7 +229,8 @@ def on_flat(random: Random, requests: int, kernel: str) -> dict[str, int]:
         exact, worlds = worlds % 8 > 0, worlds + 1
         world = make_world(random, exact, kernel)
         for batch in batches(random, world.oracle, min(requests - done, REQUESTS_A_WORLD), exact):
-            for request, answer in zip(batch, ask(world.retriever, batch), strict=True):
+            answers = ask(world.retriever, batch, world.delta)
+            for request, answer in zip(batch, answers, strict=True):
                 problem = difference(world, request, answer)
                 if problem:
                     print(f"{problem}: {request} answered with {answer}", file=sys.stderr)
@@ -206,6 +243,7 @@ def on_flat(random: Random, requests: int, kernel: str) -> dict[str, int]:
                 counts["diverse"] += request.diversity > 0
                 counts["popular"] += answer.source == "popular"
                 counts["short"] += len(answer.rows) < request.k
+                counts["with_new_items"] += bool((answer.rows > world.oracle.catalog_size).any())
             done += len(batch)
     return counts
 

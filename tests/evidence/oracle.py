@@ -58,17 +58,21 @@ class Expected:
 
 @dataclass(frozen=True)
 class Oracle:
-    """N items in falling order of popularity; vectors (N, D) in float64, without padding."""
+    """N items in falling order of popularity, then cold-start items, which nobody has taken.
+
+    vectors (N + M, D) in float64, without padding. popularity: of all. catalog_size: N.
+    """
 
     ids: Sequence[str]
     popularity: Sequence[int]
     categories: Sequence[str | None]
     vectors: NDArray[np.float64]
     attributes: Sequence[Mapping[str, Any]]
+    catalog_size: int
 
     def answer(self, request: Request, interests: NDArray[np.float64]) -> Expected:
         """interests (K, D): of the sequence; ignored if it has no known item."""
-        known = set(self.ids)
+        known = set(self.ids[: self.catalog_size])
         unknown = sum(item not in known for item in request.sequence)
         seen = request.sequence if request.exclude_seen else ()
         excluded = {*request.withdrawn, *request.exclude, *seen}
@@ -79,7 +83,7 @@ class Oracle:
             and _is_allowed(category, request)
             and _has_attributes(self.attributes[position], request.every, request.none)
         ]
-        if unknown == len(request.sequence):
+        if not set(self.ids).intersection(request.sequence):
             scores = [float(n) for n in self.popularity]
             boosts = self._boosts(allowed, scores, request)
             scores = [score + boost for score, boost in zip(scores, boosts, strict=True)]

@@ -162,6 +162,8 @@ def batches(random: Random, oracle: Oracle, requests: int, exact: bool) -> Itera
         size = int(min(requests, random.integers(1, 17)))
         withdrawn: frozenset[str] = frozenset()
         if random.random() < 0.5:
-            withdrawn = frozenset(many(random, oracle, len(oracle.ids))) - {"unknown"}
+            # A withdrawn cold-start item is in no delta.
+            known = oracle.ids[: oracle.catalog_size]
+            withdrawn = frozenset(many(random, oracle, len(oracle.ids))).intersection(known)
         yield [make_request(random, oracle, withdrawn, exact, exact) for _ in range(size)]
         requests -= size

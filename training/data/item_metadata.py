@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from index.retrieval.details import Details
 from training.data.compression import head_lines, magic_bytes, open_binary
 from training.data.errors import PARQUET_ERRORS, LogError, invalid_parquet, require_column
 from training.data.item_attributes import Attributes, parse_columns, parse_texts
@@ -40,6 +41,12 @@ class ItemDetails(NamedTuple):
     category: str | None
     other_categories: tuple[str, ...] = ()
     attributes: Attributes = _NO_ATTRIBUTES
+
+    @property
+    def known(self) -> Details:
+        """The same, as releases and the service know it."""
+        names = [] if self.category is None else [self.category, *self.other_categories]
+        return Details(self.title, names or None, self.attributes)
 
 
 def read_items(path: Path, format: str = "auto") -> dict[str, ItemDetails]:

@@ -73,7 +73,8 @@ class ContentModel:
             return Delta([], np.empty((0, 0), np.float32))
         content = self.norm * self._regression.predict([documents[item] for item in chosen])
         terms = np.tile(self.terms, (len(chosen), 1))
-        return Delta(chosen, np.hstack((content, terms)).astype(np.float32))
+        vectors = np.hstack((content, terms)).astype(np.float32)
+        return Delta(chosen, vectors, {item: items[item].known for item in chosen})
 
 
 def fit_content(

@@ -17,7 +17,6 @@ from index.encoders import ENCODERS
 from index.release.atomic_io import fsync
 from index.release.gate import VALIDATION
 from index.release.manifest import (
-    NEW_ITEMS,
     Canary,
     DataWindow,
     EncoderSpec,
@@ -190,8 +189,7 @@ def write_draft(
     if content is not None:
         metrics = {**(metrics or {}), CONTENT_METRICS: content.metrics}
         if new_items := content.delta(_new_items(data)):
-            write_new_items(folder / NEW_ITEMS, new_items)
-            files[NEW_ITEMS] = digest(folder / NEW_ITEMS)
+            files |= write_new_items(folder, new_items)
     records = "".join(json.dumps(record) + "\n" for record in result.history)
     texts = {HISTORY: records, **(texts or {})}
     for name, text in texts.items():

@@ -8,13 +8,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from index.release.reading import Release
-from index.retrieval.catalog import Catalog, attributes_of
+from index.retrieval.catalog import details_of
+from index.retrieval.details import NOTHING, Details
 from service.errors import UnknownItemError
 from service.http.responses import json_response
 from service.http.schemas.common import ItemInPath
 from service.http.state import ServiceState, set_deadline, state_of
 from service.settings import MAX_K
-from service.store.details import Details
 
 _MAX_ID_CHARACTERS = 40  # in an error message
 
@@ -31,7 +31,7 @@ async def item(request: Request, item_id: ItemInPath) -> Response:
     is_withdrawn = item_id in availability.withdrawn
     if not (row or changed.names or is_withdrawn or item_id in availability.announced):
         raise _unknown(item_id, release, "one that PUT /items has changed")
-    now = changed.over(_known(release.retriever.catalog, row)) if row else changed
+    now = changed.over(_known(release, item_id))
     return json_response(
         {
             "item_id": item_id,
@@ -75,17 +75,14 @@ def _release_of(state: ServiceState) -> Release:
     return release
 
 
-def _known(catalog: Catalog, row: int) -> Details:
-    """What the release knows of the item in a row."""
-    categories = [catalog.categories[row - 1] or ""]
-    if catalog.other_categories:
-        categories += catalog.other_categories[row - 1]
-    attributes = attributes_of(catalog, catalog.attributes, row)
-    return Details(
-        catalog.titles[row - 1],
-        [name for name in categories if name],
-        {name: value for name, value in attributes.items() if value is not None},
-    )
+def _known(release: Release, item_id: str) -> Details:
+    """What the release knows of an item, or else the item file that it was made with."""
+    catalog = release.retriever.catalog
+    [row] = catalog.rows([item_id])
+    if row:
+        return details_of(catalog, row)
+    new = release.new_items.details_of([item_id]) if release.new_items else {}
+    return new.get(item_id, NOTHING)
 
 
 def _unknown(item_id: str, release: Release, otherwise: str) -> UnknownItemError:

@@ -56,9 +56,7 @@ async def recommended(
     variants = state.canary.variants_of((body.user_id,))
     result = await state.engine.answer(query, is_disconnected, deadline, variants)
     context.variant = result.variant
-    answer = recommendations(
-        result, body.explain, stored.degraded, body.include, state.item_details.of
-    )
+    answer = recommendations(result, body.explain, stored.degraded, body.include)
     await note_shown(state, body, stored.cursor, answer)
     if result.variant is not None:
         state.canary_quality.record_answer(body.user_id, result.variant, answer["items"])
@@ -126,9 +124,7 @@ async def _entry(
         if not isinstance(outcome, EXPECTED_ERRORS):
             log.error("query failed", exc_info=outcome)
         return await _error_entry(outcome)
-    answer = recommendations(
-        outcome, body.explain, stored.degraded, body.include, state.item_details.of
-    )
+    answer = recommendations(outcome, body.explain, stored.degraded, body.include)
     await note_shown(state, body, stored.cursor, answer)
     if outcome.variant is not None:
         state.canary_quality.record_answer(body.user_id, outcome.variant, answer["items"])

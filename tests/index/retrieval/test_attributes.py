@@ -61,12 +61,6 @@ def test_groups_are_conjunctions() -> None:
     assert rows() == [1, 2, 3, 4]
 
 
-def test_only_a_filter_that_wants_nothing_passes_what_is_unknown() -> None:
-    cheap = [Condition("price", lte=10.0)]
-    assert AttributeFilter(none=[cheap]).passes_unknown
-    assert not AttributeFilter(every=[cheap]).passes_unknown
-
-
 def test_a_mask_counts_its_rows_and_penalizes_the_others() -> None:
     allowed = RowMask(np.array([False, True, False]))
     assert allowed.count == 1
@@ -85,6 +79,5 @@ def test_attributes_and_the_title_of_a_row() -> None:
         "colour": None,
     }
     assert attributes_of(catalog, names, 4) == {**dict.fromkeys(names), "title": "D"}
-    assert attributes_of(catalog, names, 5) == dict.fromkeys(names), "a row of a delta"
     with pytest.raises(CatalogError, match="attribute 'brand' of 4 items; give one for all 1"):
         Catalog(["a"], counts[:1], [None], [None], attributes=columns_of(ITEMS))

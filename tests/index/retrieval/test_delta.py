@@ -1,5 +1,6 @@
 """Cold-start items: their vectors, and search beside the catalogue."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 
 from index.encoders import build_encoder
 from index.release.reading import open_release
+from index.retrieval.attribute_filter import AttributeFilter, Condition
 from index.retrieval.delta import CONTEXT_ITEMS, Delta, cold_start_vector, median_norm, user_context
+from index.retrieval.details import Details
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.query import Answer, Query
 from index.retrieval.retriever import Retriever
@@ -79,11 +82,69 @@ def test_new_items_can_be_excluded(retriever: Retriever, delta: Delta) -> None:
     assert delta.without({"nobody"}) is delta
 
 
-def test_new_items_have_no_category(retriever: Retriever, delta: Delta) -> None:
+def test_a_new_item_of_which_nothing_is_known_has_no_category(
+    retriever: Retriever, delta: Delta
+) -> None:
     allowed = ask(retriever, delta, k=200, categories=CategoryFilter(["category 1"]))
     assert (allowed.rows <= 200).all()
     denied = ask(retriever, delta, k=230, categories=CategoryFilter(None, ["category 1"]))
     assert np.count_nonzero(denied.rows > 200) == NEW
+
+
+DETAILS = {
+    "new-1": Details(None, ["category 1"], {"price": 3.0}),
+    "new-2": Details(None, ["category new", "category 1"], {"price": "low"}),
+    "new-4": Details(None, ["category new"], {"price": 9.0, "sale": True}),
+}
+CHEAP = AttributeFilter([[Condition("price", lte=5.0)]])
+NOT_CHEAP = AttributeFilter([], CHEAP.every)
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({"categories": CategoryFilter(["category 1"])}, {1, 2}),
+        ({"categories": CategoryFilter(["category new"])}, {2, 4}),
+        (
+            {"categories": CategoryFilter(None, ["category new", "nobody's"])},
+            {*range(NEW)} - {2, 4},
+        ),
+        ({"categories": CategoryFilter(["category 1"], ["category new"])}, {1}),
+        ({"attributes": CHEAP}, {1}),
+        ({"attributes": NOT_CHEAP}, {*range(NEW)} - {1}),
+        ({"attributes": AttributeFilter([[Condition("price", ("low", 9.0))]])}, {2, 4}),
+        ({"attributes": CHEAP, "categories": CategoryFilter(["category new"])}, set()),
+        ({"attributes": NOT_CHEAP, "categories": CategoryFilter(["category new"])}, {2, 4}),
+    ],
+)
+@pytest.mark.parametrize("history", [HISTORY, ["nobody"]], ids=["interests", "popular"])
+def test_filters_know_the_details_of_new_items(
+    retriever: Retriever,
+    delta: Delta,
+    history: list[str],
+    filters: dict[str, object],
+    found: set[int],
+) -> None:
+    detailed = replace(delta, details=DETAILS)
+    answer = ask(retriever, detailed, history=history, k=230, **filters)
+    assert {row - 201 for row in answer.rows.tolist() if row > 200} == found
+    known = ask(retriever, None, history=history, k=230, **filters)
+    assert set(known.rows.tolist()) == {row for row in answer.rows.tolist() if row <= 200}
+
+
+def test_new_items_of_one_category_take_turns_with_the_catalogues(
+    retriever: Retriever, delta: Delta
+) -> None:
+    """Also where the catalogue has no item of it."""
+    names = [None, "category 1", "category new"]
+    details = {f"new-{at}": Details(None, [names[at % 3] or ""]) for at in range(NEW) if at % 3}
+    answer = ask(retriever, replace(delta, details=details), k=200, diversity=1.0)
+    of_catalog = retriever.catalog.categories
+    kinds = [
+        of_catalog[row - 1] if row <= 200 else names[(row - 201) % 3]
+        for row in answer.rows[:40].tolist()
+    ]
+    assert [*Counter(kinds).values()] == [10, 10, 10, 10]
 
 
 def test_new_items_are_diversified_and_explained(retriever: Retriever, delta: Delta) -> None:
@@ -139,10 +200,14 @@ def test_items_similar_to_a_new_item_are_catalogue_items(
     assert retriever.similar("nobody", 10, delta=delta) is None
 
 
-def test_an_unknown_history_gets_popular_items(retriever: Retriever, delta: Delta) -> None:
-    answer = ask(retriever, delta, history=["nobody"])
+def test_an_unknown_history_gets_popular_items_and_then_new_ones(
+    retriever: Retriever, delta: Delta
+) -> None:
+    answer = ask(retriever, delta, history=["nobody"], k=210, exclude=["new-3"])
     assert answer.source == "popular"
-    assert (answer.rows <= 200).all()
+    assert answer.rows.tolist() == [*range(1, 204), *range(205, 212)]
+    assert (answer.scores[200:] == 0).all()
+    assert (answer.interests == -1).all()
 
 
 def test_a_new_item_has_the_direction_of_its_users_contexts(retriever: Retriever) -> None:
@@ -182,6 +247,9 @@ def test_parts_of_deltas_are_joined() -> None:
     assert part.ids == ["a", "c"]
     np.testing.assert_array_equal(part.vectors, vectors[[0, 2]])
     assert delta.only({"c", "a"}, 1).ids == ["a"]
+    known = replace(delta, details={"a": Details("A"), "b": Details("B")})
+    assert known.only({"b"}, 1).joined(part).details_of("b") == Details("B")
+    assert known.only({"c"}, 1).details_of("c") == Details()
     joined = delta.only({"b"}, 1).joined(part)
     assert joined.ids == ["b", "a", "c"]
     np.testing.assert_array_equal(joined.vectors, vectors[[1, 0, 2]])

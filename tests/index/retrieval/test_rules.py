@@ -14,9 +14,11 @@ from index.release.reading import open_release
 from index.retrieval.attribute_filter import AttributeFilter, Condition
 from index.retrieval.attributes import columns_of
 from index.retrieval.boosts import Boost, BoostGroups, unit_of
+from index.retrieval.corpus import Corpus
 from index.retrieval.delta import Delta
+from index.retrieval.details import Details
 from index.retrieval.diversity import POOL_FACTOR
-from index.retrieval.filters import CategoryFilter
+from index.retrieval.filters import Categories, CategoryFilter
 from index.retrieval.minimums import with_minimums
 from index.retrieval.query import Answer, Query
 from index.retrieval.quota import DEPTH, within_quota
@@ -91,17 +93,24 @@ def test_the_explanation_has_scores_without_boosts(retriever: Retriever) -> None
     np.testing.assert_allclose(best + answer.boosts, answer.scores, rtol=1e-5)
 
 
-def test_an_item_of_a_delta_has_only_boosts_of_items_without_attributes(
-    retriever: Retriever,
+@pytest.mark.parametrize("even", [True, False, None])
+def test_an_item_of_a_delta_has_the_boosts_of_its_attributes(
+    retriever: Retriever, even: bool | None
 ) -> None:
     best = int(ask(retriever).rows[0])
-    delta = Delta(["new"], retriever.vectors[best][None].copy())
-    for attributes, is_raised in ((EVEN, False), (NOT_EVEN, True)):
+    details = {} if even is None else {"new": Details(attributes={"even": even})}
+    delta = Delta(["new"], retriever.vectors[best][None].copy(), details)
+    for attributes, is_raised in ((EVEN, even is True), (NOT_EVEN, even is not True)):
         query = Query(HISTORY, ITEMS, rules=Rules([Boost(attributes, 3.0)]))
         [answer] = retriever.recommend([query], delta=delta)
         assert answer.boosts is not None
         added = dict(zip(answer.rows.tolist(), answer.boosts.tolist(), strict=True))
         assert added[ITEMS + 1] == (max(added.values()) if is_raised else 0)
+
+
+def test_a_boost_where_no_item_is_allowed_finds_none(retriever: Retriever) -> None:
+    nobody = CategoryFilter(["nobody's"])
+    assert not len(ask(retriever, Rules([Boost(EVEN, 1.0)]), categories=nobody).rows)
 
 
 @pytest.mark.parametrize("quota", [1, 3, 7, 50])
@@ -208,9 +217,11 @@ def test_minimums_are_met_as_far_as_items_allow(data: st.DataObject) -> None:
 
 def test_items_are_grouped_by_the_sum_of_their_boosts(retriever: Retriever) -> None:
     boosts = [Boost(EVEN, 1.0), Boost(LATE, 1.0), Boost(NOT_EVEN, 1.0)]
-    groups = BoostGroups.of(boosts, retriever.catalog.attributes, ITEMS)
+    delta = Delta(["new"], retriever.vectors[:1], {"new": Details(attributes={"row": 300.0})})
+    catalog = retriever.catalog
+    groups = BoostGroups.of(boosts, Corpus(catalog, Categories(catalog.categories), delta))
     added = groups.added(np.array([1, 2, 149, 150, 151, ITEMS + 1]), unit=2.0)
-    assert added.tolist() == [2, 2, 2, 4, 4, 2]
+    assert added.tolist() == [2, 2, 2, 4, 4, 4]
 
 
 def test_the_unit_is_one_where_scores_do_not_differ() -> None:

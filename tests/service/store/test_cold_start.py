@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ import httpx
 import numpy as np
 import pytest
 
-from index.release.manifest import NEW_ITEMS, digest, read_manifest, write_manifest
+from index.release.manifest import read_manifest, write_manifest
 from index.release.new_items import write_new_items
 from index.retrieval.delta import Delta
+from index.retrieval.details import Details
 from service.app import create_app
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
@@ -200,15 +201,19 @@ async def test_every_process_knows_new_items_and_keeps_them_while_redis_is_down(
 # --- items that nobody has taken ---
 
 
+def add_new_items(folder: Path, details: Mapping[str, Details]) -> None:
+    """Give the release vectors of some items from their words, and these details of them."""
+    vectors = np.random.default_rng(5).standard_normal((len(details), DIM), dtype=np.float32)
+    files = write_new_items(folder, Delta([*details], vectors, details))
+    manifest = read_manifest(folder)
+    files = {**manifest.files, **files}
+    write_manifest(folder, manifest.model_copy(update={"files": files}))
+
+
 @pytest.fixture
 def described(publish: Publish) -> None:
     """Release `first` has vectors of `new` and `other` from their words."""
-    folder = publish()
-    vectors = np.random.default_rng(5).standard_normal((2, DIM), dtype=np.float32)
-    write_new_items(folder / NEW_ITEMS, Delta(["new", "other"], vectors))
-    manifest = read_manifest(folder)
-    files = {**manifest.files, NEW_ITEMS: digest(folder / NEW_ITEMS)}
-    write_manifest(folder, manifest.model_copy(update={"files": files}))
+    add_new_items(publish(), {"new": Details(), "other": Details()})
 
 
 @pytest.mark.usefixtures("described")

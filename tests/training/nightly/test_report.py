@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from index.release.reading import open_release
+from index.retrieval.details import Details
 from tests.training.nightly.nightly_runs import (
     FIRST_END,
     config_of,
@@ -81,9 +82,12 @@ def test_items_nobody_has_taken_are_in_the_release_and_their_worth_in_the_report
     assert outcome.outcome == "published", outcome.sentence
     release = open_release(folder / "root" / "releases" / live_release(folder))
     assert release.new_items is not None
-    assert "nobody's" in release.new_items.ids
-    assert "wordless" not in release.new_items.ids
-    assert not any(release.retriever.catalog.rows(release.new_items.ids))
+    assert "nobody's" in release.new_items.delta.ids
+    assert release.new_items.details_of(["nobody's"]) == {
+        "nobody's": Details(categories=["group 1"])
+    }
+    assert "wordless" not in release.new_items.delta.ids
+    assert not any(release.retriever.catalog.rows(release.new_items.delta.ids))
     metrics = read_report(folder, outcome)["steps"]["draft"]["content"]
     assert metrics == release.manifest.metrics["content"]
     assert f"the mean cosine to the trained vector is {metrics['cosine']:.3f}" in read_page(
