@@ -34,6 +34,7 @@ from service.page.routes import add_page, serves_page
 from service.serving.batching import Engine
 from service.serving.canary import CanaryLoader
 from service.serving.canary_quality import CanaryQuality
+from service.serving.live_quality import QualityObserver
 from service.serving.loader_creation import create_loader
 from service.serving.release_loader import ReleaseLoader
 from service.serving.supervision import Work, run_for_ever
@@ -50,6 +51,7 @@ from service.store.redis_url import Deployment
 from service.telemetry.canary_metrics import CanaryMetrics
 from service.telemetry.metric_group import Exposition, MetricGroup
 from service.telemetry.metrics import Metrics, TaskName
+from service.telemetry.quality_metrics import QualityMetrics
 
 if TYPE_CHECKING:  # needs the extra `tracing`
     from service.telemetry.tracing import Tracing
@@ -141,7 +143,8 @@ def _create_state(settings: Settings, part: Part) -> ServiceState:
         ColdStartItems(redis, histories, in_use, availability, item_details, settings)
         for in_use in (live, canary)
     )
-    quality = CanaryQuality(LiveQuality(redis, settings.canary_window_hours), canary, settings)
+    quality = LiveQuality(redis, settings.canary_window_hours)
+    quality_metrics = QualityMetrics(metrics)
     engine = _create_engine(
         settings, metrics, live, canary, availability, item_details, cold_start_items, canary_items
     )
@@ -150,7 +153,8 @@ def _create_state(settings: Settings, part: Part) -> ServiceState:
         metrics=metrics,
         live=live,
         canary=canary,
-        canary_quality=quality,
+        quality=QualityObserver(quality, live, canary, quality_metrics, settings),
+        canary_quality=CanaryQuality(quality, canary, quality_metrics, settings),
         shadow=Shadow(engine, canary),
         engine=engine,
         redis=redis,
@@ -243,6 +247,8 @@ def _background_work(state: ServiceState) -> Iterator[tuple[TaskName, Work]]:
     yield "releases", partial(state.live.watch, state.settings.reload_interval_s)
     yield "releases", partial(_watch_canary, state)
     yield "releases", state.canary_quality.watch
+    if state.settings.quality_sample_rate:
+        yield "releases", state.quality.watch
     yield "redis", state.redis.watch
     yield "withdrawals", state.availability.watch
     yield "withdrawals", state.item_details.watch

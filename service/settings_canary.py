@@ -1,4 +1,4 @@
-"""The settings of canaries, a part of the service's."""
+"""The settings of live quality and of canaries, a part of the service's."""
 
 from typing import Literal
 
@@ -6,12 +6,26 @@ from pydantic import BaseModel, Field
 
 
 class CanarySettings(BaseModel):
+    quality_sample_rate: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of the users who are observed for the hit rate of the live release, "
+        "always the same; 0 turns it off",
+    )
+    quality_days: float = Field(
+        7.0,
+        gt=0,
+        le=90,
+        description="days of which the hit rate of the live release is, and for which a user is "
+        "not observed again",
+    )
     canary_window_hours: float = Field(
         1.0,
         gt=0,
         le=720,
         description="hours from a user's first answer in which an event on an answered item is a "
-        "hit, while a canary runs",
+        "hit",
     )
     canary_alpha: float = Field(
         0.01,

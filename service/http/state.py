@@ -17,6 +17,7 @@ from service.http.shadow import Shadow
 from service.serving.batching import Engine
 from service.serving.canary import CanaryLoader
 from service.serving.canary_quality import CanaryQuality
+from service.serving.live_quality import QualityObserver
 from service.serving.release_loader import ReleaseLoader
 from service.settings import Settings
 from service.store.availability import ItemAvailability
@@ -47,6 +48,7 @@ class ServiceState:
     metrics: Metrics
     live: ReleaseLoader
     canary: CanaryLoader
+    quality: QualityObserver
     canary_quality: CanaryQuality
     shadow: Shadow
     engine: Engine

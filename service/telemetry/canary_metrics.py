@@ -1,4 +1,4 @@
-"""Metrics of the canary and of the variants. No label holds a user id or an item id."""
+"""Metrics of the canary, beside those of its quality."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -36,24 +36,6 @@ class CanaryMetrics:
         self.aborts = self._counter(
             "re4_canary_aborts", "Canaries aborted as their hit rate was lower."
         )
-        self.users = self._gauge(
-            "re4_canary_users", "Users observed while a canary runs, by variant.", ["variant"]
-        )
-        self.hit_rate = self._gauge(
-            "re4_canary_hit_rate",
-            "Share of the users with an event on an answered item, by variant, and by the interest "
-            "that found it.",
-            ["variant", "interest"],
-        )
-        self.items = self._gauge(
-            "re4_canary_items", "Different items in the answers, by variant.", ["variant"]
-        )
-        self.difference = self._gauge(
-            "re4_canary_difference",
-            "Hit rate of the canary less that of the live release, with its bounds.",
-            ["bound"],
-        )
-
         self._create_shadow_metrics()
 
     def _create_shadow_metrics(self) -> None:

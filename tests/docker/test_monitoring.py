@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from service.telemetry.canary_metrics import CanaryMetrics
 from service.telemetry.metrics import Metrics
+from service.telemetry.quality_metrics import QualityMetrics
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "docker" / "prometheus"
@@ -33,6 +34,7 @@ def series_names(training_runs: CollectorRegistry) -> set[str]:
     """The names of all series that the service and the schedule export."""
     metrics = Metrics()
     CanaryMetrics(metrics)
+    QualityMetrics(metrics)
     families = [*metrics.registry.collect(), *training_runs.collect()]
     return {family.name + suffix for family in families for suffix in _SUFFIXES[family.type]}
 

@@ -21,7 +21,7 @@ async def events(request: Request, body: EventOrEvents) -> Response:
     kinds = state.settings.event_kinds
     taken = [event for event in batch if kinds.effect(event.event) == "history"]
     state.cold_start_items.observe_events(taken)
-    state.canary_quality.record_events(taken)
+    state.quality.record_events(taken)
     return json_response(asdict(appended))
 
 
@@ -36,5 +36,5 @@ async def forget(request: Request, user_id: UserInPath) -> Response:
     state = state_of(request)
     count = await state.histories.forget(user_id)
     await state.cold_start_items.forget(user_id)
-    await state.canary_quality.forget(user_id)
+    await state.quality.forget(user_id)
     return json_response({"forgotten": count})

@@ -58,8 +58,8 @@ async def recommended(
     context.variant = result.variant
     answer = recommendations(result, body.explain, stored.degraded, body.include)
     await note_shown(state, body, stored.cursor, answer)
+    state.quality.record_answer(body.user_id, result.release.id, result.variant, answer)
     if result.variant is not None:
-        state.canary_quality.record_answer(body.user_id, result.variant, answer["items"])
         state.shadow.compare(body.user_id, query, answer["items"])
     content = orjson.dumps(answer)
     total_s = time.perf_counter() - start
@@ -126,8 +126,7 @@ async def _entry(
         return await _error_entry(outcome)
     answer = recommendations(outcome, body.explain, stored.degraded, body.include)
     await note_shown(state, body, stored.cursor, answer)
-    if outcome.variant is not None:
-        state.canary_quality.record_answer(body.user_id, outcome.variant, answer["items"])
+    state.quality.record_answer(body.user_id, outcome.release.id, outcome.variant, answer)
     _observe(state, outcome, len(stored.history), answer["degraded"])
     return answer
 

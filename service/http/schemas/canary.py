@@ -1,4 +1,4 @@
-"""The live quality of the canary."""
+"""Live quality: of the canary, and of the live release."""
 
 from typing import Literal
 
@@ -31,6 +31,12 @@ class QualityOfVariant(Output):
     items: int = Field(description="different items in these answers, to about 1 %")
 
 
+class LiveQuality(QualityOfVariant):
+    """The quality of the live release's answers to the users of a sample."""
+
+    release: str = Field(description="its id")
+
+
 class Quality(Output):
     """The quality of both variants, and their difference."""
 
@@ -61,8 +67,13 @@ class CanaryReport(Output):
             "difference": {"low": -0.05, "estimate": 0.0, "high": 0.05},
             "verdict": "undecided",
         },
+        live={"release": "2026-01-01", **_VARIANT},
     )
 
     release: str | None = Field(description="id of the canary; null without one")
     aborted: bool = Field(description="whether it was aborted as it was worse")
     quality: Quality | None = Field(description="null without a canary, and in shadow mode")
+    live: LiveQuality | None = Field(
+        description="that of the live release, also without a canary; null without a release, and "
+        "if no users are observed"
+    )

@@ -34,7 +34,7 @@ export function stopTraffic() {
 }
 
 function parse(text) {
-  const reading = { time: performance.now() / 1000, requests: 0, errors: 0, refused: 0, routes: new Map(), buckets: new Map(), canary: { share: 0, users: new Map(), rates: new Map(), difference: {} } };
+  const reading = { time: performance.now() / 1000, requests: 0, errors: 0, refused: 0, routes: new Map(), buckets: new Map(), quality: { share: 0, users: new Map(), rates: new Map(), difference: {} } };
   for (const line of text.split("\n")) {
     const [, name, labels = "", value] = SAMPLE.exec(line) ?? [];
     if (name === "re4_requests_total") {
@@ -47,20 +47,23 @@ function parse(text) {
     } else if (name === "re4_request_seconds_bucket" && label(labels, "stage") === "total") {
       reading.buckets.set(Number(label(labels, "le").replace("+Inf", "Infinity")), Number(value));
     } else {
-      readCanary(reading.canary, name, labels, Number(value));
+      readQuality(reading.quality, name, labels, Number(value));
     }
   }
   return reading;
 }
 
-function readCanary(canary, name, labels, value) {
-  const variant = label(labels, "variant");
-  if (name === "re4_canary_share") canary.share = value;
-  else if (name === "re4_canary_users") canary.users.set(variant, value);
-  else if (name === "re4_canary_difference") canary.difference[label(labels, "bound")] = value;
-  else if (name === "re4_canary_hit_rate") {
-    if (!canary.rates.has(variant)) canary.rates.set(variant, new Map());
-    canary.rates.get(variant).set(label(labels, "interest"), value);
+/** Users and rates by variant: `live` at all times, `current` and `canary` while a canary runs. */
+function readQuality(quality, name, labels, value) {
+  if (Number.isNaN(value)) return; // what workers do not show any more
+  const variant = name.startsWith("re4_live_") ? "live" : label(labels, "variant");
+  if (name === "re4_canary_share") quality.share = value;
+  else if (name === "re4_canary_difference") quality.difference[label(labels, "bound")] = value;
+  else if (/^re4_(live|canary)_users$/.test(name)) quality.users.set(variant, value);
+  else if (/^re4_(live|canary)_hit_rate$/.test(name)) {
+    if (!quality.rates.has(variant)) quality.rates.set(variant, new Map());
+    const rates = quality.rates.get(variant);
+    rates.set(label(labels, "interest"), { ...rates.get(label(labels, "interest")), [label(labels, "bound")]: value });
   }
 }
 
@@ -77,20 +80,40 @@ export function quantile(before, now, share) {
 
 const signed = (share) => `${share < 0 ? "−" : "+"}${percent(Math.abs(share))}`;
 
+const interestsOf = (...of) => [...new Set(of.flatMap((rates) => [...rates.keys()]))].filter((name) => name !== "all").sort();
+const nameOf = (interest) => (interest === "all" ? "All" : interest === "popular" ? "Popular" : `Interest ${interest}`);
+
+/** Hit rate of the live release, with intervals. */
+function liveTable({ users, rates }) {
+  const live = rates.get("live");
+  if (!live) return h("p", { class: "quiet", id: "live" }, "The hit rate of the live release is not known yet: users count once their time for a hit is over.");
+  const rows = ["all", ...interestsOf(live)].map((interest) => {
+    const { low, estimate, high } = live.get(interest);
+    return h("tr", {}, h("th", { scope: "row" }, nameOf(interest)), h("td", { class: "number" }, percent(estimate)),
+      h("td", { class: "number" }, percent(low)), h("td", { class: "number" }, percent(high)));
+  });
+  const heads = ["Found by", "Hit rate", "At least", "At most"];
+  return h("table", { id: "live" },
+    h("caption", {}, `Hit rate of the live release: which share of ${number(users.get("live"))} observed users took an item of their answer, with 95 % intervals`),
+    h("thead", {}, h("tr", {}, heads.map((name) => h("th", { scope: "col" }, name)))),
+    h("tbody", {}, rows));
+}
+
 /** Hit rates of both variants; null without a canary. */
 function canaryTable({ share, users, rates, difference }) {
   if (!share) return null;
-  const interests = [...new Set([...rates.values()].flatMap((of) => [...of.keys()]))].filter((name) => name !== "all").sort();
+  const variants = ["current", "canary"];
+  const interests = interestsOf(...variants.map((variant) => rates.get(variant) ?? new Map()));
   const rate = (variant, interest) => {
-    const value = rates.get(variant)?.get(interest);
-    return h("td", { class: "number" }, users.get(variant) && value !== undefined ? percent(value) : "–");
+    const value = rates.get(variant)?.get(interest)?.estimate;
+    return h("td", { class: "number" }, value === undefined ? "–" : percent(value));
   };
   const rows = [["current", "Live release"], ["canary", "Canary"]].map(([variant, name]) =>
     h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "number" }, number(users.get(variant) ?? 0)),
       rate(variant, "all"), interests.map((interest) => rate(variant, interest))));
-  const heads = ["Variant", "Users", "Hit rate", ...interests.map((name) => (name === "popular" ? "Popular" : `Interest ${name}`))];
+  const heads = ["Variant", "Users", "Hit rate", ...interests.map(nameOf)];
   const bounds = ["low", "estimate", "high"].map((bound) => difference[bound]);
-  const known = [...users.values()].length === 2 && [...users.values()].every(Boolean) && !bounds.some(Number.isNaN);
+  const known = variants.every((variant) => users.get(variant)) && bounds.every((bound) => bound !== undefined);
   return h("table", { id: "canary" },
     h("caption", {}, `Canary, for ${percent(share)} of the users. Hit rate: users who took an item of their answer`
       + (known ? `; difference ${signed(bounds[1])}, between ${signed(bounds[0])} and ${signed(bounds[2])}` : "; too few users yet for a difference")),
@@ -119,7 +142,8 @@ function draw() {
   $("traffic-content").replaceChildren(...[
     h("dl", { class: "figures" }, figures.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
     line && h("figure", { class: "trend" }, line, h("figcaption", { class: "quiet" }, `Requests a second, the last ${seconds.toFixed(0)} s; at most ${Math.max(0, ...rates).toFixed(1)}`)),
-    canaryTable(now.canary),
+    liveTable(now.quality),
+    canaryTable(now.quality),
     h("table", {},
       h("caption", {}, "Requests since the server started"),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Route"), h("th", { scope: "col" }, "Requests"))),

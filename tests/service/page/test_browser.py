@@ -232,13 +232,14 @@ def test_nights_and_traffic_are_shown(browser: Any, url: str) -> None:
 
 
 @slow
-def test_the_quality_of_a_canary_is_shown_beside_that_of_the_live_release(
+def test_the_live_quality_is_shown_and_that_of_a_canary_beside_it(
     browser: Any, tmp_path: Path
 ) -> None:
     write_root(tmp_path)
     start_canary(tmp_path, "first", 0.5)
     window_s = 5
-    with server_process(tmp_path, canary_window_hours=window_s / 3600) as url:
+    settings = {"canary_window_hours": window_s / 3600, "quality_sample_rate": 1}
+    with server_process(tmp_path, **settings) as url:
         while "re4_canary_share 0.5" not in httpx.get(f"{url}/metrics").text:
             time.sleep(0.1)  # until the test's own timeout
         for number in range(60):
@@ -255,6 +256,10 @@ def test_the_quality_of_a_canary_is_shown_beside_that_of_the_live_release(
             assert "between" in page.inner_text("#canary caption")
             assert "50 % of the users" in page.inner_text("#canary caption")
             cells = [row.locator("th, td").all_inner_texts() for row in rows.all()]
+            live = page.locator("#live tbody tr").first.locator("th, td").all_inner_texts()
+    low, high = (float(bound.removesuffix(" %")) for bound in live[2:])
+    assert live[0] == "All"
+    assert low < float(live[1].removesuffix(" %")) < high
     heads = ["Live release", "Canary"]
     assert [row[0] for row in cells] == heads
     shares = [float(row[2].removesuffix(" %")) * int(row[1]) / 100 for row in cells]

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from index.release.canary_file import CanaryRelease, write_canary
+from index.release.canary_file import CanaryRelease, remove_canary, write_canary
 from service.serving.canary_quality import report_on
-from service.store.live_quality import LiveQuality, VariantCounts
+from service.store.live_quality import LiveQuality, Shown, VariantCounts
 from tests.service.application import Clock, state_behind
 
 pytestmark = pytest.mark.anyio
@@ -18,6 +18,7 @@ pytestmark = pytest.mark.anyio
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 WINDOW_S = 3600.0
+NO_CANARY = {"release": None, "aborted": False, "quality": None, "live": None}
 USERS = [f"user-{number}" for number in range(30)]
 
 
@@ -28,7 +29,7 @@ class Shop:
         self.root, self.client, self.clock = root, client, Clock(1.8e9)
         self.state = state_behind(client)
         store = LiveQuality(self.state.redis, WINDOW_S / 3600, self.clock)
-        self.state.canary_quality._store = store
+        self.state.canary_quality._store = self.state.quality._store = store
 
     async def start(self, started: float = 1.0, shadow: bool = False) -> None:
         canary = CanaryRelease(release="second", share=0.5, shadow=shadow, started=started)
@@ -41,8 +42,8 @@ class Shop:
         await self.settle()
         return answer
 
-    async def take(self, user: str, item: str) -> None:
-        await self.client.post("/events", json={"user_id": user, "item_id": item})
+    async def take(self, user: str, item: str, **fields: str) -> None:
+        await self.client.post("/events", json={"user_id": user, "item_id": item, **fields})
         await self.settle()
 
     async def settle(self) -> None:
@@ -58,13 +59,13 @@ class Shop:
 @pytest.fixture
 async def shop(root: Path, publish: Publish, serve: Serve) -> AsyncIterator[Shop]:
     publish("second", current=False)
-    async with serve(canary_min_users=5) as client:
+    async with serve(canary_min_users=5, quality_sample_rate=0) as client:
         yield Shop(root, client)
 
 
 async def test_without_a_canary_nothing_is_counted(shop: Shop) -> None:
     await shop.ask("anna")
-    assert await shop.quality() == {"release": None, "aborted": False, "quality": None}
+    assert await shop.quality() == NO_CANARY
 
 
 async def test_users_count_once_their_window_has_ended(shop: Shop) -> None:
@@ -165,7 +166,8 @@ async def make_it_worse(shop: Shop) -> None:
     assert run is not None
     for number in range(120):
         variant = ("current", "canary")[number % 2]
-        await store._record_answer(run, f"u{number}", variant, {"item-1": "0"})  # type: ignore[arg-type]
+        shown = Shown(f"u{number}", "id", variant, {"item-1": "0"}, {run: 90})  # type: ignore[arg-type]
+        store.record_answer(shown)
         if variant == "current":
             await shop.take(f"u{number}", "item-1")
     shop.clock.now += 2 * WINDOW_S
@@ -185,10 +187,24 @@ async def test_a_worse_canary_is_aborted_and_the_live_release_answers_everyone(s
     metrics = (await shop.client.get("/metrics")).text
     assert "re4_canary_aborted 1.0" in metrics
     assert "re4_canary_aborts_total 1.0" in metrics
-    assert 're4_canary_hit_rate{interest="all",variant="canary"} 0.0' in metrics
+    assert 're4_canary_hit_rate{bound="estimate",interest="all",variant="canary"} 0.0' in metrics
     await shop.start(started=2.0)
     assert {(await shop.ask(user))["release"] for user in USERS} == {"first", "second"}
     assert "re4_canary_aborted 0.0" in (await shop.client.get("/metrics")).text
+
+
+async def test_the_figures_of_a_canary_that_has_ended_are_gone(shop: Shop) -> None:
+    await shop.start()
+    await make_it_worse(shop)
+    await shop.state.canary_quality.check()
+    shown = {"re4_canary_hit_rate{", "re4_canary_users{", "re4_canary_items{", "_difference{"}
+    metrics = (await shop.client.get("/metrics")).text
+    assert {name for name in shown if name in metrics} == shown
+    remove_canary(shop.root)
+    await shop.state.canary.refresh()
+    await shop.state.canary_quality.check()
+    metrics = (await shop.client.get("/metrics")).text
+    assert not {name for name in shown if name in metrics}
 
 
 async def test_other_workers_follow_the_verdict(shop: Shop) -> None:
@@ -219,4 +235,4 @@ async def test_without_the_setting_nothing_is_aborted(
 async def test_in_shadow_mode_there_is_nothing_to_compare(shop: Shop) -> None:
     await shop.start(shadow=True)
     await shop.ask("anna")
-    assert await shop.quality() == {"release": "second", "aborted": False, "quality": None}
+    assert await shop.quality() == {**NO_CANARY, "release": "second"}

@@ -1,4 +1,4 @@
-"""The counts of a canary's run, on one server and in a Cluster; nothing fails without Redis."""
+"""The counts of runs, on one server and in a Cluster; nothing fails without Redis."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.events import Event
-from service.store.live_quality import LiveQuality, VariantCounts
+from service.store.live_quality import LiveQuality, Shown, VariantCounts
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.telemetry.metrics import Metrics
 from tests.evidence.redis_servers import ClusterServers, RedisServer
@@ -44,24 +44,83 @@ async def settled(redis: ResilientRedis) -> None:
         await task
 
 
+def shown(user: str, impression: str = "first", run: str = "run", days: float = 90) -> Shown:
+    return Shown(user, impression, "canary", {"item-1": "2", "item-2": "popular"}, {run: days})
+
+
+def take(user: str, item: str, impression: str | None = None) -> Event:
+    return Event(user_id=user, item_id=item, impression_id=impression)
+
+
 async def test_users_of_all_partitions_are_counted(redis: ResilientRedis) -> None:
     clock = Clock(1.8e9)
     quality = LiveQuality(redis, 1.0, clock)
     for user in USERS:
-        quality.record_answer("run", user, "canary", {"item-1": "2", "item-2": "popular"})
-    await settled(redis)
-    quality.record_events("run", [Event(user_id=user, item_id="item-2") for user in USERS[:10]])
-    quality.record_events("another", [Event(user_id=user, item_id="item-1") for user in USERS])
+        quality.record_answer(shown(user))
+    quality.record_events([take(user, "item-2") for user in USERS[:10]])
+    quality.record_events([take(user, "item-3") for user in USERS[10:]])
     await settled(redis)
     clock.now += 2 * HOUR_S
-    counts = await quality.read("run")
+    counts = await quality.read("run", 90)
     assert counts["canary"] == VariantCounts(30, {"popular": 10}, 30, 2)
     assert counts["current"] == VariantCounts()
+    assert (await quality.read("another", 90))["canary"] == VariantCounts()
     await quality.forget(USERS[0])
     assert not await quality.is_aborted("run")
     assert await quality.abort("run")
     assert await quality.is_aborted("run")
     assert not await quality.is_aborted("another")
+
+
+async def test_a_user_is_observed_again_after_days_and_old_ones_count_no_more(
+    redis: ResilientRedis,
+) -> None:
+    clock = Clock(1.8e9)
+    quality = LiveQuality(redis, 1.0, clock)
+
+    async def users_after(days: float) -> int:
+        clock.now += days * 24 * HOUR_S
+        quality.record_answer(shown("anna", days=7))
+        await settled(redis)
+        clock.now += 2 * HOUR_S
+        return (await quality.read("run", 7))["canary"].users
+
+    assert [await users_after(days) for days in (0, 3, 3, 1, 8)] == [1, 1, 1, 1, 1]
+    assert await redis.call("quality", lambda it: it.hlen(redis.keys.of_run("run", "quality"))) == 1
+
+
+async def test_an_event_is_a_hit_of_the_answer_that_it_names(redis: ResilientRedis) -> None:
+    clock = Clock(1.8e9)
+    quality = LiveQuality(redis, 1.0, clock)
+    for user in USERS:
+        quality.record_answer(shown(user, "old", "of the old release"))
+        quality.record_answer(shown(user, "new", "of the new release"))
+    quality.record_events([take(USERS[0], "item-1", "old"), take(USERS[0], "item-1", "old")])
+    quality.record_events([take(USERS[1], "item-1", "new")])
+    quality.record_events([take(USERS[2], "item-1"), take(USERS[3], "item-1", "unknown")])
+    await settled(redis)
+    clock.now += 2 * HOUR_S
+    assert (await quality.read("of the old release", 7))["canary"].hits == {"2": 1}
+    assert (await quality.read("of the new release", 7))["canary"].hits == {"2": 2}
+
+
+async def test_of_a_user_only_the_newest_answers_are_kept(redis: ResilientRedis) -> None:
+    quality = LiveQuality(redis, 1.0)
+    for number in range(20):
+        quality.record_answer(shown("anna", f"answer-{number}"))
+    await settled(redis)
+    key = redis.keys.of_user("anna", "answers")
+    assert await redis.call("quality", lambda it: it.llen(key)) == 10
+
+
+async def test_what_waits_is_forgotten_too(redis: ResilientRedis) -> None:
+    clock = Clock(1.8e9)
+    quality = LiveQuality(redis, 1.0, clock)
+    quality.record_answer(shown("anna"))
+    await quality.forget("anna")
+    await settled(redis)
+    clock.now += 2 * HOUR_S
+    assert (await quality.read("run", 90))["canary"] == VariantCounts()
 
 
 async def test_without_redis_answers_and_events_are_not_counted_and_nothing_fails(
@@ -72,9 +131,9 @@ async def test_without_redis_answers_and_events_are_not_counted_and_nothing_fail
     await redis.start()
     tcp.stop()
     quality = LiveQuality(redis, 1.0)
-    quality.record_answer("run", "anna", "canary", {"item-1": "0"})
-    quality.record_events("run", [Event(user_id="anna", item_id="item-1")])
+    quality.record_answer(shown("anna"))
+    quality.record_events([take("anna", "item-1")])
     await settled(redis)
     with pytest.raises(HistoryUnavailableError):
-        await quality.read("run")
+        await quality.read("run", 90)
     await redis.close()
