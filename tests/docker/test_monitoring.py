@@ -14,6 +14,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from service.telemetry.canary_metrics import CanaryMetrics
+from service.telemetry.metric_group import Exposition
 from service.telemetry.metrics import Metrics
 from service.telemetry.quality_metrics import QualityMetrics
 
@@ -39,6 +40,19 @@ def series_names(training_runs: CollectorRegistry) -> set[str]:
     return {family.name + suffix for family in families for suffix in _SUFFIXES[family.type]}
 
 
+def labels_of_shops() -> dict[str, set[str]]:
+    """The labels of each series of a service of several shops that is a shop's."""
+    exposition = Exposition()
+    metrics = Metrics(exposition, "garden")
+    CanaryMetrics(metrics)
+    QualityMetrics(metrics)
+    return {
+        name + suffix: {*family._labelnames, *(["le"] if suffix == "_bucket" else [])}
+        for name, family in exposition._families.items()
+        for suffix in _SUFFIXES[family._type]
+    }
+
+
 def queries() -> Iterator[tuple[str, str]]:
     """The name of the alert or panel, and its PromQL expression."""
     for alert in ALERTS:
@@ -50,16 +64,31 @@ def queries() -> Iterator[tuple[str, str]]:
         yield annotation["name"], annotation["expr"]
 
 
+def nodes_in(expression: str) -> list[promql_parser.Expr]:
+    """Raises ValueError if it is no PromQL."""
+    nodes: list[promql_parser.Expr] = []
+    promql_parser.walk(promql_parser.parse(expression), pre_visit=nodes.append)
+    return nodes
+
+
+def selectors_in(expression: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The metrics that it queries, each with the values of its labels that are wanted."""
+    for node in nodes_in(expression):
+        if isinstance(node, promql_parser.VectorSelector):
+            yield str(node.name), {each.name: each.value for each in node.matchers.matchers}
+
+
 def names_in(expression: str) -> set[str]:
     """The metrics that it queries. Raises ValueError if it is no PromQL."""
-    names: set[str] = set()
+    return {name for name, _ in selectors_in(expression)}
 
-    def note(node: promql_parser.Expr) -> None:
-        if isinstance(node, promql_parser.VectorSelector):
-            names.add(str(node.name))
 
-    promql_parser.walk(promql_parser.parse(expression), pre_visit=note)
-    return names
+def labels_in(expression: str) -> set[str]:
+    """The labels that it groups by."""
+    groupings = [
+        n.modifier for n in nodes_in(expression) if isinstance(n, promql_parser.AggregateExpr)
+    ]
+    return {label for grouping in groupings if grouping is not None for label in grouping.labels}
 
 
 def test_only_existing_metrics_are_queried(training_runs: CollectorRegistry) -> None:
@@ -108,6 +137,30 @@ def test_the_queried_labels_exist() -> None:
     pattern = r're4_training_run_last\{outcome="([\w-]+)"'
     outcomes = {outcome for _, text in queries() for outcome in re.findall(pattern, text)}
     assert outcomes <= {"published", "failed", "refused", "nothing-new"}
+
+
+def test_the_labels_of_the_dashboard_exist() -> None:
+    known = labels_of_shops()
+    for name, expression in queries():
+        selected = [*selectors_in(expression)]
+        for series, wanted in selected:
+            assert {*wanted} <= known.get(series, {"job", "outcome"}), name
+        if {series for series, _ in selected} <= known.keys():
+            grouped = labels_in(expression)
+            assert all(grouped <= known[series] for series, _ in selected), name
+
+
+def test_the_dashboard_is_of_the_chosen_shops() -> None:
+    [variable] = DASHBOARD["templating"]["list"]
+    assert (variable["name"], variable["allValue"]) == ("tenant", ".*")
+    known = labels_of_shops()
+    assert names_in(
+        re.sub(r"label_values\((\w+), tenant\)", r"\1", variable["query"]["query"])
+    ) <= {*known}
+    for panel in [*PANELS, *DASHBOARD["annotations"]["list"]]:
+        for target in panel.get("targets", [panel] if "expr" in panel else []):
+            for series, wanted in selectors_in(target["expr"]):
+                assert (wanted.get("tenant") == "$tenant") == (series in known), series
 
 
 def test_every_alert_is_tested_and_documented() -> None:
