@@ -15,7 +15,7 @@ from index.release.canary_file import (
     remove_canary,
     write_canary,
 )
-from index.release.errors import ReleaseError
+from index.release.errors import GateRefusal, ReleaseError
 from index.release.gate import DEFAULT_GATE, Gate
 from index.release.installation import install, make_live, root_of
 from index.release.listing import release_folder
@@ -44,10 +44,19 @@ def publish_canary(
     root = root_of(draft)
     with locked_root(root):
         _live(root)
-        folder, _ = install(draft, gate, force, against, engine)
+        try:
+            folder, _ = install(draft, gate, force, against, engine)
+        except GateRefusal as refusal:
+            command = canary_command(draft, share, shadow)
+            raise GateRefusal(refusal.draft, refusal.failures, command) from None
         _start(root, folder.name, share, shadow)
         remove_old_releases(root, keep, engine)
     return folder
+
+
+def canary_command(draft: Path, share: float, shadow: bool = False) -> str:
+    """That of `python -m index` which makes the draft the canary."""
+    return f"canary {draft} --share {share}{' --shadow' if shadow else ''}"
 
 
 def start_canary(

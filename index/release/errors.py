@@ -14,13 +14,17 @@ class ReleaseError(Exception):
 
 
 class GateRefusal(ReleaseError):  # noqa: N818  (the gate refuses; the base class is the error)
-    """A sound draft that is too much worse, or too different, than the live release."""
+    """A sound draft that is too much worse, or too different, than the live release.
 
-    def __init__(self, draft: str, failures: list[str]) -> None:
+    command: of `python -m index`, without --force.
+    """
+
+    def __init__(self, draft: str, failures: list[str], command: str = "publish") -> None:
         super().__init__(
             f"{draft}: refused by the gate: {'; '.join(failures)}; "
-            "`python -m index publish --force` overrides"
+            f"`python -m index {command} --force` overrides"
         )
+        self.draft = draft
         self.failures = failures
 
 

@@ -33,12 +33,18 @@ class Stored(NamedTuple):
 async def read_stored(state: ServiceState, body: RecommendRequest) -> Stored:
     """Raises InvalidRequestError for a cursor that expired, HistoryUnavailableError if what the
     pages before it had cannot be read."""
+    stored = await look_up(state, body)
+    state.metrics.history_sources[_history_source(body, stored.history)].inc()
+    return stored
+
+
+async def look_up(state: ServiceState, body: RecommendRequest) -> Stored:
+    """The same for a request that is not counted, as no client gets its answer."""
     stored = await _read_user(state, body)
     if body.cursor is not None:
         cursor = Cursor.of(body.cursor)
         shown = [*stored.shown, *await state.impressions.pages.shown(cursor)]
         stored = stored._replace(cursor=cursor, shown=shown)
-    state.metrics.history_sources[_history_source(body, stored.history)].inc()
     return stored
 
 

@@ -16,15 +16,16 @@ from index.release.publish import rollback
 from index.release.reading import Release
 from index.retrieval.catalog import PADDING
 from index.retrieval.search import Timings
-from service.http.queries import Stored, query_of
+from service.http.queries import look_up, query_of
 from service.http.recommendations import recommendations
 from service.http.responses import json_response
-from service.http.schemas.seen import seen_to_read
 from service.http.state import state_of
+from service.page.changed_titles import find, now_called
 from service.page.nights import read_nights
 from service.page.schemas import Compared, Described, RollbackTo
 from service.page.shown import ShownReleases, View
 from service.serving.outcome import QueryResult
+from service.store.details_in_use import DetailsInUse
 
 _EXAMPLES = 12  # histories to begin with
 _CATEGORIES = 200  # the largest
@@ -56,14 +57,14 @@ async def setup(request: Request) -> Response:
 
 
 async def search(request: Request, q: Text, limit: Limit = 20) -> Response:
-    """Items by words of their title or category, or by their id."""
+    """Items by words of their title or category, as they are now, or by their id."""
     release, view = await _shown(request).live()
-    catalog = release.retriever.catalog
-    rows = [row for row in catalog.rows([q.strip()]) if row != PADDING]
+    details = state_of(request).item_details
+    rows = [row for row in release.retriever.catalog.rows([q.strip()]) if row != PADDING]
     if q.strip():
-        found = await asyncio.to_thread(view.titles.search, q, limit)
+        found = await asyncio.to_thread(find, q, limit, release.retriever.catalog, view, details)
         rows = list(dict.fromkeys([*rows, *found]))[:limit]
-    return json_response({"items": [*_described(release, view, rows).values()]})
+    return json_response({"items": [*_described(release, view, rows, details).values()]})
 
 
 async def describe(request: Request, body: Described) -> Response:
@@ -73,7 +74,8 @@ async def describe(request: Request, body: Described) -> Response:
     rows = [row for row in dict.fromkeys(retriever.catalog.rows(body.items)) if row != PADDING]
     history = [row for row in retriever.catalog.rows(body.sequence) if row != PADDING]
     interests = view.projection(retriever.encode([history])[0]) if history else []
-    return json_response({"items": _described(release, view, rows), "interests": interests})
+    described = _described(release, view, rows, state_of(request).item_details)
+    return json_response({"items": described, "interests": interests})
 
 
 async def item_map(request: Request) -> Response:
@@ -83,26 +85,25 @@ async def item_map(request: Request) -> Response:
     rows = np.unique(np.linspace(1, count, min(count, _MAPPED)).astype(np.int64)).tolist()
     return json_response(
         {
-            "items": [*_described(release, view, rows).values()],
+            "items": [*_described(release, view, rows, state_of(request).item_details).values()],
             "explained": view.projection.explained,
         }
     )
 
 
 async def compare(request: Request, body: Compared) -> Response:
-    """The answer of another release, which is loaded for it; history and filters as given."""
+    """The answer of another release, which is loaded for it, to the same request.
+
+    What the user was shown, and the cursor's pages had, is left out; this answer is not noted.
+    """
     state, wanted = state_of(request), body.request
     release, _ = await _shown(request).of(body.release)
-    stored = Stored(wanted.sequence or [])
-    if wanted.user_id is not None:
-        to_read = seen_to_read(wanted.exclude_seen)
-        user = await state.histories.read_user(wanted.user_id, to_read)
-        stored = Stored([*user.history, *stored.history], user.seen)
+    stored = await look_up(state, wanted)
     timings = Timings()
     withdrawn = frozenset(release.retriever.catalog.rows(state.availability.withdrawn)) - {PADDING}
     [answer] = release.retriever.recommend([query_of(wanted, stored)], timings, withdrawn)
     result = QueryResult(answer, release, timings, 0.0)
-    return json_response(recommendations(result, wanted.explain, degraded=False))
+    return json_response(recommendations(result, wanted.explain, stored.degraded, wanted.include))
 
 
 async def releases(request: Request) -> Response:
@@ -133,19 +134,22 @@ def _shown(request: Request) -> ShownReleases:
     return shown
 
 
-def _described(release: Release, view: View, rows: list[int]) -> dict[str, dict[str, Any]]:
+def _described(
+    release: Release, view: View, rows: list[int], details: DetailsInUse
+) -> dict[str, dict[str, Any]]:
     """By id: what the page shows of an item. rows: in 1..N."""
-    retriever = release.retriever
-    places = view.projection(np.asarray(retriever.vectors)[rows])
+    catalog = release.retriever.catalog
+    places = view.projection(np.asarray(release.retriever.vectors)[rows])
+    shown = now_called(rows, catalog, view, details)
     return {
-        (item_id := retriever.catalog.id(row)): {
+        (item_id := catalog.id(row)): {
             "item_id": item_id,
             "title": title,
             "category": category,
-            "interactions": int(retriever.catalog.popularity[row - 1]),
+            "interactions": int(catalog.popularity[row - 1]),
             "place": place,
         }
-        for row, (title, category), place in zip(rows, view.titles.of(rows), places, strict=True)
+        for row, (title, category), place in zip(rows, shown, places, strict=True)
     }
 
 

@@ -55,6 +55,12 @@ class DetailsInUse:
         """The details of an item, empty if there are none."""
         return self._items.get(item, NOTHING)
 
+    def renamed(self) -> list[str]:
+        """The items of which the title or the categories are among the details."""
+        return [
+            item for item, it in [*self._items.items()] if it.title is not None or it.categories
+        ]
+
     def release(self, release: Release) -> Release:
         """The release with these details, from the first poll after it was loaded on."""
         for patched in self._patched:

@@ -7,7 +7,7 @@ from pathlib import Path
 from index.release.atomic_io import fsync
 from index.release.build import build
 from index.release.canary_file import canary_release_id
-from index.release.canary_release import publish_canary
+from index.release.canary_release import canary_command, publish_canary
 from index.release.errors import GateRefusal, ReleaseError
 from index.release.gate import DAY_LEAD, DAY_METRICS, POPULAR, RECENT, collapse_warnings
 from index.release.manifest import CURRENT, DRAFTS, MANIFEST, RELEASES, Manifest, read_manifest
@@ -187,10 +187,10 @@ class NightlyPipeline:
             manifest = release.manifest if release is not None else None
             failures = check_day(self.comparison, manifest, config)
             if failures:
-                raise GateRefusal(
-                    draft.name,
-                    failures + gate.failures(read_manifest(draft), live, same_cases=True),
-                )
+                failures += gate.failures(read_manifest(draft), live, same_cases=True)
+                share = config.canary_share
+                command = "publish" if share is None else canary_command(draft, share)
+                raise GateRefusal(draft.name, failures, command)
             with config.opened_engine() as engine:
                 if config.canary_share is None or read_current(config.root) is None:
                     publish(draft, gate, keep=config.keep, against=live, engine=engine)

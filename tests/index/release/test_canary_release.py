@@ -39,8 +39,10 @@ def test_a_draft_becomes_a_release_and_the_canary(root: Path) -> None:
 
 def test_the_gate_applies(root: Path, make_draft: MakeDraft) -> None:
     worse = make_draft("worse", metrics={"validation": {"recall@50": 0.1}})
-    with pytest.raises(GateRefusal):
-        publish_canary(worse, 0.1)
+    with pytest.raises(GateRefusal) as refused:
+        publish_canary(worse, 0.1, shadow=True)
+    command = f"`python -m index canary {worse} --share 0.1 --shadow --force` overrides"
+    assert str(refused.value).endswith(command)
     assert canary_release_id(root) == "second"
     publish_canary(worse, 0.1, force=True)
     assert canary_release_id(root) == "worse"

@@ -40,6 +40,31 @@ async def test_items_are_searched_by_title_and_by_id(serve: Serve) -> None:
     assert nothing.json()["items"] == []
 
 
+async def test_titles_and_categories_are_shown_and_searched_as_they_are_now(serve: Serve) -> None:
+    async with serve() as client:
+        changes = {"title": "Jasmine tea", "categories": ["drinks", "gifts"]}
+        await client.put("/items/item-1", json=changes)
+        await client.put("/items/item-2", json={"attributes": {"price": 2}})
+        await state_behind(client).item_details.poll()
+        body = {"items": ["item-1", "item-2"]}
+        described = (await client.post("/page/describe", json=body)).json()["items"]
+        other = await client.post("/page/describe", json={**body, "release": "first"})
+
+        async def found(words: str) -> list[str]:
+            answer = await client.get("/page/search", params={"q": words, "limit": 3})
+            return [item["item_id"] for item in answer.json()["items"]]
+
+        searched = [await found(words) for words in ("jasmine Drinks", "green tea", "oolong")]
+    assert [(i["title"], i["category"]) for i in described.values()] == [
+        ("Jasmine tea", "drinks"),
+        ("Oolong tea 1", "category 2"),
+    ]
+    assert other.json()["items"]["item-1"]["title"] == "Jasmine tea"
+    assert searched[0] == ["item-1"]
+    assert "item-1" not in searched[1]
+    assert searched[2][0] == "item-2"
+
+
 async def test_items_and_interests_have_places(serve: Serve) -> None:
     body = {"items": ["item-2", "nothing", "item-2"], "sequence": ["item-1", "nothing"]}
     async with serve() as client:
@@ -86,6 +111,31 @@ async def test_withdrawn_items_are_in_no_compared_answer(serve: Serve) -> None:
         await client.put(f"/items/{best}", json={"available": False})
         after = (await client.post("/page/compare", json=body)).json()["items"][0]["item_id"]
     assert after != best
+
+
+async def test_a_comparison_leaves_out_what_caps_and_pages_do_and_notes_nothing(
+    serve: Serve,
+) -> None:
+    capped = {"user_id": "anna", "sequence": ["item-1"], "k": 5, "frequency_cap": {"times": 1}}
+    paged = {"sequence": ["item-1"], "k": 5}
+
+    async def compare(request: dict[str, Any]) -> list[str]:
+        body = {"release": "first", "request": request}
+        compared = (await client.post("/page/compare", json=body)).json()
+        return [item["item_id"] for item in compared["items"]]
+
+    async with serve() as client:
+        before = await compare(capped)
+        assert await compare(capped) == before
+        for item in before[:2]:
+            event = {"user_id": "anna", "item_id": item, "event": "impression"}
+            await client.post("/events", json=event)
+        assert not {*before[:2]} & {*await compare(capped)}
+        first = (await client.post("/recommend", json={**paged, "cursor": "start"})).json()
+        shown = {item["item_id"] for item in first["items"]}
+        later = await compare({**paged, "cursor": first["cursor"], "k": 35})
+    assert len(later) == 34  # of 40 items, without the page's five and the history's one
+    assert not shown & {*later}
 
 
 async def test_one_more_release_is_held_at_a_time(serve: Serve, root: Path) -> None:
