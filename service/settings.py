@@ -213,6 +213,13 @@ class Settings(EngineSettings, CanarySettings, EventSettings, StoreSettings):
     cold_start_ttl_hours: float = Field(
         48, gt=0, le=8760, description="hours for which a user counts for such an item"
     )
+    min_new_items: int = Field(
+        0,
+        ge=0,
+        le=MAX_K,
+        description="so many items of an answer are such items at the least, if so many are "
+        "allowed and the request does not say otherwise",
+    )
     reload_interval_s: float = Field(
         1.0, gt=0, description="seconds between two checks of `current` for a new release"
     )

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.retrieval.attribute_filter import AttributeFilter, Condition, Scalar
+from index.retrieval.details import Value
 from index.retrieval.dictionary_encoding import DictionaryEncoded
-
-Value = Scalar | tuple[str, ...]
 
 
 class Column(Protocol):

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.retrieval.attributes import Column, Value
-from index.retrieval.details import TITLE, Details
+from index.retrieval.attributes import Column
+from index.retrieval.details import TITLE, Details, Value
 from index.retrieval.packed_ids import PackedIds
 
 PADDING = 0

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from index.retrieval.boosts import unit_of
 from index.retrieval.corpus import Corpus
 from index.retrieval.diversity import diversify
-from index.retrieval.filters import CategoryFilter
+from index.retrieval.filters import CategoryFilter, Filter
 from index.retrieval.merge import QueryHits, merge_query_hits
-from index.retrieval.minimums import with_minimums
+from index.retrieval.minimums import NEW_ITEMS, Group, with_minimums
 from index.retrieval.query import ResolvedQuery
 from index.retrieval.quota import within_quota
 from index.retrieval.ranking import Rank
@@ -43,31 +43,35 @@ def _by_rules(
     query, rules, boosts = resolved.query, resolved.query.rules, resolved.boosts
     unit = unit_of(pool[1])
 
-    def best(category: str | None, count: int) -> QueryHits:
-        allowed = resolved.filter
-        if category is not None:
-            allowed = allowed.of_categories(CategoryFilter([category]))
+    def best(count: int, allowed: Filter = resolved.filter) -> QueryHits:
         if boosts is not None:
             return boosts.best(rank, allowed, count, unit)
         [hits] = rank([allowed], count)
         return hits
 
     if boosts is not None:
-        pool = best(None, resolved.chosen_from)
+        pool = best(resolved.chosen_from)
     if rules.interest_quota is not None and interests:
-        pool = within_quota(
-            pool,
-            lambda count: best(None, count),
-            rules.interest_quota,
-            resolved.chosen_from,
-            interests,
-        )
+        pool = within_quota(pool, best, rules.interest_quota, resolved.chosen_from, interests)
     if query.diversity:
         pool = _diverse(pool, resolved, corpus)
-    if rules.min_per_category:
-        pool = with_minimums(pool, rules.min_per_category, best, corpus.have, query.k)
+    if minimums := rules.minimums:
+        pool = with_minimums(
+            pool,
+            minimums,
+            lambda group, count: best(count, _of(group, resolved.filter)),
+            corpus.are_of,
+            query.k,
+        )
         pool = pool if query.diversity else merge_query_hits(*pool)
     return Choice(pool, None if boosts is None else boosts.added(pool[0], unit))
+
+
+def _of(group: Group, allowed: Filter) -> Filter:
+    """The filter for the items of a group alone."""
+    if group is NEW_ITEMS:
+        return allowed.of_beside()
+    return allowed.of_categories(CategoryFilter([group]))
 
 
 def _diverse(pool: QueryHits, resolved: ResolvedQuery, corpus: Corpus) -> QueryHits:

@@ -11,6 +11,7 @@ from index.retrieval.attributes import mask
 from index.retrieval.catalog import PADDING, Catalog
 from index.retrieval.delta import Delta
 from index.retrieval.filters import Categories, CategoryFilter, Filter
+from index.retrieval.minimums import NEW_ITEMS, Group
 
 _NO_ROWS: frozenset[int] = frozenset()
 
@@ -66,13 +67,15 @@ class Corpus:
             allowed = allowed.within(self.mask(attributes))
         return allowed
 
-    def have(self, rows: NDArray[np.int64], category: str) -> NDArray[np.bool_]:
-        """Whether each row (n,) is of the category."""
-        has = self.categories.have(self.catalog_rows(rows), category)
+    def are_of(self, rows: NDArray[np.int64], group: Group) -> NDArray[np.bool_]:
+        """Whether each row (n,) is of a category, or a new item."""
+        if group is NEW_ITEMS:
+            return rows > len(self.catalog)
+        has = self.categories.have(self.catalog_rows(rows), group)
         if self.delta is None:
             return has
         delta_rows = np.maximum(rows - len(self.catalog), PADDING)
-        return has | self.delta.categories.have(delta_rows, category)
+        return has | self.delta.categories.have(delta_rows, group)
 
     def first_categories(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """(n,): the first category of each row as an integer, 0 for none."""

@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from index.retrieval.attributes import Column, Labels, Value
-from index.retrieval.details import NOTHING, Details
+from index.retrieval.attributes import Column, Labels
+from index.retrieval.details import NOTHING, Details, Value
 from index.retrieval.dictionary_encoding import DictionaryEncoded
 from index.retrieval.filters import Categories, Filter
 from index.retrieval.merge import QueryHits

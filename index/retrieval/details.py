@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from index.retrieval.attributes import Value
+from index.retrieval.attribute_filter import Scalar
 
+Value = Scalar | tuple[str, ...]
 TITLE, CATEGORIES = "title", "categories"
 
 

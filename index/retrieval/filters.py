@@ -129,6 +129,10 @@ class Filter:
             passes &= self.passes
         return replace(self, passes=passes, beside=beside)
 
+    def of_beside(self) -> "Filter":
+        """The filter for the items beside the catalogue alone."""
+        return replace(self, passes=None, mask=RowMask(np.zeros(len(self.categories.codes), bool)))
+
     def __bool__(self) -> bool:
         """Whether it may exclude any item."""
         return bool(self.excluded or self.withdrawn or self._is_wide)

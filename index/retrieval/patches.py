@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.retrieval.attribute_filter import Condition
-from index.retrieval.attributes import Column, Labels, Numbers, Value
+from index.retrieval.attributes import Column, Labels, Numbers
 from index.retrieval.catalog import Catalog
+from index.retrieval.details import Value
 from index.retrieval.dictionary_encoding import DictionaryEncoded
 
 T = TypeVar("T")

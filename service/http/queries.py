@@ -68,7 +68,13 @@ def _history_source(body: RecommendRequest, history: Sequence[str]) -> str:
     return "posted" if posted else "none"
 
 
-def query_of(body: RecommendRequest, stored: Stored, overlap_sample_rate: float = 0.0) -> Query:
+def query_of(
+    body: RecommendRequest,
+    stored: Stored,
+    overlap_sample_rate: float = 0.0,
+    min_new_items: int = 0,
+) -> Query:
+    """min_new_items: of a request that does not say, as far as it has room for them."""
     categories, exclude, seen = body.categories, body.exclude or (), stored.seen
     exclude_seen = body.exclude_seen if "exclude_seen" in body.model_fields_set else None
     if isinstance(exclude_seen, SeenFilter):
@@ -85,14 +91,17 @@ def query_of(body: RecommendRequest, stored: Stored, overlap_sample_rate: float 
         body.explain,
         random() < overlap_sample_rate,
         body.filter.compiled() if body.filter else None,
-        _rules_of(body),
+        _rules_of(body, min_new_items),
         seen,
     )
 
 
-def _rules_of(body: RecommendRequest) -> Rules:
+def _rules_of(body: RecommendRequest, min_new_items: int) -> Rules:
+    if (least := body.min_new_items) is None:
+        least = min(min_new_items, body.k - sum((body.min_per_category or {}).values()))
     return Rules(
         [Boost(each.filter.compiled(), each.add) for each in body.boost or ()],
         body.interest_quota,
         body.min_per_category or {},
+        least,
     )

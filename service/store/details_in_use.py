@@ -8,9 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from index.release.reading import Release
-from index.retrieval.attributes import Value
 from index.retrieval.catalog import PADDING
-from index.retrieval.details import NOTHING, Details
+from index.retrieval.details import NOTHING, Details, Value
 from index.retrieval.patches import patch_categories, patch_details
 from index.retrieval.retriever import Retriever
 from service.errors import HistoryUnavailableError

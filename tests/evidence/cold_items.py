@@ -6,7 +6,9 @@
 A share of the items is hidden: none of their interactions is trained on, and neither is anything of
 a share of the users. These are the cases: each history up to the first hidden item that its user
 took, and the hidden items taken from there on. The hidden items are candidates by the vectors of
-their words alone, once among themselves and once beside the release. Baselines that know neither:
+their words alone: among themselves, beside the release, and there with a tenth, a fifth and two
+fifths of the places for new items, at the cost of known items that the user took from there on and
+not before. Baselines that know neither:
 hidden items by the popularity of their category, by the part of the user's history in it, and at
 random; items of one category are in a random order. The draft is kept in DIR. Prints a Markdown
 table, then one JSON object.
@@ -18,15 +20,17 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from log_order import Case, Log, in_order
+from log_order import Log, in_order
 
 from index.retrieval.delta import Delta
 from index.retrieval.query import Query
 from index.retrieval.retriever import Retriever
+from index.retrieval.rules import Rules
 from training.config import read_config
 from training.data.item_metadata import ItemDetails, read_items
 from training.data.readers import read_log
@@ -35,8 +39,17 @@ from training.fitting.content_model import fit_content
 from training.fitting.fit import fit
 
 CUTOFFS = (20, 50)
+SHARES = (0.1, 0.2, 0.4)  # of the places, for new items
 _BATCH = 256
 _SEED = 0
+
+
+class Case(NamedTuple):
+    """A user: the items so far, oldest first, and the hidden and the known ones to be found."""
+
+    history: list[str]
+    hidden: set[str]
+    known: set[str]
 
 
 def drawn(ids: Sequence[str], share: float) -> set[str]:
@@ -47,15 +60,19 @@ def drawn(ids: Sequence[str], share: float) -> set[str]:
 
 
 def cases_of(log: Log, hidden: set[str], users: set[str]) -> list[Case]:
-    cases: dict[str, Case] = defaultdict(lambda: Case([], set()))
+    cases: dict[str, Case] = defaultdict(lambda: Case([], set(), set()))
     for user, item in zip(log.users, log.items, strict=True):
         if user in users:
             case = cases[user]
             if item in hidden:
-                case.relevant.add(item)
-            elif not case.relevant:
+                case.hidden.add(item)
+            elif not case.hidden:
                 case.history.append(item)
-    return [case for case in cases.values() if case.history and case.relevant]
+            else:
+                case.known.add(item)
+    for case in cases.values():
+        case.known.difference_update(case.history)
+    return [case for case in cases.values() if case.history and case.hidden]
 
 
 def train(log: Log, items: Path, options: argparse.Namespace) -> Path:
@@ -71,14 +88,30 @@ def train(log: Log, items: Path, options: argparse.Namespace) -> Path:
     return drafts[0]
 
 
-def beside(retriever: Retriever, cases: Sequence[Case], delta: Delta) -> list[list[str]]:
-    ids = [*retriever.catalog.ids, *delta.ids]
-    queries = [Query(case.history, max(CUTOFFS), exclude_seen=True) for case in cases]
+def beside(
+    retriever: Retriever, cases: Sequence[Case], delta: Delta | None, k: int, places: int = 0
+) -> list[list[str]]:
+    """places: at the least for new items."""
+    ids = [*retriever.catalog.ids, *(delta.ids if delta else ())]
+    rules = Rules(min_new_items=places)
+    queries = [Query(case.history, k, exclude_seen=True, rules=rules) for case in cases]
     return [
         [ids[row - 1] for row in answer.rows.tolist()]
         for first in range(0, len(queries), _BATCH)
         for answer in retriever.recommend(queries[first : first + _BATCH], delta=delta)
     ]
+
+
+def measured(
+    retriever: Retriever, cases: Sequence[Case], delta: Delta | None, share: float = 0.0
+) -> dict[str, float]:
+    """Recall of hidden and of known items beside each other. share: of places for new items."""
+    found = {n: beside(retriever, cases, delta, n, round(share * n)) for n in CUTOFFS}
+    top = max(CUTOFFS)
+    return {
+        **{f"recall@{n}": recall([c.hidden for c in cases], found[n], n) for n in CUTOFFS},
+        f"known recall@{top}": recall([c.known for c in cases], found[top], top),
+    }
 
 
 def among(retriever: Retriever, cases: Sequence[Case], delta: Delta) -> list[list[str]]:
@@ -114,10 +147,12 @@ def by_category(
     }
 
 
-def recall(cases: Sequence[Case], ranked: Sequence[Sequence[str]], cutoff: int) -> float:
+def recall(relevant: Sequence[set[str]], ranked: Sequence[Sequence[str]], cutoff: int) -> float:
+    """Over the users that have relevant items."""
     shares = [
-        len(case.relevant.intersection(items[:cutoff])) / min(cutoff, len(case.relevant))
-        for case, items in zip(cases, ranked, strict=True)
+        len(wanted.intersection(items[:cutoff])) / min(cutoff, len(wanted))
+        for wanted, items in zip(relevant, ranked, strict=True)
+        if wanted
     ]
     return float(np.mean(shares))
 
@@ -153,16 +188,23 @@ def main() -> None:
     rankings = {
         "words, among the hidden": among(retriever, cases, delta),
         **by_category(cases, sorted(hidden), details, known),
-        "words, beside all items": beside(retriever, cases, delta),
     }
-    print(f"| hidden items by | {' | '.join(f'recall@{n}' for n in CUTOFFS)} |")
-    print(f"|---|{'---:|' * len(CUTOFFS)}")
+    wanted = [case.hidden for case in cases]
     figures = {
-        name: {f"recall@{n}": recall(cases, ranked, n) for n in CUTOFFS}
+        name: {f"recall@{n}": recall(wanted, ranked, n) for n in CUTOFFS}
         for name, ranked in rankings.items()
     }
+    figures["without new items"] = measured(retriever, cases, None)
+    figures["words, beside all items"] = measured(retriever, cases, delta)
+    for share in SHARES:
+        name = f"words, {share:.0%} of the places for new items"
+        figures[name] = measured(retriever, cases, delta, share)
+    columns = [*figures["without new items"]]
+    print(f"| hidden items by | {' | '.join(columns)} |")
+    print(f"|---|{'---:|' * len(columns)}")
     for name, values in figures.items():
-        print(f"| {name} | {' | '.join(f'{value:.4f}' for value in values.values())} |")
+        cells = (f"{values[column]:.4f}" if column in values else "" for column in columns)
+        print(f"| {name} | {' | '.join(cells)} |")
     facts = {
         "log": options.log.name,
         "encoder": manifest.encoder.name,
@@ -170,7 +212,8 @@ def main() -> None:
         "hidden": len(hidden),
         "hidden_with_vector": len(delta),
         "users": len(cases),
-        "targets_per_user": float(np.mean([len(case.relevant) for case in cases])),
+        "targets_per_user": float(np.mean([len(case.hidden) for case in cases])),
+        "known_targets_per_user": float(np.mean([len(case.known) for case in cases])),
     }
     print(json.dumps({**facts, "held_out": fitted.metrics, "recall": figures}))
 

@@ -37,10 +37,10 @@ from index.ann.spec import IndexSpec
 from index.encoders import Encoder, History, Interests, build_encoder
 from index.release.manifest import RELEASES
 from index.release.reading import open_release, read_current
-from index.retrieval.attributes import Value, columns_of
+from index.retrieval.attributes import columns_of
 from index.retrieval.catalog import Catalog
 from index.retrieval.delta import Delta
-from index.retrieval.details import Details
+from index.retrieval.details import Details, Value
 from index.retrieval.query import Answer
 from index.retrieval.retriever import Retriever
 
@@ -217,6 +217,7 @@ def on_flat(random: Random, requests: int, kernel: str) -> dict[str, int]:
             "boosted",
             "with_quota",
             "with_minimums",
+            "with_places_for_new",
             "diverse",
             "popular",
             "short",
@@ -239,6 +240,7 @@ def on_flat(random: Random, requests: int, kernel: str) -> dict[str, int]:
                 counts["boosted"] += bool(request.boosts)
                 counts["with_quota"] += request.quota is not None
                 counts["with_minimums"] += bool(request.minimums)
+                counts["with_places_for_new"] += bool(request.min_new and world.delta)
                 counts["filtered"] += bool(request.deny or request.allow is not None)
                 counts["diverse"] += request.diversity > 0
                 counts["popular"] += answer.source == "popular"

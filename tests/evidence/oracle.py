@@ -42,6 +42,13 @@ class Request:
     boosts: Sequence[RequestedBoost] = ()
     quota: int | None = None
     minimums: Mapping[str, int] = field(default_factory=dict)
+    min_new: int = 0
+
+    @property
+    def least(self) -> dict[str, int]:
+        """The minimum of each group: see Oracle._groups."""
+        of_categories = {f"of {name}": count for name, count in self.minimums.items()}
+        return {**of_categories, "new": self.min_new}
 
 
 @dataclass(frozen=True)
@@ -148,8 +155,8 @@ class Oracle:
                     left[found_by[position]] -= 1
                     within.append(position)
         chosen = self._diverse(within, scores, request)
-        for name in request.minimums:
-            self._fill(chosen, name, ranked, scores, request)
+        for group in request.least:
+            self._fill(chosen, group, ranked, scores, request)
         if not request.diversity:
             chosen.sort(key=lambda position: (-scores[position], position))
         return chosen
@@ -157,25 +164,32 @@ class Oracle:
     def _fill(
         self,
         chosen: list[int],
-        name: str,
+        group: str,
         ranked: Sequence[int],
         scores: Sequence[float],
         request: Request,
     ) -> None:
-        """Add what the category lacks, then drop the lowest scored that no minimum needs."""
-        kinds = Counter(self.categories[position] for position in chosen)
-        lacking = max(0, request.minimums[name] - kinds[name])
-        members = (position for position in ranked if self.categories[position] == name)
+        """Add what the group lacks, then drop the lowest scored that no minimum needs."""
+        sizes = self._sizes(chosen)
+        lacking = max(0, request.least[group] - sizes[group])
+        members = (position for position in ranked if group in self._groups(position))
         chosen += [position for position in members if position not in chosen][:lacking]
         while len(chosen) > request.k:
-            kinds = Counter(self.categories[position] for position in chosen)
+            sizes = self._sizes(chosen)
             spare = [
                 position
                 for position in chosen
-                if kinds[self.categories[position]]
-                > request.minimums.get(self.categories[position] or "", 0)
+                if all(sizes[each] > request.least.get(each, 0) for each in self._groups(position))
             ]
             chosen.remove(min(spare, key=lambda position: (scores[position], -position)))
+
+    def _groups(self, position: int) -> list[str]:
+        """Those that may have a minimum: the item's category, and the cold-start items."""
+        is_new, category = position >= self.catalog_size, self.categories[position]
+        return ["new"] * is_new + ([] if category is None else [f"of {category}"])
+
+    def _sizes(self, chosen: Sequence[int]) -> Counter[str]:
+        return Counter(group for position in chosen for group in self._groups(position))
 
     def _diverse(self, ranked: list[int], scores: Sequence[float], request: Request) -> list[int]:
         """The first k of the ranking, or the k that ComiRec's greedy algorithm chooses."""

@@ -7,8 +7,8 @@ import numpy as np
 from oracle import Oracle, Request, RequestedBoost
 
 from index.retrieval.attribute_filter import AttributeFilter, Condition
-from index.retrieval.attributes import Value
 from index.retrieval.boosts import Boost
+from index.retrieval.details import Value
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.query import Query
 from index.retrieval.rules import Rules
@@ -106,6 +106,8 @@ def make_request(
     diverse = diverse and random.random() < 0.4
     k = k or int(min(random.geometric(1 / random.choice([3, 50, 500])), 1000))
     has_minimums = ruled and names and random.random() < 0.3
+    minimums = some_minimums(random, names, k) if has_minimums else {}
+    left = k - sum(minimums.values())
     return Request(
         sequence=some(random, oracle.ids, 40),
         k=k,
@@ -119,7 +121,10 @@ def make_request(
         none=some_conditions(random, 0.2),
         boosts=some_boosts(random, 0.3 * ruled),
         quota=int(random.integers(1, k + 1)) if ruled and random.random() < 0.25 else None,
-        minimums=some_minimums(random, names, k) if has_minimums else {},
+        minimums=minimums,
+        min_new=int(random.integers(0, min(left, 30) + 1))
+        if ruled and random.random() < 0.3
+        else 0,
     )
 
 
@@ -137,6 +142,7 @@ def query_of(request: Request) -> Query:
             [Boost(attribute_filter_of(boost), boost.add) for boost in request.boosts],
             request.quota,
             request.minimums,
+            request.min_new,
         ),
     )
 

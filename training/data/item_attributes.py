@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from index.retrieval.attributes import Value
+from index.retrieval.details import Value
 from training.data.matching import warn
 
 Attributes = Mapping[str, Value]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from index.retrieval.attributes import Value
+from index.retrieval.details import Value
 from training.data.errors import LogError
 from training.data.item_metadata import ItemDetails, make_details
 from training.data.matching import warn

@@ -47,12 +47,12 @@ async def recommended(
     is_disconnected: Callable[[], bool],
 ) -> tuple[bytes, str]:
     """The body of the answer, and its Server-Timing. Raises the errors of the endpoint."""
-    start = time.perf_counter()
-    deadline = context.set_deadline(state.settings.deadline_ms / 1000)
+    start, settings = time.perf_counter(), state.settings
+    deadline = context.set_deadline(settings.deadline_ms / 1000)
     state.engine.admit(deadline)
     stored = await read_stored(state, body)
     history_end = time.perf_counter()
-    query = query_of(body, stored, state.settings.interest_overlap_sample_rate)
+    query = query_of(body, stored, settings.interest_overlap_sample_rate, settings.min_new_items)
     variants = state.canary.variants_of((body.user_id,))
     result = await state.engine.answer(query, is_disconnected, deadline, variants)
     context.variant = result.variant
@@ -77,6 +77,7 @@ async def batch(request: Request, body: RecommendBatch) -> Response:
     All are from one release, unless a canary answers some of the users.
     """
     state, deadline = state_of(request), set_deadline(request)
+    settings = state.settings
     state.engine.admit(deadline)
     valid = [item for item in body.validated if isinstance(item, RecommendRequest)]
     read = await asyncio.gather(*(_read_or_error(state, item) for item in valid))
@@ -86,7 +87,7 @@ async def batch(request: Request, body: RecommendBatch) -> Response:
         if isinstance(stored, Stored)
     ]
     queries = [
-        query_of(item, stored, state.settings.interest_overlap_sample_rate)
+        query_of(item, stored, settings.interest_overlap_sample_rate, settings.min_new_items)
         for item, stored in asked
     ]
     variants = state.canary.variants_of([item.user_id for item, _ in asked])

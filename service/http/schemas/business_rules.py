@@ -1,4 +1,4 @@
-"""Business rules of a recommendation: boosts, the quota of an interest, minimums of categories."""
+"""Business rules of a recommendation: boosts, the quota of an interest, minimums."""
 
 from typing import Annotated
 
@@ -35,3 +35,4 @@ InterestQuota = Annotated[int, Field(ge=1, le=MAX_K)]
 CategoryMinimums = Annotated[
     dict[Text, Annotated[int, Field(ge=1, le=MAX_K)]], Field(max_length=_CATEGORIES_LIMIT)
 ]
+MinNewItems = Annotated[int, Field(ge=0, le=MAX_K)]

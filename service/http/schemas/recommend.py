@@ -13,7 +13,7 @@ from pydantic import (
 from pydantic.config import JsonDict
 
 from service.http.schemas.attributes import AttributeNames, AttributeValue, ItemFilter
-from service.http.schemas.business_rules import Boosts, CategoryMinimums, InterestQuota
+from service.http.schemas.business_rules import Boosts, CategoryMinimums, InterestQuota, MinNewItems
 from service.http.schemas.common import (
     ErrorBody,
     Ids,
@@ -44,6 +44,7 @@ _REQUEST_EXAMPLE: JsonDict = {
     "boost": [{"filter": {"all": [{"brand": "a"}]}, "add": 0.2}],
     "interest_quota": 1,
     "min_per_category": {"new books": 1},
+    "min_new_items": 1,
 }
 _RESPONSE_EXAMPLE: JsonDict = {
     "items": [
@@ -125,6 +126,12 @@ class RecommendRequest(Input):
         "allowed, in sum at most k; they take the places of the lowest scored, whatever their "
         "interest's quota",
     )
+    min_new_items: MinNewItems | None = Field(
+        None,
+        description="so many of the items are cold-start items at the least, the best of them for "
+        "this user, if so many are allowed; together with `min_per_category` at most k, and like "
+        "it they take the places of the lowest scored; without it, the setting min-new-items",
+    )
     frequency_cap: FrequencyCap | None = Field(
         None,
         description="exclude items that the user was shown so often; the answer counts as shown, "
@@ -157,6 +164,9 @@ class RecommendRequest(Input):
         needed = sum((self.min_per_category or {}).values())
         if needed > self.k:
             raise ValueError(f"min_per_category: {needed} items in sum; at most k, {self.k}")
+        left, new = self.k - needed, self.min_new_items or 0
+        if new > left:
+            raise ValueError(f"min_new_items: {new} items; at most {left} of k are left for them")
         return self
 
 

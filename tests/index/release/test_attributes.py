@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from index.release.attributes import read_attributes, write_attributes
-from index.retrieval.attributes import Value, columns_of
+from index.retrieval.attributes import columns_of
 from index.retrieval.catalog import CatalogError
+from index.retrieval.details import Value
 
 ITEMS: list[dict[str, Value]] = [
     {"price": 10.5, "stock": True, "brand": "ü 漢", "locale": ("de", "at")},

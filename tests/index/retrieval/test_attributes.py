@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from index.retrieval.attribute_filter import AttributeFilter, Condition
-from index.retrieval.attributes import RowMask, Value, columns_of, mask
+from index.retrieval.attributes import RowMask, columns_of, mask
 from index.retrieval.catalog import Catalog, CatalogError, attributes_of
+from index.retrieval.details import Value
 
 ITEMS: list[dict[str, Value]] = [
     {"price": 10.0, "stock": True, "brand": "a", "locale": ("de", "at")},

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.retrieval.attribute_filter import AttributeFilter, Condition
-from index.retrieval.attributes import Value, columns_of, mask
+from index.retrieval.attributes import columns_of, mask
 from index.retrieval.catalog import Catalog, attributes_of
+from index.retrieval.details import Value
 from index.retrieval.dictionary_encoding import DictionaryEncoded
 from index.retrieval.filters import Categories, CategoryFilter
 from index.retrieval.patches import patch_categories, patch_details

@@ -1,7 +1,7 @@
 """Business rules of a query, on catalogues that an oracle can rank whole."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,6 +162,52 @@ def test_a_minimum_obeys_the_filter_and_goes_beyond_a_quota(retriever: Retriever
     assert (answer.rows % 2 == 0).all()
     none = ask(retriever, rules, categories=CategoryFilter(None, ["category 1"]), k=10)
     assert len(none.rows) <= retriever.encoder.interests
+
+
+@pytest.mark.parametrize("history", [HISTORY, []], ids=["interests", "popular"])
+@pytest.mark.parametrize("diversity", [0.0, 0.5])
+@pytest.mark.parametrize("boosts", [(), (Boost(EVEN, 0.5),)], ids=["plain", "boosted"])
+def test_new_items_have_their_minimum(
+    retriever: Retriever, history: list[str], diversity: float, boosts: Sequence[Boost]
+) -> None:
+    vectors = np.tile(-retriever.vectors[3:4], (30, 1)) * np.linspace(0.01, 0.02, 30)[:, None]
+    delta = Delta(
+        [f"new-{at}" for at in range(30)],
+        vectors.astype(np.float32),
+        {f"new-{at}": Details(None, ["of its own"]) for at in range(0, 30, 2)},
+    )
+
+    def asked(**query: object) -> Answer:
+        fields = {"history": history, "k": 20, "diversity": diversity, **query}
+        [answer] = retriever.recommend([Query(**fields)], delta=delta)
+        return answer
+
+    plain = asked(rules=Rules(boosts))
+    assert not (plain.rows > ITEMS).any()
+    answer = asked(rules=Rules(boosts, min_new_items=6), exclude=["new-3"])
+    new = [row for row in answer.rows.tolist() if row > ITEMS]
+    assert len(answer.rows) == 20
+    assert set(answer.rows.tolist()) - set(plain.rows.tolist()) == {*new}
+    assert ITEMS + 1 + 3 not in new
+    everything = asked(rules=Rules(boosts), k=ITEMS + 30, exclude=["new-3"], diversity=0)
+    best = [row for row in everything.rows.tolist() if row > ITEMS][:6]
+    assert sorted(new) == sorted(best), "the best of them"
+    if not diversity:
+        assert (np.diff(answer.scores) <= 0).all()
+
+    with_quota = Rules(boosts, 1, {"of its own": 4}, min_new_items=6)
+    both = asked(rules=with_quota, categories=CategoryFilter(None, ["category 1"]))
+    new = [row - ITEMS - 1 for row in both.rows.tolist() if row > ITEMS]
+    assert len(new) == 6
+    assert sum(at % 2 == 0 for at in new) >= 4
+    few = asked(rules=Rules(boosts, min_new_items=20), exclude=delta.ids[:25])
+    assert sum(row > ITEMS for row in few.rows.tolist()) == 5
+    assert len(few.rows) == 20
+
+
+def test_without_new_items_their_minimum_changes_nothing(retriever: Retriever) -> None:
+    answer = ask(retriever, Rules(min_new_items=5))
+    assert answer.rows.tolist() == ask(retriever).rows.tolist()
 
 
 @given(

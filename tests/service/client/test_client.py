@@ -75,7 +75,9 @@ def test_every_call_gets_a_response(client: Client) -> None:
 
     everything = {"not": [{"price": 5}]}
     rules = {"boost": [{"filter": everything, "add": 1}], "min_per_category": {"category 1": 2}}
-    ruled = client.recommend(RecommendRequest(user_id="anna", k=3, interest_quota=2, **rules))
+    ruled = client.recommend(
+        RecommendRequest(user_id="anna", k=3, interest_quota=2, min_new_items=1, **rules)
+    )
     assert all((item.boost or 0) > 0 for item in ruled.items)
 
     best = response.items[0].item_id

@@ -21,7 +21,7 @@ const client = connect(process.env.URL!, process.env.KEY);
 const body: Schemas["RecommendRequest"] = {
   sequence: ["item-1"], k: 3,
   boost: [{ filter: { all: [{ price: { lte: 50 } }] }, add: 0.5 }], interest_quota: 3,
-  min_per_category: { books: 1 },
+  min_per_category: { books: 1 }, min_new_items: 1,
 };
 const { data } = await client.POST("/recommend", { body });
 const ids: string[] = data!.items.map((item) => item.item_id);

@@ -18,7 +18,8 @@ from index.release.manifest import (
     read_manifest,
     write_manifest,
 )
-from index.retrieval.attributes import Value, columns_of
+from index.retrieval.attributes import columns_of
+from index.retrieval.details import Value
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 pytestmark = pytest.mark.anyio

@@ -201,9 +201,10 @@ async def test_every_process_knows_new_items_and_keeps_them_while_redis_is_down(
 # --- items that nobody has taken ---
 
 
-def add_new_items(folder: Path, details: Mapping[str, Details]) -> None:
+def add_new_items(folder: Path, details: Mapping[str, Details], length: float = 1.0) -> None:
     """Give the release vectors of some items from their words, and these details of them."""
     vectors = np.random.default_rng(5).standard_normal((len(details), DIM), dtype=np.float32)
+    vectors *= np.float32(length)
     files = write_new_items(folder, Delta([*details], vectors, details))
     manifest = read_manifest(folder)
     files = {**manifest.files, **files}

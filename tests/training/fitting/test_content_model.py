@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 
 from index.encoders import Encoder, build_encoder
-from index.retrieval.attributes import Value
 from index.retrieval.catalog import Catalog
 from index.retrieval.delta import median_norm
+from index.retrieval.details import Value
 from training.data.item_metadata import ItemDetails
 from training.fitting.content_model import fit_content, words_of
 
