@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 FORMER_ARGUMENTS: Mapping[str, str] = {"cosine": "score_temperature"}
 CATALOG_SIZE = "items"
 MERGE = "merge"
+TIME_GAPS = "time_gaps"  # whether an encoder reads the times of a history
 # Arguments that are no options: the data gives the first, the objective the second.
 GIVEN_ARGUMENTS = frozenset({CATALOG_SIZE, MERGE})
 

@@ -64,7 +64,7 @@ class Re4Encoder(Encoder):
         return Interests(self.head(raw), attention, raw)
 
     def serve(self, history: ServedHistory) -> ServedInterests:
-        _, vectors, mask = history
+        vectors, mask = history.vectors, history.mask
         bias = None if self.recency is None else self.recency[-mask.shape[1] :]
         attention = serve_self_attention(self.project, self.score, vectors, mask, bias)
         interests = serve_linear(self.value, attention @ vectors)
@@ -106,7 +106,7 @@ class ComirecSaEncoder(Encoder):
         return Interests(vectors, attention, vectors)
 
     def serve(self, history: ServedHistory) -> ServedInterests:
-        _, vectors, mask = history
+        vectors, mask = history.vectors, history.mask
         keys = vectors + self.position.detach().numpy()[-mask.shape[1] :]
         attention = serve_self_attention(self.project, self.score, keys, mask)
         return ServedInterests(attention @ vectors, attention)

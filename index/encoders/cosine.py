@@ -23,6 +23,7 @@ class CosineEncoder(Encoder):
     def __init__(self, encoder: Encoder, temperature: float, learned: bool = False) -> None:
         super().__init__()
         self.interests, self.dim = encoder.interests, encoder.dim
+        self.reads_gaps = encoder.reads_gaps
         self.encoder = encoder
         self.temperature = temperature
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learned else None

@@ -19,11 +19,19 @@ class History(NamedTuple):
 
     rows (B, L) int64, 0 = padding, or an item added after the training; vectors (B, L, D) their
     item vectors, zero at padding; mask (B, L) bool, true at items. Every history has at least one.
+    gaps (B, L) int64: codes of the time from each item to the next, and from the last to the
+    request, see index.encoders.time_gaps; None if no time is known.
     """
 
     rows: Tensor
     vectors: Tensor
     mask: Tensor
+    gaps: Tensor | None = None
+
+    def newest(self, first: int) -> "History":
+        """The histories without the columns before `first`."""
+        gaps = None if self.gaps is None else self.gaps[:, first:]
+        return History(self.rows[:, first:], self.vectors[:, first:], self.mask[:, first:], gaps)
 
 
 class Interests(NamedTuple):
@@ -52,6 +60,7 @@ class ServedHistory(NamedTuple):
     rows: NDArray[np.int64]
     vectors: NDArray[np.float32]
     mask: NDArray[np.bool_]
+    gaps: NDArray[np.int64] | None = None
 
 
 class ServedInterests(NamedTuple):
@@ -75,6 +84,7 @@ class Encoder(nn.Module):
     causal: ClassVar[bool] = False
     # Whether its weights are computed, not learned.
     closed_form: ClassVar[bool] = False
+    reads_gaps = False  # whether it reads the gaps of a history
     interests: int
     dim: int
 
@@ -103,7 +113,8 @@ class Encoder(nn.Module):
         """
         weight = next(self.parameters(), None)
         with torch.inference_mode():
-            parts: Iterable[Tensor] = map(torch.from_numpy, history)
+            given = [part for part in history if part is not None]  # the last may be missing
+            parts: Iterable[Tensor] = map(torch.from_numpy, given)
             if weight is not None and weight.is_cuda:
                 # From pinned memory a copy goes on beside the next.
                 parts = (part.pin_memory().to(weight.device, non_blocking=True) for part in parts)

@@ -28,6 +28,7 @@ class ScoreTermsEncoder(Encoder):
         super().__init__()
         self.encoder, self._item_bias, self._merge = encoder, item_bias, merge
         self.interests, self._content = encoder.interests, encoder.dim
+        self.reads_gaps = encoder.reads_gaps
         self.dim = self._content + term_count(item_bias, merge, self.interests)
         width = self.interests * self._content
         self.gate = nn.Linear(width, self.interests, bias=False) if merge == "gated" else None

@@ -11,6 +11,7 @@ from index.encoders.arguments import InterestCount, TransformerArguments
 from index.encoders.interest_readouts import FacetReadout, TokenReadout
 from index.encoders.interface import Encoder, History, Interests, prefixes
 from index.encoders.registry import register
+from index.encoders.time_gaps import GapEmbedding
 from index.encoders.transformer_blocks import GatedBlock, causal_mask
 
 
@@ -22,6 +23,8 @@ class TransformerEncoder(Encoder):
     T5, 2020, without buckets). So a state depends on the items up to its own alone, and a history
     is encoded alike whether it is a whole or a prefix.
 
+    time_gaps: to each item's vector that of the time until the next event is added, of the newest
+    that of the time until the request.
     K = 1: z = norm(h_t). K > 1: see the readouts.
     """
 
@@ -36,6 +39,10 @@ class TransformerEncoder(Encoder):
             description="transformer: what K > 1 interests are: facets of the newest states, or "
             "learnt tokens that read all states",
         )
+        time_gaps: bool = Field(
+            False,
+            description="transformer: read the time from each event to the next",
+        )
 
     causal = True
 
@@ -43,6 +50,8 @@ class TransformerEncoder(Encoder):
         super().__init__()
         dim = arguments.dim
         self.dim, self.interests = dim, arguments.interests
+        self.reads_gaps = arguments.time_gaps
+        self.gaps = GapEmbedding(dim) if arguments.time_gaps else None
         self.distance_bias = nn.Parameter(torch.zeros(arguments.heads, arguments.history))
         self.blocks = nn.ModuleList(
             GatedBlock(
@@ -58,7 +67,7 @@ class TransformerEncoder(Encoder):
         # Columns that are padding in the whole batch are left out: most histories are short.
         length = history.mask.shape[1]
         first = int(history.mask.any(dim=0).long().argmax())
-        seen = History(*(part[:, first:] for part in history))
+        seen = history.newest(first)
         tail = 1 if self.readout is None else self.readout.states_read
         states = self._states(seen, tail)
         mask = seen.mask[:, -states.shape[1] :]
@@ -77,6 +86,8 @@ class TransformerEncoder(Encoder):
         """(B, T, D): of the newest T = `tail` items, None for all."""
         bias = self._attention_bias(history.mask)
         states = history.vectors
+        if self.gaps is not None:
+            states = states + self.gaps(history.gaps, history.rows)
         for block in self.blocks[:-1]:
             states = block(states, bias)
         result: Tensor = self.blocks[-1](states, bias, tail)

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from index.encoders.time_gaps import codes_of_ages
+
 
 def pad_slices(values: Tensor, starts: Tensor, ends: Tensor, length: int) -> Tensor:
     """The histories values[start:end] of a flat tensor as (B, length) of its type, 0 = padding."""
@@ -28,4 +30,17 @@ def pad_histories(histories: Sequence[Sequence[int]], length: int) -> NDArray[np
         known = [row for row in history if row][-length:]
         if known:
             target[-len(known) :] = known
+    return padded
+
+
+def pad_gaps(ages: Sequence[Sequence[float] | None], length: int) -> NDArray[np.int64]:
+    """The codes of the times in histories as (B, length), 0 = padding, or not known.
+
+    ages: of each item of a history that has no unknown items; None where no time is known.
+    """
+    padded = np.zeros((len(ages), length), dtype=np.int64)
+    for target, history in zip(padded, ages, strict=True):
+        if history:
+            codes = codes_of_ages(history[-length:])
+            target[-len(codes) :] = codes
     return padded

@@ -28,7 +28,8 @@ class Query:
     exclude: further ids to drop. diversity: 0 to 1, see index/retrieval/diversity.py.
     explain, measure_overlap: add these to the answer, which takes time.
     attributes: None allows all. rules: see Rules. seen: further ids to drop together with those of
-    the history.
+    the history. ages: seconds from each event of the history to the request, NaN where unknown;
+    None if no time is known.
     """
 
     history: Sequence[str]
@@ -42,6 +43,7 @@ class Query:
     attributes: AttributeFilter | None = None
     rules: Rules = _NO_RULES
     seen: Sequence[str] = ()
+    ages: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class ResolvedQuery:
     """A query with the history rows that have a vector, and the filter of its answer.
 
     unknown: number of history items that are not in the catalogue.
-    boosts: those of its rules, if any, by item.
+    boosts: those of its rules, if any, by item. ages: of the rows, where the encoder reads them.
     """
 
     query: Query
@@ -85,6 +87,7 @@ class ResolvedQuery:
     unknown: int
     filter: Filter
     boosts: BoostGroups | None = None
+    ages: Sequence[float] | None = None
 
     @property
     def chosen_from(self) -> int:

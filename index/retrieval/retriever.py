@@ -18,11 +18,12 @@ from index.retrieval.explanation import explain
 from index.retrieval.filters import Categories, Filter
 from index.retrieval.merge import QueryHits
 from index.retrieval.overlap import measure_overlap
-from index.retrieval.padding import pad_histories
+from index.retrieval.padding import pad_gaps, pad_histories
 from index.retrieval.query import Answer, Query, ResolvedQuery
 from index.retrieval.ranking import InterestRanking, PopularityRanking
 from index.retrieval.search import ItemIndex, SearchRequest, Timings, search
 
+Ages = Sequence[float] | None
 _NO_ROWS: frozenset[int] = frozenset()
 
 
@@ -59,9 +60,15 @@ class Retriever:
             object.__setattr__(retriever, "_categories", categories)
         return retriever
 
-    def encode(self, histories: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Interests (B, K, D) of histories of rows, newest last, each with a known item."""
-        return self._encode(histories, self._corpus(None))[1].vectors
+    def encode(
+        self, histories: Sequence[Sequence[int]], ages: Sequence[Ages] | None = None
+    ) -> NDArray[np.float32]:
+        """Interests (B, K, D) of histories of rows, newest last, each with a known item.
+
+        ages: seconds from each event to the request; a history that has them has no unknown item.
+        """
+        ages = ages or [None] * len(histories)
+        return self._encode(histories, ages, self._corpus(None))[1].vectors
 
     def recommend(
         self,
@@ -132,19 +139,24 @@ class Retriever:
         return Corpus(self.catalog, self._categories, delta or None)
 
     def _encode(
-        self, histories: Sequence[Sequence[int]], corpus: Corpus
+        self, histories: Sequence[Sequence[int]], ages: Sequence[Ages], corpus: Corpus
     ) -> tuple[NDArray[np.int64], ServedInterests]:
         """The rows that the encoder sees (B, L), 0 = padding, and their interests."""
         rows = pad_histories(histories, self.history_length)
+        gaps = pad_gaps(ages, self.history_length) if self.encoder.reads_gaps else None
         known = rows if corpus.delta is None else corpus.catalog_rows(rows)
         with np.errstate(
             over="ignore", invalid="ignore"
         ):  # as torch: what is not finite comes out so
-            history = ServedHistory(known, self._vectors_of(rows, corpus), rows != PADDING)
-            return rows, self.encoder.serve(history)
+            vectors = self._vectors_of(rows, corpus)
+            return rows, self.encoder.serve(ServedHistory(known, vectors, rows != PADDING, gaps))
 
     def _resolve(self, query: Query, withdrawn: frozenset[int], corpus: Corpus) -> ResolvedQuery:
-        rows = [row for row in corpus.rows(query.history) if row]
+        found = corpus.rows(query.history)
+        rows = [row for row in found if row]
+        ages = query.ages if self.encoder.reads_gaps else None
+        if ages is not None and len(rows) < len(found):
+            ages = [age for age, row in zip(ages, found, strict=True) if row]
         excluded, others = _NO_ROWS, query.exclude
         if self.exclude_seen if query.exclude_seen is None else query.exclude_seen:
             excluded, others = frozenset(rows), [*query.exclude, *query.seen]
@@ -153,14 +165,15 @@ class Retriever:
         allowed = corpus.filter(excluded, withdrawn, query.categories, query.attributes)
         known = sum(row <= len(self.catalog) for row in rows) if corpus.delta else len(rows)
         boosts = BoostGroups.of(query.rules.boosts, corpus) if query.rules.boosts else None
-        return ResolvedQuery(query, rows, len(query.history) - known, allowed, boosts)
+        return ResolvedQuery(query, rows, len(query.history) - known, allowed, boosts, ages)
 
     def _answer(
         self, queries: Sequence[ResolvedQuery], timings: Timings, corpus: Corpus
     ) -> Iterator[tuple[int, Answer]]:
         """Answers by interests, with positions; each history has an item with a vector."""
         start = time.perf_counter()
-        encoded_rows, encoded = self._encode([query.rows for query in queries], corpus)
+        histories, ages = [query.rows for query in queries], [query.ages for query in queries]
+        encoded_rows, encoded = self._encode(histories, ages, corpus)
         interests = encoded.vectors
         timings.encode += time.perf_counter() - start
         requests = [SearchRequest(query.pool_size, query.filter) for query in queries]

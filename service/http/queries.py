@@ -1,7 +1,9 @@
 """What is read for a request, and the query that is made of both."""
 
 from collections.abc import Sequence
+from math import nan
 from random import random
+from time import time
 from typing import NamedTuple
 
 from index.retrieval.boosts import Boost
@@ -20,7 +22,8 @@ class Stored(NamedTuple):
 
     history: the stored and the posted, oldest first. seen: of the items that the user met, those
     that are excluded. shown: items that a cap or earlier pages exclude. cursor: of the page before.
-    degraded: whether what is stored of the user could not be read.
+    degraded: whether what is stored of the user could not be read. times: of the history's events,
+    in Unix seconds, NaN where unknown; None if none is known.
     """
 
     history: Sequence[str]
@@ -28,19 +31,23 @@ class Stored(NamedTuple):
     shown: Sequence[str] = ()
     cursor: Cursor | None = None
     degraded: bool = False
+    times: Sequence[float] | None = None
 
 
 async def read_stored(state: ServiceState, body: RecommendRequest) -> Stored:
     """Raises InvalidRequestError for a cursor that expired, HistoryUnavailableError if what the
     pages before it had cannot be read."""
-    stored = await look_up(state, body)
+    stored = await look_up(state, body, state.reads_times)
     state.metrics.history_sources[_history_source(body, stored.history)].inc()
     return stored
 
 
-async def look_up(state: ServiceState, body: RecommendRequest) -> Stored:
-    """The same for a request that is not counted, as no client gets its answer."""
-    stored = await _read_user(state, body)
+async def look_up(state: ServiceState, body: RecommendRequest, reads_times: bool) -> Stored:
+    """The same for a request that is not counted, as no client gets its answer.
+
+    reads_times: whether a release that is asked reads the times of a history.
+    """
+    stored = await _read_user(state, body, reads_times)
     if body.cursor is not None:
         cursor = Cursor.of(body.cursor)
         shown = [*stored.shown, *await state.impressions.pages.shown(cursor)]
@@ -48,16 +55,26 @@ async def look_up(state: ServiceState, body: RecommendRequest) -> Stored:
     return stored
 
 
-async def _read_user(state: ServiceState, body: RecommendRequest) -> Stored:
-    sequence = body.sequence or []
+async def _read_user(state: ServiceState, body: RecommendRequest, reads_times: bool) -> Stored:
+    posted = Stored(body.sequence or [], times=_posted_times(body))
     if body.user_id is None:
-        return Stored(sequence)
+        return posted
     cap = body.frequency_cap.allowed() if body.frequency_cap else None
+    seen = seen_to_read(body.exclude_seen)
     try:
-        user = await state.histories.read_user(body.user_id, seen_to_read(body.exclude_seen), cap)
+        user = await state.histories.read_user(body.user_id, seen, cap, reads_times)
     except HistoryUnavailableError:
-        return Stored(sequence, degraded=True)
-    return Stored([*user.history, *sequence], user.seen, user.shown)
+        return posted._replace(degraded=True)
+    times = None
+    if user.times is not None:
+        times = [*user.times, *(posted.times or [nan] * len(posted.history))]
+    return Stored([*user.history, *posted.history], user.seen, user.shown, times=times)
+
+
+def _posted_times(body: RecommendRequest) -> list[float] | None:
+    if body.timestamps is None:
+        return None
+    return [nan if moment is None else moment for moment in body.timestamps]
 
 
 def _history_source(body: RecommendRequest, history: Sequence[str]) -> str:
@@ -93,7 +110,16 @@ def query_of(
         body.filter.compiled() if body.filter else None,
         _rules_of(body, min_new_items),
         seen,
+        _ages(stored.times),
     )
+
+
+def _ages(times: Sequence[float] | None) -> list[float] | None:
+    """Seconds from each time to now."""
+    if times is None:
+        return None
+    now = time()
+    return [now - moment for moment in times]
 
 
 def _rules_of(body: RecommendRequest, min_new_items: int) -> Rules:

@@ -74,6 +74,12 @@ class ServiceState:
     def __post_init__(self) -> None:
         self.parts = {b"": self}
 
+    @property
+    def reads_times(self) -> bool:
+        """Whether a release in use reads the times of a history."""
+        releases = self.live.release, self.canary.release
+        return any(each is not None and each.retriever.encoder.reads_gaps for each in releases)
+
     async def load(self) -> bool:
         """Try to load a release, unless one is there; whether requests can be answered."""
         with suppress(ReleaseError):  # logged, and kept by the loader

@@ -98,7 +98,7 @@ async def compare(request: Request, body: Compared) -> Response:
     """
     state, wanted = state_of(request), body.request
     release, _ = await _shown(request).of(body.release)
-    stored = await look_up(state, wanted)
+    stored = await look_up(state, wanted, release.retriever.encoder.reads_gaps)
     timings = Timings()
     withdrawn = frozenset(release.retriever.catalog.rows(state.availability.withdrawn)) - {PADDING}
     [answer] = release.retriever.recommend([query_of(wanted, stored)], timings, withdrawn)

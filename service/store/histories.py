@@ -23,27 +23,25 @@ user's entries before it, also those read earlier. Of later entries those count 
 not earlier than that of the `forget`.
 """
 
-import asyncio
 import math
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import Any, NamedTuple
 
-from redis.exceptions import InvalidResponse, RedisError, ResponseError
+from redis.exceptions import InvalidResponse
 
-from service.errors import HistoryUnavailableError
 from service.settings import Settings
 from service.store.events import FORGET, Event
-from service.store.history_scripts import APPEND, READ
+from service.store.history_reads import BatchedReads, Wanted, aligned
+from service.store.history_scripts import APPEND
 from service.store.history_scripts import FORGET as FORGET_USER
 from service.store.keys import PARTITIONS
-from service.store.redis_client import UNAVAILABLE, ResilientRedis
+from service.store.redis_client import ResilientRedis
 from service.store.redis_url import Client
-from service.store.seen_items import ALL_SEEN, SeenItems
+from service.store.seen_items import SeenItems
 from service.store.shown_items import ShownCap
 from service.telemetry.metrics import Metrics
 
@@ -59,14 +57,8 @@ _APPEND_KEYS = (
     "shown",
 )
 _FORGET_KEYS = ("events", "waiting", "history", "times", "met", "beyond", "shown", "forgotten")
-_READ_KEYS = ("history", "met", "beyond", "shown")
 _APPEND_COUNTS = 4  # in the script's reply
-_MAX_READS = 64  # in one round trip
 _MAX_EVENTS = 100  # in one round trip: they block the server for a few milliseconds
-# Shares of the timeout. A read that has waited for the first share behind another round trip starts
-# its own: one after the other, the two could take twice the timeout. A round trip may take the
-# second share; what remains is for timers, which are late.
-_MAX_QUEUE_SHARE, _ROUND_TRIP_SHARE = 0.1, 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +76,16 @@ class Appended:
 
 class StoredUser(NamedTuple):
     """history: the newest items, newest last. seen, shown: the items that were asked for, in no
-    order."""
+    order. times: of the history's events, in Unix seconds, NaN where unknown; if asked for."""
 
     history: list[str]
     seen: list[str]
     shown: list[str]
+    times: list[float] | None = None
 
 
 class HistoryStore:
-    """Histories and events; every method raises HistoryUnavailableError, after the timeout at most.
-
-    Reads that arrive during a round trip go to Redis together in the next: a third of the work.
-    """
+    """Each method raises HistoryUnavailableError, after the timeout at most."""
 
     def __init__(self, redis: ResilientRedis, settings: Settings, metrics: Metrics) -> None:
         self._redis = redis
@@ -109,34 +99,30 @@ class HistoryStore:
         self._folds = int(not settings.keep_repeats)
         self._shown_limits = settings.shown_max_items, math.ceil(settings.shown_ttl_days * 86_400)
         self._kinds = settings.event_kinds
-        self._pending: deque[_PendingRead] = deque()
-        self._readers = 0
+        self._reads = BatchedReads(redis, self._max_length)
 
     async def read(self, user_id: str) -> list[str]:
         """The user's newest items, newest last; none for an unknown user."""
         return (await self.read_user(user_id)).history
 
     async def read_user(
-        self, user_id: str, seen: SeenItems | None = None, cap: ShownCap | None = None
+        self,
+        user_id: str,
+        seen: SeenItems | None = None,
+        cap: ShownCap | None = None,
+        with_times: bool = False,
     ) -> StoredUser:
         """The history, and what else is wanted, in the same round trip.
 
         seen: of ALL_SEEN, those that the history has may be left out.
         """
-        self._redis.admit()
-        loop = asyncio.get_running_loop()
-        read = _PendingRead(user_id, seen, cap, loop.create_future())
-        self._pending.append(read)
-        if not self._readers:
-            self._start_reader()
-        elif len(self._pending) == 1:
-            loop.call_later(_MAX_QUEUE_SHARE * self._redis.timeout_s, self._start_another_reader)
-        items, *others = await read.replies
-        history = [item.decode("utf-8", "replace") for item in items]
+        reply = await self._reads.read(Wanted(user_id, seen, cap, with_times))
+        history = [item.decode("utf-8", "replace") for item in reply.items]
         return StoredUser(
             history,
-            [] if seen is None else seen.items(others.pop(0)),
-            [] if cap is None else cap.reached(others.pop(0)),
+            [] if seen is None else seen.items(reply.members),
+            [] if cap is None else cap.reached(reply.shown),
+            aligned(reply.times, len(history)) if with_times else None,
         )
 
     async def append(self, events: Sequence[Event]) -> Appended:
@@ -197,100 +183,3 @@ class HistoryStore:
 
     def _keys_of(self, user_id: str, names: Sequence[str]) -> list[str]:
         return [self._redis.keys.of_user(user_id, name) for name in names]
-
-    # --- reading in batches ---
-
-    def _start_reader(self) -> None:
-        self._readers += 1
-        self._redis.spawn(self._read_until_empty())
-
-    def _start_another_reader(self) -> None:
-        if self._pending:
-            self._start_reader()
-
-    async def _read_until_empty(self) -> None:
-        try:
-            while self._pending:
-                await self._read_next()
-        finally:
-            self._readers -= 1
-            if self._pending and not self._readers:  # ended by an error: others still wait
-                self._start_reader()
-
-    async def _read_next(self) -> None:
-        batch = [self._pending.popleft() for _ in range(min(len(self._pending), _MAX_READS))]
-        try:
-            replies = await self._redis.call(
-                "read",
-                partial(self._read_batch, batch),
-                attempts=2,
-                timeout_s=_ROUND_TRIP_SHARE * self._redis.timeout_s,
-            )
-        except (Exception, asyncio.CancelledError) as error:  # so that no caller waits for ever
-            cause = error if isinstance(error, Exception) else HistoryUnavailableError(UNAVAILABLE)
-            replies = [cause] * len(batch)
-        for read, reply in zip(batch, replies, strict=True):
-            self._resolve(read, reply)
-
-    async def _read_batch(self, batch: Sequence["_PendingRead"], client: Client) -> list[Any]:
-        """The replies to each read, or the error of one of them."""
-        pipeline = client.pipeline(transaction=False)
-        for read in batch:
-            history, met, beyond, shown = self._keys_of(read.user_id, _READ_KEYS)
-            if read.is_plain:
-                pipeline.eval(READ, 3, history, met, beyond, self._max_length)
-            else:
-                pipeline.lrange(history, -self._max_length, -1)
-            if read.seen is not None and not read.is_plain:
-                pipeline.zrangebyscore(met, read.seen.since, "+inf")
-            if read.cap is not None:
-                pipeline.hgetall(shown)
-        replies = await pipeline.execute(raise_on_error=False)
-        for reply in replies:
-            if isinstance(reply, RedisError) and not isinstance(reply, ResponseError):
-                raise reply  # a Cluster's pipeline does not raise it, unlike that of one server
-            if not isinstance(reply, list | dict | ResponseError):
-                raise InvalidResponse("neither a list, as a history must be, nor a hash")
-        remaining = iter(replies)
-        return [_of_one_read(read, [*islice(remaining, read.size)]) for read in batch]
-
-    def _resolve(self, read: "_PendingRead", reply: list[Any] | Exception) -> None:
-        if read.replies.done():
-            return  # the caller was cancelled
-        if isinstance(reply, ResponseError):
-            self._redis.record_failure("read", reply)
-        if isinstance(reply, RedisError | HistoryUnavailableError):
-            read.replies.set_exception(HistoryUnavailableError(UNAVAILABLE))
-        elif isinstance(reply, Exception):
-            read.replies.set_exception(reply)
-        else:
-            read.replies.set_result(reply)
-
-
-@dataclass(frozen=True, slots=True)
-class _PendingRead:
-    """replies: the history; the members of the sorted set, and the hash, if they are wanted."""
-
-    user_id: str
-    seen: SeenItems | None
-    cap: ShownCap | None
-    replies: asyncio.Future[list[Any]]
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether one script reads both history and members."""
-        return self.seen == ALL_SEEN
-
-    @property
-    def size(self) -> int:
-        """Number of commands."""
-        members_apart = self.seen is not None and not self.is_plain
-        return 1 + members_apart + (self.cap is not None)
-
-
-def _of_one_read(read: _PendingRead, replies: list[Any]) -> list[Any] | ResponseError:
-    """History, members and hash as they are wanted, or the first error among the replies."""
-    for reply in replies:
-        if isinstance(reply, ResponseError):
-            return reply
-    return [*replies[0], *replies[1:]] if read.is_plain else replies

@@ -192,13 +192,19 @@ redis.call('INCR', waiting)
 return items
 """
 
-# KEYS: history, met, beyond. ARGV: history-max-length. Returns the history, and all that the user
-# met, or nothing where the history has all of it: most requests ask for this, and of most users.
+# KEYS: history, met, beyond, times. ARGV: history-max-length, 1 if what the user met is wanted, 1
+# if the times are. Returns the history; all that the user met, or nothing where the history has all
+# of it: most requests ask for this, and of most users; and the times, newest last.
 READ = """
-local items = redis.call('LRANGE', KEYS[1], -ARGV[1], -1)
-local is_beyond = redis.call('EXISTS', KEYS[3]) == 1
-if is_beyond or redis.call('LLEN', KEYS[1]) > #items then
-  return {items, redis.call('ZRANGE', KEYS[2], 0, -1)}
+local items, seen, times = redis.call('LRANGE', KEYS[1], -ARGV[1], -1), {}, {}
+if ARGV[2] == '1' then
+  local is_beyond = redis.call('EXISTS', KEYS[3]) == 1
+  if is_beyond or redis.call('LLEN', KEYS[1]) > #items then
+    seen = redis.call('ZRANGE', KEYS[2], 0, -1)
+  end
 end
-return {items, {}}
+if ARGV[3] == '1' then
+  times = redis.call('LRANGE', KEYS[4], -ARGV[1], -1)
+end
+return {items, seen, times}
 """

@@ -21,9 +21,11 @@ from index.encoders import (
     read_arguments,
 )
 from index.encoders.single_interest import SasRecEncoder
+from index.encoders.time_gaps import CODES
 from index.retrieval.padding import pad_histories
 
 ITEMS, DIM, INTERESTS = 30, 8, 3
+GAP_VECTORS = "gaps.vectors"
 HISTORIES = [[4], [1, 2, 3, 4, 5], [7, 7, 9], [30, 29], [5, 1, 4, 2, 3]]
 SWITCHES: dict[str, dict[str, Any]] = {
     "re4, tanh head": {"head": "tanh"},
@@ -43,6 +45,13 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "linear, several": {"interests": INTERESTS, "own_share": 0.5, "history_decay": 0.8},
     "transformer, one interest": {"interests": 1},
     "transformer, plain, cosine": {"gated": False, "score_temperature": 0.1},
+    "transformer, times": {"time_gaps": True, "interests": 1},
+    "transformer, times, gated, cosine": {
+        "time_gaps": True,
+        "merge": "gated",
+        "item_bias": True,
+        "score_temperature": 0.1,
+    },
 }
 VARIANTS = [*ENCODERS, *SWITCHES]
 
@@ -61,6 +70,9 @@ def make(variant: str, seed: int = 0) -> Encoder:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = build_encoder(name, arguments).eval()
+        if "times" in variant:
+            [vectors] = [w for name, w in encoder.named_parameters() if name.endswith(GAP_VECTORS)]
+            torch.nn.init.normal_(vectors)  # which begin at 0, without effect
         if "recency" in variant:
             torch.nn.init.normal_(encoder.recency)  # which begins at 0, without effect
         return encoder
@@ -74,13 +86,23 @@ def table() -> Tensor:
 
 def history(histories: list[list[int]], length: int = 5, vectors: Tensor | None = None) -> History:
     rows = torch.from_numpy(pad_histories(histories, length))
-    return History(rows, (table() if vectors is None else vectors)[rows], rows != 0)
+    vectors = (table() if vectors is None else vectors)[rows]
+    return History(rows, vectors, rows != 0, gaps_of(rows))
+
+
+def gaps_of(rows: Tensor) -> Tensor:
+    """Some time after each item, always the same."""
+    return rows * 7 % CODES
+
+
+def served_history(histories: list[list[int]]) -> ServedHistory:
+    rows = pad_histories(histories, 5)
+    return ServedHistory(rows, table().numpy()[rows], rows != 0, rows * 7 % CODES)
 
 
 def test_what_is_served_is_what_was_trained(encoder: Encoder) -> None:
     """Encoders may serve without torch."""
-    rows = pad_histories(HISTORIES, 5)
-    served = encoder.serve(ServedHistory(rows, table().numpy()[rows], rows != 0))
+    served = encoder.serve(served_history(HISTORIES))
     trained = encode(encoder, HISTORIES)
     assert served.vectors.dtype == served.attention.dtype == np.float32
     np.testing.assert_allclose(served.vectors, trained.vectors.numpy(), atol=1e-5, rtol=1e-5)
@@ -93,8 +115,7 @@ def test_a_gpu_serves_what_the_cpu_does(encoder: Encoder) -> None:
         pytest.skip("torch sees no GPU: a build for the CPU, or none is there")
     if not encoder.is_served_by_torch:
         pytest.skip("it serves without torch")
-    rows = pad_histories(HISTORIES, 5)
-    given = ServedHistory(rows, table().numpy()[rows], rows != 0)
+    given = served_history(HISTORIES)
     expected, served = encoder.serve(given), encoder.to("cuda").serve(given)
     np.testing.assert_allclose(served.vectors, expected.vectors, atol=1e-4, rtol=1e-4)
     np.testing.assert_allclose(served.attention, expected.attention, atol=1e-5)
@@ -104,11 +125,10 @@ def test_what_is_served_without_torch_does_not_depend_on_the_batch(encoder: Enco
     """To the bit: the order of items whose scores are nearly equal would change with it."""
     if encoder.is_served_by_torch:
         pytest.skip("it serves with torch")
-    rows = pad_histories(HISTORIES * 20, 5)
-    history = ServedHistory(rows, table().numpy()[rows], rows != 0)
-    together = encoder.serve(history)
-    for number in range(len(rows)):
-        alone = encoder.serve(ServedHistory(*(part[number : number + 1] for part in history)))
+    histories = HISTORIES * 20
+    together = encoder.serve(served_history(histories))
+    for number, history in enumerate(histories):
+        alone = encoder.serve(served_history([history]))
         np.testing.assert_array_equal(alone.vectors[0], together.vectors[number])
         np.testing.assert_array_equal(alone.attention[0], together.attention[number])
 

@@ -96,15 +96,21 @@ def publish(root: Path) -> Publish:
     return write
 
 
-def write_release(folder: Path, release_id: str) -> None:
+def write_release(
+    folder: Path, release_id: str, encoder_name: str = "re4", **more: bool | int
+) -> None:
+    """more: arguments of the encoder."""
     seed = sum(release_id.encode())
     generator = np.random.default_rng(seed)
     vectors = generator.standard_normal((ITEMS + 1, DIM), dtype=np.float32)
     vectors[0] = 0
-    arguments = {"dim": DIM, "interests": INTERESTS}
+    arguments: dict[str, Any] = {"dim": DIM, "interests": INTERESTS, **more}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        encoder = build_encoder("re4", arguments).eval()
+        encoder = build_encoder(encoder_name, arguments).eval()
+        if encoder.reads_gaps:
+            for weight in encoder.parameters():  # those of times begin at 0, without effect
+                torch.nn.init.normal_(weight)
     catalog = Catalog(
         ids=[f"item-{row}" for row in range(1, ITEMS + 1)],
         popularity=np.arange(ITEMS, 0, -1),
@@ -119,7 +125,7 @@ def write_release(folder: Path, release_id: str) -> None:
         id=release_id,
         created=datetime(2026, 1, 1, tzinfo=UTC),
         code_version="test",
-        encoder=EncoderSpec(name="re4", arguments=arguments, history_length=LENGTH),
+        encoder=EncoderSpec(name=encoder_name, arguments=arguments, history_length=LENGTH),
         data=DataWindow(interactions=900, users=30, items=ITEMS, first=0.0, last=9.5),
         training={"seed": seed},
         metrics={"validation": {"recall@50": 0.2}},

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from index.retrieval.padding import pad_slices
+from training.data.event_times import gaps_of
 from training.data.packed_log import PackedLog
 
 CPU = torch.device("cpu")
@@ -25,12 +26,14 @@ class Examples(NamedTuple):
 
     targets (B,): the next item of each; or (B, L): the next item after each position, 0 = none.
     weights: as targets, what each counts in the loss, above 0 for each target; None if all count
-    alike.
+    alike. gaps (B, L): codes of the time from each item to the next, and from the last to its
+    target, see index.encoders.time_gaps; None unless they are wanted.
     """
 
     rows: Tensor
     targets: Tensor
     weights: Tensor | None = None
+    gaps: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -57,21 +60,28 @@ class Stream(Protocol):
 
 
 class _DeviceLog:
-    """Rows and weights of a log as tensors on the device that its batches are made on.
+    """Rows, weights and gaps of a log as tensors on the device that its batches are made on.
 
     On the CPU they share the log's memory.
     """
 
-    def __init__(self, log: PackedLog, device: torch.device) -> None:
+    def __init__(self, log: PackedLog, device: torch.device, with_gaps: bool) -> None:
         self.device = device
         self.rows = self.take(log.rows)
         self.offsets = self.take(log.offsets)
         self.weights = None if log.weights is None else self.take(log.weights)
+        self.gaps = self.take(gaps_of(log)) if with_gaps else None
 
     def take(self, values: NDArray[np.generic]) -> Tensor:
         if not values.flags.writeable:  # torch has no tensors that are not
             values = values.copy()
         return torch.from_numpy(values).to(self.device)
+
+    def histories(self, starts: Tensor, ends: Tensor, length: int) -> tuple[Tensor, Tensor | None]:
+        """Rows and gaps (B, length) of the interactions from start to end."""
+        rows = pad_slices(self.rows, starts, ends, length).long()
+        gaps = self.gaps
+        return rows, None if gaps is None else pad_slices(gaps, starts, ends, length).long()
 
 
 class ExampleStream:
@@ -90,8 +100,9 @@ class ExampleStream:
         seed: int,
         since: float = -math.inf,
         device: torch.device = CPU,
+        with_gaps: bool = False,
     ) -> None:
-        self._log, self._length = _DeviceLog(log, device), length
+        self._log, self._length = _DeviceLog(log, device, with_gaps), length
         self._seed = seed
         self._targets = np.flatnonzero(_is_target(log, since)).astype(
             np.int32 if len(log.rows) < 2**31 else np.int64
@@ -119,10 +130,12 @@ class ExampleStream:
         for start in range(first * self._batch_size, len(order), self._batch_size):
             targets = shuffled[start : start + self._batch_size].long()
             users = torch.searchsorted(log.offsets, targets, right=True) - 1
+            rows, gaps = log.histories(log.offsets[users], targets, self._length)
             yield Examples(
-                rows=pad_slices(log.rows, log.offsets[users], targets, self._length).long(),
+                rows=rows,
                 targets=log.rows[targets].long(),
                 weights=None if log.weights is None else log.weights[targets],
+                gaps=gaps,
             )
 
 
@@ -143,8 +156,9 @@ class SequenceStream:
         seed: int,
         since: float = -math.inf,
         device: torch.device = CPU,
+        with_gaps: bool = False,
     ) -> None:
-        self._log, self._length, self._seed = _DeviceLog(log, device), length, seed
+        self._log, self._length, self._seed = _DeviceLog(log, device, with_gaps), length, seed
         is_target = _is_target(log, since)
         sizes = np.maximum(np.diff(log.offsets) - 1, 0)  # targets of each user
         pieces = -(-sizes // length)
@@ -181,13 +195,13 @@ class SequenceStream:
     def _examples(self, chosen: NDArray[np.int64]) -> Examples:
         log, length = self._log, int((self._ends[chosen] - self._starts[chosen]).max()) - 1
         starts, ends = log.take(self._starts[chosen]), log.take(self._ends[chosen])
-        rows = pad_slices(log.rows, starts, ends - 1, length).long()
+        rows, gaps = log.histories(starts, ends - 1, length)
         targets = pad_slices(log.rows, starts + 1, ends, length).long()
         wanted = pad_slices(self._is_target, starts + 1, ends, length)
         weights = None
         if log.weights is not None:
             weights = pad_slices(log.weights, starts + 1, ends, length)
-        return Examples(rows, targets * wanted, weights)
+        return Examples(rows, targets * wanted, weights, gaps)
 
 
 Positions = Literal["last", "all"]
@@ -201,15 +215,16 @@ def open_stream(
     seed: int,
     since: float = -math.inf,
     device: torch.device = CPU,
+    with_gaps: bool = False,
 ) -> Stream:
     """The examples of a log with one history each, or with all positions of a sequence in one.
 
     length: of the histories. batch_size: None means a hundredth of an epoch, 64 to 1,024.
     since: leaves out targets before this time, but not the histories before them. device: where
-    the batches are made.
+    the batches are made. with_gaps: whether examples have gaps.
     """
     stream = SequenceStream if positions == "all" else ExampleStream
-    return stream(log, length, batch_size, seed, since, device)
+    return stream(log, length, batch_size, seed, since, device, with_gaps)
 
 
 def _is_target(log: PackedLog, since: float) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from index.encoders import Encoder, History
 from index.retrieval.catalog import Catalog
-from index.retrieval.padding import pad_histories
+from index.retrieval.padding import pad_gaps, pad_histories
 from training.evaluation.evaluate import about
 from training.evaluation.interest_lists import without
 from training.evaluation.interest_metrics import of_rankings, pairwise_cosine
@@ -50,30 +50,39 @@ class BatchedScorer:
         self._vectors = vectors
 
     @torch.inference_mode()
-    def encode(self, histories: Sequence[Sequence[int]]) -> Tensor:
-        """Interests (B, K, D) of histories of rows, newest last, none of them empty."""
-        rows = torch.from_numpy(pad_histories(histories, self._length)).to(self._vectors.device)
-        return self._encoder(History(rows, self._vectors[rows], rows > 0)).vectors
+    def encode(self, cases: Sequence[EvaluationCase]) -> Tensor:
+        """Interests (B, K, D) of cases with histories that are not empty."""
+        device, gaps = self._vectors.device, None
+        rows = pad_histories([case.history for case in cases], self._length)
+        if self._encoder.reads_gaps:
+            ages = pad_gaps([case.ages for case in cases], self._length)
+            gaps = torch.from_numpy(ages).to(device)
+        on_device = torch.from_numpy(rows).to(device)
+        history = History(on_device, self._vectors[on_device], on_device > 0, gaps)
+        return self._encoder(history).vectors
 
     @torch.inference_mode()
     def evaluate(self, cases: list[EvaluationCase], exclude_seen: bool = True) -> dict[str, float]:
         """The metrics of `evaluate`, of cases without candidates."""
         rankings: list[list[int]] = []
-        for histories, interests in self._blocks([case.history for case in cases]):
-            best = self._best(interests, histories if exclude_seen else None, DEPTH)
+        for block, interests in self._blocks(cases):
+            seen = [case.history for case in block] if exclude_seen else None
+            best = self._best(interests, seen, DEPTH)
             rankings += [rows[rows > 0].tolist() for rows in best.rows]
         values = measure((case.relevant for case in cases), rankings)
         means = {name: float(by_user.mean()) for name, by_user in values.items()}
 
-        def measure_interests(histories: list[list[int]]) -> dict[str, float]:
-            return self._interest_metrics(histories, exclude_seen)
+        def measure_interests(known: list[EvaluationCase]) -> dict[str, float]:
+            return self._interest_metrics(known, exclude_seen)
 
         return means | about(len(self._catalog), cases, exclude_seen, measure_interests)
 
-    def _interest_metrics(self, histories: list[list[int]], exclude_seen: bool) -> dict[str, float]:
+    def _interest_metrics(
+        self, cases: list[EvaluationCase], exclude_seen: bool
+    ) -> dict[str, float]:
         cosines, rows, found_by = [], [], []
         shares: list[float] = []
-        for block, interests in self._blocks(histories):
+        for block, interests in self._blocks(cases):
             content = interests[:, :, : self._encoder.content].cpu().numpy()
             cosines.append(pairwise_cosine(content))
             best = self._best(interests, None, INTEREST_CUTOFF)
@@ -87,9 +96,9 @@ class BatchedScorer:
         return metrics | {DISTINCT_SHARE: float(np.mean(shares))}
 
     def _distinct_shares(
-        self, histories: Sequence[Sequence[int]], interests: Tensor, exclude_seen: bool
+        self, cases: Sequence[EvaluationCase], interests: Tensor, exclude_seen: bool
     ) -> Iterator[float]:
-        seen = [{*history} for history in histories]
+        seen = [{*case.history} for case in cases]
         depth = INTEREST_CUTOFF + max(map(len, seen))
         of_interest = [
             self._best(interests[:, k : k + 1], None, depth).rows.tolist()
@@ -102,11 +111,11 @@ class BatchedScorer:
             yield distinct_share((), CaseView((), lists=kept), INTEREST_CUTOFF)
 
     def _blocks(
-        self, histories: Sequence[Sequence[int]]
-    ) -> Iterator[tuple[Sequence[Sequence[int]], Tensor]]:
+        self, cases: Sequence[EvaluationCase]
+    ) -> Iterator[tuple[Sequence[EvaluationCase], Tensor]]:
         size = min(max(_SCORES // len(self._vectors), 1), _MOST_USERS)
-        for start in range(0, len(histories), size):
-            block = histories[start : start + size]
+        for start in range(0, len(cases), size):
+            block = cases[start : start + size]
             yield block, self.encode(block)
 
     def _best(self, interests: Tensor, seen: Sequence[Sequence[int]] | None, count: int) -> Best:

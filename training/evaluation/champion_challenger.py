@@ -121,9 +121,10 @@ def day_metrics(
 ) -> UserMetrics:
     """Each metric at each cutoff, for each case (C,)."""
     index_of = {item: index for index, item in enumerate(log.item_ids)}
+    histories = [(case.history, case.ages) for case in cases]
     rankings = (
         [index_of.get(retriever.catalog.id(row), _NOT_IN_LOG) for row in rows]
-        for rows in rank(retriever, [case.history for case in cases], exclude_seen)
+        for rows in rank(retriever, histories, exclude_seen)
     )
     return measure((case.relevant for case in cases), rankings)
 

@@ -113,10 +113,9 @@ def _by_segment(values: UserMetrics, views: Sequence[CaseView]) -> dict[str, flo
 def _lists(retriever: Retriever, cases: Sequence[EvaluationCase]) -> dict[int, list[list[int]]]:
     """The interests' lists of the first cases with a known item, by the case's position."""
     size = len(retriever.catalog)
-    known = [[row for row in case.history if row <= size] for case in cases]
-    positions = [position for position, rows in enumerate(known) if rows][:INTEREST_USERS]
-    histories = [known[position] for position in positions]
-    found = interest_lists(retriever, histories, INTEREST_CUTOFF)
+    known = [case.known(size) for case in cases]
+    positions = [position for position, case in enumerate(known) if case.history][:INTEREST_USERS]
+    found = interest_lists(retriever, [known[position] for position in positions], INTEREST_CUTOFF)
     return dict(zip(positions, found, strict=True))
 
 

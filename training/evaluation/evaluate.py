@@ -107,10 +107,7 @@ def evaluate_release(
 def _known(cases: list[EvaluationCase], items: int) -> list[EvaluationCase]:
     """The cases without rows above those of the catalogue; those with a history left."""
     reduced = (
-        case._replace(
-            history=[row for row in case.history if row <= items],
-            relevant=[row for row in case.relevant if row <= items],
-        )
+        case.known(items)._replace(relevant=[row for row in case.relevant if row <= items])
         for case in cases
     )
     return [case for case in reduced if case.history]
@@ -149,7 +146,7 @@ def about(
     items: int,
     cases: list[EvaluationCase],
     exclude_seen: bool,
-    measure_interests: Callable[[list[list[int]]], dict[str, float]],
+    measure_interests: Callable[[list[EvaluationCase]], dict[str, float]],
 ) -> dict[str, float]:
     """What was counted, and the interest metrics, of a catalogue of so many items.
 
@@ -164,8 +161,6 @@ def about(
         "unknown_items": sum(row > items for _, relevant in held_out for row in relevant),
         "repeated_items": sum(len(relevant & set(history)) for history, relevant in held_out),
     }
-    histories = [case.history for case in _known(cases[:_INTEREST_USERS], items)]
+    known = _known(cases[:_INTEREST_USERS], items)
     named = {name: float(count) for name, count in counts.items()}
-    if not histories:
-        return named
-    return named | measure_interests(histories)
+    return named | measure_interests(known) if known else named

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.event_times import Clock
 from training.data.interactions import Interactions, offsets_of
 from training.data.packed_log import PackedLog
 from training.evaluation.protocols import DataSplit, EvaluationCase
@@ -15,10 +16,11 @@ MAX_DAY_CASES = 5000
 
 class DayCase(NamedTuple):
     """A user: item ids of the history, oldest first, and the held-out items as indices into
-    Interactions.item_ids."""
+    Interactions.item_ids. ages: as in EvaluationCase."""
 
     history: list[str]
     relevant: list[int]
+    ages: list[float] | None = None
 
 
 def split_day(log: PackedLog, since: float) -> DataSplit:
@@ -29,11 +31,13 @@ def split_day(log: PackedLog, since: float) -> DataSplit:
     """
     train_ends, cuts = boundaries(log.offsets, log.times, since)
     in_test, order = _test_users(log.user_ids)
+    clock = Clock(log.times)
     cases: tuple[list[EvaluationCase], list[EvaluationCase]] = ([], [])
     for user in order:
         start, cut, end = log.offsets[user], cuts[user], log.offsets[user + 1]
         if start < cut < end and (relevant := log.held_out(cut, end)):
-            case = EvaluationCase(log.rows[start:cut].tolist(), relevant)
+            history = log.rows[start:cut].tolist()
+            case = EvaluationCase(history, relevant, ages=clock.ages(start, cut))
             cases[int(in_test[user])].append(case)
     return DataSplit(log.truncate(train_ends), *cases)
 
@@ -50,12 +54,13 @@ def day_cases(log: Interactions, since: float, all_users: bool = False) -> list[
     starts, ends = log.offsets[:-1], log.offsets[1:]
     weights = log.weights
     counts = np.ones(len(log), dtype=bool) if weights is None else weights > 0
-    counted = offsets_of(counts)
+    counted, clock = offsets_of(counts), Clock(log.times)
     eligible = (in_test | all_users) & (starts < cuts) & (counted[cuts] < counted[ends])
     return [
         DayCase(
             log.item_ids[log.items[starts[user] : cuts[user]]].tolist(),
             np.unique(log.items[day][counts[day]]).tolist(),
+            clock.ages(starts[user], cuts[user]),
         )
         for user in order[eligible[order]][:MAX_DAY_CASES]
         for day in (slice(cuts[user], ends[user]),)
@@ -66,8 +71,12 @@ def whole_histories(log: PackedLog, count: int) -> list[EvaluationCase]:
     """The histories of `count` random users up to now, with nothing held out: what an index will be
     queried with tomorrow."""
     _, order = _test_users(log.user_ids)
+    clock, now = Clock(log.times), float(log.times.max())
     bounds = zip(log.offsets[order[:count]], log.offsets[order[:count] + 1], strict=True)
-    return [EvaluationCase(log.rows[start:end].tolist(), []) for start, end in bounds]
+    return [
+        EvaluationCase(log.rows[start:end].tolist(), [], ages=clock.ages(start, end, now))
+        for start, end in bounds
+    ]
 
 
 def boundaries(

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from index.retrieval.retriever import Retriever
 from training.evaluation.protocols import EvaluationCase
+from training.evaluation.rankings import encode_cases
 
 _MAX_USERS = 200
 
@@ -17,7 +18,7 @@ def interests_and_items(
     count, content = retriever.encoder.interests, retriever.encoder.content
     items = [sorted({*case.history, *case.relevant}) for case in cases]
     selected = [index for index, rows in enumerate(items) if len(rows) >= count][:users]
-    interests = retriever.encode([cases[index].history for index in selected])[..., :content]
+    interests = encode_cases(retriever, [cases[index] for index in selected])[..., :content]
     return interests, [retriever.vectors[items[index], :content] for index in selected]
 
 

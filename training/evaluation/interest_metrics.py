@@ -11,6 +11,8 @@ from index.retrieval.query import Query
 from index.retrieval.retriever import Retriever
 from training.evaluation.interest_lists import interest_lists, without
 from training.evaluation.metrics import DISTINCT_SHARE, CaseView, distinct_share
+from training.evaluation.protocols import EvaluationCase
+from training.evaluation.rankings import encode_cases
 
 # The metrics of every release, and the one that needs categories.
 COSINE, ENTROPY = "interest_cosine", "interest_entropy"
@@ -21,7 +23,7 @@ _BATCH = 256
 
 def interest_metrics(
     retriever: Retriever,
-    histories: Sequence[Sequence[int]],
+    cases: Sequence[EvaluationCase],
     n: int = 50,
     exclude_seen: bool = False,
 ) -> dict[str, float]:
@@ -32,16 +34,16 @@ def interest_metrics(
     """
     shares = [
         distinct_share((), CaseView((), lists=[without(rows, seen) for rows in lists]), n)
-        for history, lists in zip(histories, interest_lists(retriever, histories, n), strict=True)
-        for seen in [{*history} if exclude_seen else set()]
+        for case, lists in zip(cases, interest_lists(retriever, cases, n), strict=True)
+        for seen in [{*case.history} if exclude_seen else set()]
     ]
-    return merged_metrics(retriever, histories, n) | {DISTINCT_SHARE: float(np.mean(shares))}
+    return merged_metrics(retriever, cases, n) | {DISTINCT_SHARE: float(np.mean(shares))}
 
 
 def merged_metrics(
-    retriever: Retriever, histories: Sequence[Sequence[int]], n: int = 50
+    retriever: Retriever, cases: Sequence[EvaluationCase], n: int = 50
 ) -> dict[str, float]:
-    """Means over users; histories: of rows, oldest first. Items of the history are in.
+    """Means over users, each with a known item, and no others. Items of the history are in.
 
     interest_cosine: mean cosine between two interests of a user; 1 is collapse, or K = 1.
     interest_entropy: entropy of the share of a user's n best items that each interest retrieved,
@@ -52,11 +54,14 @@ def merged_metrics(
     cosines: list[NDArray[np.float32]] = []
     rows: list[NDArray[np.int64]] = []
     found_by: list[NDArray[np.int64]] = []
-    for start in range(0, len(histories), _BATCH):
-        batch = histories[start : start + _BATCH]
-        interests = retriever.encode(batch)
-        ids = [[retriever.catalog.id(row) for row in history] for history in batch]
-        results = retriever.recommend([Query(history, n, False) for history in ids])
+    for start in range(0, len(cases), _BATCH):
+        batch = cases[start : start + _BATCH]
+        interests = encode_cases(retriever, batch)
+        queries = [
+            Query([retriever.catalog.id(row) for row in case.history], n, False, ages=case.ages)
+            for case in batch
+        ]
+        results = retriever.recommend(queries)
         cosines.append(pairwise_cosine(interests[:, :, : retriever.encoder.content]))
         rows += [result.rows for result in results]
         found_by += [result.interests for result in results]

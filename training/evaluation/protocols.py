@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.errors import LogError
+from training.data.event_times import Clock
 from training.data.packed_log import PackedLog
 from training.data.splits import ProtocolName, hold_out, split_users
 
@@ -30,12 +31,23 @@ class EvaluationCase(NamedTuple):
     """A user to evaluate on: the history that the model sees, oldest first, and the held-out rows
     that it should retrieve, each once.
 
-    candidates: the rows to be ranked; None is all of them.
+    candidates: the rows to be ranked; None is all of them. ages: seconds from each item of the
+    history to the request; None if the log tells no times. The request is when the first held-out
+    item was taken.
     """
 
     history: list[int]
     relevant: list[int]
     candidates: list[int] | None = None
+    ages: list[float] | None = None
+
+    def known(self, items: int) -> "EvaluationCase":
+        """With the history's rows of a catalogue of so many items alone."""
+        kept = [position for position, row in enumerate(self.history) if row <= items]
+        if len(kept) == len(self.history):
+            return self
+        ages = None if self.ages is None else [self.ages[position] for position in kept]
+        return self._replace(history=[self.history[position] for position in kept], ages=ages)
 
 
 @dataclass(frozen=True)
@@ -137,8 +149,11 @@ def make_cases(
     ends: NDArray[np.int64],
 ) -> list[EvaluationCase]:
     """Those that have both a history and held-out items."""
+    clock = Clock(log.times)
     cases = (
-        EvaluationCase(log.rows[start:cut].tolist(), log.held_out(cut, end))
+        EvaluationCase(
+            log.rows[start:cut].tolist(), log.held_out(cut, end), ages=clock.ages(start, cut)
+        )
         for start, cut, end in zip(starts, cuts, ends, strict=True)
         if start < cut < end
     )

@@ -20,14 +20,24 @@ Scorer = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
 
 
 def rank(
-    retriever: Retriever, histories: Sequence[Sequence[str]], exclude_seen: bool = True
+    retriever: Retriever,
+    histories: Sequence[tuple[Sequence[str], Sequence[float] | None]],
+    exclude_seen: bool = True,
 ) -> Iterator[list[int]]:
-    """For each history of item ids, oldest first, the rows of the DEPTH best items, best first."""
+    """For each history of item ids, oldest first, the rows of the DEPTH best items, best first.
+
+    histories: with the ages of their items, if these are known.
+    """
     for start in range(0, len(histories), _BATCH):
         batch = histories[start : start + _BATCH]
-        queries = [Query(history, DEPTH, exclude_seen) for history in batch]
+        queries = [Query(history, DEPTH, exclude_seen, ages=ages) for history, ages in batch]
         for result in retriever.recommend(queries):
             yield result.rows.tolist()
+
+
+def encode_cases(retriever: Retriever, cases: Sequence[EvaluationCase]) -> NDArray[np.float32]:
+    """Interests (B, K, D) of cases with a known item each, and no others."""
+    return retriever.encode([case.history for case in cases], [case.ages for case in cases])
 
 
 def rank_cases(
@@ -40,7 +50,8 @@ def rank_cases(
     if cases and cases[0].candidates is not None:
         return _rank_candidates(retriever, cases, exclude_seen)
     catalog = retriever.catalog
-    histories = [[catalog.id(row) for row in case.history if row <= len(catalog)] for case in cases]
+    known = (case.known(len(catalog)) for case in cases)
+    histories = [([catalog.id(row) for row in case.history], case.ages) for case in known]
     return rank(retriever, histories, exclude_seen)
 
 
@@ -53,14 +64,14 @@ def _rank_candidates(
     """
     size = len(retriever.catalog)
     for start in range(0, len(cases), _BATCH):
-        batch = cases[start : start + _BATCH]
-        known = [[row for row in case.history if row <= size] for case in batch]
-        interests = iter(retriever.encode(encoded) if (encoded := [*filter(None, known)]) else ())
-        for case, history in zip(batch, known, strict=True):
-            seen = set(history) if exclude_seen else set()
+        batch = [case.known(size) for case in cases[start : start + _BATCH]]
+        encoded = [case for case in batch if case.history]
+        interests = iter(encode_cases(retriever, encoded) if encoded else ())
+        for case in batch:
+            seen = set(case.history) if exclude_seen else set()
             candidates = (case.candidates or [])[::-1]
             rows = np.array([row for row in candidates if row <= size and row not in seen], int)
-            if history:
+            if case.history:
                 scores = (retriever.vectors[rows] @ next(interests).T).max(axis=1)
             else:
                 scores = retriever.catalog.popularity[rows - 1]

@@ -22,10 +22,12 @@ from training.evaluation.evaluate import evaluate_in_detail, exact_retriever
 from training.evaluation.interest_clusters import cluster_metrics
 from training.evaluation.metrics import metric_names
 from training.evaluation.protocols import EvaluationCase
+from training.evaluation.rankings import encode_cases
 from training.experiments.baselines import BASELINES, BaselineOptions
 from training.fitting.fingerprint import fingerprint
 from training.fitting.fit import PreparedData, prepare_log
 from training.fitting.select_interests import select_interests
+from training.fitting.time_gaps import with_time_gaps
 from training.fitting.trainer import Trainer
 
 PER_USER = metric_names("per-user")  # stored for each user, for significance tests
@@ -90,6 +92,7 @@ class ExperimentRunner:
         """If K is open, the run with the K that validation selects. Raises the errors of a fit."""
         if config.interests is None:
             return select_interests(config, self.run, lambda result: result.validation)[1]
+        config = with_time_gaps(config, float(self.prepare(config).log.times.max()))
         path = self._path(config)
         return _cached(path, lambda: self._train(config, path.with_suffix("")))
 
@@ -205,8 +208,8 @@ def _per_user(users: dict[str, NDArray[np.float64]]) -> dict[str, list[float]]:
 
 def _encode_us(retriever: Retriever, cases: list[EvaluationCase]) -> float:
     """Median time to encode one history, in microseconds."""
-    histories = [case.history for case in cases[:_TIMED_USERS]]
-    seconds = [timeit(partial(retriever.encode, [history]), number=1) for history in histories]
+    timed = cases[:_TIMED_USERS]
+    seconds = [timeit(partial(encode_cases, retriever, [case]), number=1) for case in timed]
     return float(np.median(seconds)) * 1e6
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from index.encoders import ENCODERS
+from index.encoders.arguments import TIME_GAPS
 from training.config import ConfigError, FitConfig, read_config, read_toml
 from training.presets import CANDIDATES, DIVERSE_CANDIDATES, PresetName
 
@@ -53,11 +55,14 @@ def read_search(
 
 def chosen_settings(training: Mapping[str, Any]) -> dict[str, Any]:
     """What a fit chose, or was given, of the settings in a release's manifest."""
-    encoder = training.get("encoder")
+    encoder = training.get("encoder", "")
     known = [*CANDIDATES.values(), *DIVERSE_CANDIDATES.values()]
     candidates = [own for own in known if own["encoder"] == encoder]
-    names = ["encoder", *(name for own in candidates for name in own)]
-    return {name: training[name] for name in names if name in training}
+    names = ["encoder", TIME_GAPS, *(name for own in candidates for name in own)]
+    chosen = {name: training[name] for name in names if name in training}
+    if encoder in ENCODERS and TIME_GAPS in ENCODERS[encoder].Arguments.model_fields:
+        chosen.setdefault(TIME_GAPS, False)  # releases made before 2026-11-29 leave it out
+    return chosen
 
 
 def leaves_open(settings: Mapping[str, Any], preset: PresetName) -> bool:

@@ -35,6 +35,7 @@ from training.data.readers import read_log
 from training.evaluation.evaluate import evaluate_in_detail, exact_retriever
 from training.evaluation.popularity import popularity_metrics
 from training.evaluation.protocols import DataSplit, split_log
+from training.evaluation.rankings import encode_cases
 from training.evaluation.unseen import Unseen, unseen_by_fit
 from training.fitting import ranks
 from training.fitting.candidates import Search
@@ -43,6 +44,7 @@ from training.fitting.fingerprint import fingerprint
 from training.fitting.search import search
 from training.fitting.search_report import reports
 from training.fitting.select_interests import select_interests
+from training.fitting.time_gaps import with_time_gaps
 from training.fitting.trainer import FitResult, StepCallback, Trainer
 from training.fitting.working_folder import working_folder
 from training.models.model import encoder_arguments
@@ -106,8 +108,8 @@ def fit(
     if config.encoder not in ENCODERS:
         raise ConfigError(f"encoder: no {config.encoder!r}; choose one of {', '.join(ENCODERS)}")
     data = prepare_log(log_path, items_path, config)
-    drafts = root / "drafts"
-    key = fingerprint(plan, data.catalog, data.log)
+    plan = _decided(plan, float(data.log.times.max()))
+    drafts, key = root / "drafts", fingerprint(plan, data.catalog, data.log)
     own = drafts / f".fit-{key}"
     with working_folder(own) if ranks.rank() == 0 else nullcontext(own) as folder:
         ranks.wait()
@@ -124,6 +126,14 @@ def fit(
             return draft
 
         return ranks.from_first(publish)
+
+
+def _decided(plan: FitConfig | Search, moment: float) -> FitConfig | Search:
+    """With what the log decides: whether its times are read."""
+    if isinstance(plan, FitConfig):
+        return with_time_gaps(plan, moment)
+    candidates = {name: with_time_gaps(own, moment) for name, own in plan.candidates.items()}
+    return plan.model_copy(update={"candidates": candidates})
 
 
 def in_detail(config: FitConfig, data: PreparedData, result: FitResult) -> FitResult:
@@ -178,11 +188,11 @@ def write_draft(
     metrics: by split, metrics for the manifest besides those on validation. unseen: what was not
     trained on; None is what the settings hold out. texts: more files, by name.
     """
-    sample = [case.history for case in data.split.validation[:_TUNING_USERS]]
+    sample = data.split.validation[:_TUNING_USERS]
     retriever = exact_retriever(data.catalog, result.encoder, result.vectors, config.history)
     batches = range(0, len(sample), _ENCODE_BATCH)
     interests = np.concatenate(
-        [retriever.encode(sample[start : start + _ENCODE_BATCH]) for start in batches]
+        [encode_cases(retriever, sample[start : start + _ENCODE_BATCH]) for start in batches]
     )
     files = {**write_parts(folder, result.encoder, result.vectors, data.catalog, interests)}
     content = fit_content(data.catalog, data.items, result.encoder, result.vectors)

@@ -18,11 +18,11 @@ from torch import Tensor
 from index.encoders import Encoder
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
-from training.data.examples import open_stream
 from training.data.packed_log import PackedLog
 from training.evaluation.protocols import DataSplit
 from training.fitting import checkpoint, ranks
 from training.fitting.optimization import Stepper, build_optimizers, set_learning_rate
+from training.fitting.stream import restrict_gaps, stream_for
 from training.fitting.validation import validate
 from training.models.closed_form import has_closed_form, solve
 from training.models.model import Model
@@ -111,14 +111,8 @@ class Trainer:
         self._model = Model(config, torch.from_numpy(counts), table).to(self._device)
         self.interests = self._model.encoder.interests
         self._optimizers = build_optimizers(self._model, config)
-        self._stream = open_stream(
-            config.positions,
-            split.train,
-            config.history,
-            config.batch_size,
-            config.seed,
-            device=self._device,
-        )
+        restrict_gaps(self._model, split.train)
+        self._stream = stream_for(self._model, config, split.train, config.batch_size, self._device)
         self.state = TrainingState()
         self._checkpoint = folder / CHECKPOINT
         self._best = folder / "best.safetensors"

@@ -11,6 +11,7 @@ from training.config import FitConfig
 from training.evaluation.batched import BatchedScorer
 from training.evaluation.evaluate import evaluate, exact_retriever
 from training.evaluation.protocols import EvaluationCase
+from training.evaluation.rankings import encode_cases
 from training.models.device import memory_needed
 from training.models.model import Model
 
@@ -32,17 +33,17 @@ def validate(
     # With cosine scores, the loss may be finite although the weights are not.
     if not vectors.isfinite().all():
         _refuse("item vectors")
-    histories = [case.history for case in cases[:_CHECKED_HISTORIES]]
-    if vectors.is_cuda and histories and cases[0].candidates is None:
+    checked = cases[:_CHECKED_HISTORIES]
+    if vectors.is_cuda and checked and cases[0].candidates is None:
         scorer = BatchedScorer(catalog, model.encoder, vectors, config.history)
         with memory_needed(f"validation on {vectors.device}: lower dim (now {config.dim})"):
-            if not scorer.encode(histories).isfinite().all():
+            if not scorer.encode(checked).isfinite().all():
                 _refuse("interests")
             return scorer.evaluate(cases, config.exclude_seen)
     # What serves computes on the CPU.
     encoder = copy.deepcopy(model.encoder).cpu() if vectors.is_cuda else model.encoder
     retriever = exact_retriever(catalog, encoder, vectors.cpu().numpy(), config.history)
-    if histories and not torch.from_numpy(retriever.encode(histories)).isfinite().all():
+    if checked and not torch.from_numpy(encode_cases(retriever, checked)).isfinite().all():
         _refuse("interests")
     return evaluate(retriever, cases, config.exclude_seen)
 

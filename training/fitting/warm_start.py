@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from index.encoders import Encoder
-from index.encoders.arguments import FORMER_ARGUMENTS
+from index.encoders.arguments import FORMER_ARGUMENTS, TIME_GAPS
+from index.encoders.time_gaps import gap_embeddings
 from index.release.manifest import EncoderSpec
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
-from training.data.examples import open_stream
 from training.data.packed_log import PackedLog
 from training.fitting.optimization import build_optimizers, training_step
+from training.fitting.stream import stream_for
 from training.models.model import Model, encoder_arguments
 
 _CATALOG_SIZE = "items"  # the encoder argument that holds the size of the catalog
@@ -38,6 +39,8 @@ def is_encoder_compatible(spec: EncoderSpec, config: FitConfig) -> bool:
     required: dict[str, object] = {**encoder_arguments(config, 0), _CATALOG_SIZE: None}
     current = {FORMER_ARGUMENTS.get(name, name): v for name, v in spec.arguments.items()}
     released: dict[str, object] = {**current, _CATALOG_SIZE: None}
+    if TIME_GAPS in required:  # releases made before 2026-11-29 leave it out
+        released.setdefault(TIME_GAPS, False)
     return released == required and spec.name == config.encoder
 
 
@@ -80,8 +83,7 @@ def train_on_recent(
 
     Recent interactions are few: in an epoch over the whole log they would hardly change the model.
     """
-    device = model.weight.device
-    stream = open_stream(config.positions, log, config.history, None, config.seed, since, device)
+    stream = stream_for(model, config, log, None, model.weight.device, since)
     optimizers = build_optimizers(model, config)
     model.train()
     for number in range(passes if len(stream) else 0):
@@ -112,10 +114,12 @@ def _neighbor_sums(
 
 def _copy_encoder(encoder: Encoder, source: Encoder, rows: Tensor, source_rows: Tensor) -> None:
     """Copy item embeddings row by row, and all other weights as they are."""
-    weights = source.state_dict()
+    weights, gaps = source.state_dict(), gap_embeddings(encoder)
     embeddings = {f"{n}.weight" for n, m in encoder.named_modules() if isinstance(m, nn.Embedding)}
     for name, weight in encoder.state_dict().items():
         if name in embeddings:
             weight[rows] = weights[name][source_rows].to(weight.device)
+        elif name.rpartition(".")[::2] in [(module, "nearest") for module in gaps]:
+            gaps[name.rpartition(".")[0]].extend(weights[name])
         else:
             weight.copy_(weights[name])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from index.encoders import ENCODERS, Encoder, History, build_encoder
-from index.encoders.arguments import CATALOG_SIZE, MERGE, EncoderArguments, Merge
+from index.encoders.arguments import CATALOG_SIZE, MERGE, TIME_GAPS, EncoderArguments, Merge
 from training.data.examples import Examples
 from training.models.item_terms import ItemTerms
 from training.models.negative_sampling import Negatives, build_sampler
@@ -22,9 +22,11 @@ from training.models.sharded_table import ShardedTable
 def encoder_arguments(options: ModelOptions, items: int) -> dict[str, object]:
     """The options that the encoder takes: what a manifest must hold to build it again.
 
-    items: number in the catalogue. An open K, the number of interests, must have been selected.
+    items: number in the catalogue. An open K, the number of interests, must have been selected;
+    times are not read unless that has been decided.
     """
     settings = options.model_dump() | {CATALOG_SIZE: items, MERGE: merge_of(options)}
+    settings[TIME_GAPS] = bool(options.time_gaps)
     fields = ENCODERS[options.encoder].Arguments.model_fields
     base = EncoderArguments.model_fields.keys() - {"dim"}
     # Those that have no effect are left out, as in releases made before there were any.
@@ -149,7 +151,7 @@ class Model(nn.Module):
         history = History(rows, history_vectors.view(*rows.shape, -1), rows > 0)
         # Dropout makes the encoder's task harder. The losses compare with the items as they are.
         dropped = self._drop(history.vectors) if keep is None else history.vectors * keep
-        read = history._replace(vectors=dropped)
+        read = history._replace(vectors=dropped, gaps=examples.gaps)
         content = history.vectors[..., : self.encoder.content]
         inputs = LossInputs(
             history._replace(vectors=content),
@@ -182,12 +184,12 @@ def _whole_table(options: ModelOptions, items: int) -> nn.Embedding:
 def _cut(examples: Examples, negatives: Negatives, part: Part) -> tuple[Examples, Negatives]:
     """The part of a batch, with the same negatives."""
     own = slice(part.begin, part.end)
-    rows, targets, weights = examples
+    rows, targets, weights, gaps = examples
     if (log_q := negatives.target_log_q) is not None:
         before = int((targets[: part.begin] > 0).sum())
         log_q = log_q[before : before + int((targets[own] > 0).sum())]
-    cut = Examples(rows[own], targets[own], None if weights is None else weights[own])
-    return cut, negatives._replace(target_log_q=log_q)
+    others = (None if part is None else part[own] for part in (weights, gaps))
+    return Examples(rows[own], targets[own], *others), negatives._replace(target_log_q=log_q)
 
 
 def _target_weights(

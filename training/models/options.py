@@ -85,6 +85,11 @@ class ModelOptions(_RegisteredOptions):
         "of a fit with --encoder re4 8 or 1",
     )
     history: HistoryLength
+    time_gaps: bool | None = Field(
+        None,
+        description="transformer: read the time from each event to the next; unless given, a fit "
+        "does if the log has Unix times",
+    )
     dim: Dim
     score_temperature: ScoreTemperature
     item_bias: ItemBias

@@ -25,6 +25,7 @@ from training.fitting.fit import PreparedData
 from training.fitting.search import Choice, search
 from training.fitting.search_report import Trial
 from training.fitting.select_interests import select_interests, with_interests
+from training.fitting.time_gaps import with_time_gaps
 from training.fitting.trainer import FitResult, Trainer
 from training.fitting.warm_start import (
     TrainedModel,
@@ -145,7 +146,10 @@ class TrainingStage:
         if not isinstance(plan, Search):
             return self.fit_config
         update = {"test_fraction": self.fit_config.test_fraction}
-        candidates = {n: c.model_copy(update=update) for n, c in plan.candidates.items()}
+        candidates = {
+            name: self._with_times(own).model_copy(update=update)
+            for name, own in plan.candidates.items()
+        }
         return plan.model_copy(update={"candidates": candidates})
 
     @cached_property
@@ -156,7 +160,11 @@ class TrainingStage:
         config = self._config.fit_config(self.is_warm, self._chosen_before)
         if self.live is not None and self.is_warm:
             config = with_interests(config, int(str(self.live.manifest.training["interests"])))
-        return config.model_copy(update={"test_fraction": min(max(share, 1e-6), 0.49)})
+        update = {"test_fraction": min(max(share, 1e-6), 0.49)}
+        return self._with_times(config).model_copy(update=update)
+
+    def _with_times(self, config: FitConfig) -> FitConfig:
+        return with_time_gaps(config, self._window["last"])
 
     @property
     def selected_config(self) -> FitConfig:
@@ -226,7 +234,8 @@ class TrainingStage:
             "interests": selected.interests,
         }
         chosen = chosen_settings(selected.model_dump(mode="json"))
-        config = self._config.fit_config(warm=True, chosen=chosen).model_copy(update=update)
+        config = self._with_times(self._config.fit_config(warm=True, chosen=chosen))
+        config = config.model_copy(update=update)
 
         def initialize(model: Model) -> None:
             source = self.as_model(result)

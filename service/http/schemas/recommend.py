@@ -15,6 +15,7 @@ from pydantic.config import JsonDict
 from service.http.schemas.attributes import AttributeNames, AttributeValue, ItemFilter
 from service.http.schemas.business_rules import Boosts, CategoryMinimums, InterestQuota, MinNewItems
 from service.http.schemas.common import (
+    SEQUENCE_LIMIT,
     ErrorBody,
     Ids,
     Input,
@@ -27,9 +28,11 @@ from service.http.schemas.common import (
 from service.http.schemas.seen import ExcludeSeen, SeenFilter
 from service.http.schemas.shown import Cursor, FrequencyCap
 from service.settings import MAX_K
-from service.store.events import Id
+from service.store.events import Id, Time
 
 BATCH_LIMIT = 256
+
+Timestamps = Annotated[list[Time | None], Field(max_length=SEQUENCE_LIMIT)]
 
 _REQUEST_EXAMPLE: JsonDict = {
     "user_id": "anna",
@@ -84,6 +87,11 @@ class RecommendRequest(Input):
     user_id: Id | None = Field(None, description="the user whose stored history is read")
     sequence: Ids | None = Field(
         None, description="item ids, oldest first; with user_id, appended to the stored history"
+    )
+    timestamps: Timestamps | None = Field(
+        None,
+        description="when each event of the sequence was: Unix seconds or milliseconds, or ISO "
+        "8601; null where that is not known. Some encoders read it",
     )
     k: int = Field(50, ge=1, le=MAX_K, description="number of items")
     exclude_seen: ExcludeSeen = Field(
@@ -156,6 +164,15 @@ class RecommendRequest(Input):
             raise ValueError(
                 "exclude_seen: kinds and days are those of stored events; give user_id, or true or "
                 "false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_time_for_each_event(self) -> "RecommendRequest":
+        if self.timestamps is not None and len(self.timestamps) != len(self.sequence or ()):
+            raise ValueError(
+                f"timestamps: {len(self.timestamps)} for a sequence of {len(self.sequence or ())} "
+                "items; give one for each, null where it is not known"
             )
         return self
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import os
 import random
 import shutil
@@ -24,6 +25,7 @@ from service.settings import Settings
 from service.store.embedded_redis import redis_server
 from service.store.events import Event
 from service.store.histories import Appended, HistoryStore, StoredUser
+from service.store.history_reads import aligned
 from service.store.keys import PARTITIONS
 from service.store.redis_client import ResilientRedis, deployment_of
 from service.store.redis_url import Client, Embedded, parse_url
@@ -312,6 +314,44 @@ async def test_what_was_met_and_shown_is_read_with_the_history(
     assert (two.history, sorted(two.seen), two.shown) == (["b", "c"], ["b", "c"], [])
     assert (three.history, three.seen, three.shown) == (["b", "c"], [], ["d"])
     assert nobody == StoredUser([], [], [])
+
+
+async def test_times_are_read_with_the_history(settings: MakeSettings, url: str | None) -> None:
+    cap, some = ShownCap(1, since=0.0), SeenItems(frozenset({"purchase"}), since=0.0)
+    async with started(settings(redis_url=url, history_max_length=3)) as store:
+        await store.append(
+            [
+                Event(user_id="anna", item_id=item, event=kind, timestamp=moment)
+                for item, kind, moment in (
+                    ("a", "view", 1),
+                    ("c", "view", 1_000_000.25),
+                    ("b", "purchase", 30),
+                    ("d", "view", 1_000_001),
+                    ("e", "impression", 1_000_002),
+                )
+            ]
+        )
+        reads = await asyncio.gather(
+            *(store.read_user("anna", seen, cap, True) for seen in (None, ALL_SEEN, some)),
+            store.read_user("anna", ALL_SEEN, cap),
+            store.read_user("nobody", ALL_SEEN, cap, True),
+        )
+    for read in reads[:3]:
+        assert read.history == ["b", "c", "d"]
+        assert read.times == [30, 1_000_000.25, 1_000_001]
+        assert read.shown == ["e"]
+    assert [sorted(read.seen) for read in reads[:4]] == [[], [*"abcd"], ["b"], [*"abcd"]]
+    assert reads[3].times is None
+    assert reads[4] == StoredUser([], [], [], [])
+
+
+def test_events_whose_time_was_never_stored_have_none() -> None:
+    assert aligned([], 0) == []
+    assert aligned([b"5.5"], 1) == [5.5]
+    assert aligned([b"5", b"6", b"7"], 2) == [6, 7]
+    [*unknown, known] = aligned([b"0", b"7"], 4)
+    assert all(map(math.isnan, unknown))
+    assert (len(unknown), known) == (3, 7)
 
 
 async def test_a_rejected_command_does_not_open_the_circuit(

@@ -10,6 +10,7 @@ from index.encoders import Encoder, History, Interests
 from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Retriever
 from training.evaluation.interest_metrics import interest_metrics
+from training.evaluation.protocols import EvaluationCase
 
 AXES = np.eye(4, dtype=np.float32)
 
@@ -35,7 +36,8 @@ def measured(interests: np.ndarray, categories: list[str | None]) -> dict[str, f
     vectors[1:] = AXES * np.array([[4], [3], [2], [1]], dtype=np.float32)
     catalog = Catalog(list("abcd"), np.array([4, 3, 2, 1]), categories, [None] * 4)
     index = build_index(vectors, IndexSpec())
-    return interest_metrics(Retriever(catalog, Fixed(interests), vectors, index, 2), [[1, 2]], n=2)
+    retriever = Retriever(catalog, Fixed(interests), vectors, index, 2)
+    return interest_metrics(retriever, [EvaluationCase([1, 2], [])], n=2)
 
 
 def test_interests_that_are_orthogonal():

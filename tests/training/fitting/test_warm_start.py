@@ -1,14 +1,18 @@
 """Warm start: what is copied by item, what is copied unchanged, and what starts fresh."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from index.encoders.time_gaps import gap_embeddings
 from index.release.manifest import EncoderSpec
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
 from training.data.packed_log import PackedLog
+from training.fitting.stream import restrict_gaps
 from training.fitting.warm_start import (
     TrainedModel,
     are_vectors_compatible,
@@ -125,6 +129,22 @@ def test_train_on_recent_uses_only_recent_interactions():
     torch.testing.assert_close(fitted.weight, before)
     train_on_recent(fitted, config, log, since=18.0, passes=3)
     assert (fitted.weight[14] != before[14]).any()
+
+
+def test_a_warm_encoder_reads_the_times_of_its_earlier_trainings_too():
+    config = FitConfig(encoder="transformer", interests=1, dim=8, heads=1, time_gaps=True)
+    trained, fresh = model(config, 20, 1), model(config, 20, 2)
+    old = log_of(list(range(1, 11)))
+    restrict_gaps(trained, replace(old, times=1.7e9 + 100.0 * np.arange(10)))
+    log = replace(old, times=1.7e9 + 86_400.0 * np.arange(10))
+    restrict_gaps(fresh, log)
+    [gaps] = gap_embeddings(fresh.encoder).values()
+    assert set(gaps.nearest.tolist()) == {0, 17}
+    source = TrainedModel(trained.encoder, trained.weight.detach().numpy(), catalog(IDS[:20]))
+    initialize_from(fresh, catalog(IDS[:20]), source, with_encoder=True, log=log)
+    assert set(gaps.nearest.tolist()) == {0, 7, 17}
+    train_on_recent(fresh, config, log, since=0.0, passes=1)
+    assert gaps.vectors[17].any()
 
 
 def test_the_encoder_of_a_release_with_former_names_fits():

@@ -80,7 +80,7 @@ class ReContrast(LossTerm):
         self._with_positives = arguments.recontrast_denominator == "released"
 
     def forward(self, batch: LossInputs) -> Tensor:
-        rows, vectors, mask = batch.history
+        rows, vectors, mask = batch.history[:3]
         positive = positives(batch.interests, mask, self._gamma)
         interests = F.normalize(batch.interests.raw, dim=2)
         items = F.normalize(vectors, dim=2)
@@ -120,7 +120,7 @@ class ReAttend(LossTerm):
     reads_history = True
 
     def forward(self, batch: LossInputs) -> Tensor:
-        _, vectors, mask = batch.history
+        vectors, mask = batch.history.vectors, batch.history.mask
         scores = batch.interests.raw @ vectors.transpose(1, 2)
         expected = scores.masked_fill(~mask[:, None, :], -torch.inf).softmax(dim=2)
         tiny = torch.finfo(expected.dtype).tiny
@@ -159,7 +159,7 @@ class ReConstruct(LossTerm):
         self.restore = nn.Linear(hidden, dim, bias=False)  # W5
 
     def forward(self, batch: LossInputs) -> Tensor:
-        _, vectors, mask = batch.history
+        vectors, mask = batch.history.vectors, batch.history.mask
         positive = positives(batch.interests, mask, self._gamma)
         # An interest without positives (every one, of a history of one item) reconstructs nothing.
         active = positive.any(dim=2)

@@ -60,7 +60,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
 def slow_recontrast(
     batch: LossInputs, tau: float, gamma: float | None, contrast: str
 ) -> list[float]:
-    rows, x, mask = batch.history
+    rows, x, mask = batch.history[:3]
     z = batch.interests.raw
     losses = []
     for b in range(B):
@@ -82,7 +82,7 @@ def slow_recontrast(
 
 
 def slow_reattend(batch: LossInputs) -> float:
-    _, x, mask = batch.history
+    _, x, mask = batch.history[:3]
     total = 0.0
     for b in range(B):
         valid = [j for j in range(L) if mask[b, j]]
@@ -96,7 +96,7 @@ def slow_reattend(batch: LossInputs) -> float:
 
 
 def slow_reconstruct(batch: LossInputs, term: ReConstruct, gamma: float | None) -> list[float]:
-    _, x, _ = batch.history
+    _, x, _ = batch.history[:3]
     losses = []
     for b in range(B):
         for k in range(K):
@@ -142,7 +142,7 @@ def test_reconstruct_agrees_with_loops(batch, gamma, norm):
 
 
 def test_reattend_is_minimal_where_the_attention_is_the_softmax_of_the_scores(batch):
-    _, x, mask = batch.history
+    _, x, mask = batch.history[:3]
     scores = (batch.interests.raw @ x.transpose(1, 2)).masked_fill(~mask[:, None, :], -torch.inf)
     expected = scores.softmax(dim=2)
     entropy = -(expected * expected.clamp_min(1e-300).log()).sum(dim=2).mean().item()
@@ -152,7 +152,7 @@ def test_reattend_is_minimal_where_the_attention_is_the_softmax_of_the_scores(ba
 
 @pytest.mark.parametrize("term", [ReContrast.build({}), reconstruct()])
 def test_a_history_of_one_item_has_no_positive(batch, term):
-    rows, x, mask = (part[1:2] for part in batch.history)
+    rows, x, mask = (part[1:2] for part in batch.history[:3])
     interests = Interests(*(part[1:2] for part in batch.interests[:3]))
     one = batch._replace(history=History(rows, x, mask), interests=interests)
     assert term(one).item() == 0

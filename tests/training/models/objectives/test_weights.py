@@ -74,7 +74,7 @@ def one_by_one(batch: LossInputs) -> Iterator[LossInputs]:
         assert batch.futures is not None
         assert batch.future_vectors is not None
         yield batch._replace(
-            history=History(*(part[own] for part in history)),
+            history=History(*(part[own] for part in history[:3])),
             interests=Interests(*(None if part is None else part[own] for part in interests)),
             targets=batch.targets[own],
             target_vectors=batch.target_vectors[own],
