@@ -12,6 +12,7 @@ import pytest
 from service.telemetry.logs import configure_logs
 from service.telemetry.metrics import Metrics
 from service.telemetry.output import LineWriter
+from tests.service.command_line import logs_of_its_own
 
 LINE = "x" * 99 + "\n"
 MORE_THAN_A_PIPE_HOLDS = 3000
@@ -72,18 +73,12 @@ def test_a_reader_that_has_gone_stops_nothing(pipe: tuple[int, int]) -> None:
 
 
 def test_the_log_says_how_many_lines_it_lacks(capfd: pytest.CaptureFixture[str]) -> None:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        root.handlers = []
+    with logs_of_its_own():
         configure_logs("info")
-        [handler] = root.handlers
+        [handler] = logging.getLogger().handlers
         writer = handler.stream  # type: ignore[attr-defined]
         writer._drop()
         logging.getLogger("service").info("it goes on")
-        handler.close()
-    finally:
-        root.handlers, root.level = handlers, level
     dropped, after = map(json.loads, capfd.readouterr().err.splitlines())
     assert (dropped["event"], dropped["lines"]) == ("log lines dropped", 1)
     assert after["event"] == "it goes on"
