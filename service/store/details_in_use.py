@@ -35,7 +35,8 @@ class _Patched:
 class DetailsInUse:
     """The details as of this process's last poll. While Redis is down they stay as they are.
 
-    revision: rises whenever any are changed.
+    revision: rises whenever any are changed. is_read: whether there was a poll; until then, what is
+    known is not all. attribute_names: of all details, and some that were taken back since.
     """
 
     def __init__(self, stored: ItemDetails, *in_use: ReleaseInUse) -> None:
@@ -45,6 +46,8 @@ class DetailsInUse:
         self._items: dict[str, Details] = {}
         self._last_change = 0.0
         self.revision = 0
+        self.is_read = False
+        self.attribute_names: set[str] = set()
         self._patched: list[_Patched] = []
 
     def __len__(self) -> int:
@@ -83,9 +86,11 @@ class DetailsInUse:
             count, self._last_change = await self._read(self._items, self._last_change)
             if count < len(self._items):  # taken back, or lost
                 items: dict[str, Details] = {}
+                self.attribute_names = set()
                 _, self._last_change = await self._read(items, 0.0)
                 self._items = items
                 self.revision += 1
+            self.is_read = True
             releases = [each.release for each in self._in_use if self._items]
             patched = [await self._patch(release) for release in releases if release is not None]
             self._patched = patched
@@ -100,6 +105,7 @@ class DetailsInUse:
                 items.pop(item, None)
                 if details.names:
                     items[item] = details
+                    self.attribute_names.update(details.attributes)
             since = max(changed.values())
             self.revision += 1
 

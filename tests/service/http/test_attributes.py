@@ -20,6 +20,7 @@ from index.release.manifest import (
 )
 from index.retrieval.attributes import columns_of
 from index.retrieval.details import Value
+from tests.service.application import state_behind
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 pytestmark = pytest.mark.anyio
@@ -79,7 +80,7 @@ async def test_only_items_with_the_attributes_are_candidates(
 
 
 async def test_the_named_attributes_are_beside_each_candidate(serve: Serve) -> None:
-    names = ["title", "price", "locale", "colour"]
+    names = ["title", "price", "locale"]
     requests = [
         {"sequence": SEQUENCE, "k": 40, "include": names},
         {"sequence": [], "k": 2, "include": ["price"], "filter": {"all": [{"price": 7}]}},
@@ -93,12 +94,39 @@ async def test_the_named_attributes_are_beside_each_candidate(serve: Serve) -> N
     for item in items:
         row = row_of(item)
         locale = ["de", "at"] if row % 3 == 0 else None
-        expected = {"title": f"Title {row}", "price": row, "locale": locale, "colour": None}
+        expected = {"title": f"Title {row}", "price": row, "locale": locale}
         assert item["attributes"] == expected
     first, second, third = response.json()["answers"]
     assert first["items"] == items
     assert [item["attributes"] for item in second["items"]] == [{"price": 7}]
     assert "attributes" not in third["items"][0]
+
+
+async def test_attributes_that_no_item_has_are_refused_with_those_that_there_are(
+    serve: Serve,
+) -> None:
+    request = {"sequence": SEQUENCE, "k": 1, "include": ["colour", "title", "brnd"]}
+    async with serve() as client:
+        refused = await client.post("/recommend", json=request)
+        batch = await client.post("/recommend/batch", json={"requests": [request]})
+        await client.put("/items/item-3", json={"attributes": {"colour": "red", "brnd": "x"}})
+        await state_behind(client).item_details.poll()
+        [item] = await recommend(client, **request)
+    assert refused.status_code == 422
+    assert refused.json()["error"]["problems"] == [
+        {
+            "where": "include",
+            "message": "no item has 'colour', 'brnd'; there are locale, price, stock, title",
+        }
+    ]
+    assert batch.json()["answers"][0]["error"]["code"] == "invalid_request"
+    assert item["attributes"].keys() == {"colour", "title", "brnd"}
+
+
+async def test_while_details_cannot_be_read_all_names_may_be_right(serve: Serve) -> None:
+    async with serve(redis_url="redis://127.0.0.1:1") as client:
+        [item] = await recommend(client, sequence=SEQUENCE, k=1, include=["colour"])
+    assert item["attributes"] == {"colour": None}
 
 
 @pytest.mark.parametrize(
