@@ -30,9 +30,8 @@ from index.ann.kernels import (
     Packed,
     Product,
 )
-from index.ann.one_thread import one_thread
 from index.ann.quantization import QuantizedMatrix
-from index.retrieval.merge import Hits, merge
+from index.retrieval.merge import merge
 from service.settings import Settings
 
 NAMES: list[KernelName] = [kernel.name for kernel in KERNELS]
@@ -311,31 +310,3 @@ def test_bytes_that_tell_little_give_the_answers_of_float64(
     for rows, asked in zip(ranked, interests.astype(np.float64), strict=True):
         scores = (vectors[1:] @ asked.T).max(axis=1)
         assert rows[:20].tolist() == (np.argsort(-scores, kind="stable")[:20] + 1).tolist()
-
-
-@pytest.mark.parametrize("make", [with_parts, with_bias])
-def test_exact_search_is_not_slower_than_faiss(
-    make: Callable[..., tuple[NDArray[np.float32], ...]],
-) -> None:
-    """With the kernel chosen here, whether its bytes tell much or little."""
-    vectors, interests = make(3416, 4, 5)
-    ours, exact = FlatIndex(vectors), FlatIndex(vectors).faiss_index
-
-    def by_faiss(asked: NDArray[np.float32]) -> None:
-        scores, positions = exact.search(asked, 50)
-        rows, which = positions.reshape(1, -1) + 1, np.repeat(np.arange(len(asked)), 50)[None]
-        merge(Hits(rows, scores.reshape(1, -1), which))
-
-    def by_ours(asked: NDArray[np.float32]) -> None:
-        merge(ours.search(asked[None], 50))
-
-    with one_thread():
-        seconds = np.full((2, len(interests)), np.inf)
-        for _ in range(20):
-            for at, asked in enumerate(interests):
-                for place, answer in enumerate((by_ours, by_faiss)):
-                    start = time.thread_time()
-                    answer(asked)
-                    seconds[place, at] = min(seconds[place, at], time.thread_time() - start)
-    ours_s, faiss_s = np.median(seconds, axis=1)
-    assert ours_s < 1.1 * faiss_s  # about 0.7 on a quiet machine
