@@ -192,12 +192,14 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def server_process(root: Path, **settings: object) -> Iterator[str]:
-    """The URL of a process that serves the root, once it has loaded its release."""
+def server_process(root: Path | None, loads: int = 1, **settings: object) -> Iterator[str]:
+    """The URL of a process that serves the root, if one is given, once it has loaded so many
+    releases."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     with tempfile.TemporaryDirectory(prefix="re4-") as history:
+        source = {} if root is None else {"releases": root}
         options = {
-            "releases": root, "embedded_redis_folder": history, "port": 0, "drain_s": 0,
+            **source, "embedded_redis_folder": history, "port": 0, "drain_s": 0,
             "deadline_ms": 5000, "redis_timeout_ms": 5000, **settings,
         }  # fmt: skip
         process = subprocess.Popen(
@@ -211,7 +213,9 @@ def server_process(root: Path, **settings: object) -> Iterator[str]:
         try:
             lines = map(json.loads, process.stderr)
             port = next(line["port"] for line in lines if line["event"] == "listening")
-            next(line for line in lines if line["event"] == "release loaded")
+            loaded = (line for line in lines if line["event"] == "release loaded")
+            for _ in range(loads):
+                next(loaded)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()

@@ -35,6 +35,8 @@ from service.client import (
 )
 from service.http.schemas.common import ErrorBody
 from service.http.schemas.recommend import Categories, Recommendations
+from tests.service.conftest import server_process
+from tests.service.shops import SHOPS, write_shops
 
 KEY = "sesam-open-up"
 README = (Path(__file__).parents[3] / "service" / "README.md").read_text(encoding="utf-8")
@@ -45,6 +47,28 @@ STRANGE_IDS = ["a/b", "..", ".", "a b+c%2F", "Ã©?#&=;:@", "/", "//x/history", "æ
 def client(server_url: str) -> Iterator[Client]:
     with Client(server_url, key=KEY, timeout_s=30) as client:
         yield client
+
+
+def test_the_address_of_a_shop_is_enough(tmp_path: Path) -> None:
+    tenants = write_shops(tmp_path)
+    with server_process(None, len(SHOPS), tenants=tenants) as url:
+        for shop in SHOPS:
+            with Client(f"{url}/t/{shop}/", timeout_s=30) as client:
+                release = client.release().release
+                assert release is not None
+                assert release.id == shop
+                event = Event(user_id="anna", item_id="item-1", event_id="1")
+                assert client.add(event).accepted == 1
+                assert client.history("anna").items == ["item-1"]
+                answer = client.recommend(RecommendRequest(user_id="anna", k=2))
+                assert answer.release == shop
+                assert client.similar("item-1", k=3).release == shop
+                assert client.set_available("item-2", False).changed
+        with (
+            Client(f"{url}/t/nobody") as client,
+            pytest.raises(NotFoundError, match="no tenant of that name"),
+        ):
+            client.recommend(RecommendRequest(sequence=["item-1"]))
 
 
 def test_importing_the_client_loads_no_torch_and_no_server() -> None:

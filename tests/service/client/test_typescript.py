@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.service.client.test_client import KEY
+from tests.service.conftest import server_process
+from tests.service.shops import SHOPS, write_shops
 
 SOURCE = Path(__file__).parents[3] / "service" / "client" / "typescript"
 GENERATED = ("dist", "node_modules", "openapi.json", "schema.d.ts", "*.tgz")
@@ -34,6 +36,11 @@ const reload = await client.POST("/admin/reload");
 const stranger = await connect(process.env.URL!, "wrong").POST("/admin/reload");
 // @ts-expect-error: k is a number
 const bad: Schemas["RecommendRequest"] = { sequence: [], k: "3" };
+const shop = connect(process.env.SHOP_URL!);
+const event: Schemas["Event"] = { user_id: "anna", item_id: "item-1" };
+const added = await shop.POST("/events", { body: event });
+const answer = await shop.POST("/recommend", { body: { user_id: "anna", k: 2 } });
+console.log(JSON.stringify([added.data!.accepted, answer.data!.release]));
 console.log(
   JSON.stringify([
     ids, response.status, error!.error.code, reload.response.status, stranger.response.status,
@@ -79,6 +86,9 @@ def test_it_is_generated_installed_and_used(package: Path, server_url: str, tmp_
     (project / "node.d.ts").write_text("declare const process: { env: Record<string, string> };")
     options = ("--strict", "--target", "es2022", "--module", "nodenext")
     run(str(tsc), *options, "try.ts", "node.d.ts", cwd=project)
-    printed = run("node", "try.js", cwd=project, URL=server_url, KEY=KEY)
-    assert printed.strip().startswith('[["item-')
-    assert printed.strip().endswith('404,"unknown_item",200,401,"3",3]')
+    with server_process(None, len(SHOPS), tenants=write_shops(tmp_path)) as shops:
+        urls = {"URL": server_url, "SHOP_URL": f"{shops}/t/garden/"}
+        of_shop, printed = run("node", "try.js", cwd=project, KEY=KEY, **urls).splitlines()
+    assert of_shop == '[1,"garden"]'
+    assert printed.startswith('[["item-')
+    assert printed.endswith('404,"unknown_item",200,401,"3",3]')
