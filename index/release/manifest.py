@@ -10,6 +10,7 @@
         new_items.safetensors  vectors, from their words, of items that are not in the catalogue
         new_items.parquet    titles and categories of these, as in the catalogue
         new_item_attributes.parquet  attributes of these, if they have any
+        text_model.safetensors  makes such vectors of others, if there were words to learn from
         items.faiss          the index over item_vectors, unless a collection of Milvus is it
     <root>/current           the id of the live release
 
@@ -42,6 +43,7 @@ ATTRIBUTES = "attributes.parquet"
 NEW_ITEMS = "new_items.safetensors"
 NEW_ITEM_DETAILS = "new_items.parquet"
 NEW_ITEM_ATTRIBUTES = "new_item_attributes.parquet"
+TEXT_MODEL = "text_model.safetensors"
 INDEX = "items.faiss"
 INTERESTS = "interests.npy"  # held-out users' interests (Q, K, D), in drafts only, for `build`
 

@@ -43,6 +43,7 @@ from index.release.manifest import (
     NEW_ITEM_DETAILS,
     NEW_ITEMS,
     RELEASES,
+    TEXT_MODEL,
     VECTORS,
     EncoderSpec,
     Manifest,
@@ -51,20 +52,23 @@ from index.release.manifest import (
 )
 from index.release.new_items import NewItems, read_new_items
 from index.release.served_search import ServedSearch, serve_faster
+from index.release.text_model import read_text_model
 from index.release.verification import verifying
 from index.retrieval.catalog import Catalog
 from index.retrieval.retriever import Retriever
 from index.retrieval.search import ItemIndex
+from index.retrieval.text_model import TextModel
 
 _CURRENT_LIMIT_BYTES = 1 << 10
-_OPTIONAL = {ATTRIBUTES, NEW_ITEMS, NEW_ITEM_DETAILS, NEW_ITEM_ATTRIBUTES}
+_OPTIONAL = {ATTRIBUTES, NEW_ITEMS, NEW_ITEM_DETAILS, NEW_ITEM_ATTRIBUTES, TEXT_MODEL}
 
 
 @dataclass(frozen=True)
 class Release:
     """An opened release: everything needed to answer queries.
 
-    new_items: those that it does not know, which may be announced.
+    new_items: those that it does not know, which may be announced. text_model: makes vectors of
+    further ones.
 
     While an object that open_release returned lives, `prune` does not delete its release.
     """
@@ -73,6 +77,7 @@ class Release:
     retriever: Retriever
     search: ServedSearch
     new_items: NewItems | None = None
+    text_model: TextModel | None = None
 
     @property
     def id(self) -> str:
@@ -163,11 +168,18 @@ def _read_encoder(folder: Path, spec: EncoderSpec) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
-def _read_new_items(folder: Path, manifest: Manifest, dim: int) -> NewItems | None:
-    if NEW_ITEMS not in manifest.files:
-        return None
-    with as_release_error(f"{folder.name}: {NEW_ITEMS} cannot be used"):
-        return read_new_items(folder, manifest.files, dim)
+def _read_words(
+    folder: Path, manifest: Manifest, encoder: Encoder
+) -> tuple[NewItems | None, TextModel | None]:
+    """What was made of items' words; None for what the release does not have."""
+    new_items = text_model = None
+    if NEW_ITEMS in manifest.files:
+        with as_release_error(f"{folder.name}: {NEW_ITEMS} cannot be used"):
+            new_items = read_new_items(folder, manifest.files, encoder.dim)
+    if TEXT_MODEL in manifest.files:
+        with as_release_error(f"{folder.name}: {TEXT_MODEL} cannot be used"):
+            text_model = read_text_model(folder / TEXT_MODEL, encoder.dim, encoder.content)
+    return new_items, text_model
 
 
 class _SkipInitialization(TorchFunctionMode):
@@ -249,7 +261,7 @@ def open_release(
             files.wait(CATALOG, ENCODER, *(_OPTIONAL & manifest.files.keys()))
             with opening_stage("parts"):
                 encoder, vectors, catalog = read_parts(folder, manifest, device)
-                new_items = _read_new_items(folder, manifest, encoder.dim)
+                of_words = _read_words(folder, manifest, encoder)
             files.wait(*({INDEX} & manifest.files.keys()))
             with (
                 opening_stage("index"),
@@ -262,6 +274,6 @@ def open_release(
         with opening_stage("canaries"):
             check_canaries(folder, retriever, manifest.canaries)
         retriever, search = serve_faster(manifest.index, retriever, found, manifest.canaries)
-        release = Release(manifest, retriever, search, new_items)
+        release = Release(manifest, retriever, search, *of_words)
         weakref.finalize(release, stack.pop_all().close)
     return release

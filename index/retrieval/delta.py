@@ -24,7 +24,7 @@ CONTEXT_ITEMS = 3  # newest known items of a history that make a user context
 _MIN_NORM = 1e-12  # in place of a norm of 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Delta:
     """M items beside a catalogue of N items, with the rows N + 1 .. N + M in answers.
 
@@ -99,8 +99,8 @@ class Delta:
 
     def joined(self, other: "Delta") -> "Delta":
         """Both, whose ids differ: this one's items first."""
-        if not self:
-            return other
+        if not (self and other):
+            return self or other
         vectors = np.concatenate((self.vectors, other.vectors))
         return Delta([*self.ids, *other.ids], vectors, {**self.details, **other.details})
 

@@ -144,6 +144,8 @@ class ColdStartItems:
                 self._changes.clear()
                 await self._read_changes()
             await self._refresh_delta()
+            if (release := self._live.release) is not None:
+                await self._offered.refresh(release)
 
     async def _read_changes(self) -> int:
         """Note the items that changed; the number of all items in Redis."""

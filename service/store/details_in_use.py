@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -62,6 +62,10 @@ class DetailsInUse:
         return [
             item for item, it in [*self._items.items()] if it.title is not None or it.categories
         ]
+
+    def among(self, items: Set[str]) -> dict[str, Details]:
+        """The details of those of the items that have any."""
+        return {item: self._items[item] for item in self._items.keys() & items}
 
     def release(self, release: Release) -> Release:
         """The release with these details, from the first poll after it was loaded on."""

@@ -9,17 +9,26 @@ from index.retrieval.delta import Delta
 from index.retrieval.details import NOTHING, Details
 from service.store.availability import ItemAvailability
 from service.store.details_in_use import DetailsInUse
+from service.store.word_vectors import WordVectors
+
+
+class _Source(NamedTuple):
+    """What items are chosen from: those that users took, and those that the shop has described.
+
+    release: its id. availability: its revision.
+    """
+
+    release: str
+    taken: Delta
+    described: Delta | None
+    availability: int
 
 
 class _Chosen(NamedTuple):
-    """Items, of a release and of those that users took, at a revision of the availability.
+    """known: what the item file says of the items. delta: they, with the shop's details of a
+    revision."""
 
-    known: what the item file says of them. revision, delta: with the shop's details of then.
-    """
-
-    release: Release
-    taken: Delta
-    availability: int
+    source: _Source
     items: Delta
     known: Mapping[str, Details]
     revision: int
@@ -29,7 +38,8 @@ class _Chosen(NamedTuple):
 class OfferedItems:
     """Items that users took and items with vectors from their words, as far as they are announced.
 
-    max_items: the most that are offered; those that users took come first.
+    max_items: the most that are offered; those that users took come first, then those that the
+    shop has described since the release was made.
     """
 
     def __init__(
@@ -38,33 +48,34 @@ class OfferedItems:
         self._availability = availability
         self._details = details
         self._max_items = max_items
+        self._words = WordVectors(availability, details, max_items)
         self._chosen: _Chosen | None = None
+
+    async def refresh(self, release: Release) -> None:
+        """Give vectors to the items that the shop has described."""
+        await self._words.refresh(release)
 
     def delta(self, release: Release, taken: Delta) -> Delta:
         """taken: those that users took. The same object until something changes."""
-        chosen, revision = self._chosen, self._availability.revision
-        if (
-            chosen is None
-            or chosen.release is not release
-            or chosen.taken is not taken
-            or chosen.availability != revision
-        ):
-            items = self._choose(release, taken)
-            known = {} if release.new_items is None else release.new_items.details_of(items.ids)
-            chosen = _Chosen(release, taken, revision, items, known, -1, items)
+        described, revision = self._words.delta(release), self._availability.revision
+        source, chosen = _Source(release.id, taken, described, revision), self._chosen
+        if chosen is None or chosen.source != source:
+            items = self._choose(release, taken, described)
+            known = release.new_items.details_of(items.ids) if release.new_items else {}
+            chosen = _Chosen(source, items, known, -1, items)
         if chosen.revision != self._details.revision:
             chosen = self._with_details(chosen)
         self._chosen = chosen
         return chosen.delta
 
-    def _choose(self, release: Release, taken: Delta) -> Delta:
-        announced = self._availability.announced
+    def _choose(self, release: Release, taken: Delta, described: Delta | None) -> Delta:
+        announced, by_file = self._availability.announced, release.new_items
         items = taken.without({item for item in taken.ids if item not in announced})
-        room = self._max_items - len(items)
-        if release.new_items is None or room <= 0:
-            return items
-        others = release.new_items.delta.only(announced - {*items.ids}, room)
-        return items.joined(others) if others else items
+        for others in (described, by_file and by_file.delta):
+            room = self._max_items - len(items)
+            if others and room > 0:
+                items = items.joined(others.only(announced - {*items.ids}, room))
+        return items
 
     def _with_details(self, chosen: _Chosen) -> _Chosen:
         """Most changes are of other items, and leave the delta as it is."""

@@ -107,6 +107,25 @@ def test_evaluate_gives_a_release_what_it_gives_the_draft(built, served):
     assert draft == release
 
 
+def test_an_item_announced_with_a_title_is_offered(built, served):
+    catalog, _ = prepare(read_log(built[0]))
+    body = {"sequence": [catalog.id(row) for row in (3, 1, 2)], "k": 10, "min_new_items": 1}
+    said = {"available": True, "title": "Aurora trail running shoes", "categories": ["Running"]}
+    with httpx.Client(base_url=served) as client:
+        assert client.put("/items/aurora", json=said).json()["changed"]
+        for _ in range(100):
+            items = client.post("/recommend", json={**body, "include": ["title"]}).json()["items"]
+            if new := [item for item in items if item.get("new")]:
+                break
+            time.sleep(0.1)
+        client.put("/items/aurora", json={"available": False})
+        after = client.post("/recommend", json=body).json()["items"]
+    assert [(item["item_id"], item["attributes"]) for item in new] == [
+        ("aurora", {"title": said["title"]})
+    ]
+    assert not any(item.get("new") for item in after)
+
+
 def test_publish_and_rollback_while_requests_run(built, served):
     _, root, drafts = built
     first, second = (draft.name for draft in drafts)

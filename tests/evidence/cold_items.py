@@ -184,7 +184,7 @@ def main() -> None:
     fitted = fit_content(retriever.catalog, details, retriever.encoder, vectors)
     if fitted is None:
         sys.exit(f"{options.items}: too few items of the log have a title or a category")
-    delta = fitted.delta({item: details[item] for item in sorted(hidden)})
+    delta = fitted.text.delta({item: details[item].known for item in sorted(hidden)})
     rankings = {
         "words, among the hidden": among(retriever, cases, delta),
         **by_category(cases, sorted(hidden), details, known),

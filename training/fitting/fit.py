@@ -25,8 +25,10 @@ from index.release.manifest import (
     write_manifest,
 )
 from index.release.new_items import write_new_items
+from index.release.text_model import write_text_model
 from index.release.writing import write_parts
 from index.retrieval.catalog import Catalog
+from index.retrieval.details import Details
 from training.config import ConfigError, FitConfig
 from training.data.item_metadata import ItemDetails, read_items
 from training.data.matching import require_event_types
@@ -198,7 +200,8 @@ def write_draft(
     content = fit_content(data.catalog, data.items, result.encoder, result.vectors)
     if content is not None:
         metrics = {**(metrics or {}), CONTENT_METRICS: content.metrics}
-        if new_items := content.delta(_new_items(data)):
+        files |= write_text_model(folder, content.text)
+        if new_items := content.text.delta(_new_items(data)):
             files |= write_new_items(folder, new_items)
     records = "".join(json.dumps(record) + "\n" for record in result.history)
     texts = {HISTORY: records, **(texts or {})}
@@ -215,10 +218,10 @@ def write_draft(
     return folder
 
 
-def _new_items(data: PreparedData) -> dict[str, ItemDetails]:
+def _new_items(data: PreparedData) -> dict[str, Details]:
     """Those of the item file that the catalogue lacks."""
     others = sorted(data.items.keys() - {*data.catalog.ids})
-    return {item: data.items[item] for item in others[:MAX_NEW_ITEMS]}
+    return {item: data.items[item].known for item in others[:MAX_NEW_ITEMS]}
 
 
 def _manifest(

@@ -204,7 +204,7 @@ class Candidate(Output):
     new: bool = Field(
         False,
         description="true for a cold-start item, which is newer than the release and gets its "
-        "vector from the users who interacted with it; absent for other items",
+        "vector from the users who interacted with it, or from its words; absent for other items",
     )
     scores: list[float] | None = Field(
         None, description="with `explain`, except for popular items: the score for each interest"

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import Ridge
 
 from index.encoders import Encoder, build_encoder
 from index.retrieval.catalog import Catalog
 from index.retrieval.delta import median_norm
-from index.retrieval.details import Value
+from index.retrieval.details import Details
+from index.retrieval.text_model import words_of
 from training.data.item_metadata import ItemDetails
-from training.fitting.content_model import fit_content, words_of
+from training.fitting.content_model import fit_content
 
 ITEMS, DIM, TOPICS = 300, 6, 8
 WORDS = [f"word{number}" for number in range(TOPICS)]
@@ -50,8 +53,8 @@ def test_words_that_explain_the_vectors_are_found(encoder: Encoder, planted: Pla
     assert model.metrics["cosine_of_mean"] < 0.5
     assert model.metrics["items"] == 30
     words = {*WORDS[:2]}
-    delta = model.delta(
-        {"new": ItemDetails(f"{' '.join(words)}, UNKNOWN", None), "none": ItemDetails("x", None)}
+    delta = model.text.delta(
+        {"new": Details(f"{' '.join(words)}, UNKNOWN"), "none": Details("x"), "nothing": Details()}
     )
     assert delta.ids == ["new"], "without a known word there is no vector"
     [new] = delta.vectors
@@ -67,7 +70,7 @@ def test_the_terms_after_the_content_are_those_of_most_items(planted: Planted) -
     assert encoder.content == DIM - 1
     model = fit_content(catalog, items, encoder, vectors)
     assert model is not None
-    [vector] = model.delta({"new": ItemDetails(WORDS[0], None)}).vectors
+    [vector] = model.text.delta({"new": Details(WORDS[0])}).vectors
     assert np.linalg.norm(vector[:-1]) == pytest.approx(median_norm(vectors, DIM - 1), rel=1e-5)
     assert vector[-1] == np.quantile(vectors[1:, -1], 0.5, method="lower")
 
@@ -86,9 +89,29 @@ def test_too_few_words_make_no_model(
     assert fit_content(*items_of(titles), encoder, planted[2]) is None
 
 
-def test_each_part_of_an_item_has_words_of_its_own() -> None:
-    attributes: dict[str, Value] = {"color": "Red", "tags": ("a b", "c"), "bio": True, "price": 3.0}
-    assert [*words_of(ItemDetails("Red wine", "red", ("food",), attributes))] == [
-        *("title red", "title wine", "category red", "category food"),
-        *("color = Red", "tags = a b", "tags = c", "bio = True"),
-    ]
+def test_the_model_computes_what_scikit_learn_does(encoder: Encoder, planted: Planted) -> None:
+    catalog, items, vectors = planted
+    model = fit_content(catalog, items, encoder, vectors)
+    assert model is not None
+    documents = [[*words_of(items[item].known)] for item in catalog.ids]
+    tfidf = TfidfVectorizer(analyzer=list, dtype=np.float32)
+    ridge = Ridge(model.metrics["ridge"], solver="sparse_cg")
+    norms = np.linalg.norm(vectors[1:], axis=1, keepdims=True)
+    ridge.fit(tfidf.fit_transform(documents), vectors[1:] / norms)
+    titles = ["word1", "word2 word2 word5", "word3 UNKNOWN, word1", *catalog.titles]
+    new = {f"new {at}": Details(title) for at, title in enumerate(titles)}
+    predicted = ridge.predict(tfidf.transform([[*words_of(each)] for each in new.values()]))
+    predicted /= np.linalg.norm(predicted, axis=1, keepdims=True)
+    computed = model.text.delta(new).vectors
+    np.testing.assert_allclose(computed / model.text.norm, predicted, rtol=0, atol=1e-5)
+
+
+def test_the_size_of_the_model_is_bounded(
+    encoder: Encoder, planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.fitting.content_model._MAX_WEIGHTS", 5 * DIM)
+    catalog, items, vectors = planted
+    model = fit_content(catalog, items, encoder, vectors)
+    assert model is not None
+    assert model.text.weights.shape == (5, DIM)
+    assert len(model.text.words) == 5
