@@ -19,7 +19,8 @@ re4:{run}:shown:RUN:VARIANT  HyperLogLog of the items in answers
 re4:{run}:verdict:RUN set once the run was aborted
 
 Answers and events are gathered for a moment and written together: a round trip costs the process
-more than what it carries.
+more than what it carries. An event waits for a moment longer, so that the answer before it, which
+another process may have given, is written first.
 """
 
 import asyncio
@@ -94,6 +95,7 @@ class LiveQuality:
         self._window_s = window_hours * 3600
         self._clock = clock
         self._pending: list[_Pending] = []
+        self._held: list[_Pending] = []  # events of the moment before
         self._is_writing = False
 
     def record_answer(self, shown: Shown) -> None:
@@ -126,6 +128,7 @@ class LiveQuality:
     async def forget(self, user_id: str) -> None:
         """Delete the user's answers and observations. Raises HistoryUnavailableError."""
         self._pending = [each for each in self._pending if each.user_id != user_id]
+        self._held = [each for each in self._held if each.user_id != user_id]
 
         async def run(client: Client) -> None:
             await client.delete(*self._keys_of(user_id))
@@ -205,7 +208,7 @@ class LiveQuality:
     # --- writing what was gathered ---
 
     def _note(self, pending: _Pending) -> None:
-        if len(self._pending) < _MAX_PENDING:
+        if len(self._pending) + len(self._held) < _MAX_PENDING:
             self._pending.append(pending)
         if not self._is_writing:
             self._is_writing = True
@@ -213,12 +216,16 @@ class LiveQuality:
 
     async def _write_all(self) -> None:
         try:
-            await asyncio.sleep(_GATHER_S)
-            while self._pending:
-                written = self._pending[:_MAX_WRITTEN]
-                del self._pending[:_MAX_WRITTEN]
-                with suppress(HistoryUnavailableError):  # recorded by ResilientRedis
-                    await self._redis.call("quality", partial(self._write, written))
+            while self._pending or self._held:
+                await asyncio.sleep(_GATHER_S)
+                answers = [each for each in self._pending if each.shown is not None]
+                ready = [*self._held, *answers]
+                self._held = [each for each in self._pending if each.shown is None]
+                self._pending = []
+                for first in range(0, len(ready), _MAX_WRITTEN):
+                    written = ready[first : first + _MAX_WRITTEN]
+                    with suppress(HistoryUnavailableError):  # recorded by ResilientRedis
+                        await self._redis.call("quality", partial(self._write, written))
         finally:
             self._is_writing = False
 

@@ -1,5 +1,6 @@
 """The counts of runs, on one server and in a Cluster; nothing fails without Redis."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -102,6 +103,20 @@ async def test_an_event_is_a_hit_of_the_answer_that_it_names(redis: ResilientRed
     clock.now += 2 * HOUR_S
     assert (await quality.read("of the old release", 7))["canary"].hits == {"2": 1}
     assert (await quality.read("of the new release", 7))["canary"].hits == {"2": 2}
+
+
+async def test_an_event_may_reach_another_process_before_its_answer_is_written(
+    redis: ResilientRedis,
+) -> None:
+    clock = Clock(1.8e9)
+    answering, taking = LiveQuality(redis, 1.0, clock), LiveQuality(redis, 1.0, clock)
+    taking.record_events([take("ben", "item-1")])  # so that it writes earlier
+    await asyncio.sleep(0.01)
+    answering.record_answer(shown("anna"))
+    taking.record_events([take("anna", "item-1")])
+    await settled(redis)
+    clock.now += 2 * HOUR_S
+    assert (await taking.read("run", 90))["canary"].hits == {"2": 1}
 
 
 async def test_of_a_user_only_the_newest_answers_are_kept(redis: ResilientRedis) -> None:
