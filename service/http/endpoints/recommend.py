@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from index.retrieval.query import Query
 from service.auth.authorization import Permission
 from service.errors import EXPECTED_ERRORS, invalid_body, to_response
 from service.http.impressions import note_shown
@@ -98,13 +99,13 @@ async def batch(request: Request, body: RecommendBatch) -> Response:
         )
     if variants is not None:
         request_context_of(request.scope).variant = ",".join(sorted(set(variants)))
-    entries, remaining = iter(read), iter(outcomes)
+    entries, remaining = iter(read), zip(queries, outcomes, strict=True)
     answers = []
     for item in body.validated:
         if isinstance(item, ValidationError):
             answers.append(_error_entry(invalid_body(item)))
         elif isinstance(stored := next(entries), Stored):
-            answers.append(_entry(state, item, stored, next(remaining)))
+            answers.append(_entry(state, item, stored, *next(remaining)))
         else:
             answers.append(_error_entry(stored))
     return json_response({"answers": await asyncio.gather(*answers)})
@@ -118,7 +119,7 @@ async def _read_or_error(state: ServiceState, body: RecommendRequest) -> Stored 
 
 
 async def _entry(
-    state: ServiceState, body: RecommendRequest, stored: Stored, outcome: Outcome
+    state: ServiceState, body: RecommendRequest, stored: Stored, query: Query, outcome: Outcome
 ) -> dict[str, Any]:
     """Of a batch: the answer to one request, or its error."""
     if isinstance(outcome, Exception):
@@ -128,6 +129,8 @@ async def _entry(
     answer = recommendations(outcome, body.explain, stored.degraded, body.include)
     await note_shown(state, body, stored.cursor, answer)
     state.quality.record_answer(body.user_id, outcome.release.id, outcome.variant, answer)
+    if outcome.variant is not None:
+        state.shadow.compare(body.user_id, query, answer["items"])
     _observe(state, outcome, len(stored.history), answer["degraded"])
     return answer
 

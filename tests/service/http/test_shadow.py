@@ -11,6 +11,7 @@ import pytest
 from index.release.canary_file import CanaryRelease, write_canary
 from index.retrieval.query import Query
 from index.retrieval.retriever import Retriever
+from service.http.shadow import _MAX_COMPARISONS
 from service.serving.canary import is_in_share
 from tests.service.application import state_behind
 
@@ -57,6 +58,16 @@ async def test_everyone_is_answered_by_the_live_release_and_the_share_is_compare
     assert await sample(client, "re4_shadow_score_difference_ratio_count") == len(IN_SHARE)
     overlap = await sample(client, "re4_shadow_overlap_ratio_sum")
     assert 0 <= overlap < len(IN_SHARE)
+
+
+async def test_some_of_a_batch_are_compared(client: httpx.AsyncClient) -> None:
+    requests = [{"user_id": user, "sequence": ["item-1"], "k": 5} for user in [*USERS, None]]
+    response = await client.post("/recommend/batch", json={"requests": requests})
+    await asyncio.gather(*state_behind(client).shadow._tasks)
+    assert {answer["release"] for answer in response.json()["answers"]} == {"first"}
+    assert 1 <= await compared(client) <= _MAX_COMPARISONS  # each is a request that waits
+    skipped = await sample(client, 're4_shadow_comparisons_total{outcome="skipped"}')
+    assert skipped == len(IN_SHARE) - await compared(client)
 
 
 async def test_the_overlap_of_all_items_is_1(client: httpx.AsyncClient) -> None:
