@@ -1,28 +1,28 @@
 """Whether the attributes that a request names are any item's."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from index.release.reading import Release
 from index.retrieval.details import TITLE
-from service.errors import InvalidRequestError, Problem
 from service.http.schemas.recommend import RecommendRequest
 from service.http.state import ServiceState
 
-_LISTED = 40  # names in a message
 
+def note_unknown_attributes(
+    state: ServiceState, body: RecommendRequest, answer: dict[str, Any]
+) -> None:
+    """Name in an answer what it was to include and no item has, in no release in use and by nothing
+    that the shop has said since: a typo, or gone with a release, which must break no client.
 
-def check_include(state: ServiceState, body: RecommendRequest) -> None:
-    """Raises InvalidRequestError for names that no item has, in no release in use and by nothing
-    that the shop has said since. While that was not read yet, all may be right."""
+    While what the shop has said was not read yet, all may be right.
+    """
     if not body.include or not state.item_details.is_read:
         return
     in_use = [each.release for each in (state.live, state.canary) if each.release is not None]
     known = {TITLE}.union(state.item_details.attribute_names, *map(_names_in, in_use))
     if unknown := [name for name in body.include if name not in known]:
-        listed, more = sorted(known)[:_LISTED], len(known) - _LISTED
-        names = ", ".join(listed) + (f" and {more:,} more" if more > 0 else "")
-        problem = f"no item has {', '.join(map(repr, unknown))}; there are {names}"
-        raise InvalidRequestError([Problem("include", problem)])
+        answer["unknown_attributes"] = unknown
 
 
 def _names_in(release: Release) -> Iterator[str]:

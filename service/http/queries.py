@@ -11,7 +11,6 @@ from index.retrieval.filters import CategoryFilter
 from index.retrieval.query import Query
 from index.retrieval.rules import Rules
 from service.errors import HistoryUnavailableError
-from service.http.attribute_names import check_include
 from service.http.schemas.recommend import RecommendRequest
 from service.http.schemas.seen import SeenFilter, seen_to_read
 from service.http.state import ServiceState
@@ -36,9 +35,8 @@ class Stored(NamedTuple):
 
 
 async def read_stored(state: ServiceState, body: RecommendRequest) -> Stored:
-    """Raises InvalidRequestError for a cursor that expired and for attributes that no item has,
-    HistoryUnavailableError if what the pages before it had cannot be read."""
-    check_include(state, body)
+    """Raises InvalidRequestError for a cursor that expired, HistoryUnavailableError if what the
+    pages before it had cannot be read."""
     stored = await look_up(state, body, state.reads_times)
     state.metrics.history_sources[_history_source(body, stored.history)].inc()
     return stored

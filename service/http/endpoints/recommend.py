@@ -15,6 +15,7 @@ from starlette.responses import Response
 from index.retrieval.query import Query
 from service.auth.authorization import Permission
 from service.errors import EXPECTED_ERRORS, invalid_body, to_response
+from service.http.attribute_names import note_unknown_attributes
 from service.http.impressions import note_shown
 from service.http.queries import Stored, query_of, read_stored
 from service.http.recommendations import recommendations
@@ -58,6 +59,7 @@ async def recommended(
     result = await state.engine.answer(query, is_disconnected, deadline, variants)
     context.variant = result.variant
     answer = recommendations(result, body.explain, stored.degraded, body.include)
+    note_unknown_attributes(state, body, answer)
     await note_shown(state, body, stored.cursor, answer)
     state.quality.record_answer(body.user_id, result.release.id, result.variant, answer)
     if result.variant is not None:
@@ -127,6 +129,7 @@ async def _entry(
             log.error("query failed", exc_info=outcome)
         return await _error_entry(outcome)
     answer = recommendations(outcome, body.explain, stored.degraded, body.include)
+    note_unknown_attributes(state, body, answer)
     await note_shown(state, body, stored.cursor, answer)
     state.quality.record_answer(body.user_id, outcome.release.id, outcome.variant, answer)
     if outcome.variant is not None:

@@ -251,6 +251,9 @@ class Recommendations(Output):
         description="whether the stored history was requested but could not be read"
     )
     unknown_items: int = Field(description="items of the history that are not in the release")
+    unknown_attributes: list[str] | None = Field(
+        None, description="names in `include` that no item has; absent where there are none"
+    )
     interests: list[ExplainedInterest] | None = Field(
         None, description="with `explain`: the interests, from 0; empty for popular items"
     )

@@ -102,31 +102,27 @@ async def test_the_named_attributes_are_beside_each_candidate(serve: Serve) -> N
     assert "attributes" not in third["items"][0]
 
 
-async def test_attributes_that_no_item_has_are_refused_with_those_that_there_are(
-    serve: Serve,
-) -> None:
+async def test_attributes_that_no_item_has_are_named(serve: Serve) -> None:
     request = {"sequence": SEQUENCE, "k": 1, "include": ["colour", "title", "brnd"]}
     async with serve() as client:
-        refused = await client.post("/recommend", json=request)
+        answer = (await client.post("/recommend", json=request)).json()
         batch = await client.post("/recommend/batch", json={"requests": [request]})
         await client.put("/items/item-3", json={"attributes": {"colour": "red", "brnd": "x"}})
         await state_behind(client).item_details.poll()
-        [item] = await recommend(client, **request)
-    assert refused.status_code == 422
-    assert refused.json()["error"]["problems"] == [
-        {
-            "where": "include",
-            "message": "no item has 'colour', 'brnd'; there are locale, price, stock, title",
-        }
-    ]
-    assert batch.json()["answers"][0]["error"]["code"] == "invalid_request"
-    assert item["attributes"].keys() == {"colour", "title", "brnd"}
+        then = (await client.post("/recommend", json=request)).json()
+    for each in (answer, *batch.json()["answers"]):
+        assert each["unknown_attributes"] == ["colour", "brnd"]
+    [item] = answer["items"]
+    assert item["attributes"]["brnd"] is None
+    assert "unknown_attributes" not in then
 
 
 async def test_while_details_cannot_be_read_all_names_may_be_right(serve: Serve) -> None:
     async with serve(redis_url="redis://127.0.0.1:1") as client:
-        [item] = await recommend(client, sequence=SEQUENCE, k=1, include=["colour"])
-    assert item["attributes"] == {"colour": None}
+        request = {"sequence": SEQUENCE, "k": 1, "include": ["colour"]}
+        answer = (await client.post("/recommend", json=request)).json()
+    assert answer["items"][0]["attributes"] == {"colour": None}
+    assert "unknown_attributes" not in answer
 
 
 @pytest.mark.parametrize(
