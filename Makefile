@@ -120,6 +120,9 @@ evidence-cold-items: $(VENV)/installed  ## recall of items hidden from training,
 	$(PY) tests/evidence/cold_items.py "$(LOG)" "$(ITEMS)" --out $(BENCH)/cold-items-$(notdir $(LOG)) \
 		--set encoder=linear --set interests=1 --set history=1000 --set history_decay=1.0
 
+evidence-times: $(VENV)/installed  ## what the times of histories are worth on LOG=...
+	$(PY) tests/evidence/time_gaps.py "$(LOG)" --out $(BENCH)/time-gaps-$(notdir $(LOG))
+
 evidence-newcomers: $(VENV)/installed  ## accuracy of cold-start items of LOG=... beside the release
 	$(PY) tests/evidence/newcomers.py "$(LOG)" --out $(BENCH)/newcomers-$(notdir $(LOG))
 
