@@ -204,6 +204,7 @@ def _add_callbacks(state: ServiceState) -> None:
     metrics.add_gauge_callback(metrics.redis_circuit_open, lambda: state.redis.circuit_open)
     metrics.add_gauge_callback(metrics.withdrawn_items, lambda: len(availability.withdrawn))
     metrics.add_gauge_callback(metrics.announced_items, lambda: len(availability.announced))
+    metrics.add_gauge_callback(metrics.changed_items, lambda: len(state.item_details))
     metrics.add_gauge_callback(metrics.cold_start_items, lambda: len(state.cold_start_items))
 
 

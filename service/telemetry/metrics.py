@@ -204,6 +204,11 @@ class Metrics(RequestCounts):
         self.announced_items = self._gauge(
             "re4_announced_items", "Announced items outside the release.", "livemax"
         )
+        self.changed_items = self._gauge(
+            "re4_changed_items",
+            "Items of which title, categories or attributes were changed through the API.",
+            "livemax",
+        )
 
     def _create_release_metrics(self) -> None:
         self.release = self._gauge(

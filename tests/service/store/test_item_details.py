@@ -56,10 +56,13 @@ async def test_an_item_is_shown_with_what_was_changed(
         again = await change(client, "item-2", **details)
         more = await change(client, "item-2", categories=["a", "b"], attributes={"brand": "own"})
         after = await item(client, "item-2")
+        await state_behind(client).item_details.poll()
+        metrics = (await client.get("/metrics")).text
         await change(client, "item-2", title=None, categories=None, attributes={"brand": None})
         taken_back = await item(client, "item-2")
 
     assert refused.status_code == 422
+    assert "re4_changed_items 1.0" in metrics
     assert first == more == {"available": True, "changed": True, "known": True}
     assert again == {"available": True, "changed": False, "known": True}
     attributes = {"price": 9, "stock": True, "locale": ["de", "at"]}
