@@ -68,30 +68,45 @@ class TransformerEncoder(Encoder):
         length = history.mask.shape[1]
         first = int(history.mask.any(dim=0).long().argmax())
         seen = history.newest(first)
-        tail = 1 if self.readout is None else self.readout.states_read
-        states = self._states(seen, tail)
-        mask = seen.mask[:, -states.shape[1] :]
-        ends = torch.zeros_like(mask)
-        ends[:, -1] = True
-        vectors, attention = self._read(states, mask, ends)
+        attention = None
+        if self.readout is None:
+            vectors = self.norm(self._states(seen, 1))
+        else:
+            states = self._states(seen, self.readout.states_read)
+            mask = seen.mask[:, -states.shape[1] :]
+            ends = torch.zeros_like(mask)
+            ends[:, -1] = True
+            vectors, attention = self.readout(states, mask, ends)
         if attention is None:
             attention = vectors.new_zeros(*vectors.shape[:2], length)
             attention[:, :, -1] = 1
-        return Interests(vectors, F.pad(attention, (length - attention.shape[2], 0)), vectors)
+        else:
+            attention = F.pad(attention, (length - attention.shape[2], 0))
+        return Interests(vectors, attention, vectors)
 
     def prefix_interests(self, history: History, ends: Tensor) -> Interests:
         return prefixes(self._read(self._states(history, None), history.mask, ends)[0])
 
     def _states(self, history: History, tail: int | None) -> Tensor:
         """(B, T, D): of the newest T = `tail` items, None for all."""
-        bias = self._attention_bias(history.mask)
+        bias = None
+        if tail != 1 or len(self.blocks) > 1:
+            bias = self._attention_bias(history.mask)
         states = history.vectors
         if self.gaps is not None:
             states = states + self.gaps(history.gaps, history.rows)
         for block in self.blocks[:-1]:
             states = block(states, bias)
+        if tail == 1:
+            bias = self._newest_bias(history.mask)
         result: Tensor = self.blocks[-1](states, bias, tail)
         return result
+
+    def _newest_bias(self, mask: Tensor) -> Tensor:
+        """(B, heads, 1, L): of the newest position alone, which may attend to all items."""
+        distances = torch.arange(mask.shape[1] - 1, -1, -1, device=mask.device)
+        bias = self.distance_bias[:, distances.clamp_max(self.distance_bias.shape[1] - 1)]
+        return bias[:, None].masked_fill(~mask[:, None, None], -torch.inf)
 
     def _attention_bias(self, mask: Tensor) -> Tensor:
         """(B, heads, L, L): b_hd, and -inf where a position may not attend."""

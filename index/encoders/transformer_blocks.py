@@ -73,14 +73,16 @@ class GatedBlock(nn.Module):
     def forward(self, states: Tensor, bias: Tensor, tail: int | None = None) -> Tensor:
         """The states (B, T, D) of the newest T = `tail` positions, None for all of them.
 
-        states (B, L, D); bias (B, heads, L, L) is added to the logits, -inf where a position may
-        not attend.
+        states (B, L, D); bias (B, heads, L, L), or of the T positions alone (B, heads, T, L), is
+        added to the logits, -inf where a position may not attend.
         """
         normed = self.before_attention(states)
         first = 0 if tail is None else max(states.shape[1] - tail, 0)
         query = self.query(normed[:, first:]).unflatten(2, (self._heads, -1)).transpose(1, 2)
         pair = self.key_value(normed).unflatten(2, (2, self._heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(query, pair[0], pair[1], bias[:, :, first:])
+        attended = F.scaled_dot_product_attention(
+            query, pair[0], pair[1], bias[:, :, -query.shape[2] :]
+        )
         states = states[:, first:]
         states = states + self._gate(
             self.attention_gate, states, self.out(attended.transpose(1, 2).flatten(2))
