@@ -123,8 +123,10 @@ evidence-cold-items: $(VENV)/installed  ## recall of items hidden from training,
 evidence-times: $(VENV)/installed  ## what the times of histories are worth on LOG=...
 	$(PY) tests/evidence/time_gaps.py "$(LOG)" --out $(BENCH)/time-gaps-$(notdir $(LOG))
 
-evidence-newcomers: $(VENV)/installed  ## accuracy of cold-start items of LOG=... beside the release
-	$(PY) tests/evidence/newcomers.py "$(LOG)" --out $(BENCH)/newcomers-$(notdir $(LOG))
+evidence-newcomers: $(VENV)/installed  ## accuracy of cold-start items of LOG=... beside the release; ITEMS=... for their words
+	$(PY) tests/evidence/newcomers.py "$(LOG)" --out $(BENCH)/newcomers-$(notdir $(LOG)) \
+		$(if $(ITEMS),--items "$(ITEMS)" --set encoder=linear --set interests=1 \
+		--set history=1000 --set history_decay=1.0)
 
 evidence-night-kills: $(VENV)/installed  ## kill training runs 20 times at each step and at random times, then run them again
 	$(PY) tests/evidence/night_kills.py --each 20 --random 300

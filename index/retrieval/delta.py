@@ -1,7 +1,8 @@
 """Cold-start items, newer than the release: a delta of items that is searched beside the index.
 
 Nothing is trained. A new item's vector points to the contexts of the users who interacted with it:
-to the items just before it in their histories. Its norm is the median of the catalogue's vectors,
+to the items just before it in their histories. Its words, where they are known, pull it as some
+users would. Its norm is the median of the catalogue's vectors,
 so that it competes with items that are neither rare nor popular.
 """
 
@@ -21,6 +22,7 @@ from index.retrieval.merge import QueryHits
 from index.retrieval.patches import PatchedColumn
 
 CONTEXT_ITEMS = 3  # newest known items of a history that make a user context
+WORDS_WEIGHT = 5  # users that an item's words count for
 _MIN_NORM = 1e-12  # in place of a norm of 0
 
 
@@ -148,6 +150,31 @@ def cold_start_vector(
     """The vector (D,) of a new item from the contexts of the users who interacted with it."""
     contexts = np.array(user_contexts)
     return _combine(norm * normalize(contexts[:, :content].mean(axis=0)), contexts, content)
+
+
+def with_words(taken: Delta, users: Mapping[str, int], words: Delta, content: int) -> Delta:
+    """Items that users took, placed by their words too, as far as `words` has them.
+
+    users: of each item. The lengths, and the terms after the content, stay.
+    """
+    part = words.only(taken.ids, len(taken))
+    if not part:
+        return taken
+    positions = [row - 1 for row in taken.rows(part.ids, 0)]
+    counts = np.array([users[item] for item in part.ids], np.float32)[:, None]
+    own = taken.vectors[positions, :content]
+    both = counts * _directions(own) + WORDS_WEIGHT * _directions(part.vectors[:, :content])
+    vectors = taken.vectors.copy()
+    vectors[positions, :content] = np.linalg.norm(own, axis=1)[:, None] * _directions(both)
+    return Delta(taken.ids, vectors, taken.details)
+
+
+def _directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each of the vectors (n, D) scaled to norm 1; zeros stay zeros."""
+    directions: NDArray[np.float32] = vectors / np.maximum(
+        np.linalg.norm(vectors, axis=1, keepdims=True), _MIN_NORM
+    )
+    return directions
 
 
 def _combine(

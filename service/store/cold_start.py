@@ -43,12 +43,13 @@ class _Item(NamedTuple):
 
 @dataclass(frozen=True)
 class _ReleaseDelta:
-    """The delta of one release, and what it was made of. norm: of the vectors."""
+    """The delta of one release, and what it was made of. norm: of the vectors. users: of each."""
 
     release: Release
     norm: float
     items: Mapping[str, _Item]
     delta: Delta
+    users: Mapping[str, int]
 
 
 class ColdStartItems:
@@ -90,7 +91,7 @@ class ColdStartItems:
         built = self._built
         if built is None or built.release is not release:
             return None
-        return self._offered.delta(release, built.delta) or None
+        return self._offered.delta(release, built.delta, built.users) or None
 
     # --- writing ---
 
@@ -215,7 +216,7 @@ class ColdStartItems:
             for item in most_users_first[: self._max_items]
             if (vector := items[item].vector) is not None
         }
-        return _ReleaseDelta(release, norm, items, Delta.of(chosen))
+        return _ReleaseDelta(release, norm, items, Delta.of(chosen), users)
 
     def _state(
         self, release: Release, item: str, taken: Sequence[Interaction], norm: float

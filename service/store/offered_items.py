@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from index.release.reading import Release
-from index.retrieval.delta import Delta
+from index.retrieval.delta import Delta, with_words
 from index.retrieval.details import NOTHING, Details
 from service.store.availability import ItemAvailability
 from service.store.details_in_use import DetailsInUse
@@ -55,12 +55,12 @@ class OfferedItems:
         """Give vectors to the items that the shop has described."""
         await self._words.refresh(release)
 
-    def delta(self, release: Release, taken: Delta) -> Delta:
-        """taken: those that users took. The same object until something changes."""
+    def delta(self, release: Release, taken: Delta, users: Mapping[str, int]) -> Delta:
+        """taken: those that users took, so many each. The same object until something changes."""
         described, revision = self._words.delta(release), self._availability.revision
         source, chosen = _Source(release.id, taken, described, revision), self._chosen
         if chosen is None or chosen.source != source:
-            items = self._choose(release, taken, described)
+            items = self._choose(release, taken, users, described)
             known = release.new_items.details_of(items.ids) if release.new_items else {}
             chosen = _Chosen(source, items, known, -1, items)
         if chosen.revision != self._details.revision:
@@ -68,13 +68,18 @@ class OfferedItems:
         self._chosen = chosen
         return chosen.delta
 
-    def _choose(self, release: Release, taken: Delta, described: Delta | None) -> Delta:
-        announced, by_file = self._availability.announced, release.new_items
+    def _choose(
+        self, release: Release, taken: Delta, users: Mapping[str, int], described: Delta | None
+    ) -> Delta:
+        announced, content = self._availability.announced, release.retriever.encoder.content
         items = taken.without({item for item in taken.ids if item not in announced})
-        for others in (described, by_file and by_file.delta):
-            room = self._max_items - len(items)
-            if others and room > 0:
-                items = items.joined(others.only(announced - {*items.ids}, room))
+        by_users = {*items.ids}
+        for words in (described, release.new_items and release.new_items.delta):
+            if words:
+                items = with_words(items, users, words.only(by_users, len(by_users)), content)
+                by_users.difference_update(words.ids)
+                room = max(self._max_items - len(items), 0)
+                items = items.joined(words.only(announced - {*items.ids}, room))
         return items
 
     def _with_details(self, chosen: _Chosen) -> _Chosen:

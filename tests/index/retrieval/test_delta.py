@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from index.encoders import build_encoder
 from index.release.reading import open_release
 from index.retrieval.attribute_filter import AttributeFilter, Condition
-from index.retrieval.delta import CONTEXT_ITEMS, Delta, cold_start_vector, median_norm, user_context
+from index.retrieval.delta import (
+    CONTEXT_ITEMS,
+    WORDS_WEIGHT,
+    Delta,
+    cold_start_vector,
+    median_norm,
+    user_context,
+    with_words,
+)
 from index.retrieval.details import Details
 from index.retrieval.filters import CategoryFilter
 from index.retrieval.query import Answer, Query
@@ -238,6 +246,18 @@ def test_terms_after_the_content_of_a_new_item_are_those_of_most_of_its_contexts
     np.testing.assert_array_equal(cold_start_vector(contexts, 5.0, 1), [5, 3, 1, 0])
     in_no_part = cold_start_vector(contexts[:2], 5.0, 1)
     np.testing.assert_array_equal(in_no_part, [5, 3, 0, 0])
+
+
+def test_words_count_as_some_users_and_change_neither_lengths_nor_terms() -> None:
+    taken = Delta(["a", "b"], np.array([[2, 0, 7], [0, 3, 8]], np.float32), {"a": Details("A")})
+    words = Delta(["c", "a"], np.array([[1, 1, 1], [0, 2, 1]], np.float32))
+    mixed = with_words(taken, {"a": 5, "b": 1}, words, 2)
+    assert WORDS_WEIGHT == 5
+    np.testing.assert_allclose(mixed.vectors, [[2**0.5, 2**0.5, 7], [0, 3, 8]], rtol=1e-6)
+    assert (mixed.ids, mixed.details) == (taken.ids, taken.details)
+    many = with_words(taken, {"a": 5000, "b": 1}, words, 2)
+    np.testing.assert_allclose(many.vectors[0], [2, 0.002, 7], rtol=1e-3)
+    assert with_words(taken, {"a": 1, "b": 1}, words.only({"c"}, 1), 2) is taken
 
 
 def test_parts_of_deltas_are_joined() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from index.release.manifest import read_manifest, write_manifest
 from index.release.text_model import write_text_model
+from index.retrieval.delta import normalize
 from index.retrieval.details import Details
 from index.retrieval.text_model import TextModel
 from service.settings import Settings
@@ -113,18 +114,24 @@ async def test_what_is_said_is_over_the_item_file(serve: Serve) -> None:
 
 
 @pytest.mark.usefixtures("modelled")
-async def test_users_who_take_it_replace_the_words(serve: Serve) -> None:
+async def test_users_who_take_it_pull_it_away_from_its_words(serve: Serve) -> None:
     async with serve() as client:
         await wait_for_delta(client)
-        await say(client, "new", title="Red")
-        await wait_for_vector(client, "new", Details("Red"))
-        by_words = vector_of(client, "new")
+        await say(client, "described", title="Red")
+        await announce(client, "plain", "filed")
+        await wait_for_vector(client, "described", Details("Red"))
+        by_words = {item: vector_of(client, item) for item in ("described", "filed")}
         for user in ("anna", "ben"):
-            await interact(client, user, "item-3", "new")
+            await interact(client, user, "item-3", "plain", "described", "filed")
+        await wait_until_recommended(client, "plain")
         async with asyncio.timeout(20):
-            while vector_of(client, "new") == by_words:
+            while any(vector_of(client, item) == old for item, old in by_words.items()):
                 await asyncio.sleep(0.02)
-        assert vector_of(client, "new") is not None
+        by_users = np.array(vector_of(client, "plain"))
+        for item, words in by_words.items():
+            mixed = 2 * normalize(by_users) + 5 * normalize(np.array(words))
+            now = normalize(np.array(vector_of(client, item)))
+            np.testing.assert_allclose(now, normalize(mixed), atol=1e-5)
 
 
 @pytest.mark.usefixtures("modelled")
