@@ -4,6 +4,7 @@ All ranks take the same steps with the same weights. Rank 0 validates, writes, a
 depends on a clock.
 """
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -69,6 +70,8 @@ def joined(device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
+        # What still holds the group when the interpreter ends, as models in cycles do, aborts it.
+        gc.collect()
         dist.destroy_process_group()
 
 

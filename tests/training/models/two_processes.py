@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from training.config import FitConfig
 from training.data.synthetic import write_synthetic
+from training.fitting import ranks
 from training.fitting.fit import prepare_log
 from training.fitting.trainer import Trainer
 from training.models.sharded_table import ADAGRAD_EPSILON, ShardedTable
@@ -110,8 +111,7 @@ def resume_a_fit(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    compare_with_a_whole_table()
-    resume_a_fit(Path(sys.argv[1]))
-    dist.destroy_process_group()
+    with ranks.joined(torch.device("cpu")):
+        compare_with_a_whole_table()
+        resume_a_fit(Path(sys.argv[1]))
