@@ -1,6 +1,6 @@
 """The time from each event of a history to the next, as an encoder reads it.
 
-A time s of seconds has the code 1 + floor(log2(1 + s)): 1 is below a second, 18 one to three days,
+A time s of seconds has the code 1 + floor(log2(1 + s)): 1 is below a second, 17 about a day,
 32 is 68 years and more. 0 is a time that is not known.
 """
 

@@ -1,19 +1,17 @@
 """The live quality of a canary beside that of the live release, and the end of a worse one."""
 
-import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from service.errors import HistoryUnavailableError
 from service.serving.canary import CanaryLoader
 from service.serving.hit_rates import BOUNDS, VariantQuality, proportion_of, quality_of
 from service.serving.live_quality import POLL_INTERVAL_S
 from service.serving.proportions import Interval, difference
 from service.settings import Settings
 from service.store.live_quality import CANARY_DAYS, VARIANTS, LiveQuality, VariantCounts
+from service.store.polling import poll_forever
 from service.telemetry.canary_metrics import Variant
 from service.telemetry.quality_metrics import QualityMetrics
 
@@ -74,10 +72,7 @@ class CanaryQuality:
 
     async def watch(self) -> None:
         """Check the quality now and then, for ever."""
-        while True:
-            with suppress(HistoryUnavailableError):  # recorded by ResilientRedis
-                await self.check()
-            await asyncio.sleep(POLL_INTERVAL_S)
+        await poll_forever(self.check, POLL_INTERVAL_S)
 
     async def check(self) -> None:
         """Show the quality in the metrics; end a canary that is worse, or was aborted elsewhere.

@@ -1,18 +1,16 @@
 """The hit rate of the live release, at all times; and what is noted for it, and for a canary's."""
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import HistoryUnavailableError
 from service.serving.canary import CanaryLoader, is_in_share
 from service.serving.hit_rates import VariantQuality, quality_of
 from service.serving.release_loader import ReleaseLoader
 from service.settings import Settings
 from service.store.events import Event
 from service.store.live_quality import CANARY_DAYS, POPULAR, LiveQuality, Shown
+from service.store.polling import poll_forever
 from service.telemetry.canary_metrics import Variant
 from service.telemetry.quality_metrics import QualityMetrics
 
@@ -85,10 +83,7 @@ class QualityObserver:
 
     async def watch(self) -> None:
         """Show the quality in the metrics, for ever."""
-        while True:
-            with suppress(HistoryUnavailableError):  # recorded by ResilientRedis
-                await self.check()
-            await asyncio.sleep(POLL_INTERVAL_S)
+        await poll_forever(self.check, POLL_INTERVAL_S)
 
     async def check(self) -> None:
         """Show the quality in the metrics. Raises HistoryUnavailableError."""

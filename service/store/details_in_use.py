@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from index.release.reading import Release
@@ -12,8 +11,8 @@ from index.retrieval.catalog import PADDING
 from index.retrieval.details import NOTHING, Details, Value
 from index.retrieval.patches import patch_categories, patch_details
 from index.retrieval.retriever import Retriever
-from service.errors import HistoryUnavailableError
 from service.store.item_details import ItemDetails
+from service.store.polling import poll_forever
 from service.store.release_in_use import ReleaseInUse
 
 _POLL_INTERVAL_S = 0.4
@@ -76,10 +75,7 @@ class DetailsInUse:
 
     async def watch(self) -> None:
         """Poll for ever."""
-        while True:
-            with suppress(HistoryUnavailableError):  # recorded by ResilientRedis
-                await self.poll()
-            await asyncio.sleep(_POLL_INTERVAL_S)
+        await poll_forever(self.poll, _POLL_INTERVAL_S)
 
     async def poll(self) -> None:
         """Apply the changes since the last poll, and to other releases all.

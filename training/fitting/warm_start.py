@@ -114,12 +114,13 @@ def _neighbor_sums(
 
 def _copy_encoder(encoder: Encoder, source: Encoder, rows: Tensor, source_rows: Tensor) -> None:
     """Copy item embeddings row by row, and all other weights as they are."""
-    weights, gaps = source.state_dict(), gap_embeddings(encoder)
+    weights = source.state_dict()
+    nearest = {f"{name}.nearest": gaps for name, gaps in gap_embeddings(encoder).items()}
     embeddings = {f"{n}.weight" for n, m in encoder.named_modules() if isinstance(m, nn.Embedding)}
     for name, weight in encoder.state_dict().items():
         if name in embeddings:
             weight[rows] = weights[name][source_rows].to(weight.device)
-        elif name.rpartition(".")[::2] in [(module, "nearest") for module in gaps]:
-            gaps[name.rpartition(".")[0]].extend(weights[name])
+        elif name in nearest:
+            nearest[name].extend(weights[name])
         else:
             weight.copy_(weights[name])

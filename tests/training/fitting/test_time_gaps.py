@@ -107,7 +107,9 @@ def test_a_release_made_before_there_was_the_setting_is_continued_without_times(
     config = FitConfig(**SMALL, time_gaps=False)
     arguments = encoder_arguments(config, 100)
     del arguments["time_gaps"]
-    spec = EncoderSpec(name="transformer", arguments=arguments, history_length=10)  # type: ignore[arg-type]
+    spec = EncoderSpec.model_validate(
+        {"name": "transformer", "arguments": arguments, "history_length": 10}
+    )
     assert is_encoder_compatible(spec, config)
     assert not is_encoder_compatible(spec, FitConfig(**SMALL, time_gaps=True))
     stored = config.model_dump(mode="json")
