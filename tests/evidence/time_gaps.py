@@ -68,16 +68,19 @@ def an_hour_later(cases: Sequence[EvaluationCase]) -> list[EvaluationCase]:
     return [case._replace(ages=[age + 3600 for age in case.ages or ()]) for case in cases]
 
 
+def spans(cases: list[EvaluationCase]) -> dict[str, NDArray[np.bool_]]:
+    """Which cases are of each time since the last event, and all of them."""
+    since = np.array([case.ages[-1] if case.ages else np.nan for case in cases])
+    chosen, low = {"all": np.ones(len(cases), dtype=bool)}, 0.0
+    for name, high in BORDERS.items():
+        chosen[name], low = (since >= low) & (since < high), high
+    return chosen
+
+
 def by_time(retriever: Retriever, cases: list[EvaluationCase]) -> dict[str, float]:
     """recall@50 by the time since the last event, and of all."""
     found = user_metrics(retriever, cases)[METRICS[0]]
-    since = np.array([case.ages[-1] if case.ages else np.nan for case in cases])
-    means, low = {"all": float(found.mean())}, 0.0
-    for name, high in BORDERS.items():
-        if len(chosen := found[(since >= low) & (since < high)]):
-            means[name] = float(chosen.mean())
-        low = high
-    return means
+    return {name: float(found[of].mean()) for name, of in spans(cases).items() if of.any()}
 
 
 def measure(
@@ -140,10 +143,7 @@ def main() -> None:
         if part != "next items"
     }
     print(table("mean over the seeds", parts, {}))
-    since = np.array([case.ages[-1] if case.ages else np.nan for case in cases])
-    counts, low = {"all": len(cases)}, 0.0
-    for name, high in BORDERS.items():
-        counts[name], low = int(((since >= low) & (since < high)).sum()), high
+    counts = {name: int(of.sum()) for name, of in spans(cases).items()}
     print(table("next items", {n: rows["next items"] for n, rows in results.items()}, counts))
     print(json.dumps(results))
 
