@@ -104,11 +104,10 @@ class FitConfig(ModelOptions, LogOptions, DeviceOptions):
         return self
 
     def _check_closed_form(self) -> None:
-        given = self.model_dump()
         for name, value in {**CLOSED_FORM_SETTINGS, **dict.fromkeys(AUXILIARY_LOSSES, 0.0)}.items():
-            if given[name] != value:
+            if (given := getattr(self, name)) != value:
                 raise ValueError(
-                    f"{name} = {given[name]!r}: {self.encoder} is computed in closed form, and "
+                    f"{name} = {given!r}: {self.encoder} is computed in closed form, and "
                     f"scores by inner products; leave it out, or set {name} = {value!r}"
                 )
 

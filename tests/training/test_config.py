@@ -24,7 +24,7 @@ def test_a_first_stage_leaves_epochs_to_choose_from(epochs: int, first_stage: in
     ("settings", "message"),
     [
         ({"encoder": "timirec", "epochs": 5, "pretrain_epochs": 5}, "epochs = 5 leaves none to"),
-        ({"encoder": "sasrec", "heads": 3}, "heads = 3 does not divide dim = 64"),
+        ({"encoder": "sasrec", "heads": 3}, "heads = 3 does not divide dim = 128"),
         ({"encoder": "bert4rec"}, "encoder = 'bert4rec': choose one of re4, "),
         ({"encoder": None}, "encoder = None: choose one of re4, "),
         ({"positions": "all"}, "'all' needs an encoder that can: .*transformer, not re4"),

@@ -25,6 +25,7 @@ from training.fitting.optimization import Stepper, build_optimizers, set_learnin
 from training.fitting.stream import restrict_gaps, stream_for
 from training.fitting.validation import validate
 from training.models.closed_form import has_closed_form, solve
+from training.models.cooccurrence import initial_vectors
 from training.models.model import Model
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -116,6 +117,10 @@ class Trainer:
         self.state = TrainingState()
         self._checkpoint = folder / CHECKPOINT
         self._best = folder / "best.safetensors"
+        if initialize is None and not ranks.from_first(self._checkpoint.exists):
+            initial = ranks.from_first(lambda: initial_vectors(config, split.train, len(catalog)))
+            if initial is not None:
+                self._model.place_items(torch.from_numpy(initial))
         ranks.from_first(lambda: self._begin(split.train, initialize))
         if ranks.from_first(self._checkpoint.exists):
             self._resume()

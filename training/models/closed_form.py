@@ -14,7 +14,12 @@ from training.models.model import Model
 from training.models.options import ModelOptions
 
 # Of a model whose scores are plain inner products.
-CLOSED_FORM_SETTINGS = {"objective": "served-max", "score_temperature": 0.0, "item_bias": False}
+CLOSED_FORM_SETTINGS = {
+    "objective": "served-max",
+    "score_temperature": 0.0,
+    "item_bias": False,
+    "item_init": "random",
+}
 
 _OVERSAMPLING, _ITERATIONS = 32, 8  # of the subspace iteration
 _RIDGE = 1e-4  # of the mean square of a coordinate

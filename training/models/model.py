@@ -96,6 +96,15 @@ class Model(nn.Module):
             weight = self.weight.detach()
         return self._served_vectors(weight, torch.arange(len(weight), device=weight.device))
 
+    @torch.no_grad()
+    def place_items(self, vectors: Tensor) -> None:
+        """Set the content of rows 1..M to vectors (M, D), but keep it where a vector is zero."""
+        rows = torch.nonzero(vectors.any(dim=1))[:, 0]
+        if isinstance(self.table, ShardedTable):
+            self.table.replace(rows + 1, vectors[rows])
+        else:
+            self.weight[rows + 1] = vectors[rows].to(self.weight.device)
+
     def start_epoch(self) -> None:
         """Assign each item to a part by its present vector, if the objective partitions them."""
         if isinstance(self.table, nn.Embedding):

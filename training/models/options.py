@@ -106,6 +106,12 @@ class ModelOptions(_RegisteredOptions):
     item_init_std: float = Field(
         0.1, gt=0, description="standard deviation of the initial item vectors"
     )
+    item_init: Literal["random", "co-occurrence"] = Field(
+        "random",
+        exclude_if=lambda name: name == "random",
+        description="initial item vectors: random; or, by co-occurrence, near each other where "
+        "items are taken together",
+    )
     ease_l2: float = Field(
         300.0, gt=0, description="linear: L2 regularisation of the items' weights"
     )

@@ -88,6 +88,12 @@ class ShardedTable(nn.Module):
         """Set this process's part (n, D) to its rows of the whole (rows, D)."""
         part.copy_(whole[self.first : self.first + len(part)])
 
+    def replace(self, rows: Tensor, vectors: Tensor) -> None:
+        """Set the vectors of rows (n,) to `vectors` (n, D), which are the same on all processes."""
+        shard = self.shard
+        own = (rows >= self.first) & (rows < self.first + len(shard))
+        shard[rows[own] - self.first] = vectors[own].to(shard.device)
+
     @torch.no_grad()
     def _initialize(self, std: float) -> None:
         """As a whole table, whose numbers it draws block by block: those that nn.Embedding begins

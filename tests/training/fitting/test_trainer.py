@@ -75,6 +75,7 @@ def test_a_killed_run_over_all_positions_ends_with_the_same_weights(planted, tmp
         **{**SMALL, "recontrast": 0, "reattend": 0, "reconstruct": 0},
         encoder="transformer",
         positions="all",
+        item_init="co-occurrence",
         epochs=2,
     )
     data = prepared(planted, config)

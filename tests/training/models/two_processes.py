@@ -30,6 +30,9 @@ def compare_with_a_whole_table() -> None:
     assert after_sharded == torch.rand(1)  # as many numbers were drawn
     with torch.no_grad():
         whole.weight[0] = 0
+        replaced, vectors = torch.tensor([1, 6, 10]), torch.rand(3, DIM)  # of both shards
+        sharded.replace(replaced, vectors)
+        whole.weight[replaced] = vectors
     adagrad = torch.optim.Adagrad(whole.parameters(), RATE, eps=ADAGRAD_EPSILON)
 
     def check() -> None:
@@ -89,6 +92,7 @@ def resume_a_fit(folder: Path) -> None:
         item_optimizer="adagrad",
         item_learning_rate=0.05,
         shard_items=True,
+        item_init="co-occurrence",
         device="cpu",
     )
     data = prepare_log(log / "interactions.parquet", None, config)
