@@ -123,6 +123,12 @@ evidence-cold-items: $(VENV)/installed  ## recall of items hidden from training,
 evidence-times: $(VENV)/installed  ## what the times of histories are worth on LOG=...
 	$(PY) tests/evidence/time_gaps.py "$(LOG)" --out $(BENCH)/time-gaps-$(notdir $(LOG))
 
+LEAVE_ONE_OUT = sasrec,transformer
+evidence-leave-one-out: $(VENV)/installed  ## recall@10 and NDCG@10 of last items on LOG=..., three seeds (ENCODERS=... for others)
+	$(PY) -m training compare "$(LOG)" --split leave-one-out --set selection_metric=recall@20 \
+		--set validation_users=25000 --encoders '$(or $(ENCODERS),$(LEAVE_ONE_OUT))' --seeds 3 --trials 1 \
+		--out $(BENCH)/leave-one-out-$(notdir $(LOG))
+
 evidence-newcomers: $(VENV)/installed  ## accuracy of cold-start items of LOG=... beside the release; ITEMS=... for their words
 	$(PY) tests/evidence/newcomers.py "$(LOG)" --out $(BENCH)/newcomers-$(notdir $(LOG)) \
 		$(if $(ITEMS),--items "$(ITEMS)" --set encoder=linear --set interests=1 \

@@ -123,7 +123,7 @@ def _needing(needs: Need) -> list[Metric]:
         "selection": (10, 20, 50),
         "gate": CUTOFFS,
         "nightly": (10, 20, 50),
-        "comparison": (20, 50),
+        "comparison": (10, 20, 50),
         "per-user": (20, 50),
         "paper": (20, 50),
         "segments": (50,),
@@ -139,7 +139,7 @@ def recall(ranked: Sequence[int], relevant: Collection[int], n: int) -> float:
         "selection": CUTOFFS,
         "gate": CUTOFFS,
         "nightly": (20, 50),
-        "comparison": (20, 50),
+        "comparison": (10, 20, 50),
         "per-user": (50,),
     }
 )
