@@ -72,7 +72,7 @@ def test_the_weights_of_event_types_are_a_setting_of_the_fit(tmp_path: Path) -> 
         (("fit.event_weights", "view"), "fit: event_weights.*'view' is not TYPE=WEIGHT"),
         (("fit.encoder", "none"), "fit: encoder = 'none': choose one of re4, "),
         (("fit.encoder", ["re4"]), "fit: encoder"),
-        (("fit.heads", 3), "fit: heads = 3 does not divide dim = 64"),
+        (("fit.heads", 3), "fit: heads = 3 does not divide dim = 128"),
         (("fit.pretrain_epochs", 30), "fit: epochs = 30 leaves none to choose from"),
         (("notification_command", ""), "notification_command"),
         (("webhook", ""), "webhook"),
