@@ -58,6 +58,14 @@ class PackedLog:
         is_target[self.offsets[:-1][np.diff(self.offsets) > 0]] = False
         return is_target if self.weights is None else is_target & (self.weights > 0)
 
+    def pairs(self, window: int) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.int32]]]:
+        """For each distance d of 1..window: d, and of the items that are d positions apart in a
+        history the later rows and the earlier ones."""
+        users = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        for distance in range(1, window + 1):
+            same = users[distance:] == users[:-distance]
+            yield distance, self.rows[distance:][same], self.rows[:-distance][same]
+
     def held_out(self, start: int, end: int) -> list[int]:
         """The rows to be found among those from start to end, each once, in order of its first
         occurrence: those of weight 0 are not."""

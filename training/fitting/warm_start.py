@@ -101,11 +101,8 @@ def _neighbor_sums(
     """
     index = np.full(len(table), -1)
     index[new] = np.arange(len(new))
-    users = np.repeat(np.arange(len(log)), np.diff(log.offsets))
     sums = np.zeros((len(new), table.shape[1]), dtype=np.float32)
-    for distance in range(1, _NEIGHBOR_WINDOW + 1):
-        same_user = users[distance:] == users[:-distance]
-        later, earlier = log.rows[distance:][same_user], log.rows[:-distance][same_user]
+    for _, later, earlier in log.pairs(_NEIGHBOR_WINDOW):
         for items, neighbors in ((later, earlier), (earlier, later)):
             selected = (index[items] >= 0) & (index[neighbors] < 0)
             np.add.at(sums, index[items[selected]], table[neighbors[selected]])

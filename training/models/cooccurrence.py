@@ -57,14 +57,11 @@ def cooccurrence_vectors(
 
 def pair_counts(log: PackedLog, size: int) -> sparse.csr_array:
     """(size, size) float32, symmetric: of rows 1..size, a pair d positions apart counts 1 / d."""
-    users = np.repeat(np.arange(len(log)), np.diff(log.offsets))
     counts = sparse.csr_array((size, size), dtype=np.float32)
-    for distance in range(1, _WINDOW + 1):
-        later, earlier = log.rows[distance:] - 1, log.rows[:-distance] - 1
-        pair = users[distance:] == users[:-distance]
-        pair &= (later < size) & (earlier < size) & (later != earlier)
-        weights = np.full(np.count_nonzero(pair), 1 / distance, np.float32)
-        cells = later[pair], earlier[pair]
+    for distance, later, earlier in log.pairs(_WINDOW):
+        counted = (later <= size) & (earlier <= size) & (later != earlier)
+        cells = later[counted] - 1, earlier[counted] - 1
+        weights = np.full(len(cells[0]), 1 / distance, np.float32)
         counts = counts + sparse.csr_array((weights, cells), shape=(size, size))
     return sparse.csr_array(counts + counts.T)
 
