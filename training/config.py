@@ -44,7 +44,7 @@ class FitConfig(ModelOptions, LogOptions, DeviceOptions):
     positions: Positions = Field(
         "last",
         description="what a history teaches: last, the item after it; all, the item after each of "
-        "its positions in one pass, which gru4rec, sasrec and transformer can",
+        "its positions, which gru4rec, sasrec and transformer learn in one pass",
     )
     learning_rate: float = Field(0.005, gt=0, description="learning rate of Adam")
     item_optimizer: Literal["adam", "adagrad"] = Field(
@@ -128,12 +128,6 @@ class FitConfig(ModelOptions, LogOptions, DeviceOptions):
             )
 
     def _check_positions(self) -> None:
-        causal = [name for name, encoder in ENCODERS.items() if encoder.causal]
-        if self.encoder not in causal:
-            raise ValueError(
-                f"positions = 'all' needs an encoder that can: one of {', '.join(causal)}, "
-                f"not {self.encoder}"
-            )
         for name, loss in AUXILIARY_LOSSES.items():
             if loss.term.reads_history and getattr(self, name):
                 raise ValueError(f"{name} reads one history an example: set positions = 'last'")

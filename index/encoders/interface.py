@@ -54,6 +54,21 @@ def prefixes(vectors: Tensor, prediction: Tensor | None = None) -> Interests:
     return Interests(vectors, vectors.new_empty(*vectors.shape[:2], 0), vectors, prediction)
 
 
+def _prefix_histories(history: History, ends: Tensor) -> History:
+    """The histories (P, L) up to and with each of the items, which are in the last column."""
+    users, places = ends.nonzero(as_tuple=True)
+    length = ends.shape[1]
+    columns = torch.arange(1 - length, 1, device=ends.device) + places[:, None]
+    is_inside = columns >= 0
+    cells = users[:, None], columns.clamp(min=0)
+    return History(
+        history.rows[cells] * is_inside,
+        history.vectors[cells] * is_inside[:, :, None],
+        history.mask[cells] & is_inside,
+        None if history.gaps is None else history.gaps[cells] * is_inside,
+    )
+
+
 class ServedHistory(NamedTuple):
     """A History in arrays, as a server has it."""
 
@@ -80,7 +95,7 @@ class Encoder(nn.Module):
     class Arguments(EncoderArguments):
         pass
 
-    # Whether the interests after each item depend on nothing later: then it has prefix_interests.
+    # Whether one pass over a history gives the interests after each of its items.
     causal: ClassVar[bool] = False
     # Whether its weights are computed, not learned.
     closed_form: ClassVar[bool] = False
@@ -97,13 +112,14 @@ class Encoder(nn.Module):
         raise NotImplementedError  # each encoder defines it
 
     def prefix_interests(self, history: History, ends: Tensor) -> Interests:
-        """The interests after each of P items, in one pass over the histories.
+        """The interests after each of P items: of P histories, but in one pass if `causal`.
 
         ends (B, L) bool: true at these items, P in all. A prefix is a history up to and with such
         an item; prefixes are in the order of `ends.nonzero()`. vectors and raw are (P, K, D),
         prediction (P, K) or None; attention (P, K, 0) has no columns.
         """
-        raise NotImplementedError  # each causal encoder defines it
+        interests = self(_prefix_histories(history, ends))
+        return interests._replace(attention=interests.attention[:, :, :0])
 
     def serve(self, history: ServedHistory) -> ServedInterests:
         """What forward gives, up to rounding (1e-5), without gradients.

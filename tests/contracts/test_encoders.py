@@ -231,34 +231,29 @@ def test_every_weight_and_every_item_of_a_history_gets_gradient(encoder: Encoder
     assert vectors.grad.any(dim=1).nonzero().flatten().tolist() == read
 
 
-@pytest.fixture(params=[name for name in VARIANTS if ENCODERS[name.partition(",")[0]].causal])
-def causal(request: pytest.FixtureRequest) -> Encoder:
-    return make(request.param)
-
-
-def test_interests_after_each_item_are_those_of_the_prefix(causal: Encoder) -> None:
+def test_interests_after_each_item_are_those_of_the_prefix(encoder: Encoder) -> None:
     """sasrec's alone count positions from the newest item of the whole history."""
     given = history(HISTORIES)
     with torch.inference_mode():
-        prefixes = causal.prefix_interests(given, given.mask)
+        prefixes = encoder.prefix_interests(given, given.mask)
     assert prefixes.attention.shape == (*prefixes.vectors.shape[:2], 0)
     whole = [items[: end + 1] for items in HISTORIES for end in range(len(items))]
-    assert prefixes.vectors.shape == (len(whole), causal.interests, causal.dim)
-    if isinstance(causal, SasRecEncoder):
+    assert prefixes.vectors.shape == (len(whole), encoder.interests, encoder.dim)
+    if isinstance(encoder, SasRecEncoder):
         newest = [index for index, items in enumerate(whole) if items in HISTORIES]
         whole = [whole[index] for index in newest]
-        assert_close(prefixes.vectors[newest], encode(causal, whole).vectors)
+        assert_close(prefixes.vectors[newest], encode(encoder, whole).vectors)
     else:
-        assert_close(prefixes.vectors, encode(causal, whole).vectors)
+        assert_close(prefixes.vectors, encode(encoder, whole).vectors)
 
 
-def test_interests_after_an_item_depend_on_nothing_later(causal: Encoder) -> None:
+def test_interests_after_an_item_depend_on_nothing_later(encoder: Encoder) -> None:
     given, other = history([[1, 2, 3, 4, 5]]), history([[1, 2, 3, 9, 8]])
     ends = torch.tensor([[True, True, True, False, False]])
     with torch.inference_mode():
-        first, second = (causal.prefix_interests(h, ends).vectors for h in (given, other))
+        first, second = (encoder.prefix_interests(h, ends).vectors for h in (given, other))
     assert_close(first, second)
-    assert first.shape == (3, causal.interests, causal.dim)
+    assert first.shape == (3, encoder.interests, encoder.dim)
 
 
 def test_interests_differ(encoder: Encoder) -> None:

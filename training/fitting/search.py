@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from joblib import cpu_count
 
+from index.encoders import ENCODERS
 from index.release.atomic_io import replace_text
 from index.retrieval.catalog import Catalog
 from training.config import FitConfig
@@ -231,7 +232,7 @@ def _cost(config: FitConfig) -> int:
     """The cheap first: what a slow candidate leaves no time for could have been the best."""
     if has_closed_form(config):
         return 0
-    return 1 if config.positions == "all" else 2
+    return 1 if config.positions == "all" and ENCODERS[config.encoder].causal else 2
 
 
 def _deciding_metrics(selection: str) -> tuple[str, str]:

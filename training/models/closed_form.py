@@ -16,6 +16,7 @@ from training.models.options import ModelOptions
 # Of a model whose scores are plain inner products.
 CLOSED_FORM_SETTINGS = {
     "objective": "served-max",
+    "positions": "last",
     "score_temperature": 0.0,
     "item_bias": False,
     "item_init": "random",

@@ -59,13 +59,19 @@ def test_reconstruction_of_clean_vectors_is_asked_for_whatever_is_dropped():
 @pytest.mark.parametrize(
     "objective", ["softmax", "served-max", "gated-max", "partitioned-max", "set-matching"]
 )
-@pytest.mark.parametrize("readout", ["facets", "tokens"])
-def test_every_loss_of_several_interests_teaches_every_weight(objective, readout):
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        {"encoder": "transformer", "readout": "facets"},
+        {"encoder": "transformer", "readout": "tokens"},
+        {"encoder": "re4", "recency": True, "hidden": 8},
+    ],
+    ids=["facets", "tokens", "re4"],
+)
+def test_every_loss_of_several_interests_teaches_every_weight(objective, encoder):
     settings = {"dim": 8, "interests": 2, "history": 4, "negatives": 50, "item_bias": True}
     settings |= {"score_temperature": 0.2, "learned_temperature": True, "mutual_information": 0.1}
-    config = FitConfig(
-        **settings, encoder="transformer", positions="all", objective=objective, readout=readout
-    )
+    config = FitConfig(**settings, **encoder, positions="all", objective=objective)
     torch.manual_seed(0)
     model = Model(config, torch.ones(10, dtype=torch.int64)).train()
     model.start_epoch()
@@ -81,9 +87,10 @@ def test_every_loss_of_several_interests_teaches_every_weight(objective, readout
     assert model.vectors().shape == (10, model.encoder.dim)
 
 
-def test_all_positions_at_once_have_the_loss_and_the_gradient_of_one_prefix_an_example():
+@pytest.mark.parametrize("encoder", ["transformer", "re4"])
+def test_all_positions_at_once_have_the_loss_and_the_gradient_of_one_prefix_an_example(encoder):
     settings = {"dim": 8, "interests": 2, "history": 4, "dropout": 0.0, "sampler": "full"}
-    config = FitConfig(**settings, encoder="transformer", positions="all")
+    config = FitConfig(**settings, encoder=encoder, positions="all")
     torch.manual_seed(0)
     model = Model(config, torch.ones(10, dtype=torch.int64))
     sequences = Examples(
