@@ -12,12 +12,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from tabulate import tabulate
 
+from index.encoders import ENCODERS
 from training.evaluation.interest_metrics import INTEREST_METRICS
-from training.evaluation.metrics import metric_names
+from training.evaluation.metrics import DISTINCT_SHARE, metric_names
 from training.experiments.runner import System, significance
 
 DEFAULT_METRICS = metric_names("comparison")
 TESTED_METRIC = "recall@50"
+_TRADED = ("recall@50", "minor_recall@50")
 _COST_COLUMNS = ("samples/s", "encode us")
 
 
@@ -112,6 +114,42 @@ def plot_curves(path: Path, systems: Sequence[System], metric: str = "recall@20"
     plt.close(figure)
 
 
+def plot_interests(path: Path, systems: Sequence[System]) -> None:
+    """What distinct lists cost: metrics of systems of K > 1, means over seeds, by the share of
+    distinct items in their K lists. Dashed: the best system of one interest."""
+    metrics = [name for name in _TRADED if any(name in system.runs[0].test for system in systems)]
+    figure, panels = plt.subplots(
+        1, len(metrics), figsize=(6 * len(metrics), 4.5), layout="constrained", squeeze=False
+    )
+    several = [system for system in systems if has_several_interests(system)]
+    for axes, metric in zip(panels[0], metrics, strict=True):
+        for system in several:
+            share, value = _mean(system, DISTINCT_SHARE), _mean(system, metric)
+            axes.plot(share, value, marker="o", linestyle="none", label=system.name)
+        single = [_mean(system, metric) for system in systems if system not in several]
+        if single:
+            axes.axhline(max(single), linestyle="--", color="gray")
+        axes.set_xlabel(f"{DISTINCT_SHARE} of the lists of the interests")
+        axes.set_ylabel(f"test {metric}")
+    panels[0][0].legend(fontsize="xx-small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _mean(system: System, metric: str) -> float:
+    """Over seeds; nan if it is not known of this system."""
+    return float(np.mean([run.test.get(metric, np.nan) for run in system.runs]))
+
+
+def has_several_interests(system: System) -> bool:
+    """Whether it was trained with K > 1; baselines have no interests."""
+    run = system.runs[0]
+    if DISTINCT_SHARE not in run.test:
+        return False
+    can = "interests" in ENCODERS[run.config["encoder"]].Arguments.model_fields
+    return can and run.config["interests"] > 1
+
+
 def write_comparison(
     folder: Path,
     systems: Sequence[System],
@@ -120,7 +158,7 @@ def write_comparison(
 ) -> Path:
     """Write compare.md, compare.csv, compare.png and curves.png; returns the first.
 
-    sections: further tables for compare.md.
+    sections: further tables for compare.md. interests.png, if a system has several interests.
     """
     markdown = folder / "compare.md"
     text = "\n".join([results_table(systems), *sections])
@@ -128,5 +166,7 @@ def write_comparison(
     write_csv(folder / "compare.csv", systems)
     plot_bars(folder / "compare.png", systems)
     plot_curves(folder / "curves.png", systems)
+    if any(has_several_interests(system) for system in systems):
+        plot_interests(folder / "interests.png", systems)
     on_message(text)
     return markdown

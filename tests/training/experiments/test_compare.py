@@ -11,6 +11,7 @@ from tests.training.experiments.tiny import TINY, TINY_OPTIONS
 from training.config import ConfigError
 from training.evaluation.popularity import popularity_order
 from training.experiments.compare import compare, system_config, with_popularity
+from training.experiments.report import has_several_interests, plot_interests
 from training.experiments.runner import ExperimentRunner
 
 
@@ -114,6 +115,15 @@ def test_the_command_writes_table_csv_and_plots(planted, tmp_path, run_command):
     assert [row["system"] for row in rows] == ["pop", "re4", "re4", "pop-recent"]
     assert (out / "compare.png").stat().st_size > 1000
     assert (out / "curves.png").stat().st_size > 1000
+    assert (out / "interests.png").exists()
+
+
+def test_only_systems_of_several_interests_are_drawn_by_their_lists(runner, tmp_path):
+    texts = ["pop", "sasrec", "re4:interests=1", "re4"]
+    systems = compare(runner, texts, 1, 1, TINY)
+    assert [system.name for system in systems if has_several_interests(system)] == ["re4"]
+    plot_interests(tmp_path / "interests.png", systems)
+    assert (tmp_path / "interests.png").stat().st_size > 1000
 
 
 def test_the_table_says_what_interests_are_for(planted, tmp_path, run_command):
