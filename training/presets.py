@@ -80,6 +80,7 @@ _BEST: Mapping[str, Mapping[str, Any]] = {
 # rules it out. The names are those of folders.
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
     "re4-8": {"encoder": "re4", "interests": 8},
+    "transformer-8": {"encoder": "transformer", "interests": 8, "objective": "served-max"},
     "linear-recent": {"encoder": "linear", "interests": 1, "history_decay": 0.9, "history": 200},
     "linear-bag": {"encoder": "linear", "interests": 1, "history_decay": 1.0, "history": 1000},
     "transformer-1": {"encoder": "transformer", "interests": 1, "objective": "served-max"},

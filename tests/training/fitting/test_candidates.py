@@ -42,6 +42,7 @@ def test_given_settings_hold_for_all_and_rule_out_what_they_contradict(tmp_path:
     assert isinstance(plan, Search)
     served_max = [
         "re4-8",
+        "transformer-8",
         "linear-recent",
         "linear-bag",
         "transformer-1",
