@@ -116,7 +116,7 @@ def plot_curves(path: Path, systems: Sequence[System], metric: str = "recall@20"
 
 def plot_interests(path: Path, systems: Sequence[System]) -> None:
     """What distinct lists cost: metrics of systems of K > 1, means over seeds, by the share of
-    distinct items in their K lists. Dashed: the best system of one interest."""
+    distinct items in their K lists. Dashed: the best of the other systems."""
     metrics = [name for name in _TRADED if any(name in system.runs[0].test for system in systems)]
     figure, panels = plt.subplots(
         1, len(metrics), figsize=(6 * len(metrics), 4.5), layout="constrained", squeeze=False
