@@ -10,7 +10,8 @@ from torch import nn
 from index.encoders.arguments import EncoderArguments, Hidden, HistoryLength, InterestCount
 from index.encoders.interface import Encoder, History, Interests, ServedHistory, ServedInterests
 from index.encoders.registry import register
-from index.encoders.self_attention import self_attention, serve_linear, serve_self_attention
+from index.encoders.self_attention import self_attention, serve_self_attention
+from index.encoders.served_layers import serve_linear
 
 
 @register("re4")
@@ -67,12 +68,12 @@ class Re4Encoder(Encoder):
         vectors, mask = history.vectors, history.mask
         bias = None if self.recency is None else self.recency[-mask.shape[1] :]
         attention = serve_self_attention(self.project, self.score, vectors, mask, bias)
-        interests = serve_linear(self.value, attention @ vectors)
+        raw = interests = serve_linear(self.value, attention @ vectors)
         if isinstance(self.head, nn.Sequential):
             [linear, _] = self.head
             assert isinstance(linear, nn.Linear), "the head was built so; this is a bug"
-            interests = np.tanh(serve_linear(linear, interests))
-        return ServedInterests(interests, attention)
+            interests = np.tanh(serve_linear(linear, raw))
+        return ServedInterests(interests, attention, raw)
 
 
 @register("comirec-sa")
@@ -109,4 +110,5 @@ class ComirecSaEncoder(Encoder):
         vectors, mask = history.vectors, history.mask
         keys = vectors + self.position.detach().numpy()[-mask.shape[1] :]
         attention = serve_self_attention(self.project, self.score, keys, mask)
-        return ServedInterests(attention @ vectors, attention)
+        interests = attention @ vectors
+        return ServedInterests(interests, attention, interests)

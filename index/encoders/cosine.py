@@ -40,13 +40,14 @@ class CosineEncoder(Encoder):
         return interests._replace(vectors=scaled)
 
     @property
-    def is_served_by_torch(self) -> bool:
-        return self.encoder.is_served_by_torch
+    def uses_gpu(self) -> bool:
+        return self.encoder.uses_gpu
 
     def serve(self, history: ServedHistory) -> ServedInterests:
-        vectors, attention = self.encoder.serve(history)
+        served = self.encoder.serve(history)
+        vectors = served.vectors
         lengths = np.sqrt(np.vecdot(vectors, vectors))[:, :, None]
         learned = self.log_scale
         temperature = self.temperature if learned is None else math.exp(-learned.item())
         scale = np.maximum(lengths, np.float32(_MIN_LENGTH)) * np.float32(temperature)
-        return ServedInterests(vectors / scale, attention)
+        return served._replace(vectors=vectors / scale)

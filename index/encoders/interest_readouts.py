@@ -1,9 +1,18 @@
 """Several interests from the states of a causal transformer. Shapes: T newest states, S read."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from index.encoders.served_layers import (
+    gelu,
+    serve_layer_norm,
+    serve_linear,
+    serve_swiglu,
+    softmax,
+)
 from index.encoders.transformer_blocks import swiglu
 
 _FACET_STATES = 3
@@ -40,6 +49,15 @@ class FacetReadout(nn.Module):
         joined = torch.cat((earlier[0], F.gelu(self.recent(torch.cat(earlier, dim=1)))), dim=1)
         vectors: Tensor = self.facets(joined).unflatten(1, (self._interests, -1))
         return vectors, None
+
+    def serve(self, states: NDArray[np.float32]) -> tuple[NDArray[np.float32], None]:
+        """The interests (K, D) after the newest of states (T, D), in numpy; None."""
+        normed = serve_layer_norm(self.norm, states[: -_FACET_STATES - 1 : -1])
+        joined = np.zeros((1, _FACET_STATES * normed.shape[1]), np.float32)  # newest first
+        joined[:, : normed.size] = normed.reshape(1, -1)
+        recent = gelu(serve_linear(self.recent, joined))
+        vectors = serve_linear(self.facets, np.concatenate((normed[:1], recent), axis=1))
+        return vectors.reshape(self._interests, -1), None
 
 
 class TokenReadout(nn.Module):
@@ -86,3 +104,19 @@ class TokenReadout(nn.Module):
         update = swiglu(self.up, self.down, self.before_layers(mixed))
         vectors: Tensor = self.norm(mixed + self.drop(update))
         return vectors, attention.mean(dim=1)
+
+    def serve(self, states: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The interests (K, D) after the newest of states (L, D), in numpy; and the attention
+        (K, L), the mean of the heads."""
+        length, tokens = len(states), self.tokens.detach().numpy()
+        pair = serve_linear(self.key_value, serve_layer_norm(self.before_attention, states))
+        pair = pair.reshape(length, 2, self._heads, -1)
+        keys, values = pair.transpose(1, 2, 3, 0)  # each (heads, D / heads, L)
+        queries = serve_linear(self.query, tokens).reshape(len(tokens), self._heads, -1)
+        distances = np.arange(length - 1, -1, -1).clip(max=self.distance_bias.shape[1] - 1)
+        logits = queries.transpose(1, 0, 2) @ keys * np.float32(keys.shape[1] ** -0.5)
+        attention = softmax(logits + self.distance_bias.detach().numpy()[:, distances], axis=2)
+        read = (attention @ values.transpose(0, 2, 1)).transpose(1, 0, 2)  # (K, heads, D / heads)
+        mixed = tokens + read.reshape(tokens.shape)
+        update = serve_swiglu(self.up, self.down, serve_layer_norm(self.before_layers, mixed))
+        return serve_layer_norm(self.norm, mixed + update), attention.mean(axis=0)

@@ -79,10 +79,11 @@ class ServedHistory(NamedTuple):
 
 
 class ServedInterests(NamedTuple):
-    """The vectors and the attention of Interests in arrays."""
+    """The first three parts of Interests in arrays."""
 
     vectors: NDArray[np.float32]
     attention: NDArray[np.float32]
+    raw: NDArray[np.float32]
 
 
 class Encoder(nn.Module):
@@ -125,7 +126,7 @@ class Encoder(nn.Module):
         """What forward gives, up to rounding (1e-5), without gradients.
 
         An encoder may compute it without torch, whose calls take longer than the work for the
-        history of one request; it stays on the CPU.
+        history of one request. Unless `uses_gpu`, it stays on the CPU.
         """
         weight = next(self.parameters(), None)
         with torch.inference_mode():
@@ -135,11 +136,11 @@ class Encoder(nn.Module):
                 # From pinned memory a copy goes on beside the next.
                 parts = (part.pin_memory().to(weight.device, non_blocking=True) for part in parts)
             interests = self(History(*parts))
-        return ServedInterests(interests.vectors.cpu().numpy(), interests.attention.cpu().numpy())
+        return ServedInterests(*(part.cpu().numpy() for part in interests[:3]))
 
     @property
-    def is_served_by_torch(self) -> bool:
-        """Whether `serve` computes where the weights are."""
+    def uses_gpu(self) -> bool:
+        """Whether `serve` computes on a GPU if the weights are there."""
         return type(self).serve is Encoder.serve
 
     def __call__(self, history: History) -> Interests:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from index.encoders.arguments import EncoderArguments, HistoryLength, InterestCount
 from index.encoders.interface import Encoder, History, Interests, ServedHistory, ServedInterests
 from index.encoders.registry import register
-from index.encoders.self_attention import serve_linear
+from index.encoders.served_layers import serve_linear
 
 
 @register("linear")
@@ -73,7 +73,7 @@ class LinearEncoder(Encoder):
     def serve(self, history: ServedHistory) -> ServedInterests:
         weights = self._served_weights(history)
         vectors = serve_linear(self.matrix, weights @ history.vectors)
-        return ServedInterests(vectors, weights / weights.sum(axis=2, keepdims=True))
+        return ServedInterests(vectors, weights / weights.sum(axis=2, keepdims=True), vectors)
 
     def _served_weights(self, history: ServedHistory) -> NDArray[np.float32]:
         """As _weights, in numpy."""

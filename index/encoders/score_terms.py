@@ -1,10 +1,12 @@
 """Terms of the score beside z_k . e_i, as coordinates after those of the vectors' content."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from index.encoders.arguments import Merge
-from index.encoders.interface import Encoder, History, Interests
+from index.encoders.interface import Encoder, History, Interests, ServedHistory, ServedInterests
+from index.encoders.served_layers import serve_linear
 
 # Of the scores of other parts' items, in lengths of an interest. Cosine scores differ by at most 2.
 _BARRIER = 3.0
@@ -60,6 +62,29 @@ class ScoreTermsEncoder(Encoder):
             lengths = vectors.detach().norm(dim=2, keepdim=True)
             parts.append(-_BARRIER * lengths * others)
         return interests._replace(vectors=torch.cat(parts, dim=2))
+
+    @property
+    def uses_gpu(self) -> bool:
+        return self.encoder.uses_gpu
+
+    def serve(self, history: ServedHistory) -> ServedInterests:
+        if self.gate is not None and self.gate.weight.is_cuda:
+            return super().serve(history)
+        served = self.encoder.serve(history._replace(vectors=history.vectors[..., : self._content]))
+        vectors = served.vectors
+        parts = [vectors]
+        if self._item_bias:
+            parts.append(np.ones((*vectors.shape[:2], 1), np.float32))
+        if self.gate is not None:
+            # (B, 1, K): each history is a product of its own, as in serve_self_attention.
+            logits = serve_linear(self.gate, served.raw.reshape(len(vectors), 1, -1))
+            logits -= logits.max(axis=2, keepdims=True)
+            logits -= np.log(np.exp(logits).sum(axis=2, keepdims=True))
+            parts.append(logits.transpose(0, 2, 1))
+        if self._merge == "partitioned":
+            lengths = np.sqrt(np.vecdot(vectors, vectors))[:, :, None]
+            parts.append(-_BARRIER * lengths * (1 - np.eye(self.interests, dtype=np.float32)))
+        return served._replace(vectors=np.concatenate(parts, axis=2))
 
 
 def term_count(item_bias: bool, merge: Merge, interests: int) -> int:

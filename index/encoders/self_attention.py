@@ -5,6 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from index.encoders.served_layers import serve_linear, softmax
+
 
 def self_attention(
     project: nn.Linear,
@@ -48,15 +50,4 @@ def serve_self_attention(
     logits = np.where(mask[:, :, None], scores, np.float32(-np.inf))
     if position_bias is not None:
         logits += position_bias.detach().numpy()
-    logits -= logits.max(axis=1, keepdims=True)
-    shares = np.exp(logits, out=logits)
-    shares /= shares.sum(axis=1, keepdims=True)
-    return shares.transpose(0, 2, 1)
-
-
-def serve_linear(linear: nn.Linear, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The layer's output (..., out) for vectors (..., in), in numpy."""
-    output: NDArray[np.float32] = vectors @ linear.weight.detach().numpy().T
-    if linear.bias is not None:
-        output += linear.bias.detach().numpy()
-    return output
+    return softmax(logits, axis=1).transpose(0, 2, 1)

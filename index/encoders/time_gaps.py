@@ -68,6 +68,12 @@ class GapEmbedding(nn.Module):
             codes = codes * (torch.rand(len(codes), 1, device=codes.device) >= _HIDDEN_SHARE)
         return self.vectors[self.nearest[codes]]
 
+    def serve(self, codes: NDArray[np.int64] | None) -> NDArray[np.float32]:
+        """(L, D) of codes (L,), or (1, D) of UNKNOWN without codes, in numpy."""
+        known = [UNKNOWN] if codes is None else codes
+        vectors: NDArray[np.float32] = self.vectors.detach().numpy()[self.nearest.numpy()[known]]
+        return vectors
+
 
 def gap_embeddings(encoder: nn.Module) -> dict[str, GapEmbedding]:
     """Those of an encoder, by name."""

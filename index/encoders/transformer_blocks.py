@@ -1,8 +1,18 @@
 """The layers of causal transformers, and what their attention may see."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from index.encoders.served_layers import (
+    serve_layer_norm,
+    serve_linear,
+    serve_swiglu,
+    sigmoid,
+    softmax,
+)
 
 
 def causal_mask(mask: Tensor) -> Tensor:
@@ -90,6 +100,30 @@ class GatedBlock(nn.Module):
         update = swiglu(self.up, self.down, self.before_layers(states))
         return states + self._gate(self.layers_gate, states, update)
 
-    def _gate(self, gate: nn.Module | None, states: Tensor, update: Tensor) -> Tensor:
+    def _gate(self, gate: nn.Linear | None, states: Tensor, update: Tensor) -> Tensor:
         dropped: Tensor = self.drop(update)
         return dropped if gate is None else torch.sigmoid(gate(states)) * dropped
+
+    def serve(self, states: NDArray[np.float32], bias: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As forward, of one history in numpy: states (L, D), and the bias (heads, T, L) of the
+        newest T positions, whose states (T, D) are given."""
+        dim, tail = states.shape[1], bias.shape[1]
+        normed = serve_layer_norm(self.before_attention, states)
+        states = states[-tail:]
+        query = serve_linear(self.query, normed[-tail:]).reshape(tail, self._heads, -1)
+        pair = serve_linear(self.key_value, normed).reshape(len(normed), 2, self._heads, -1)
+        keys, values = pair.transpose(1, 2, 3, 0)  # each (heads, D / heads, L)
+        query *= np.float32(query.shape[2] ** -0.5)
+        attention = softmax(query.transpose(1, 0, 2) @ keys + bias, axis=2)
+        attended = (attention @ values.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(tail, dim)
+        update = serve_linear(self.out, attended)
+        states = states + _serve_gate(self.attention_gate, states, update)
+        normed = serve_layer_norm(self.before_layers, states)
+        update = serve_swiglu(self.up, self.down, normed)
+        return states + _serve_gate(self.layers_gate, states, update)
+
+
+def _serve_gate(
+    gate: nn.Linear | None, states: NDArray[np.float32], update: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    return update if gate is None else sigmoid(serve_linear(gate, states)) * update

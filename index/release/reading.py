@@ -137,7 +137,7 @@ def read_parts(
             f"{folder.name}: {VECTORS} has dimension {vectors.shape[1]}, "
             f"the encoder {encoder.dim}; train again"
         )
-    return encoder.to(device) if encoder.is_served_by_torch else encoder, vectors, catalog
+    return encoder.to(device) if encoder.uses_gpu else encoder, vectors, catalog
 
 
 def _read_vectors(folder: Path) -> NDArray[np.float32]:

@@ -16,12 +16,16 @@ from index.encoders import (
     History,
     Interests,
     ServedHistory,
+    ServedInterests,
     UnknownEncoderError,
     build_encoder,
     read_arguments,
 )
+from index.encoders.cosine import CosineEncoder
+from index.encoders.score_terms import ScoreTermsEncoder
 from index.encoders.single_interest import SasRecEncoder
 from index.encoders.time_gaps import CODES
+from index.encoders.transformer import TransformerEncoder
 from index.retrieval.padding import pad_histories
 
 ITEMS, DIM, INTERESTS = 30, 8, 3
@@ -43,7 +47,10 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "transformer, partitioned": {"merge": "partitioned", "score_temperature": 0.1},
     "transformer, tokens": {"readout": "tokens"},
     "linear, several": {"interests": INTERESTS, "own_share": 0.5, "history_decay": 0.8},
+    "transformer, tokens, heads, layers": {"readout": "tokens", "heads": 2, "layers": 3},
+    "transformer, heads, layers": {"heads": 2, "layers": 2},
     "transformer, one interest": {"interests": 1},
+    "transformer, one interest, layers": {"interests": 1, "layers": 2},
     "transformer, plain, cosine": {"gated": False, "score_temperature": 0.1},
     "transformer, times": {"time_gaps": True, "interests": 1},
     "transformer, times, gated, cosine": {
@@ -101,19 +108,26 @@ def served_history(histories: list[list[int]]) -> ServedHistory:
 
 
 def test_what_is_served_is_what_was_trained(encoder: Encoder) -> None:
-    """Encoders may serve without torch."""
-    served = encoder.serve(served_history(HISTORIES))
+    """Encoders may serve without torch, and one history otherwise than several."""
+    together = encoder.serve(served_history(HISTORIES))
+    alone = [encoder.serve(served_history([history])) for history in HISTORIES]
     trained = encode(encoder, HISTORIES)
+    for served in (together, ServedInterests(*map(np.concatenate, zip(*alone, strict=True)))):
+        assert_served(served, trained)
+
+
+def assert_served(served: ServedInterests, trained: Interests) -> None:
     assert served.vectors.dtype == served.attention.dtype == np.float32
     np.testing.assert_allclose(served.vectors, trained.vectors.numpy(), atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(served.attention, trained.attention.numpy(), atol=1e-6)
+    np.testing.assert_allclose(served.raw, trained.raw.numpy(), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.gpu
 def test_a_gpu_serves_what_the_cpu_does(encoder: Encoder) -> None:
     if not torch.cuda.is_available():
         pytest.skip("torch sees no GPU: a build for the CPU, or none is there")
-    if not encoder.is_served_by_torch:
+    if not encoder.uses_gpu:
         pytest.skip("it serves without torch")
     given = served_history(HISTORIES)
     expected, served = encoder.serve(given), encoder.to("cuda").serve(given)
@@ -123,7 +137,7 @@ def test_a_gpu_serves_what_the_cpu_does(encoder: Encoder) -> None:
 
 def test_what_is_served_without_torch_does_not_depend_on_the_batch(encoder: Encoder) -> None:
     """To the bit: the order of items whose scores are nearly equal would change with it."""
-    if encoder.is_served_by_torch:
+    if is_served_by_torch(encoder):
         pytest.skip("it serves with torch")
     histories = HISTORIES * 20
     together = encoder.serve(served_history(histories))
@@ -131,6 +145,13 @@ def test_what_is_served_without_torch_does_not_depend_on_the_batch(encoder: Enco
         alone = encoder.serve(served_history([history]))
         np.testing.assert_array_equal(alone.vectors[0], together.vectors[number])
         np.testing.assert_array_equal(alone.attention[0], together.attention[number])
+
+
+def is_served_by_torch(encoder: Encoder) -> bool:
+    """Several histories, on a CPU."""
+    while isinstance(encoder, CosineEncoder | ScoreTermsEncoder):  # which only wrap another
+        encoder = encoder.encoder
+    return isinstance(encoder, TransformerEncoder) or type(encoder).serve is Encoder.serve
 
 
 def encode(encoder: Encoder, histories: list[list[int]], length: int = 5) -> Interests:
