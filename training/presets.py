@@ -65,7 +65,7 @@ _BEST: Mapping[str, Mapping[str, Any]] = {
     "re4": {"interests": None, "recency": True, "score_temperature": 0.15},
     "timirec": _PAPER["timirec"] | {"learning_rate": 0.001},
     "linear": {"interests": 1, "history": 200, "history_decay": 0.9},
-    "sasrec": _ALL_POSITIONS,
+    "sasrec": {**_ALL_POSITIONS, "layers": 2},
     "transformer": {
         **_ALL_POSITIONS,
         "interests": 1,

@@ -21,4 +21,5 @@ def test_causal_transformers_learn_all_positions():
         config = read_config(None, {"encoder": encoder})
         assert (config.positions, config.history, config.objective) == ("all", 50, "served-max")
     assert read_config(None, {"encoder": "transformer"}).interests == 1
+    assert read_config(None, {"encoder": "sasrec"}).layers == 2, "as Kang and McAuley have it"
     assert read_config(None, {"encoder": "gru4rec"}).positions == "last"
