@@ -166,7 +166,9 @@ def write_comparison(
     write_csv(folder / "compare.csv", systems)
     plot_bars(folder / "compare.png", systems)
     plot_curves(folder / "curves.png", systems)
+    interests = folder / "interests.png"
+    interests.unlink(missing_ok=True)  # of other systems, compared here before
     if any(has_several_interests(system) for system in systems):
-        plot_interests(folder / "interests.png", systems)
+        plot_interests(interests, systems)
     on_message(text)
     return markdown

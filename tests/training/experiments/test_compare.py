@@ -116,6 +116,9 @@ def test_the_command_writes_table_csv_and_plots(planted, tmp_path, run_command):
     assert (out / "compare.png").stat().st_size > 1000
     assert (out / "curves.png").stat().st_size > 1000
     assert (out / "interests.png").exists()
+    arguments[3] = "pop"
+    run_command(*arguments, "--out", out, *TINY_OPTIONS)
+    assert not (out / "interests.png").exists(), "a plot of systems that are not compared here"
 
 
 def test_only_systems_of_several_interests_are_drawn_by_their_lists(runner, tmp_path):
