@@ -1,6 +1,7 @@
 """The search for method and K: halving, its choice, its budget, resuming."""
 
 import json
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -232,10 +233,9 @@ def test_candidates_trained_side_by_side_are_the_same(data: PreparedData, tmp_pa
 
 def test_a_process_that_is_killed_is_said_to_be(data: PreparedData, tmp_path: Path) -> None:
     config = read_config(None, {**TINY, "interests": 1})
-    before = {child.pid for child in psutil.Process().children()}
+    before = multiprocessing.active_children()
     with SideBySide(1, data.catalog, data.split) as steps:
-        for child in psutil.Process().children():
-            if child.pid not in before and "spawn_main" in " ".join(child.cmdline()):
-                child.kill()
+        (child,) = {*multiprocessing.active_children()} - {*before}
+        child.kill()
         with pytest.raises(OSError, match="was killed, as when memory is short; repeat the"):
             [*steps.take([Step("one", config, tmp_path / "one", 1)], lambda: 60.0)]
