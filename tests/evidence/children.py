@@ -3,6 +3,12 @@
 import os
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+
+import torch.utils._device  # noqa: F401  (otherwise torch imports it in every child)
+
+with suppress(ImportError):  # pyarrow imports it where it is installed: here, or in every child
+    import pandas  # noqa: F401
 
 FAILED = 99  # exit code of a child whose function raised
 

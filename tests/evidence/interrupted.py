@@ -23,8 +23,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pandas  # noqa: F401  (otherwise pyarrow imports it in every child)
-import torch.utils._device  # noqa: F401  (as torch does this)
 from children import begin, end_of, in_child
 
 from index.release.canary_release import abort, promote, publish_canary

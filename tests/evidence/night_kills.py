@@ -31,7 +31,6 @@ from typing import Any
 
 import torch
 import torch._dynamo  # else torch imports it in every child
-import torch.utils._device
 from children import begin, end_of, in_child
 
 from index.release.listing import list_releases, verify
