@@ -1,4 +1,4 @@
-"""Several interests from the states of a causal transformer. Shapes: T newest states, S read."""
+"""Interests from the states of a causal transformer. Shapes: T newest states, S read."""
 
 import numpy as np
 import torch

@@ -35,7 +35,7 @@ class TransformerEncoder(Encoder):
 
     time_gaps: to each item's vector that of the time until the next event is added, of the newest
     that of the time until the request.
-    K = 1: z = norm(h_t). K > 1: see the readouts.
+    K = 1: z = norm(h_t), or by single_readout a facet. K > 1: see the readouts.
     """
 
     class Arguments(TransformerArguments):
@@ -48,6 +48,11 @@ class TransformerEncoder(Encoder):
             "facets",
             description="transformer: what K > 1 interests are: facets of the newest states, or "
             "learnt tokens that read all states",
+        )
+        single_readout: Literal["state", "facet"] = Field(
+            "state",
+            description="transformer: what a single interest is: the newest state, or a facet of "
+            "the three newest states",
         )
         time_gaps: bool = Field(
             False,
@@ -69,9 +74,9 @@ class TransformerEncoder(Encoder):
             )
             for _ in range(arguments.layers)
         )
-        if self.interests == 1:
+        self.readout = _build_readout(arguments)
+        if self.readout is None:
             self.norm = nn.LayerNorm(dim)
-        self.readout = _build_readout(arguments) if self.interests > 1 else None
 
     def forward(self, history: History) -> Interests:
         # Columns that are padding in the whole batch are left out: most histories are short.
@@ -176,8 +181,11 @@ class TransformerEncoder(Encoder):
         return bias
 
 
-def _build_readout(arguments: TransformerEncoder.Arguments) -> FacetReadout | TokenReadout:
-    if arguments.readout == "facets":
+def _build_readout(arguments: TransformerEncoder.Arguments) -> FacetReadout | TokenReadout | None:
+    """None where the one interest is the newest state."""
+    if arguments.interests == 1 and arguments.single_readout == "state":
+        return None
+    if arguments.interests == 1 or arguments.readout == "facets":
         return FacetReadout(arguments.dim, arguments.interests)
     return TokenReadout(
         arguments.dim,

@@ -1,5 +1,6 @@
-"""What holds for every encoder, and the equations of Re4's forward flow."""
+"""What holds for every encoder, and the equations of Re4 and of facets."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from index.encoders import (
     read_arguments,
 )
 from index.encoders.cosine import CosineEncoder
+from index.encoders.interest_readouts import FacetReadout
 from index.encoders.score_terms import ScoreTermsEncoder
 from index.encoders.single_interest import SasRecEncoder
 from index.encoders.time_gaps import CODES
@@ -51,6 +53,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "transformer, heads, layers": {"heads": 2, "layers": 2},
     "transformer, one interest": {"interests": 1},
     "transformer, one interest, layers": {"interests": 1, "layers": 2},
+    "transformer, one facet": {"interests": 1, "single_readout": "facet"},
     "transformer, plain, cosine": {"gated": False, "score_temperature": 0.1},
     "transformer, times": {"time_gaps": True, "interests": 1},
     "transformer, times, gated, cosine": {
@@ -384,6 +387,31 @@ def test_re4_computes_its_equations() -> None:
             z = sum(a * (weights["value.weight"] @ x_j) for a, x_j in zip(shares, x, strict=True))
             np.testing.assert_allclose(given.attention[index, k, -len(x) :], shares, rtol=1e-5)
             np.testing.assert_allclose(given.vectors[index, k], z, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["transformer", "transformer, one facet"])
+def test_facets_compute_their_equation(variant: str) -> None:
+    """z_k = W_k [h_t; GELU(V [h_t; h_{t-1}; h_{t-2}])], with 0 for a state before the first."""
+    encoder = make(variant)
+    assert isinstance(encoder, TransformerEncoder)
+    assert isinstance(encoder.readout, FacetReadout)
+    weights = {name: tensor.double() for name, tensor in encoder.readout.state_dict().items()}
+    erf = np.vectorize(math.erf)
+    given = encode(encoder, HISTORIES).vectors.numpy()
+    for index, items in enumerate(HISTORIES):
+        seen = history([items], len(items))
+        states = encoder._states(seen, None)[0].detach().double().numpy()
+        centred = states - states.mean(axis=1, keepdims=True)
+        h = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)
+        h = h * weights["norm.weight"].numpy() + weights["norm.bias"].numpy()
+        newest = [h[-n] if n <= len(h) else np.zeros(DIM) for n in (1, 2, 3)]
+        mixed = weights["recent.weight"].numpy() @ np.concatenate(newest)
+        mixed += weights["recent.bias"].numpy()
+        gelu = mixed * (1 + erf(mixed / math.sqrt(2))) / 2
+        facets = weights["facets.weight"].numpy() @ np.concatenate([newest[0], gelu])
+        np.testing.assert_allclose(
+            given[index], facets.reshape(encoder.interests, DIM), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_re4_without_a_head_searches_with_the_raw_interests() -> None:

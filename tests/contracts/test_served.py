@@ -50,6 +50,12 @@ SERVED: dict[str, dict[str, Any]] = {
     "re4, gated": {"encoder": "re4", "objective": "gated-max"},
     "re4, partitioned": {"encoder": "re4", **PARTITIONED},
     "transformer, partitioned": {"encoder": "transformer", **PARTITIONED},
+    "transformer, one facet": {
+        "encoder": "transformer",
+        "interests": 1,
+        "single_readout": "facet",
+        **COSINES,
+    },
     "transformer, tokens": {
         "encoder": "transformer",
         "readout": "tokens",
