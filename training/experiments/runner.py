@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from scipy import stats
 
 from index.release.atomic_io import replace_text
+from index.release.lock import exclusive_lock
 from index.retrieval.retriever import Retriever
-from training.config import FitConfig
+from training.config import ConfigError, FitConfig
 from training.data.log_options import LogOptions
 from training.evaluation.detail import measure_in_detail
 from training.evaluation.evaluate import evaluate_in_detail, exact_retriever
@@ -31,6 +32,7 @@ from training.fitting.time_gaps import with_time_gaps
 from training.fitting.trainer import Trainer
 
 PER_USER = metric_names("per-user")  # stored for each user, for significance tests
+_LOCK = "lock"
 _TIMED_USERS = 300
 _COMPUTED = ("device", "compile")  # settings that no result stores
 
@@ -79,7 +81,8 @@ class System:
 
 class ExperimentRunner:
     """Training runs on one log. Results are cached in a folder, by the content of the log and the
-    settings: no run is repeated, and an interrupted run continues from its checkpoint."""
+    settings: no run is repeated, and an interrupted run continues from its checkpoint. Several
+    processes may share the folder, as long as no two are at the same run."""
 
     def __init__(
         self, log: Path, folder: Path, on_message: Callable[[str], None], items: Path | None = None
@@ -89,7 +92,8 @@ class ExperimentRunner:
         folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, config: FitConfig) -> RunResult:
-        """If K is open, the run with the K that validation selects. Raises the errors of a fit."""
+        """If K is open, the run with the K that validation selects. Raises the errors of a fit, and
+        ConfigError if another process is at this run."""
         if config.interests is None:
             return select_interests(config, self.run, lambda result: result.validation)[1]
         config = with_time_gaps(config, float(self.prepare(config).log.times.max()))
@@ -176,7 +180,11 @@ class ExperimentRunner:
     def _train(self, config: FitConfig, folder: Path) -> RunResult:
         catalog, _, split, _ = self.prepare(config)
         folder.mkdir(exist_ok=True)
-        fitted = Trainer(config, catalog, split, folder).run()
+        running = ConfigError(
+            f"{folder}: another process is at this run; wait for it, or choose another --out"
+        )
+        with exclusive_lock(folder / _LOCK, running):
+            fitted = Trainer(config, catalog, split, folder).run()
         retriever = exact_retriever(catalog, fitted.encoder, fitted.vectors, config.history)
         test = evaluate_in_detail(retriever, split.test, config.exclude_seen)
         return RunResult(

@@ -1,8 +1,11 @@
 """Cached runs, tuning on validation, and significance."""
 
 import numpy as np
+import pytest
 
+from index.release.lock import exclusive_lock
 from tests.training.experiments.tiny import TINY
+from training.config import ConfigError
 from training.data.synthetic import write_synthetic
 from training.experiments.compare import compare, system_config
 from training.experiments.runner import ExperimentRunner, significance
@@ -14,6 +17,19 @@ def test_a_run_is_cached(runner, monkeypatch):
     (repeated,) = compare(runner, ["re4"], 2, 1, TINY)
     assert first == repeated
     assert first.runs[0].test != first.runs[1].test
+
+
+def test_a_run_that_another_process_is_at_is_refused_and_left_alone(runner):
+    config = system_config("re4", TINY, "best")
+    folder = runner._path(config).with_suffix("")
+    folder.mkdir()
+    with (
+        exclusive_lock(folder / "lock", RuntimeError()),
+        pytest.raises(ConfigError, match=r"another process is at this run; wait for it, or choose"),
+    ):
+        runner.run(config)
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+    assert runner.run(config).curve, "which is made once the other is gone"
 
 
 def test_trials_are_selected_on_validation(runner):
