@@ -76,6 +76,7 @@ def test_what_a_warm_fit_cannot_change_is_the_encoder_and_its_arguments() -> Non
         *("encoder", "interests", "history", "dim", "hidden", "recency", "head", "biases"),
         *("iterations", "dynamic", "layers", "heads", "score_temperature", "gated", "expansion"),
         *("learned_temperature", "item_bias", "readout", "history_decay", "own_share", "time_gaps"),
+        "single_readout",
     }
 
 
