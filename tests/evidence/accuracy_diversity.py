@@ -73,13 +73,13 @@ def points_of(folder: Path) -> Iterator[Point]:
         seeds = sorted(runs.keys() & one.keys())
         if not seeds:
             continue
-
-        def mean(of: Runs, name: str, seeds: Sequence[int] = seeds) -> float:
-            return float(np.mean([float(of[seed][name] or "nan") for seed in seeds]))
-
         measured = [name for name in METRICS if runs[seeds[0]].get(name)]
-        changes = {name: mean(runs, name) / mean(one, name) - 1 for name in measured}
-        yield Point(folder.name, system, len(seeds), mean(runs, SHARE), changes)
+        changes = {name: mean(runs, seeds, name) / mean(one, seeds, name) - 1 for name in measured}
+        yield Point(folder.name, system, len(seeds), mean(runs, seeds, SHARE), changes)
+
+
+def mean(runs: Runs, seeds: Sequence[int], name: str) -> float:
+    return float(np.mean([float(runs[seed][name]) for seed in seeds]))
 
 
 def plot(points: Sequence[Point], path: Path) -> None:
