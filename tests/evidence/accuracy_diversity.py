@@ -17,11 +17,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
+from training.evaluation.metrics import DISTINCT_SHARE
 from training.experiments.compare import system_config
 from training.experiments.report import markdown_table
 
 METRICS = ("recall@50", "ndcg@50", "minor_recall@50")
-SHARE = "distinct_share"
 OF_SEVERAL = {"interests", "objective", "mutual_information", "readout", "own_share"}
 MARKERS = {"linear": "s", "re4": "^", "transformer": "o"}
 
@@ -49,7 +49,7 @@ def read_runs(folder: Path) -> dict[str, Runs]:
     for path in sorted(folder.glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                if row.get(SHARE):
+                if row.get(DISTINCT_SHARE):
                     systems.setdefault(row["system"], {})[int(row["seed"])] = row
     return systems
 
@@ -75,7 +75,8 @@ def points_of(folder: Path) -> Iterator[Point]:
             continue
         measured = [name for name in METRICS if runs[seeds[0]].get(name)]
         changes = {name: mean(runs, seeds, name) / mean(one, seeds, name) - 1 for name in measured}
-        yield Point(folder.name, system, len(seeds), mean(runs, seeds, SHARE), changes)
+        log, share = folder.name.removesuffix("-interests"), mean(runs, seeds, DISTINCT_SHARE)
+        yield Point(log, system, len(seeds), share, changes)
 
 
 def mean(runs: Runs, seeds: Sequence[int], name: str) -> float:
@@ -86,7 +87,7 @@ def plot(points: Sequence[Point], path: Path) -> None:
     figure, panels = plt.subplots(
         1, len(METRICS), figsize=(5 * len(METRICS), 5), layout="constrained", sharey=True
     )
-    logs = sorted({point.log.removesuffix("-interests") for point in points})
+    logs = sorted({point.log for point in points})
     for axes, metric in zip(panels, METRICS, strict=True):
         for point in points:
             if metric in point.changes:
@@ -95,7 +96,7 @@ def plot(points: Sequence[Point], path: Path) -> None:
                     100 * point.changes[metric],
                     linestyle="none",
                     marker=MARKERS[point.encoder],
-                    color=f"C{logs.index(point.log.removesuffix('-interests'))}",
+                    color=f"C{logs.index(point.log)}",
                 )
         axes.axhline(0, linestyle="--", color="gray")
         axes.set_xlabel("share of distinct items in the lists of the interests")
@@ -128,7 +129,7 @@ def main() -> int:
         ]
         for point in sorted(points, key=lambda point: (point.log, point.share))
     ]
-    print(markdown_table(["log", "system", "seeds", SHARE, *METRICS], rows))
+    print(markdown_table(["log", "system", "seeds", DISTINCT_SHARE, *METRICS], rows))
     plot(points, arguments.out)
     return 0
 

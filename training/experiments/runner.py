@@ -29,7 +29,7 @@ from training.fitting.fingerprint import fingerprint
 from training.fitting.fit import PreparedData, prepare_log
 from training.fitting.select_interests import select_interests
 from training.fitting.time_gaps import with_time_gaps
-from training.fitting.trainer import Trainer
+from training.fitting.trainer import FitResult, Trainer
 
 PER_USER = metric_names("per-user")  # stored for each user, for significance tests
 _LOCK = "lock"
@@ -107,10 +107,8 @@ class ExperimentRunner:
             {name: getattr(config, name) for name in _COMPUTED},
         )
         config = FitConfig.from_stored(stored).model_copy(update=computed)
-        data = self.prepare(config)
         folder = self._path(config).with_suffix("")
-        fitted = Trainer(config, data.catalog, data.split, folder).run()
-        return exact_retriever(data.catalog, fitted.encoder, fitted.vectors, config.history)
+        return self._fit(config, folder)[1]
 
     def _path(self, config: FitConfig) -> Path:
         data = self.prepare(config)
@@ -178,14 +176,8 @@ class ExperimentRunner:
         )
 
     def _train(self, config: FitConfig, folder: Path) -> RunResult:
-        catalog, _, split, _ = self.prepare(config)
-        folder.mkdir(exist_ok=True)
-        running = ConfigError(
-            f"{folder}: another process is at this run; wait for it, or choose another --out"
-        )
-        with exclusive_lock(folder / _LOCK, running):
-            fitted = Trainer(config, catalog, split, folder).run()
-        retriever = exact_retriever(catalog, fitted.encoder, fitted.vectors, config.history)
+        split = self.prepare(config).split
+        fitted, retriever = self._fit(config, folder)
         test = evaluate_in_detail(retriever, split.test, config.exclude_seen)
         return RunResult(
             config=config.model_dump(mode="json"),
@@ -196,6 +188,18 @@ class ExperimentRunner:
             encode_us=_encode_us(retriever, split.test),
             curve=fitted.history,
         )
+
+    def _fit(self, config: FitConfig, folder: Path) -> tuple[FitResult, Retriever]:
+        """The weights of a run, begun or continued in its folder, and exact search with them.
+        Raises ConfigError if another process is at it."""
+        catalog, _, split, _ = self.prepare(config)
+        folder.mkdir(exist_ok=True)
+        running = ConfigError(
+            f"{folder}: another process is at this run; wait for it, or choose another --out"
+        )
+        with exclusive_lock(folder / _LOCK, running):
+            fitted = Trainer(config, catalog, split, folder).run()
+        return fitted, exact_retriever(catalog, fitted.encoder, fitted.vectors, config.history)
 
 
 def _mean_speed(history: list[dict[str, Any]]) -> float:
